@@ -1,0 +1,1 @@
+"""What every other package may use: errors, files, random streams, ranges, targets, the log."""

@@ -1,0 +1,53 @@
+"""The errors that a user can mend: one line each, saying what, what was got, what is allowed, how to mend it."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class AlexNetLabError(Exception):
+    """An error with a message for the user; entry points print it in one line and exit with `exit_code`."""
+
+    exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+class ConfigError(AlexNetLabError):
+    """The request itself is wrong (a key, a value, a combination): nothing was started."""
+
+    exit_code = 2
+
+
+class DataError(AlexNetLabError):
+    """A data set is missing, damaged or not what it should be."""
+
+
+class RunError(AlexNetLabError):
+    """A run, its directory or its files cannot be used."""
+
+
+def one_line(message: object) -> str:
+    """The message with each run of white space, line breaks among them, as one blank."""
+    return " ".join(str(message).split())
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """A closing phrase for an error message that names the choice nearest to `word`, or lists the choices.
+
+    Example:
+        >>> did_you_mean("nrom", ["norm", "pool"])
+        'did you mean `norm`?'
+        >>> did_you_mean("xyz", ["norm", "pool"])
+        'allowed: norm, pool'
+    """
+    names = sorted(choices)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    return f"allowed: {', '.join(names)}" if names else "no keys are allowed here"

@@ -1,0 +1,32 @@
+"""The ranges of the fields that a config may set, as types.
+
+A constructor's keyword-only parameters, annotated with these types, *are* its config schema:
+`alexnet_lab.config` reads them from the source without importing torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le, Lt
+
+Count = Annotated[int, Ge(1)]
+"""A whole number >= 1: images, maps, epochs."""
+
+Index = Annotated[int, Ge(0)]
+"""A whole number >= 0: a seed, a padding in pixels."""
+
+Positive = Annotated[float, Gt(0)]
+"""A finite number > 0."""
+
+NonNegative = Annotated[float, Ge(0)]
+"""A finite number >= 0."""
+
+Fraction = Annotated[float, Ge(0), Lt(1)]
+"""A number in [0, 1): a dropout rate, a momentum."""
+
+Share = Annotated[float, Gt(0), Lt(1)]
+"""A number in (0, 1): the share of images that is set apart."""
+
+Ratio = Annotated[float, Gt(0), Le(1)]
+"""A number in (0, 1]: a factor that makes smaller."""
