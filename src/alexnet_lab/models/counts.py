@@ -1,0 +1,104 @@
+"""Parameters, multiply-adds and neurons of any network, counted from its layers."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def num_parameters(net: nn.Module, *, statistics: bool = False) -> int:
+    """Trainable numbers of a network.
+
+    Args:
+        net: Any network.
+        statistics: Count batch normalisation's running means and variances too, as Keras' totals do.
+    """
+    total = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
+    if statistics:
+        total += sum(buffer.numel() for name, buffer in net.named_buffers() if ".running_" in f".{name}")
+    return total
+
+
+def _convolution(layer: nn.Conv2d, output: torch.Tensor) -> int:
+    return output[0, 0].numel() * layer.weight.numel()
+
+
+def _dense(layer: nn.Linear, output: torch.Tensor) -> int:
+    return output[0].numel() * layer.in_features
+
+
+MACS: dict[type[nn.Module], Callable[[Any, torch.Tensor], int]] = {nn.Conv2d: _convolution, nn.Linear: _dense}
+"""Multiply-adds of one image, from a layer and its output. Other layers count as none, as the literature has it."""
+
+
+class Call(NamedTuple):
+    """One call of one layer: its name in the network, and its sizes for one image."""
+
+    name: str
+    layer: nn.Module
+    input: tuple[int, ...]
+    output: tuple[int, ...]
+    macs: int
+
+
+def trace(net: nn.Module, input_shape: tuple[int, ...]) -> list[Call]:
+    """The calls of all layers without parts, in their order, for one image.
+
+    Nothing is computed: weights and image are stand-ins without numbers (torch's meta device).
+
+    Args:
+        net: Any network.
+        input_shape: Of one image, (C, H, W).
+    """
+    calls: list[Call] = []
+    with ExitStack() as hooks:
+        for name, layer in net.named_modules():
+            if not any(layer.children()):
+                hooks.enter_context(_recorded(calls, name, layer))
+        _run_on_meta(net, input_shape)
+    return calls
+
+
+def _recorded(calls: list[Call], name: str, layer: nn.Module) -> Any:
+    """A hook that appends each call of `layer` to `calls`; as a context it is removed at the end."""
+
+    def hook(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        macs = MACS[type(layer)](layer, output) if type(layer) in MACS else 0
+        calls.append(Call(name, layer, tuple(inputs[0].shape[1:]), tuple(output.shape[1:]), macs))
+
+    return layer.register_forward_hook(hook)
+
+
+def _run_on_meta(net: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """One image through `net` in evaluation mode, without numbers."""
+    state = {name: value.to("meta") for name, value in (*net.named_parameters(), *net.named_buffers())}
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    try:
+        with torch.no_grad():
+            functional_call(net, state, (torch.empty(1, *input_shape, device="meta"),))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def num_macs(net: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """Multiply-adds for one image, of convolutions, locally connected and dense layers; FLOPs are twice that.
+
+    Args:
+        net: Any network.
+        input_shape: Of one image, (C, H, W).
+    """
+    return sum(call.macs for call in trace(net, input_shape))
+
+
+def num_neurons(net: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """Outputs of all layers that have weights, for one image: 659,272 in AlexNet (the paper: 650,000)."""
+    return sum(torch.Size(call.output).numel() for call in trace(net, input_shape) if type(call.layer) in MACS)

@@ -1,0 +1,284 @@
+"""Sizes of maps, worked out without torch, so that a config is refused before anything heavy is imported.
+
+`output_size` is the one place where the size of a convolution's or a pooling's output is computed. The
+functions below it follow one architecture each; their parameters carry the names of its constructor.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from alexnet_lab.base.errors import ConfigError
+
+if TYPE_CHECKING:
+    from alexnet_lab.base.ranges import Count
+
+LENET_LARGEST = 64
+"""Pixels. LeNet-5's dense layer C5 sees the whole last map, so its weights grow with the square of the side."""
+
+
+def output_size(size: int, kernel: int, stride: int = 1, padding: int = 0, ceil_mode: bool = False) -> int:
+    """The side of a convolution's or pooling's output, in pixels.
+
+    Args:
+        size: The side of the input, in pixels.
+        kernel: The side of the window, in pixels.
+        stride: The step from window to window, in pixels.
+        padding: Pixels added on each of the two ends.
+        ceil_mode: A last window that hangs over the far end counts too, if it starts within the input or the
+            padding before it (torch's rule, which is also Caffe's).
+
+    Returns:
+        The number of windows; 0 or less where not one fits.
+
+    Example:
+        >>> output_size(227, kernel=11, stride=4), output_size(55, kernel=3, stride=2)
+        (55, 27)
+    """
+    room = size + 2 * padding - kernel
+    if not ceil_mode:
+        return room // stride + 1
+    windows = -(-room // stride) + 1
+    return windows - 1 if (windows - 1) * stride >= size + padding else windows
+
+
+def padding_pixels(mode: Literal["valid", "same", "full"], kernel: int) -> tuple[int, int]:
+    """The pixels added (before, after) one axis for a convolution of stride 1.
+
+    `valid` adds none: only whole windows count. `same` keeps the size; an even kernel gets its odd pixel at
+    the far end. `full` adds all but one of the kernel's pixels: each window that touches the input counts.
+
+    Example:
+        >>> [padding_pixels(mode, 5) for mode in ("valid", "same", "full")]
+        [(0, 0), (2, 2), (4, 4)]
+    """
+    if mode == "valid":
+        return 0, 0
+    if mode == "same":
+        return (kernel - 1) // 2, kernel // 2
+    if mode == "full":
+        return kernel - 1, kernel - 1
+    raise ConfigError(f"padding mode `{mode}` is unknown; allowed: valid, same, full")
+
+
+class Step(NamedTuple):
+    """One convolution or pooling of a chain; sizes and pixels as in `output_size`."""
+
+    name: str
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    ceil_mode: bool = False
+
+
+class Collapse(Exception):  # noqa: N818 - not an error for users: each architecture tells it in its own words
+    """The image is used up before the chain ends."""
+
+    def __init__(self, step: str, sizes: dict[str, int]) -> None:
+        super().__init__(step)
+        self.step = step
+        self.chain = ">".join(str(size) for size, _ in itertools.groupby(sizes.values()))
+
+
+def chain(size: int, steps: list[Step]) -> dict[str, int]:
+    """The size after each step, under the step's name.
+
+    Raises:
+        Collapse: At the first step that finds no room for a single window.
+    """
+    sizes: dict[str, int] = {}
+    for step in steps:
+        size = output_size(size, step.kernel, step.stride, step.padding, step.ceil_mode)
+        if size < 1:
+            raise Collapse(step.name, sizes)
+        sizes[step.name] = size
+    return sizes
+
+
+Stem = Literal["published", "small"]
+
+
+class AlexNetSizes(NamedTuple):
+    """What follows from an image's size: the stem, its extra padding, and each layer's output side."""
+
+    stem: Stem
+    extra: int  # pixels of zeros at the right and the bottom of the image
+    steps: dict[str, Step]
+    sizes: dict[str, int]
+
+
+def alexnet_sizes(
+    *,
+    image_size: Count = 224,
+    stem: Literal["auto", "published", "small"] = "auto",
+    stem_padding: Literal["far", "two", "none"] = "far",
+    pool: Literal["overlapping", "non_overlapping"] = "overlapping",
+    ceil_pools: Literal["auto", "last", "all"] = "auto",
+    without: Literal["none", "conv3", "conv4", "conv5"] = "none",
+) -> AlexNetSizes:
+    """The chain of AlexNet's map sizes; parameters as `AlexNet` has them.
+
+    Raises:
+        ConfigError: The image is too small for the stem.
+
+    Example:
+        >>> list(alexnet_sizes(image_size=224).sizes.values())
+        [55, 27, 27, 13, 13, 13, 13, 6]
+    """
+    fields = {"stem_padding": stem_padding, "pool": pool, "ceil_pools": ceil_pools, "without": without}
+    if stem == "auto":
+        try:
+            return _alexnet_chain(image_size, "published", **fields)
+        except Collapse:
+            stem = "small"
+    try:
+        return _alexnet_chain(image_size, stem, **fields)
+    except Collapse as error:
+        smallest = _smallest(stem, fields)
+        kind = "11x11, stride 4" if stem == "published" else "5x5, stride 1"
+        mend = "stem=small, or larger images" if stem == "published" else "larger images (data.image_size)"
+        left = f"{error.chain}>nothing" if error.chain else "nothing"
+        raise ConfigError(
+            f"image_size={image_size} does not fit AlexNet with stem={stem}: its {kind} conv leaves {left} of "
+            f"{image_size} px (at {error.step}); it needs at least {smallest} px; take {mend}"
+        ) from None
+
+
+def _smallest(stem: Stem, fields: dict[str, str]) -> int:
+    """The smallest image that gets through, in pixels."""
+    for size in range(8, 256):
+        try:
+            _alexnet_chain(size, stem, **fields)
+        except Collapse:
+            continue
+        return size
+    raise AssertionError("no size fits")
+
+
+def _alexnet_chain(
+    image_size: int, stem: Stem, *, stem_padding: str, pool: str, ceil_pools: str, without: str
+) -> AlexNetSizes:
+    """The chain with one particular stem."""
+    extra = 0
+    first = Step("conv1", 5, 1, 2)
+    if stem == "published":
+        first = Step("conv1", 11, 4, 2 if stem_padding == "two" else 0)
+        if stem_padding == "far" and image_size >= first.kernel:
+            # the released code rounds the size up: the last window reads zeros beyond the far border
+            extra = -(image_size - first.kernel) % first.stride
+    steps = [step for step in (first, *_alexnet_steps(pool, ceil_pools)) if step.name != without]
+    sizes = chain(image_size + extra, steps)
+    return AlexNetSizes(stem, extra, {step.name: step for step in steps}, sizes)
+
+
+def _alexnet_steps(pool: str, ceil_pools: str) -> list[Step]:
+    """Everything behind conv1. Config 147 gives up padding, so that fc6 still sees 6x6 maps."""
+    apart = pool == "non_overlapping"
+    window = 2 if apart else 3
+    every = apart or ceil_pools == "all"
+    return [
+        Step("pool1", window, 2, 0, every),
+        Step("conv2", 5, 1, 1 if apart else 2),
+        Step("pool2", window, 2, 0, every),
+        Step("conv3", 3, 1, 1),
+        Step("conv4", 3, 1, 1),
+        Step("conv5", 3, 1, 0 if apart else 1),
+        Step("pool5", window, 2, 0, every or ceil_pools == "last"),
+    ]
+
+
+class AlexNetMaps(NamedTuple):
+    """Numbers of maps of conv1..conv5 and of units of fc6 and fc7, after scaling."""
+
+    conv: tuple[int, ...]
+    hidden: int
+
+
+def alexnet_maps(
+    *,
+    maps: tuple[int, ...] = (96, 256, 384, 384, 256),
+    hidden: Count = 4096,
+    width: float = 1.0,
+    towers: Literal[1, 2] = 2,
+) -> AlexNetMaps:
+    """The widths of AlexNet's layers; parameters as `AlexNet` has them.
+
+    Raises:
+        ConfigError: Not five numbers of maps, a layer left without maps, or maps that two towers cannot share.
+    """
+    if len(maps) != 5 or min(maps) < 1:
+        raise ConfigError(f"maps={list(maps)} must be five numbers >= 1, one each for conv1 to conv5")
+    if not (width > 0 and math.isfinite(width)):
+        raise ConfigError(f"width={width} must be a finite number > 0; 1.0 is the published width")
+    scaled = tuple(round(count * width) for count in maps)
+    units = round(hidden * width)
+    if min(*scaled, units) < towers or any(count % towers for count in scaled):
+        raise ConfigError(
+            f"width={width} makes the maps {list(scaled)} and {units} hidden units, which {towers} towers cannot "
+            "share evenly; take a width that leaves even numbers, such as 0.5, or towers=1"
+        )
+    return AlexNetMaps(scaled, units)
+
+
+def alexnet_norms(
+    *, norm: Literal["lrn", "none", "batch"] = "lrn", norm_layers: tuple[int, ...] | None = None
+) -> tuple[int, ...]:
+    """The numbers of the convolutions that are normalised; parameters as `AlexNet` has them.
+
+    Raises:
+        ConfigError: Layers that are not convolutions, or layers named where nothing is normalised.
+    """
+    if norm_layers is None:
+        return {"lrn": (1, 2), "batch": (1, 2, 3, 4, 5), "none": ()}[norm]
+    if any(layer not in range(1, 6) for layer in norm_layers):
+        raise ConfigError(f"norm_layers={list(norm_layers)} must name convolutions by their numbers, 1 to 5")
+    if norm == "none" and norm_layers:
+        raise ConfigError(f"norm_layers={list(norm_layers)} contradicts norm=none; leave it out, or take norm=lrn")
+    return tuple(norm_layers)
+
+
+class LeNet5Sizes(NamedTuple):
+    """What follows from an image's size: the padding of C1 and C5, and each layer's output side."""
+
+    c1_padding: int
+    c5_padding: int
+    sizes: dict[str, int]
+
+
+def lenet5_sizes(
+    *,
+    image_size: Count = 28,
+    c1_padding: Literal["auto", "same", "valid"] = "auto",
+    c5: Literal["dense", "conv", "conv_same"] = "dense",
+) -> LeNet5Sizes:
+    """The chain of LeNet-5's map sizes; parameters as `LeNet5` has them.
+
+    Raises:
+        ConfigError: The image is too small or too large.
+
+    Example:
+        >>> lenet5_sizes(image_size=28).sizes
+        {'c1': 28, 's2': 14, 'c3': 10, 's4': 5, 'c5': 1}
+    """
+    if image_size > LENET_LARGEST:
+        raise ConfigError(
+            f"image_size={image_size} does not fit LeNet-5, which reads digits of 28 or 32 px and here at most "
+            f"{LENET_LARGEST} px; take smaller images (data.image_size=32) or model=alexnet"
+        )
+    pad = 2 if c1_padding == "same" or (c1_padding == "auto" and image_size < 32) else 0
+    pad5 = 2 if c5 == "conv_same" else 0
+    steps = [Step("c1", 5, 1, pad), Step("s2", 2, 2), Step("c3", 5), Step("s4", 2, 2)]
+    if c5 != "dense":
+        steps.append(Step("c5", 5, 1, pad5))
+    try:
+        sizes = chain(image_size, steps)
+    except Collapse as error:
+        left = f"{error.chain}>nothing" if error.chain else "nothing"
+        raise ConfigError(
+            f"image_size={image_size} does not fit LeNet-5 with c1_padding={c1_padding} and c5={c5}: its layers "
+            f"leave {left} of {image_size} px (at {error.step}); take larger images (data.image_size=28)"
+        ) from None
+    sizes.setdefault("c5", 1)
+    return LeNet5Sizes(pad, pad5, sizes)

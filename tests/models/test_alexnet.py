@@ -1,0 +1,340 @@
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportArgumentType=false, reportOptionalMemberAccess=false
+# (torch types every sub-module as Tensor | Module)
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.models import AlexNet
+from alexnet_lab.models.counts import num_macs, num_neurons, num_parameters
+from alexnet_lab.models.initialisation import initialise
+from alexnet_lab.models.layers import ClassicDropout
+
+IMAGE = (3, 224, 224)
+
+
+def bare(**fields):
+    """A net whose weights take no memory and no time to draw."""
+    with torch.device("meta"):
+        return AlexNet(init="torch", **fields)
+
+
+def tiny(**fields):
+    """Full depth, 1/16 of the width."""
+    return AlexNet(**{"image_size": 64, "num_classes": 5, "width": 1 / 16} | fields)
+
+
+def layer_counts(net):
+    return {name: num_parameters(layer) for name, layer in net.weighted_layers().items()}
+
+
+def test_parameters_per_layer_of_the_two_towers():
+    assert layer_counts(bare()) == {
+        "conv1": 34_944,
+        "conv2": 307_456,
+        "conv3": 885_120,
+        "conv4": 663_936,
+        "conv5": 442_624,
+        "fc6": 37_752_832,
+        "fc7": 16_781_312,
+        "fc8": 4_097_000,
+    }
+
+
+def test_parameters_multiply_adds_and_neurons_of_the_two_towers():
+    net = bare()
+    assert num_parameters(net) == 60_965_224
+    assert num_macs(net, IMAGE) == 724_406_816
+    assert num_neurons(net, IMAGE) == 659_272
+
+
+def test_parameters_of_one_tower():
+    net = bare(towers=1)
+    counts = layer_counts(net)
+    assert (num_parameters(net), counts["conv2"], counts["conv4"], counts["conv5"]) == (
+        62_378_344, 614_656, 1_327_488, 884_992,
+    )  # fmt: skip
+    assert num_macs(net, IMAGE) == 1_135_256_096
+
+
+@pytest.mark.parametrize(
+    ("classes", "towers", "parameters", "macs"),
+    [
+        (10, 2, 56_909_194, 720_351_776),
+        (16, 2, 56_933_776, 720_376_352),
+        (100, 2, 57_277_924, 720_720_416),
+        (10, 1, 58_322_314, 1_131_201_056),
+        (100, 1, 58_691_044, 1_131_569_696),
+    ],
+)
+def test_counts_with_fewer_classes(classes, towers, parameters, macs):
+    net = bare(num_classes=classes, towers=towers)
+    assert (num_parameters(net), num_macs(net, IMAGE)) == (parameters, macs)
+
+
+def test_non_overlapping_control_has_the_same_parameters():
+    net = bare(pool="non_overlapping")
+    assert list(net.sizes.values()) == [55, 28, 26, 13, 13, 13, 11, 6]
+    assert (num_parameters(net), num_macs(net, IMAGE)) == (60_965_224, 686_891_552)
+
+
+def test_shapes_at_224():
+    net = bare()
+    x = torch.empty(1, *IMAGE, device="meta")
+    sides = {}
+    for name, layer in net.features.named_children():
+        x = layer(x)
+        sides[name] = x.shape[-1]
+    assert [sides[name] for name in ("conv1", "pool1", "pool2", "pool5")] == [55, 27, 13, 6]
+    assert {name: sides[name] for name in net.sizes} == net.sizes
+    assert x.flatten(1).shape[1] == 9216
+
+
+@pytest.mark.parametrize("pool", ["overlapping", "non_overlapping"])
+@pytest.mark.parametrize("image_size", [32, 63, 64, 97, 224])
+def test_sizes_said_are_sizes_had(image_size, pool):
+    net = bare(image_size=image_size, pool=pool)
+    x = torch.empty(1, 3, image_size, image_size, device="meta")
+    for name, layer in net.features.named_children():
+        x = layer(x)
+        if name in net.sizes:
+            assert x.shape[-1] == net.sizes[name]
+
+
+def test_224_is_padded_at_the_right_and_the_bottom():
+    net = tiny(image_size=224)
+    images = torch.randn(1, *IMAGE)
+    conv = net.features.conv1
+    padded = functional.conv2d(functional.pad(images, (0, 3, 0, 3)), conv.weight, conv.bias, stride=4)
+    ours = conv(net.features.pad1(images))
+    torch.testing.assert_close(ours, padded)
+    torch.testing.assert_close(ours[..., :54, :54], conv(images))
+    centred = functional.conv2d(images, conv.weight, conv.bias, stride=4, padding=2)
+    assert centred.shape == ours.shape
+    assert not torch.allclose(centred, ours)
+
+
+def test_conv2_towers_are_apart_and_conv3_sees_both():
+    net = tiny().eval()
+    x = torch.randn(1, 6, 7, 7)
+    blind = x.clone()
+    blind[:, :3] = 0  # tower A
+    before, after = net.features.conv2(x), net.features.conv2(blind)
+    assert torch.equal(before[:, 8:], after[:, 8:])
+    assert not torch.equal(before[:, :8], after[:, :8])
+    x, blind = torch.randn(1, 16, 3, 3), torch.zeros(1, 16, 3, 3)
+    blind[:, 8:] = x[:, 8:]
+    changed = (net.features.conv3(x) != net.features.conv3(blind)).flatten(2).any(2)[0]
+    assert changed.all()
+    for conv in (net.features.conv4, net.features.conv5):
+        x = torch.randn(1, 24, 3, 3)
+        blind = x.clone()
+        blind[:, :12] = 0
+        half = conv.out_channels // 2  # pyright: ignore[reportOperatorIssue] - a number
+        assert torch.equal(conv(x)[:, half:], conv(blind)[:, half:])
+        assert not torch.equal(conv(x)[:, :half], conv(blind)[:, :half])
+
+
+def names(net, block):
+    return [name.rstrip("12345") for name, _ in net.features.named_children() if name.endswith(str(block))]
+
+
+@pytest.mark.parametrize(
+    ("order", "block1", "block2", "block5"),
+    [
+        ("paper", "conv act norm pool", "conv act norm pool", "conv act pool"),
+        ("code2012", "conv norm pool act", "conv act norm rnorm pool", "conv pool act"),
+        ("caffe", "conv act norm pool", "conv act norm pool", "conv act pool"),
+        ("caffenet", "conv act pool norm", "conv act pool norm", "conv act pool"),
+    ],
+)
+def test_order_of_operations(order, block1, block2, block5):
+    net = tiny(order=order)
+    assert [step for step in names(net, 1) if step != "pad"] == block1.split()
+    assert (names(net, 2), names(net, 5)) == (block2.split(), block5.split())
+    assert names(net, 3) == names(net, 4) == ["conv", "act"]
+
+
+@pytest.mark.parametrize(
+    ("order", "alpha", "k", "groups"),
+    [("paper", 1e-4, 2.0, 1), ("code2012", 2e-5, 2.0, 2), ("caffe", 2e-5, 1.0, 1), ("caffenet", 2e-5, 1.0, 1)],
+)
+def test_response_norm_constants_of_each_order(order, alpha, k, groups):
+    for norm in (tiny(order=order).features.norm1, tiny(order=order).features.norm2):
+        assert (norm.size, norm.alpha, norm.beta, norm.k, norm.groups) == (5, alpha, 0.75, k, groups)
+
+
+def test_response_norm_constants_by_field():
+    norm = tiny(lrn_size=3, lrn_alpha=0.5, lrn_beta=0.5, lrn_k=1.5).features.norm1
+    assert (norm.size, norm.alpha, norm.beta, norm.k) == (3, 0.5, 0.5, 1.5)
+
+
+def test_code2012_normalises_signed_values_and_differs_from_the_prose():
+    code, paper = tiny(order="code2012", init="torch"), tiny(init="torch")
+    paper.load_state_dict(code.state_dict())
+    images = 50 * torch.randn(2, 3, 64, 64)
+    block = code.features
+    expected = functional.relu(functional.max_pool2d(block.norm1(block.conv1(block.pad1(images))), 3, 2))
+    step = images
+    for name, layer in block.named_children():
+        step = layer(step)
+        if name == "act1":
+            break
+    assert torch.equal(step, expected)
+    other = images
+    for layer in list(paper.features)[:5]:
+        other = layer(other)
+    assert not torch.allclose(other, expected)
+
+
+def test_relu_and_max_pooling_commute():
+    x = torch.randn(2, 4, 9, 9)
+    assert torch.equal(functional.relu(functional.max_pool2d(x, 3, 2)), functional.max_pool2d(functional.relu(x), 3, 2))
+
+
+def test_config_148_has_no_norm_at_all():
+    assert not any("norm" in name for name, _ in tiny(order="code2012", norm="none").features.named_children())
+
+
+@pytest.mark.parametrize(
+    ("preset", "std", "bias"),
+    [
+        ("paper", [0.01] * 8, [0, 1, 0, 1, 1, 1, 1, 0]),
+        ("code2012", [0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01], [0, 1, 0, 1, 1, 1, 1, 0]),
+        ("caffe", [0.01] * 5 + [0.005, 0.005, 0.01], [0, 0.1, 0, 0.1, 0.1, 0.1, 0.1, 0]),
+        ("caffenet", [0.01] * 5 + [0.005, 0.005, 0.01], [0, 1, 0, 1, 1, 1, 1, 0]),
+    ],
+)
+def test_start_of_weights_and_biases(preset, std, bias):
+    torch.manual_seed(0)
+    layers = AlexNet(width=0.25, num_classes=200, init=preset).weighted_layers()
+    for layer, deviation, start in zip(layers.values(), std, bias, strict=True):
+        assert layer.weight.std().item() == pytest.approx(deviation, rel=0.05)
+        assert abs(layer.weight.mean().item()) < 0.1 * deviation
+        torch.testing.assert_close(layer.bias, torch.full_like(layer.bias, start))
+
+
+def test_he_start():
+    torch.manual_seed(0)
+    layer = AlexNet(width=0.25, init="he", num_classes=10).weighted_layers()["fc7"]
+    assert layer.weight.std().item() == pytest.approx((2 / 1024) ** 0.5, rel=0.05)
+    assert layer.bias.abs().max().item() == 0
+
+
+def test_bias_start_by_field_replaces_only_the_ones():
+    biases = [layer.bias.mean().item() for layer in tiny(bias_init=0.25).weighted_layers().values()]
+    assert biases == [0, 0.25, 0, 0.25, 0.25, 0.25, 0.25, 0]
+
+
+def test_initialise_refuses_other_layers():
+    with pytest.raises(TypeError, match="conv1 is a ReLU"):
+        initialise({"conv1": nn.ReLU()}, "paper")
+
+
+def test_classic_dropout_drops_in_training_and_scales_in_evaluation():
+    x = torch.rand(100_000) + 0.5
+    drop = ClassicDropout(0.5)
+    out = drop(x)
+    kept = out != 0
+    assert torch.equal(out[kept], x[kept])
+    assert kept.float().mean().item() == pytest.approx(0.5, abs=0.01)
+    assert torch.equal(drop.eval()(x), 0.5 * x)
+    with pytest.raises(ConfigError, match=r"dropout=1\.0 must be at least 0 and below 1"):
+        ClassicDropout(1.0)
+
+
+def test_dropout_fields():
+    after, before = tiny().classifier, tiny(dropout_place="before", dropout_scaling="inverted").classifier
+    assert list(dict(after.named_children())) == "flatten fc6 act6 drop6 fc7 act7 drop7 fc8".split()  # noqa: SIM905
+    assert list(dict(before.named_children())) == "flatten drop6 fc6 act6 drop7 fc7 act7 fc8".split()  # noqa: SIM905
+    assert isinstance(after.drop6, ClassicDropout)
+    assert isinstance(before.drop6, nn.Dropout)
+
+
+@pytest.mark.parametrize("without", ["conv3", "conv4", "conv5"])
+def test_a_convolution_can_be_left_out(without):
+    net = tiny(without=without)
+    assert without not in net.weighted_layers()
+    assert len(net.weighted_layers()) == 7
+    assert net(torch.randn(2, 3, 64, 64)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("image_size", [24, 32, 48, 62])
+def test_small_stem_trains_a_step_on_small_images(image_size, channels):
+    net = tiny(image_size=image_size, in_channels=channels, init="he")
+    images = torch.randn(2, channels, image_size, image_size)
+    functional.cross_entropy(net(images), torch.tensor([0, 1])).backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+    assert net.features.conv1.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("norm", ["lrn", "none", "batch"])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "scaled_tanh", "leaky_relu", "elu", "gelu", "silu"])
+def test_every_norm_and_activation_runs(norm, activation):
+    net = tiny(image_size=32, norm=norm, activation=activation)
+    assert net(torch.randn(2, 3, 32, 32)).isfinite().all()
+
+
+def test_batch_norm_takes_its_place_behind_all_convolutions():
+    assert [n for n, layer in tiny(norm="batch").features.named_children() if isinstance(layer, nn.BatchNorm2d)] == [
+        "norm1", "norm2", "norm3", "norm4", "norm5",
+    ]  # fmt: skip
+
+
+def test_bfloat16_autocast_and_channels_last():
+    net = tiny(image_size=32, init="he").to(memory_format=torch.channels_last)
+    images = torch.randn(2, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = net.eval()(images)
+    torch.testing.assert_close(out.float(), net(images), rtol=0.1, atol=0.1)
+
+
+def test_auto_logs_its_choice(caplog):
+    with caplog.at_level(logging.INFO, "alexnet_lab.models"):
+        assert tiny(image_size=32).stem == "small"
+        assert tiny(image_size=64).stem == "published"
+    assert [record.message for record in caplog.records] == [
+        "AlexNet: stem=small for images of 32 px",
+        "AlexNet: stem=published for images of 64 px",
+    ]
+
+
+def test_logits_at_zero_weights_give_the_loss_of_guessing():
+    net = tiny(num_classes=1000)
+    nn.init.zeros_(net.classifier.fc8.weight)
+    loss = functional.cross_entropy(net(torch.randn(4, 3, 64, 64)), torch.arange(4)).item()
+    assert loss == pytest.approx(6.907755, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"image_size": 32, "stem": "published"}, "leaves 7>3>1>nothing of 32 px .* take stem=small"),
+        ({"norm": "lrm"}, "unknown norm=lrm; did you mean `lrn`"),
+        ({"towers": 3}, "unknown towers=3; allowed: 1, 2"),
+        ({"dropout": 1.0}, r"dropout=1\.0 is out of range: it must be below 1"),
+        ({"width": -1.0}, r"width=-1\.0 is out of range: it must be above 0"),
+        ({"width": 0.33}, "cannot share evenly"),
+        ({"lrn_k": 0.0}, r"lrn_k=0\.0 is out of range: it must be above 0"),
+        ({"lrn_alpha": "a"}, "lrn_alpha=a must be a finite number"),
+        ({"maps": 96}, "maps=96 must be a list"),
+        ({"maps": (96, 256)}, "must be five numbers"),
+        ({"num_classes": True}, "num_classes=True must be a whole number"),
+        ({"image_size": 2}, "leaves 2>nothing of 2 px"),
+    ],
+)
+def test_wrong_fields_are_refused_in_one_line(fields, words):
+    with pytest.raises(ConfigError, match=words):
+        AlexNet(**fields)
+
+
+def test_images_of_another_shape_are_refused():
+    with pytest.raises(ConfigError, match=r"built for batches of 3 x 64 x 64 .* shape \(2, 3, 32, 32\)"):
+        tiny()(torch.zeros(2, 3, 32, 32))
