@@ -1,0 +1,41 @@
+"""From image files to batches: sources, the store on disk, the order, the loader, the augmentation.
+
+Each name is imported when it is first used, so that light modules such as `folders` do not load torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from alexnet_lab.data.cifar10 import CIFAR10DataModule
+    from alexnet_lab.data.digits import DigitsDataModule
+    from alexnet_lab.data.image_folder import ImageFolderDataModule
+    from alexnet_lab.data.imagenette import ImageNetteDataModule
+    from alexnet_lab.data.mini_imagenet import MiniImageNetDataModule
+    from alexnet_lab.data.mnist import MNISTDataModule
+
+__all__ = [
+    "CIFAR10DataModule",
+    "DigitsDataModule",
+    "ImageFolderDataModule",
+    "ImageNetteDataModule",
+    "MNISTDataModule",
+    "MiniImageNetDataModule",
+]
+
+_MODULES = {
+    "CIFAR10DataModule": "alexnet_lab.data.cifar10",
+    "DigitsDataModule": "alexnet_lab.data.digits",
+    "ImageFolderDataModule": "alexnet_lab.data.image_folder",
+    "ImageNetteDataModule": "alexnet_lab.data.imagenette",
+    "MNISTDataModule": "alexnet_lab.data.mnist",
+    "MiniImageNetDataModule": "alexnet_lab.data.mini_imagenet",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module `alexnet_lab.data` has no attribute `{name}`")
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -1,0 +1,216 @@
+"""Random views of images: crop, mirror, colour; a whole batch at once, on the device of the batch.
+
+The random numbers are drawn with numpy for the whole global batch, from (seed, epoch, batch), and parted among the
+processes afterwards; what is computed from them is elementwise. So an image gets the same view, bit for bit,
+whatever the number of processes. Each image takes the same count of random numbers whatever is switched on: the
+crops of a run without mirroring are those of the run with it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own habit
+
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.ranges import Index, NonNegative
+from alexnet_lab.data.checks import check_choice, check_flag, check_non_negative, check_whole
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from alexnet_lab.data.normalize import Normalizer
+    from alexnet_lab.data.statistics import Statistics
+
+
+class Geometry(NamedTuple):
+    """Where views are taken: squares of `side` out of stored squares; places count from the padded corner."""
+
+    stored: int  # pixels, side of a stored image
+    image_size: int  # pixels, side of what the model sees
+    padding: int = 0  # pixels, on each side of a stored image
+
+    @property
+    def side(self) -> int:
+        """Of the square that is cut out; it is enlarged afterwards if the model wants more than is stored."""
+        return min(self.image_size, self.stored)
+
+    @property
+    def room(self) -> int:
+        """The last place at which a view can start: 0 if there is only one."""
+        return self.stored + 2 * self.padding - self.side
+
+    @property
+    def centre(self) -> int:
+        """The place of the centre view."""
+        return self.padding + (self.stored - self.side) // 2
+
+
+class Draws(NamedTuple):
+    """The random numbers of a batch of n images."""
+
+    top: Tensor  # int64 (n,), first row of the view
+    left: Tensor  # int64 (n,), first column
+    mirror: Tensor  # bool (n,)
+    shift: Tensor | None  # float32 (n, C), grey levels added to all pixels of an image
+
+    def part(self, positions: slice) -> Draws:
+        """Those of some images of the batch."""
+        shift = None if self.shift is None else self.shift[positions]
+        return Draws(self.top[positions], self.left[positions], self.mirror[positions], shift)
+
+
+class Augment:
+    """Which random changes training images get.
+
+    Args:
+        crop: Take views at random places; the centre view otherwise.
+        padding: Pixels around a stored image in which views may start too, >= 0; they become 0 after normalisation,
+            which is the mean colour for the centred normalisations. For images stored at the model's own size,
+            as CIFAR-10's.
+        mirror: Mirror an image left to right with probability 1/2.
+        pca_colour: Shift the colour of an image along the principal axes of all pixels. "code2012": by
+            pca_std * N(0, 1) * standard deviation, in grey levels, then all divided by 1 + pca_std, as the released
+            code does in training (test images are not divided). "lighting": by pca_std * N(0, 1) * variance on the
+            scale 0..1, as fb.resnet.torch reads the paper's section 4.1: about half as strong.
+        pca_std: Of the normal numbers, >= 0; 0.1 in both sources.
+        brightness: A number from the uniform distribution on [-brightness, brightness] is added to all pixels of an
+            image, where 1 is the whole scale from black to white.
+        crop_starts: "code2012": each of the places 0..room; "paper": without the last, which makes 32 * 32 * 2 =
+            2048 views of 224 in 256 where the code has 33 * 33 * 2 = 2178.
+
+    Raises:
+        ConfigError: A field is out of its range, or padding is set without crop.
+    """
+
+    def __init__(
+        self,
+        *,
+        crop: bool = True,
+        padding: Index = 0,
+        mirror: bool = True,
+        pca_colour: Literal["none", "code2012", "lighting"] = "none",
+        pca_std: NonNegative = 0.1,
+        brightness: NonNegative = 0.0,
+        crop_starts: Literal["paper", "code2012"] = "code2012",
+    ) -> None:
+        check_flag("augment.crop", crop)
+        check_whole("augment.padding", padding, least=0)
+        check_flag("augment.mirror", mirror)
+        check_choice("augment.pca_colour", pca_colour, ("none", "code2012", "lighting"))
+        check_non_negative("augment.pca_std", pca_std)
+        check_non_negative("augment.brightness", brightness)
+        check_choice("augment.crop_starts", crop_starts, ("paper", "code2012"))
+        if padding and not crop:
+            raise ConfigError(f"`augment.padding` is {padding} but `augment.crop` is false: set padding=0 or crop=true")
+        self.crop = crop
+        self.padding = padding
+        self.mirror = mirror
+        self.pca_colour = pca_colour
+        self.pca_std = pca_std
+        self.brightness = brightness
+        self.crop_starts = crop_starts
+
+    @property
+    def gain(self) -> float:
+        """What the shifted pixels are multiplied by."""
+        return 1 / (1 + self.pca_std) if self.pca_colour == "code2012" else 1.0
+
+    def geometry(self, stored: int, image_size: int) -> Geometry:
+        """Where it takes its views."""
+        return Geometry(stored, image_size, self.padding)
+
+    def draw(self, rng: np.random.Generator, n: int, geometry: Geometry, statistics: Statistics) -> Draws:
+        """The random numbers of a global batch of n images."""
+        uniform = rng.random((n, 4))  # top, left, mirror, brightness
+        normal = rng.standard_normal((n, 3))
+        starts = np.full((n, 2), geometry.centre)
+        if self.crop:
+            starts = (uniform[:, :2] * self._places(geometry.room)).astype(np.int64)
+        return Draws(
+            top=torch.from_numpy(starts[:, 0].copy()),
+            left=torch.from_numpy(starts[:, 1].copy()),
+            mirror=torch.from_numpy((uniform[:, 2] < 0.5) & self.mirror),
+            shift=self._shift(normal, uniform[:, 3], statistics),
+        )
+
+    def _places(self, room: int) -> int:
+        """How many rows a view may start at."""
+        return max(1, room if self.crop_starts == "paper" else room + 1)
+
+    def _shift(self, normal: NDArray, uniform: NDArray, statistics: Statistics) -> Tensor | None:
+        """Grey levels (n, C) to add, or None if there is nothing to add."""
+        if self.pca_colour == "none" and self.brightness == 0:
+            return None
+        shift = np.zeros((len(normal), len(statistics.channel_mean)))
+        if self.pca_colour != "none":
+            shift += colour_shift(self.pca_std * normal, self.pca_colour, statistics)
+        shift += 255 * self.brightness * (2 * uniform[:, None] - 1)
+        return torch.from_numpy(shift.astype(np.float32))
+
+
+def colour_shift(alphas: NDArray, pca_colour: str, statistics: Statistics) -> NDArray:
+    """Grey levels (n, 3) along the principal colour axes (fidelity, section 2).
+
+    Args:
+        alphas: (n, 3), the paper's alpha_i, one triple per image.
+        pca_colour: "code2012" multiplies them by standard deviations in grey levels, "lighting" by variances on the
+            scale 0..1 and brings the result to grey levels.
+        statistics: Of the training images.
+    """
+    stdevs = statistics.colour_stdevs
+    lengths = stdevs if pca_colour == "code2012" else 255 * (stdevs / 255) ** 2
+    return (alphas * lengths) @ statistics.colour_axes.T
+
+
+def apply(images: Tensor, draws: Draws | None, geometry: Geometry, normalizer: Normalizer, gain: float = 1.0) -> Tensor:
+    """Cuts the views out, normalises them, and enlarges them if the model wants more pixels than are stored.
+
+    Args:
+        images: uint8 (B, C, S, S), S = geometry.stored.
+        draws: Of these images; None takes the centre views, unchanged.
+        geometry: Where the views are.
+        normalizer: For views of geometry.side.
+        gain: A last factor, where there are draws.
+
+    Returns:
+        float32 (B, C, T, T), T = geometry.image_size; 0 in the padding.
+    """
+    if draws is None:
+        first, last = geometry.centre - geometry.padding, geometry.centre - geometry.padding + geometry.side
+        views = images[:, :, first:last, first:last] - normalizer.mean
+        views *= normalizer.scale
+    else:
+        rows, columns = view_pixels(draws, geometry)
+        views = take_views(images, rows, columns) - normalizer.mean  # (B, C, K, K), float32 from here on
+        if draws.shift is not None:
+            views += draws.shift[:, :, None, None]
+        views *= normalizer.scale * gain
+        if geometry.padding:
+            views *= inside(rows, geometry)[:, None, :, None] & inside(columns, geometry)[:, None, None, :]
+    if geometry.image_size == geometry.side:
+        return views
+    return F.interpolate(views, size=(geometry.image_size, geometry.image_size), mode="bilinear", align_corners=False)
+
+
+def view_pixels(draws: Draws, geometry: Geometry) -> tuple[Tensor, Tensor]:
+    """The rows and the columns (B, K) of the stored image that each view shows; outside 0..S-1 in the padding."""
+    steps = torch.arange(geometry.side, device=draws.top.device)
+    columns = torch.where(draws.mirror[:, None], geometry.side - 1 - steps, steps)
+    return draws.top[:, None] + steps - geometry.padding, draws.left[:, None] + columns - geometry.padding
+
+
+def take_views(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Pixels (B, C, K, K) of images (B, C, S, S) at rows and columns (B, K); the edge's where they lie outside."""
+    last = images.shape[-1] - 1
+    image = torch.arange(len(images), device=images.device)[:, None, None, None]
+    channel = torch.arange(images.shape[1], device=images.device)[None, :, None, None]
+    return images[image, channel, rows.clamp(0, last)[:, None, :, None], columns.clamp(0, last)[:, None, None, :]]
+
+
+def inside(pixels: Tensor, geometry: Geometry) -> Tensor:
+    """Whether rows or columns lie on the stored image."""
+    return (pixels >= 0) & (pixels < geometry.stored)

@@ -1,0 +1,64 @@
+"""Checks of constructor fields: who calls the classes from Python gets the one-line errors that a config gets."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from alexnet_lab.base.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def check_choice(field: str, value: object, choices: Sequence[object]) -> None:
+    """Refuses a value that is none of `choices`.
+
+    Raises:
+        ConfigError: With the nearest choice, or all of them.
+    """
+    if any(value == choice and type(value) is type(choice) for choice in choices):
+        return
+    names = [str(choice) for choice in choices]
+    hint = did_you_mean(value, names) if isinstance(value, str) else f"allowed: {', '.join(names)}"
+    raise ConfigError(f"`{field}` is {value!r}; {hint}")
+
+
+def check_flag(field: str, value: object) -> None:
+    """Refuses what is not a bool.
+
+    Raises:
+        ConfigError: With what was got.
+    """
+    if not isinstance(value, bool):
+        raise ConfigError(f"`{field}` is {value!r}; allowed: true, false")
+
+
+def check_whole(field: str, value: object, least: int) -> None:
+    """Refuses what is not a whole number >= `least`.
+
+    Raises:
+        ConfigError: With what was got and the range.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"`{field}` is {value!r}; allowed: a whole number >= {least}")
+
+
+def check_share(field: str, value: object) -> None:
+    """Refuses what is not a number in (0, 1).
+
+    Raises:
+        ConfigError: With what was got and the range.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise ConfigError(f"`{field}` is {value!r}; allowed: a number between 0 and 1, both excluded")
+
+
+def check_non_negative(field: str, value: object) -> None:
+    """Refuses what is not a finite number >= 0.
+
+    Raises:
+        ConfigError: With what was got and the range.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ConfigError(f"`{field}` is {value!r}; allowed: a finite number >= 0")

@@ -1,0 +1,304 @@
+"""What all data sets share: store, split, loaders, and the step from raw batches to what the model sees."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning import LightningDataModule
+
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.random import generator
+from alexnet_lab.base.targets import build
+from alexnet_lab.data.augment import Augment, Draws, Geometry, apply
+from alexnet_lab.data.checks import check_choice, check_flag, check_share, check_whole
+from alexnet_lab.data.loader import Batch, BatchLoader, RawBatch, Rows
+from alexnet_lab.data.normalize import CENTRED, NORMALIZATIONS, Normalizer, make_normalizer
+from alexnet_lab.data.order import BatchOrder
+from alexnet_lab.data.split import Shares, Split, stored_split
+from alexnet_lab.data.store import Contents, Store, make_store, open_store
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+
+class ImageDataModule(LightningDataModule):
+    """A data set of square images, stored once, split once, and given out in batches.
+
+    A data set of its own says where it is from (`contents`) and what its store is called (`store_name`).
+
+    After `prepare_data()` and `setup()` it knows `class_names`, `num_train`, `num_val`, `num_test`, `steps_per_epoch`
+    and `store_hash`.
+
+    Args:
+        dir: Folder of the data sets; stores are in `<dir>/store`.
+        batch_size: Images in a step, over all processes, >= 1.
+        seed: Of the order and the augmentation, >= 0.
+        normalization: See `normalize.NORMALIZATIONS`.
+        val_fraction: Share of the training images that is set apart for validation, in (0, 1).
+        val_seed: Of that choice, >= 0: runs of different seeds share it.
+        num_classes: That the model is built for; must be what the data has.
+        channels: 1 or 3.
+        image_size: Side of what the model sees, in pixels.
+        stored_size: Side of the stored images, in pixels.
+        augment: `{"_target_": "alexnet_lab.data.augment.Augment", ...}`; None trains on the centre views.
+        skip_unreadable: Leave out files that are no images, instead of stopping.
+        test_fraction: Share of the images that is set apart as the test set where there is no official one.
+        test_seed: Of that choice, >= 0.
+
+    Raises:
+        ConfigError: A field is out of its range, or two do not fit together.
+    """
+
+    def __init__(
+        self,
+        *,
+        dir: str,  # noqa: A002 - the key `data.dir` of the config
+        batch_size: int,
+        seed: int,
+        normalization: str,
+        val_fraction: float,
+        val_seed: int,
+        num_classes: int,
+        channels: int,
+        image_size: int,
+        stored_size: int,
+        augment: dict[str, Any] | None,
+        skip_unreadable: bool = False,
+        test_fraction: float | None = None,
+        test_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for field, value in {"batch_size": batch_size, "image_size": image_size, "stored_size": stored_size}.items():
+            check_whole(f"data.{field}", value, least=1)
+        for field, value in {"seed": seed, "val_seed": val_seed, "test_seed": test_seed}.items():
+            check_whole(f"data.{field}", value, least=0)
+        check_whole("data.num_classes", num_classes, least=2)
+        check_choice("data.channels", channels, (1, 3))
+        check_choice("data.normalization", normalization, NORMALIZATIONS)
+        check_flag("data.skip_unreadable", skip_unreadable)
+        check_share("data.val_fraction", val_fraction)
+        if test_fraction is not None:
+            check_share("data.test_fraction", test_fraction)
+        self.dir = Path(dir)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.normalization = normalization
+        self.num_classes = num_classes
+        self.channels = channels
+        self.image_size = image_size
+        self.stored_size = stored_size
+        self.skip_unreadable = skip_unreadable
+        self.shares = Shares(val_fraction, val_seed, test_fraction, test_seed)
+        self.augment: Augment | None = None if augment is None else build(augment)
+        self._check_colour()
+        self._verified = False
+        self._store: Store | None = None
+        self._split: Split | None = None
+        self._normalizer: Normalizer | None = None
+
+    def _check_colour(self) -> None:
+        """Refuses colour noise where it would mean nothing."""
+        colour = "none" if self.augment is None else self.augment.pca_colour
+        if colour != "none" and self.channels != 3:
+            raise ConfigError(f"`augment.pca_colour` is {colour}, but the images are grey; set augment.pca_colour=none")
+        if colour == "code2012" and self.normalization not in CENTRED:
+            raise ConfigError(
+                f"`augment.pca_colour` is code2012, which shrinks images of mean 0, but `data.normalization` is "
+                f"{self.normalization}; allowed with it: {', '.join(CENTRED)}"
+            )
+
+    # What a data set says about itself
+
+    def store_name(self) -> str:
+        """The name of its store in `<dir>/store`: different where the stored arrays are."""
+        raise NotImplementedError
+
+    def contents(self) -> Contents:
+        """Finds the images, downloads them if need be, and says how to read them."""
+        raise NotImplementedError
+
+    # What Lightning calls
+
+    def prepare_data(self) -> None:
+        """Makes the store and the split if they are not there, and checks every byte of them.
+
+        Raises:
+            DataError: There are no images, they or the store are damaged, or the folder cannot be written.
+        """
+        if self._verified:
+            return
+        self.make_store()
+        stored_split(open_store(self.store_path, verify=True), self.shares)
+        self._verified = True
+
+    def make_store(self) -> None:
+        """Makes the store if it is not there."""
+        make_store(self.store_path, self.contents, skip_unreadable=self.skip_unreadable)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Opens store and split.
+
+        Raises:
+            ConfigError: The data has another number of classes than `num_classes`, or fewer images than a batch.
+            DataError: The store is missing or damaged.
+        """
+        if self._store is not None:
+            return
+        store = open_store(self.store_path, verify=False)
+        split = stored_split(store, self.shares)
+        found = len(store.class_names)
+        if found != self.num_classes:
+            raise ConfigError(f"`data.num_classes` is {self.num_classes}, but {store.path} holds {found} classes")
+        if len(split.train) < self.batch_size:
+            raise ConfigError(
+                f"`data.batch_size` is {self.batch_size}, but there are only {len(split.train)} training images"
+            )
+        self._store, self._split = store, split
+        geometry = self.geometry(training=False)
+        self._normalizer = make_normalizer(self.normalization, split.statistics, geometry.side)
+        self._tell_useless_crop()
+
+    def train_dataloader(self) -> BatchLoader:
+        """Batches of the training part, in a new order each epoch, with augmentation.
+
+        With `trainer.overfit_batches` the order stays the same, so that it is the same batches each epoch.
+        """
+        trainer = self.trainer
+        rank, world_size = self._place()
+        return BatchLoader(
+            self._rows("train"),
+            BatchOrder(self.num_train, self.batch_size, None if getattr(trainer, "overfit_batches", 0) else self.seed),
+            rank=rank,
+            world_size=world_size,
+            draw=None if self.augment is None else self.draw,
+            batches_done=None if trainer is None else self._batches_done,
+        )
+
+    def val_dataloader(self) -> BatchLoader:
+        """Batches of the validation part, in order, unchanged."""
+        return self._plain_loader("val")
+
+    def test_dataloader(self) -> BatchLoader:
+        """Batches of the test set, in order, unchanged."""
+        return self._plain_loader("test")
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
+        """Turns a raw batch, now on the device, into what the model sees."""
+        return self.to_batch(batch) if isinstance(batch, RawBatch) else batch
+
+    # What the rest of the house uses
+
+    @property
+    def store_path(self) -> Path:
+        """The folder of its store."""
+        return self.dir / "store" / self.store_name()
+
+    @property
+    def store(self) -> Store:
+        """The opened store.
+
+        Raises:
+            RuntimeError: `setup()` was not called.
+        """
+        if self._store is None:
+            raise RuntimeError("call prepare_data() and setup() first")
+        return self._store
+
+    @property
+    def split(self) -> Split:
+        """The split and the statistics of its training part."""
+        if self._split is None:
+            raise RuntimeError("call prepare_data() and setup() first")
+        return self._split
+
+    @property
+    def class_names(self) -> list[str]:
+        """In the order of the labels."""
+        return self.store.class_names
+
+    @property
+    def store_hash(self) -> str:
+        """Of the stored images, labels and class names."""
+        return self.store.hash
+
+    @property
+    def num_train(self) -> int:
+        """Images to train on."""
+        return len(self.split.train)
+
+    @property
+    def num_val(self) -> int:
+        """Images set apart for validation."""
+        return len(self.split.val)
+
+    @property
+    def num_test(self) -> int:
+        """Images of the test set."""
+        return len(self.split.test)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch, the last, smaller one among them."""
+        return math.ceil(self.num_train / self.batch_size)
+
+    def geometry(self, *, training: bool) -> Geometry:
+        """Where views are taken."""
+        if training and self.augment is not None:
+            return self.augment.geometry(self.stored_size, self.image_size)
+        return Geometry(self.stored_size, self.image_size)
+
+    def normalizer(self, device: torch.device | None = None) -> Normalizer:
+        """The constants of the normalisation, kept on the device that asked last."""
+        if self._normalizer is None:
+            raise RuntimeError("call prepare_data() and setup() first")
+        if device is not None and self._normalizer.mean.device != device:
+            self._normalizer = self._normalizer.to(device)
+        return self._normalizer
+
+    def draw(self, epoch: int, batch: int, n: int) -> Draws:
+        """The random numbers of a whole global batch of n images: a function of (seed, epoch, batch)."""
+        if self.augment is None:
+            raise RuntimeError("there is no augmentation")
+        rng = generator(self.seed, "augment", epoch, batch)
+        return self.augment.draw(rng, n, self.geometry(training=True), self.split.statistics)
+
+    def to_batch(self, raw: RawBatch) -> Batch:
+        """The normalised views of a raw batch, on its device."""
+        training = raw.draws is not None
+        gain = self.augment.gain if training and self.augment else 1.0
+        normalizer = self.normalizer(raw.images.device)
+        images = apply(raw.images, raw.draws, self.geometry(training=training), normalizer, gain)
+        return Batch(images, raw.labels, raw.indices, raw.total)
+
+    def _rows(self, part: str) -> Rows:
+        file = part if part in self.store.images else "train"  # val, and test where there is no official one
+        return Rows(self.store.images[file], self.store.labels[file], getattr(self.split, part))
+
+    def _plain_loader(self, part: str) -> BatchLoader:
+        rows = self._rows(part)
+        rank, world_size = self._place()
+        order = BatchOrder(len(rows.indices), self.batch_size, None)
+        return BatchLoader(rows, order, rank=rank, world_size=world_size)
+
+    def _place(self) -> tuple[int, int]:
+        """Rank and number of processes."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _batches_done(self) -> int:
+        """How many batches of the present epoch Lightning counts as done: its own counter, right after a resume too."""
+        if self.trainer is None:
+            return 0
+        return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+    def _tell_useless_crop(self) -> None:
+        if self.augment is not None and self.augment.crop and self.geometry(training=True).room == 0:
+            log.info(
+                "augment.crop changes nothing: images are stored at %d px, the model sees %d px, and padding is 0",
+                self.stored_size,
+                self.image_size,
+            )

@@ -1,0 +1,76 @@
+"""`data=digits`: the 1,797 handwritten digits of 8x8 pixels that scikit-learn ships. Needs no download."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from alexnet_lab.base.ranges import Count, Index, Share
+from alexnet_lab.data.datamodule import ImageDataModule
+from alexnet_lab.data.store import Contents, Part
+
+NAMES = [str(digit) for digit in range(10)]
+
+TEST_FRACTION = 0.2
+TEST_SEED = 0
+
+
+def load_digits() -> Contents:
+    """The digits, their 17 grey levels spread over 0..255.
+
+    Source: scikit-learn's `load_digits`, a part of UCI's "Optical recognition of handwritten digits" (1998).
+    """
+    from sklearn.datasets import load_digits as load  # noqa: PLC0415 - takes a second
+
+    images, labels = load(return_X_y=True)
+    pixels = np.round(np.asarray(images).reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
+    part = Part(np.asarray(labels, dtype=np.int64), pixels.__getitem__)
+    return Contents("sklearn.datasets.load_digits", NAMES, (1, 8, 8), {"train": part})
+
+
+class DigitsDataModule(ImageDataModule):
+    """The digits of scikit-learn; see `ImageDataModule` for the fields.
+
+    There is no official test set: a fixed fifth of each class (360 images, seed 0) is set apart as one, and never
+    trained or selected on.
+    """
+
+    def __init__(
+        self,
+        *,
+        dir: str = "data",  # noqa: A002 - the key `data.dir` of the config
+        batch_size: Count = 32,
+        seed: Index = 0,
+        normalization: Literal["mean_image", "channel_mean", "standardize", "unit", "symmetric"] = "standardize",
+        val_fraction: Share = 0.1,
+        val_seed: Index = 0,
+        num_classes: Literal[10] = 10,
+        channels: Literal[1] = 1,
+        image_size: Count = 32,
+        stored_size: Literal[8] = 8,
+        augment: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            dir=dir,
+            batch_size=batch_size,
+            seed=seed,
+            normalization=normalization,
+            val_fraction=val_fraction,
+            val_seed=val_seed,
+            num_classes=num_classes,
+            channels=channels,
+            image_size=image_size,
+            stored_size=stored_size,
+            augment=augment,
+            test_fraction=TEST_FRACTION,
+            test_seed=TEST_SEED,
+        )
+
+    def store_name(self) -> str:
+        """Always the same arrays."""
+        return "digits-8"
+
+    def contents(self) -> Contents:
+        """See `load_digits`."""
+        return load_digits()

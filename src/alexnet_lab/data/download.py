@@ -1,0 +1,91 @@
+"""Files from the net: each checked against its published checksum before anything reads it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import tarfile
+import tempfile
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alexnet_lab.base.errors import DataError
+from alexnet_lab.base.files import atomic_path
+from alexnet_lab.data.progress import progress_bar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_SECONDS = 5.0
+"""For a server to answer: who works offline shall read the reason within seconds."""
+
+BLOCK = 1 << 18
+
+
+def md5(path: Path) -> str:
+    """The MD5 of a file's bytes: the checksum that the data sets' authors published."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def fetch(urls: Sequence[str], path: Path, checksum: str, advice: str) -> None:
+    """Downloads a file from the first of several addresses that gives the right one.
+
+    Args:
+        urls: Addresses of the same file.
+        path: Where it goes; written whole or not at all.
+        checksum: MD5 of the file.
+        advice: What to do instead, for the message.
+
+    Raises:
+        DataError: No address gave the file.
+    """
+    reasons = []
+    for url in urls:
+        try:
+            with atomic_path(path) as part:
+                _receive(url, part)
+                found = md5(part)
+                if found != checksum:
+                    raise OSError(f"MD5 {found} instead of {checksum}")
+        except OSError as error:  # of the net (URLError is one), or of the disk
+            reasons.append(f"{url}: {getattr(error, 'reason', error)}")
+        else:
+            return
+    raise DataError(f"{path.name} could not be downloaded ({'; '.join(reasons)}): {advice}")
+
+
+def _receive(url: str, path: Path) -> None:
+    log.info("downloading %s", url)
+    if not url.startswith(("https://", "http://")):
+        raise OSError("no web address")
+    with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer, path.open("wb") as file:  # noqa: S310 - http(s)
+        total = int(answer.headers.get("Content-Length") or 0)
+        with progress_bar(path.name, total) as advance:
+            while block := answer.read(BLOCK):
+                file.write(block)
+                advance(len(block))
+
+
+def unpack(archive: Path, inner: str, target: Path) -> None:
+    """Extracts a tar archive and moves its folder `inner` to `target`, whole or not at all.
+
+    Raises:
+        DataError: The archive is damaged, has no such folder, or has a member that would leave the folder.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(temporary, filter="data")
+        if not (temporary / inner).is_dir():
+            raise DataError(f"{archive} holds no folder {inner}; delete it, it is downloaded again")
+        (temporary / inner).replace(target)
+    except (tarfile.TarError, EOFError) as error:
+        raise DataError(f"{archive} cannot be unpacked ({error}); delete it, it is downloaded again") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,111 @@
+"""What the data sets in image folders share: `<root>/train/<class>/*`, perhaps `<root>/val/<class>/*`."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+from alexnet_lab.data.datamodule import ImageDataModule
+from alexnet_lab.data.folder_source import load_folder
+from alexnet_lab.data.folders import choose_classes
+from alexnet_lab.data.store import Contents, exists, make_store, read_meta, replace_store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+class FolderDataModule(ImageDataModule):
+    """Images in class folders; `val/` is the test set, and where there is none a part is set apart as one.
+
+    The store is made anew when files were added, taken away or changed their size; once made, it does not need
+    the folder.
+
+    Args:
+        name: Of the data set, for the store.
+        dir: Folder of the data sets; stores are in `<dir>/store`.
+        root: The folder that holds `train/`.
+        classes: Which of its classes, in the order of their labels; None takes all.
+        readable: Names for people, by the names of the class folders.
+        batch_size: See `ImageDataModule`, as for the fields that follow.
+        seed: See there.
+        normalization: See there.
+        val_fraction: See there.
+        val_seed: See there.
+        test_fraction: Share of the images that becomes the test set if there is no `val/`.
+        test_seed: Of that choice.
+        num_classes: See `ImageDataModule`.
+        channels: 1 turns the images grey.
+        image_size: See `ImageDataModule`.
+        stored_size: The shorter side is scaled to this, and the centre square stored.
+        skip_unreadable: Leave out files that are no images, instead of stopping.
+        augment: See `ImageDataModule`.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        dir: str,  # noqa: A002 - the key `data.dir` of the config
+        root: Path,
+        classes: list[str] | None,
+        readable: dict[str, str],
+        batch_size: int,
+        seed: int,
+        normalization: str,
+        val_fraction: float,
+        val_seed: int,
+        test_fraction: float,
+        test_seed: int,
+        num_classes: int,
+        channels: int,
+        image_size: int,
+        stored_size: int,
+        skip_unreadable: bool,
+        augment: dict[str, Any] | None,
+    ) -> None:
+        super().__init__(
+            dir=dir,
+            batch_size=batch_size,
+            seed=seed,
+            normalization=normalization,
+            val_fraction=val_fraction,
+            val_seed=val_seed,
+            num_classes=num_classes,
+            channels=channels,
+            image_size=image_size,
+            stored_size=stored_size,
+            augment=augment,
+            skip_unreadable=skip_unreadable,
+            test_fraction=test_fraction,
+            test_seed=test_seed,
+        )
+        self.name = name
+        self.root = root
+        self.classes = classes
+        self.readable = readable
+
+    def store_name(self) -> str:
+        """Holds a hash of all that decides on the arrays, except the content of the folder."""
+        facts = (str(self.root.resolve()), self.classes, self.channels, self.skip_unreadable)
+        return f"{self.name}-{self.stored_size}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:8]}"
+
+    def contents(self) -> Contents:
+        """Lists the files; see `load_folder`."""
+        folders = choose_classes(self.root, self.classes)
+        found = load_folder(self.root, folders, self.stored_size, self.channels)
+        return found._replace(class_names=[self.readable.get(name, name) for name in folders])
+
+    def make_store(self) -> None:
+        """Makes the store if it is not there, or if the folder is no longer what it was made from."""
+        if not exists(self.store_path):
+            make_store(self.store_path, self.contents, skip_unreadable=self.skip_unreadable)
+        elif not self.root.is_dir():
+            log.info("there is no folder %s, but its images are in the store %s", self.root, self.store_path)
+        else:
+            contents = self.contents()
+            if contents.fingerprint != read_meta(self.store_path)["fingerprint"]:
+                log.info("the files in %s have changed: preparing them again", self.root)
+                replace_store(self.store_path, contents, skip_unreadable=self.skip_unreadable)

@@ -1,0 +1,74 @@
+"""One image file -> one array (C, S, S) of uint8."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from alexnet_lab.data.folders import EXTENSIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+MODES = {1: "L", 3: "RGB"}
+"""Pillow's name of what an image becomes, by its number of channels."""
+
+
+def read_image(path: Path, size: int, channels: int) -> NDArray[np.uint8]:
+    """Decodes a file, scales its shorter side to `size` and cuts out the centre (Krizhevsky 2012, section 2).
+
+    Scaled with Pillow's antialiased bilinear filter and cut with torchvision's rounding: equal to `Resize(size)` and
+    `CenterCrop(size)` there. Grey, palette, CMYK and 16-bit images become RGB (grey for one channel); transparency
+    is dropped; of an animation the first frame is taken. An EXIF orientation is left alone, as ImageNet's readers do.
+
+    Returns:
+        The image (channels, size, size), 0..255.
+
+    Raises:
+        ValueError: The file's name does not end like an image's.
+        Exception: Whatever Pillow raises for a file that is no image, is cut short, or is far too large.
+    """
+    if path.suffix.lower() not in EXTENSIONS:
+        raise ValueError(f"not named like an image ({', '.join(EXTENSIONS)})")
+    with Image.open(path) as file:
+        image = to_mode(file, MODES[channels])
+    pixels = np.asarray(centre_square(image, size))
+    return pixels.reshape(size, size, channels).transpose(2, 0, 1)
+
+
+def to_mode(image: Image.Image, mode: str) -> Image.Image:
+    """The decoded image as 8-bit grey ("L") or "RGB"."""
+    if image.mode.startswith("I"):  # 16 bits, which Pillow's own conversion clips at 255
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # the way Pillow wants it
+    return image.convert(mode)
+
+
+def centre_square(image: Image.Image, size: int) -> Image.Image:
+    """The image with its shorter side scaled to `size`, and its centre of `size` x `size` cut out."""
+    width, height = image.size
+    short = min(width, height)
+    width, height = size * width // short, size * height // short
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+@contextlib.contextmanager
+def strict_decoding() -> Iterator[None]:
+    """Makes a suspiciously large image an error and Pillow's other remarks on odd files silent.
+
+    The filters of warnings belong to the process: set once around a pool of threads, never inside one.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield

@@ -1,0 +1,124 @@
+"""Batches straight out of the memory-mapped store: no worker processes, nothing copied twice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from alexnet_lab.data.order import BatchOrder, rank_slice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from alexnet_lab.data.augment import Draws
+
+
+class RawBatch(NamedTuple):
+    """What a process takes from the store for one step; moved to the device as it is, a quarter of the bytes."""
+
+    images: Tensor  # uint8 (B, C, S, S)
+    labels: Tensor  # int64 (B,)
+    indices: Tensor  # int64 (B,): rows of the stored part
+    total: int  # images in the global batch, over all processes
+    draws: Draws | None  # the random numbers of the augmentation; None: the plain centre view
+
+
+class Batch(NamedTuple):
+    """What the model gets."""
+
+    images: Tensor  # float32 (B, C, T, T), normalised
+    labels: Tensor  # int64 (B,)
+    indices: Tensor  # int64 (B,): rows of the stored part
+    total: int  # images in the global batch, over all processes
+
+
+class Rows(NamedTuple):
+    """Some images of a stored part: of the training file, the part to train on, say."""
+
+    images: NDArray[np.uint8]  # (N, C, S, S), all of the file
+    labels: NDArray[np.int64]  # (N,)
+    indices: NDArray[np.int64]  # (n,), which of the N rows
+
+
+def read_batch(rows: Rows, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+    """Gathers images (B, C, S, S), labels (B,) and their rows in the file (B,), of places in `rows.indices`."""
+    indices = rows.indices[positions]
+    images = torch.from_numpy(rows.images[indices])
+    return images, torch.from_numpy(rows.labels[indices]), torch.from_numpy(indices)
+
+
+class BatchLoader:
+    """The batches of one part of a data set, for one process.
+
+    Args:
+        rows: The images.
+        order: Which of them a batch holds.
+        rank: Of this process.
+        world_size: Number of processes; each has the same number of batches, the last ones perhaps without an image.
+        draw: (epoch, batch, images in the global batch) -> the draws of the whole global batch; None: no augmentation.
+        batches_done: Asked at the start of each epoch: how many of its batches training has behind it. Lightning
+            knows that better than a loader, which cannot tell a batch that was handed out from one that was used.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        order: BatchOrder,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        draw: Callable[[int, int, int], Draws] | None = None,
+        batches_done: Callable[[], int] | None = None,
+    ) -> None:
+        self.rows = rows
+        self.batch_sampler = order
+        self.rank = rank
+        self.world_size = world_size
+        self._draw = draw
+        self._batches_done = batches_done
+        self._handed_out = 0
+        self._resume_at = (0, 0)  # (epoch, batch)
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[RawBatch]:
+        """The rest of the present epoch.
+
+        A generator, so it looks at the epoch when the first batch is asked for: Lightning makes the iterator first
+        and sets the epoch afterwards.
+        """
+        epoch = self.batch_sampler.epoch
+        positions = self.batch_sampler.positions()
+        for number in range(self._first_batch(epoch), len(self)):
+            self._handed_out = number + 1
+            yield self.batch(epoch, number, positions)
+
+    def batch(self, epoch: int, number: int, positions: NDArray[np.int64]) -> RawBatch:
+        """This process's part of batch `number`, given the order of the whole epoch."""
+        size = self.batch_sampler.batch_size
+        whole = positions[number * size : (number + 1) * size]
+        part = rank_slice(len(whole), self.rank, self.world_size)
+        draws = None if self._draw is None else self._draw(epoch, number, len(whole)).part(part)
+        return RawBatch(*read_batch(self.rows, whole[part]), total=len(whole), draws=draws)
+
+    def _first_batch(self, epoch: int) -> int:
+        if self._batches_done is not None:
+            return self._batches_done()
+        resume_epoch, batch = self._resume_at
+        self._resume_at = (0, 0)
+        return batch if epoch == resume_epoch else 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader is: the epoch, and how many of its batches were handed out."""
+        return {"epoch": self.batch_sampler.epoch, "batch": self._handed_out}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Makes the next iteration go on in the saved epoch, behind the batches that were handed out."""
+        self.batch_sampler.set_epoch(state_dict["epoch"])
+        self._resume_at = (state_dict["epoch"], state_dict["batch"])

@@ -1,0 +1,151 @@
+"""`data=mnist`: 60,000 + 10,000 handwritten digits of 28x28 pixels, in the IDX files of LeCun, Cortes and Burges.
+
+They are looked for, and put, where torchvision has them: `<dir>/MNIST/raw`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from alexnet_lab.base.errors import DataError
+from alexnet_lab.base.ranges import Count, Index, Share
+from alexnet_lab.data.datamodule import ImageDataModule
+from alexnet_lab.data.download import fetch
+from alexnet_lab.data.store import Contents, Part
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+NAMES = [str(digit) for digit in range(10)]
+
+MIRRORS = ["https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"]
+"""Of torchvision."""
+
+CHECKSUMS = {
+    "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+}
+"""MD5 of the files, as torchvision publishes them."""
+
+UNSIGNED_BYTE = 8
+"""The code of the only element type that MNIST uses."""
+
+
+def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """Reads an IDX file of bytes, packed with gzip if its name ends with `.gz`.
+
+    The format: two zero bytes, the type of the elements, the number of dimensions; each dimension as a big-endian
+    int32; the elements, the last dimension running fastest.
+
+    Raises:
+        DataError: The file is no such IDX file, or has not the bytes that its head promises.
+    """
+    content = _read_bytes(path)
+    head = 4 + 4 * dimensions
+    if len(content) < head:
+        raise _damaged(path, f"it has {len(content):,} bytes, its head alone takes {head}")
+    if content[:4] != bytes([0, 0, UNSIGNED_BYTE, dimensions]):
+        expected = f"0000{UNSIGNED_BYTE:02x}{dimensions:02x}"
+        raise _damaged(path, f"it starts with {content[:4].hex()} instead of {expected}")
+    shape = struct.unpack(f">{dimensions}i", content[4:head])
+    if min(shape) < 0 or len(content) != head + math.prod(shape):
+        raise _damaged(path, f"it has {len(content):,} bytes instead of {head + math.prod(shape):,}")
+    return np.frombuffer(content, np.uint8, offset=head).reshape(shape)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _damaged(path, f"it cannot be unpacked: {error}") from error
+
+
+def _damaged(path: Path, what: str) -> DataError:
+    return DataError(f"{path} is no sound IDX file: {what}; delete it, it is downloaded again")
+
+
+def find_or_fetch(raw: Path, name: str) -> Path:
+    """The file `name` (unpacked or `.gz`) in the folder `raw`; downloaded if it is not there.
+
+    Raises:
+        DataError: It is not there and cannot be downloaded.
+    """
+    packed = raw / f"{name}.gz"
+    if (raw / name).is_file():
+        return raw / name
+    if not packed.is_file():
+        advice = f"put MNIST's four files ({name}[.gz] among them) into {raw}, or use data=digits, which needs nothing"
+        fetch([mirror + packed.name for mirror in MIRRORS], packed, CHECKSUMS[packed.name], advice)
+    return packed
+
+
+def load_mnist(raw: Path) -> Contents:
+    """MNIST out of the four files in the folder `raw`.
+
+    Raises:
+        DataError: A file is missing and cannot be downloaded, or is damaged, or the files do not belong together.
+    """
+    parts = {"train": _load_part(raw, "train"), "test": _load_part(raw, "t10k")}
+    return Contents(str(raw), NAMES, (1, 28, 28), parts)
+
+
+def _load_part(raw: Path, prefix: str) -> Part:
+    images = read_idx(find_or_fetch(raw, f"{prefix}-images-idx3-ubyte"), 3)
+    labels = read_idx(find_or_fetch(raw, f"{prefix}-labels-idx1-ubyte"), 1)
+    if images.shape != (len(labels), 28, 28) or len(labels) == 0 or labels.max() > 9:
+        raise DataError(
+            f"the {prefix} files in {raw} are not MNIST's: images of shape {images.shape}, {len(labels)} labels; "
+            f"delete them, they are downloaded again"
+        )
+    return Part(labels.astype(np.int64), images[:, None].__getitem__)
+
+
+class MNISTDataModule(ImageDataModule):
+    """MNIST with its official test set; see `ImageDataModule` for the fields."""
+
+    def __init__(
+        self,
+        *,
+        dir: str = "data",  # noqa: A002 - the key `data.dir` of the config
+        batch_size: Count = 64,
+        seed: Index = 0,
+        normalization: Literal["mean_image", "channel_mean", "standardize", "unit", "symmetric"] = "standardize",
+        val_fraction: Share = 0.1,
+        val_seed: Index = 0,
+        num_classes: Literal[10] = 10,
+        channels: Literal[1] = 1,
+        image_size: Count = 28,
+        stored_size: Literal[28] = 28,
+        augment: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            dir=dir,
+            batch_size=batch_size,
+            seed=seed,
+            normalization=normalization,
+            val_fraction=val_fraction,
+            val_seed=val_seed,
+            num_classes=num_classes,
+            channels=channels,
+            image_size=image_size,
+            stored_size=stored_size,
+            augment=augment,
+        )
+
+    def store_name(self) -> str:
+        """Always the same arrays."""
+        return "mnist-28"
+
+    def contents(self) -> Contents:
+        """See `load_mnist`."""
+        return load_mnist(self.dir / "MNIST" / "raw")

@@ -1,0 +1,62 @@
+"""From grey levels 0..255 to what the model sees: (pixel - mean) * scale."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from alexnet_lab.data.statistics import Statistics
+
+NORMALIZATIONS = ("mean_image", "channel_mean", "standardize", "unit", "symmetric")
+"""What `normalization` may be.
+
+- mean_image: 0..255 minus the mean image, as AlexNet and cuda-convnet (Krizhevsky 2012, section 2).
+- channel_mean: 0..255 minus the mean of each channel, as Caffe.
+- standardize: (pixel - mean) / standard deviation, per channel.
+- unit: 0..1, as seeds 000 and 001.
+- symmetric: -1..1, as seed 002.
+"""
+
+CENTRED = ("mean_image", "channel_mean", "standardize")
+"""Those whose mean over the training images is 0."""
+
+
+class Normalizer(NamedTuple):
+    """The two constants of a normalisation, ready to be broadcast over a batch (B, C, K, K)."""
+
+    mean: Tensor  # float32 (C, K, K) or (C, 1, 1), in grey levels
+    scale: Tensor  # float32 (C, 1, 1)
+
+    def to(self, device: torch.device) -> Normalizer:
+        """The same on another device."""
+        return Normalizer(self.mean.to(device), self.scale.to(device))
+
+
+def make_normalizer(normalization: str, statistics: Statistics, side: int) -> Normalizer:
+    """The constants for views of `side` x `side` pixels.
+
+    Of the mean image it is always the centre that is subtracted, wherever a view was taken, as in the 2012 code
+    (fidelity: data_mean_crop).
+    """
+    channels, stored, _ = statistics.mean_image.shape
+    margin = (stored - side) // 2
+    centre = statistics.mean_image[:, margin : margin + side, margin : margin + side]
+    ones = np.ones(channels)
+    mean, scale = {
+        "mean_image": (centre, ones),
+        "channel_mean": (statistics.channel_mean, ones),
+        "standardize": (statistics.channel_mean, 1 / statistics.channel_std),
+        "unit": (0 * ones, ones / 255),
+        "symmetric": (127.5 * ones, ones / 127.5),
+    }[normalization]
+    return Normalizer(_constant(mean), _constant(scale))
+
+
+def _constant(values: np.ndarray) -> Tensor:
+    tensor = torch.tensor(values, dtype=torch.float32)
+    return tensor if tensor.ndim == 3 else tensor[:, None, None]

@@ -1,0 +1,144 @@
+"""Which images are trained on, validated on and tested on; decided once, stored beside the images."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import zipfile
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from alexnet_lab.base.errors import ConfigError, DataError
+from alexnet_lab.base.files import atomic_path
+from alexnet_lab.base.random import generator
+from alexnet_lab.data.statistics import Statistics, image_statistics
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from alexnet_lab.data.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Shares(NamedTuple):
+    """What is set apart, and by which seed."""
+
+    val_fraction: float  # of the training images, in (0, 1)
+    val_seed: int
+    test_fraction: float | None = None  # of all images, before; not used where there is an official test set
+    test_seed: int = 0
+
+    @property
+    def file_name(self) -> str:
+        """Of the split in the store."""
+        test = "" if self.test_fraction is None else f"_test_{self.test_fraction}_{self.test_seed}"
+        return f"split_{self.val_fraction}_{self.val_seed}{test}.npz"
+
+
+class Split(NamedTuple):
+    """Rows of the training file, except where there is an official test set: its rows are of the test file."""
+
+    train: NDArray[np.int64]
+    val: NDArray[np.int64]
+    test: NDArray[np.int64]
+    statistics: Statistics  # of the images of `train` alone
+
+
+def set_apart(
+    labels: NDArray[np.int64], indices: NDArray[np.int64], fraction: float, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sets a share of some images apart, at random, the same share of each class up to one image.
+
+    Args:
+        labels: (N,).
+        indices: (n,), rows of `labels`: the images to part.
+        fraction: What is set apart, in (0, 1); at least one image is set apart and one stays.
+        rng: Where the choice comes from.
+
+    Returns:
+        The rows that stay and those that are set apart, each rising.
+
+    Raises:
+        ConfigError: There are fewer than two images.
+    """
+    n = len(indices)
+    if n < 2:
+        raise ConfigError(f"{n} images cannot be parted into a training and a validation part; put more images there")
+    shuffled = rng.permutation(indices)
+    places = np.empty(n)
+    for label in np.unique(labels[shuffled]):
+        members = np.flatnonzero(labels[shuffled] == label)
+        places[members] = (np.arange(len(members)) + 0.5) / len(members)
+    count = min(max(1, round(fraction * n)), n - 1)
+    ranked = shuffled[np.argsort(places, kind="stable")]
+    return np.sort(ranked[count:]), np.sort(ranked[:count])
+
+
+def make_split(store: Store, shares: Shares) -> Split:
+    """Parts the images of a store and looks at the training part."""
+    labels = store.labels["train"]
+    rest = np.arange(len(labels))
+    if "test" in store.labels:
+        test = np.arange(len(store.labels["test"]))
+    elif shares.test_fraction is None:
+        raise ConfigError(f"{store.path} holds no test set; set test_fraction, the share to set apart as one")
+    else:
+        rest, test = set_apart(labels, rest, shares.test_fraction, generator(shares.test_seed, "test split"))
+        log.info("no official test set: %d of %d images are set apart as one", len(test), len(labels))
+    train, val = set_apart(labels, rest, shares.val_fraction, generator(shares.val_seed, "split"))
+    return Split(train, val, test, image_statistics(store.images["train"], train))
+
+
+def stored_split(store: Store, shares: Shares) -> Split:
+    """The split in the store's folder, made first if it is not there.
+
+    Raises:
+        DataError: It is damaged, or cannot be written.
+    """
+    if "test" in store.labels:
+        shares = shares._replace(test_fraction=None)
+    path = store.path / shares.file_name
+    if not path.exists():
+        split = make_split(store, shares)
+        try:
+            _write(path, split)
+        except OSError as error:
+            reason = error.strerror or error
+            raise DataError(f"cannot write {path} ({reason}); set data.dir to a folder you may write to") from error
+    return _read(path)
+
+
+def _write(path: Path, split: Split) -> None:
+    arrays = {"train": split.train, "val": split.val, "test": split.test, **split.statistics._asdict()}
+    with atomic_path(path) as part, part.open("wb") as file:
+        np.savez(file, digest=np.array(_digest(arrays)), **arrays)
+
+
+def _read(path: Path) -> Split:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        digest = str(arrays.pop("digest"))
+        statistics = Statistics(*(arrays.pop(name) for name in Statistics._fields))
+        split = Split(**arrays, statistics=statistics)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise _damaged(path) from error
+    if digest != _digest({**arrays, **statistics._asdict()}):
+        raise _damaged(path)
+    return split
+
+
+def _digest(arrays: dict[str, NDArray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()
+
+
+def _damaged(path: Path) -> DataError:
+    return DataError(f"the split {path} is damaged; delete it, it is made again, the same, at the next start")

@@ -1,0 +1,287 @@
+"""The store: a data set decoded once, as uint8 arrays on disk that every process maps into its memory.
+
+A folder `<dir>/store/<name>/` with `train_images.npy` (N, C, S, S), `train_labels.npy` (N,), the same for `test`
+where there is an official test set, and `meta.json`. It is built beside its place and renamed when it is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from filelock import FileLock
+
+from alexnet_lab.base.errors import DataError
+from alexnet_lab.base.files import sha256, write_json
+from alexnet_lab.data.images import strict_decoding
+from alexnet_lab.data.progress import progress_bar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Of the folder; raised when its content changes its meaning."""
+
+CHUNK = 64
+"""Images that a thread decodes in one go."""
+
+
+class Part(NamedTuple):
+    """The training or the test images of a source, not yet read."""
+
+    labels: NDArray[np.int64]  # (N,)
+    read: Callable[[int], NDArray[np.uint8]]  # number of an image -> (C, S, S); raises if it cannot be read
+    names: Sequence[str] = ()  # of the images, for messages; empty: their numbers
+
+
+class Contents(NamedTuple):
+    """What goes into a store."""
+
+    source: str  # where it is from, for people
+    class_names: list[str]
+    shape: tuple[int, int, int]  # of an image: (C, S, S)
+    parts: dict[str, Part]  # "train", and "test" if there is an official test set
+    fingerprint: str = ""  # of the source, if it may change
+
+
+class Store(NamedTuple):
+    """An opened store."""
+
+    path: Path
+    meta: dict[str, Any]
+    images: dict[str, NDArray[np.uint8]]  # by part: (N, C, S, S), mapped, not read
+    labels: dict[str, NDArray[np.int64]]  # by part: (N,)
+
+    @property
+    def class_names(self) -> list[str]:
+        """In the order of the labels."""
+        return self.meta["class_names"]
+
+    @property
+    def hash(self) -> str:
+        """Of all its arrays and class names: equal if and only if the images are."""
+        parts = [f"{name} {entry['sha256']}" for name, entry in sorted(self.meta["files"].items())]
+        return hashlib.sha256("\n".join([*parts, *self.class_names]).encode()).hexdigest()
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a store at `path`, sound or not."""
+    return path.is_dir()
+
+
+def make_store(path: Path, contents: Callable[[], Contents], *, skip_unreadable: bool = False) -> None:
+    """Makes the store at `path`, once, however many processes ask for it at the same time.
+
+    Args:
+        path: Of the store.
+        contents: Finds the source and says what it holds; called only if the store is not there yet.
+        skip_unreadable: Leave out images that cannot be read, instead of stopping.
+
+    Raises:
+        DataError: The source's own complaints; an image cannot be read; the folder cannot be written.
+    """
+    if exists(path):
+        return
+    with _writable(path), _locked(path):
+        if exists(path):  # another process was faster
+            return
+        for stale in path.parent.glob(f".{path.name}.*.part"):  # of a process that was killed
+            shutil.rmtree(stale)
+        _build(path, contents(), skip_unreadable)
+
+
+def replace_store(path: Path, contents: Contents, *, skip_unreadable: bool = False) -> None:
+    """Makes the store at `path` anew; processes that have mapped the old one keep it until they end."""
+    with _writable(path), _locked(path):
+        _build(path, contents, skip_unreadable)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.parent / f".{path.name}.lock"):
+        yield
+
+
+@contextlib.contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """Says in one line that a folder cannot be written, or that the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise DataError(f"the disk is full: {path} could not be written; make room or set data.dir") from error
+        reason = error.strerror or error
+        raise DataError(
+            f"cannot write {path} ({reason}); set data.dir (or ALEXNET_LAB_DATA) to a folder you may write to"
+        ) from error
+
+
+def _build(path: Path, contents: Contents, skip_unreadable: bool) -> None:
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    try:
+        temporary.chmod(0o755)
+        skipped = [
+            failure
+            for name, part in contents.parts.items()
+            for failure in _write_part(temporary, name, part, contents.shape, skip_unreadable)
+        ]
+        write_json(temporary / "meta.json", _meta(temporary, contents, skipped))
+        if exists(path):
+            shutil.rmtree(path)
+        temporary.replace(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _meta(folder: Path, contents: Contents, skipped: list[str]) -> dict[str, Any]:
+    files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in sorted(folder.glob("*.npy"))}
+    return {
+        "format": FORMAT,
+        "source": contents.source,
+        "fingerprint": contents.fingerprint,
+        "class_names": contents.class_names,
+        "shape": list(contents.shape),
+        "files": files,
+        "skipped": skipped,
+    }
+
+
+def _write_part(folder: Path, name: str, part: Part, shape: tuple[int, int, int], skip: bool) -> list[str]:
+    """Writes images and labels of one part; returns what was left out, as "file: reason".
+
+    Raises:
+        DataError: An image cannot be read and `skip` is not set; or none can.
+    """
+    path = folder / f"{name}_images.npy"
+    failures = _decode_all(path, name, part, shape)
+    kept = np.setdiff1d(np.arange(len(part.labels)), np.array(sorted(failures), dtype=np.int64))
+    notes = [f"{part.names[i] if part.names else i}: {failures[i]}" for i in sorted(failures)]
+    if failures:
+        others = f" and {len(notes) - 1} more of {len(part.labels)}" if len(notes) > 1 else ""
+        if not skip or len(kept) == 0:
+            raise DataError(f"cannot read {notes[0]}{others}; mend or delete, or set data.skip_unreadable=true")
+        log.warning("left out %d of %d images that cannot be read: %s", len(notes), len(part.labels), "; ".join(notes))
+        _keep_rows(path, kept)
+    np.save(folder / f"{name}_labels.npy", part.labels[kept].astype(np.int64))
+    return notes
+
+
+def _decode_all(path: Path, name: str, part: Part, shape: tuple[int, int, int]) -> dict[int, str]:
+    """Writes all images of a part to an array on disk; returns number -> reason of those that cannot be read.
+
+    Threads decode (Pillow and the copy let go of the interpreter) and write each image at its own place, so the
+    file does not depend on how many there are.
+    """
+    n = len(part.labels)
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(n, *shape))
+    _reserve(path)
+
+    def decode(start: int) -> dict[int, str]:
+        failures = {}
+        for i in range(start, min(start + CHUNK, n)):
+            try:
+                array[i] = part.read(i)
+            except Exception as error:  # whatever Pillow makes of a damaged file
+                failures[i] = str(error) or type(error).__name__
+        return failures
+
+    failures: dict[int, str] = {}
+    starts = range(0, n, CHUNK)
+    with strict_decoding(), ThreadPoolExecutor(_num_threads()) as pool, progress_bar(f"preparing {name}", n) as advance:
+        for start, found in zip(starts, pool.map(decode, starts), strict=True):
+            failures |= found
+            advance(min(CHUNK, n - start))
+    array.flush()
+    return failures
+
+
+def _keep_rows(path: Path, kept: NDArray[np.int64]) -> None:
+    """Rewrites an array on disk with some of its rows, without having it in memory."""
+    source = np.load(path, mmap_mode="r")
+    shorter = path.with_suffix(".short")
+    target = np.lib.format.open_memmap(shorter, mode="w+", dtype=source.dtype, shape=(len(kept), *source.shape[1:]))
+    for start in range(0, len(kept), CHUNK):
+        target[start : start + CHUNK] = source[kept[start : start + CHUNK]]
+    target.flush()
+    shorter.replace(path)
+
+
+def _reserve(path: Path) -> None:
+    """Takes the room on the disk now: a full disk under a mapped file would kill the process without a word."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def _num_threads() -> int:
+    """One a core that this process may use, up to 16."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 16)
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """What `meta.json` of the store at `path` says.
+
+    Raises:
+        DataError: It is missing, no JSON, or of another format.
+    """
+    file = path / "meta.json"
+    try:
+        meta = json.loads(file.read_text(encoding="utf-8"))
+        found = meta["format"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise _damaged(path, f"{file.name} cannot be read ({error})") from error
+    if found != FORMAT:
+        raise _damaged(path, f"its format is {found}, this version reads {FORMAT}")
+    return meta
+
+
+def open_store(path: Path, *, verify: bool) -> Store:
+    """Opens the store at `path`.
+
+    Args:
+        path: Of the store.
+        verify: Check the SHA-256 of each file, not only its size; reads every byte once.
+
+    Raises:
+        DataError: There is no store, or it is damaged; says what to delete.
+    """
+    if not exists(path):
+        raise DataError(f"there is no store {path}; it is made by prepare_data(), which was not called")
+    meta = read_meta(path)
+    for name, entry in meta["files"].items():
+        _check_file(path, path / name, entry, verify)
+    parts = [name.removesuffix("_images.npy") for name in meta["files"] if name.endswith("_images.npy")]
+    images = {part: np.load(path / f"{part}_images.npy", mmap_mode="r") for part in parts}
+    labels = {part: np.load(path / f"{part}_labels.npy") for part in parts}
+    return Store(path, meta, images, labels)
+
+
+def _check_file(store: Path, file: Path, entry: dict[str, Any], verify: bool) -> None:
+    if not file.is_file():
+        raise _damaged(store, f"{file.name} is missing")
+    size = file.stat().st_size
+    if size != entry["bytes"]:
+        raise _damaged(store, f"{file.name} has {size:,} bytes instead of {entry['bytes']:,}")
+    if verify and sha256(file) != entry["sha256"]:
+        raise _damaged(store, f"{file.name} has not the content that was written (its SHA-256 differs)")
+
+
+def _damaged(path: Path, what: str) -> DataError:
+    return DataError(f"the store {path} is damaged: {what}; delete {path}, it is made again at the next start")
