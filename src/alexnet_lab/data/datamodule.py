@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from lightning import LightningDataModule
 
 from alexnet_lab.base.errors import ConfigError
@@ -21,7 +22,9 @@ from alexnet_lab.data.split import Shares, Split, stored_split
 from alexnet_lab.data.store import Contents, Store, make_store, open_store
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +174,7 @@ class ImageDataModule(LightningDataModule):
         trainer = self.trainer
         rank, world_size = self._place()
         return BatchLoader(
-            self._rows("train"),
+            self.rows("train"),
             BatchOrder(self.num_train, self.batch_size, None if getattr(trainer, "overfit_batches", 0) else self.seed),
             rank=rank,
             world_size=world_size,
@@ -275,12 +278,20 @@ class ImageDataModule(LightningDataModule):
         images = apply(raw.images, raw.draws, self.geometry(training=training), normalizer, gain)
         return Batch(images, raw.labels, raw.indices, raw.total)
 
-    def _rows(self, part: str) -> Rows:
+    def grey_levels(self, images: torch.Tensor) -> NDArray[np.uint8]:
+        """Normalised views (B, C, T, T) as pixels 0..255 again, rounded and clipped, to be looked at."""
+        mean, scale = self.normalizer(images.device)
+        if mean.shape[-1] not in (1, images.shape[-1]):  # the views were enlarged
+            mean = F.interpolate(mean[None], size=images.shape[-2:], mode="bilinear", align_corners=False)[0]
+        return (images / scale + mean).round().clamp(0, 255).byte().cpu().numpy()
+
+    def rows(self, part: str) -> Rows:
+        """The images of "train", "val" or "test"."""
         file = part if part in self.store.images else "train"  # val, and test where there is no official one
         return Rows(self.store.images[file], self.store.labels[file], getattr(self.split, part))
 
     def _plain_loader(self, part: str) -> BatchLoader:
-        rows = self._rows(part)
+        rows = self.rows(part)
         rank, world_size = self._place()
         order = BatchOrder(len(rows.indices), self.batch_size, None)
         return BatchLoader(rows, order, rank=rank, world_size=world_size)

@@ -1,0 +1,96 @@
+"""A picture of what augmentation does: training images as they are stored, and as the model sees them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from alexnet_lab.base.files import atomic_path
+from alexnet_lab.data.loader import RawBatch, read_batch
+from alexnet_lab.data.order import epoch_order
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from alexnet_lab.data.datamodule import ImageDataModule
+
+COUNT = 16
+COLUMNS = 4
+
+CELL = 112
+"""Side of an image in the picture, in pixels."""
+
+GAP = 6
+MARGIN = 20
+TITLE = 44
+BACKGROUND = "white"
+INK = "#222222"
+
+
+def preview(datamodule: ImageDataModule, path: Path) -> None:
+    """Writes a PNG of up to 16 images of the first training batch, before and after augmentation.
+
+    The same images in the same places of two blocks. "After" is brought back to 0..255, so that it can be looked at;
+    padding shows as what a normalised 0 means.
+
+    Args:
+        datamodule: Prepared and set up.
+        path: Where the picture goes; written whole or not at all.
+    """
+    raw, seen = first_images(datamodule, COUNT)
+    names = [datamodule.class_names[label] for label in raw.labels.tolist()]
+    stored = raw.images.numpy()
+    before = f"before: as stored, {stored.shape[-1]} px"
+    after = f"after: as the model sees them, {seen.shape[-1]} px"
+    left = block(stored, names, before)
+    right = block(seen, names, after)
+    picture = Image.new("RGB", (left.width + right.width + 3 * MARGIN, left.height + 2 * MARGIN), BACKGROUND)
+    picture.paste(left, (MARGIN, MARGIN))
+    picture.paste(right, (left.width + 2 * MARGIN, MARGIN))
+    with atomic_path(path) as part:
+        picture.save(part, format="PNG")
+
+
+def first_images(datamodule: ImageDataModule, count: int) -> tuple[RawBatch, NDArray[np.uint8]]:
+    """Images of the first training batch of the first epoch: raw, and augmented in grey levels (n, C, T, T)."""
+    positions = epoch_order(datamodule.seed, 0, datamodule.num_train)[: datamodule.batch_size]
+    draws = None if datamodule.augment is None else datamodule.draw(0, 0, len(positions))
+    some = slice(0, count)
+    images, labels, indices = read_batch(datamodule.rows("train"), positions[some])
+    raw = RawBatch(images, labels, indices, len(positions), None if draws is None else draws.part(some))
+    return raw, datamodule.grey_levels(datamodule.to_batch(raw).images)
+
+
+def block(images: NDArray[np.uint8], names: list[str], title: str) -> Image.Image:
+    """Images (n, C, H, W) in rows of four, each with its class below, and a title above."""
+    rows = -(-len(images) // COLUMNS)
+    step = CELL + GAP
+    label = 16
+    canvas = Image.new("RGB", (COLUMNS * step - GAP, TITLE + rows * (step + label)), BACKGROUND)
+    draw = ImageDraw.Draw(canvas)
+    draw.text((0, 8), title, fill=INK, font=ImageFont.load_default(18))
+    small = ImageFont.load_default(12)
+    for number, (image, name) in enumerate(zip(images, names, strict=True)):
+        row, column = divmod(number, COLUMNS)
+        place = (column * step, TITLE + row * (step + label))
+        canvas.paste(_cell(image), place)
+        draw.text((place[0], place[1] + CELL + 1), _shorten(name, small), fill=INK, font=small)
+    return canvas
+
+
+def _cell(image: NDArray[np.uint8]) -> Image.Image:
+    """An image (C, H, W) at the size of a cell: its pixels visible where it is small."""
+    pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+    method = Image.Resampling.NEAREST if image.shape[-1] <= CELL else Image.Resampling.BILINEAR
+    return Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB").resize((CELL, CELL), method)
+
+
+def _shorten(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """As much of a name as fits below a cell."""
+    while font.getlength(name) > CELL and len(name) > 1:
+        name = name.removesuffix("…")[:-1] + "…"
+    return name
