@@ -153,10 +153,8 @@ class ImageDataModule(LightningDataModule):
         if self._store is not None:
             return
         store = open_store(self.store_path, verify=False)
+        self._check_store(store)
         split = stored_split(store, self.shares)
-        found = len(store.class_names)
-        if found != self.num_classes:
-            raise ConfigError(f"`data.num_classes` is {self.num_classes}, but {store.path} holds {found} classes")
         if len(split.train) < self.batch_size:
             raise ConfigError(
                 f"`data.batch_size` is {self.batch_size}, but there are only {len(split.train)} training images"
@@ -165,6 +163,18 @@ class ImageDataModule(LightningDataModule):
         geometry = self.geometry(training=False)
         self._normalizer = make_normalizer(self.normalization, split.statistics, geometry.side)
         self._tell_useless_crop()
+
+    def _check_store(self, store: Store) -> None:
+        """Refuses a store that does not hold what the fields say."""
+        found = len(store.class_names)
+        if found != self.num_classes:
+            raise ConfigError(f"`data.num_classes` is {self.num_classes}, but {store.path} holds {found} classes")
+        if store.meta["shape"] != [self.channels, self.stored_size, self.stored_size]:
+            channels, size, _ = store.meta["shape"]
+            raise ConfigError(
+                f"`data.channels` is {self.channels} and `data.stored_size` {self.stored_size}, "
+                f"but {store.path} holds images with {channels} and {size}"
+            )
 
     def train_dataloader(self) -> BatchLoader:
         """Batches of the training part, in a new order each epoch, with augmentation.
@@ -184,11 +194,11 @@ class ImageDataModule(LightningDataModule):
 
     def val_dataloader(self) -> BatchLoader:
         """Batches of the validation part, in order, unchanged."""
-        return self._plain_loader("val")
+        return self.plain_loader("val")
 
     def test_dataloader(self) -> BatchLoader:
         """Batches of the test set, in order, unchanged."""
-        return self._plain_loader("test")
+        return self.plain_loader("test")
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
         """Turns a raw batch, now on the device, into what the model sees."""
@@ -290,7 +300,8 @@ class ImageDataModule(LightningDataModule):
         file = part if part in self.store.images else "train"  # val, and test where there is no official one
         return Rows(self.store.images[file], self.store.labels[file], getattr(self.split, part))
 
-    def _plain_loader(self, part: str) -> BatchLoader:
+    def plain_loader(self, part: str) -> BatchLoader:
+        """Batches of "train", "val" or "test" in order, centre views, unchanged."""
         rows = self.rows(part)
         rank, world_size = self._place()
         order = BatchOrder(len(rows.indices), self.batch_size, None)
@@ -302,7 +313,7 @@ class ImageDataModule(LightningDataModule):
 
     def _batches_done(self) -> int:
         """How many batches of the present epoch Lightning counts as done: its own counter, right after a resume too."""
-        if self.trainer is None:
+        if self.trainer is None or not self.trainer.training:
             return 0
         return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
 

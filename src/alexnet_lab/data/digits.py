@@ -32,7 +32,7 @@ def load_digits() -> Contents:
 class DigitsDataModule(ImageDataModule):
     """The digits of scikit-learn; see `ImageDataModule` for the fields.
 
-    There is no official test set: a fixed fifth of each class (360 images, seed 0) is set apart as one, and never
+    There is no official test set: a fixed fifth of each class (359 images, seed 0) is set apart as one, and never
     trained or selected on.
     """
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.folder_source import load_folder
-from alexnet_lab.data.folders import choose_classes
+from alexnet_lab.data.folders import check_test_classes, choose_classes
 from alexnet_lab.data.store import Contents, exists, make_store, read_meta, replace_store
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ class FolderDataModule(ImageDataModule):
 
     def contents(self) -> Contents:
         """Lists the files; see `load_folder`."""
+        check_test_classes(self.root)
         folders = choose_classes(self.root, self.classes)
         found = load_folder(self.root, folders, self.stored_size, self.channels)
         return found._replace(class_names=[self.readable.get(name, name) for name in folders])

@@ -67,11 +67,25 @@ def choose_classes(root: str | Path, wanted: list[str] | None) -> list[str]:
     return list(wanted)
 
 
+def check_test_classes(root: str | Path, test: str = "val") -> None:
+    """Refuses a test set with a class that the training set does not have: it could only be got wrong.
+
+    Raises:
+        DataError: With the first such class.
+    """
+    folder = Path(root) / test
+    known = class_names(root)
+    if folder.is_dir():
+        odd = sorted(entry.name for entry in _visible(folder) if entry.is_dir() and entry.name not in known)
+        if odd:
+            raise DataError(f"{folder} has a folder `{odd[0]}`, which is no class of {Path(root) / 'train'}")
+
+
 def list_images(part: Path, classes: list[str]) -> Listing:
     """All files of the class folders in `part` (`<root>/train` or `<root>/val`), those that are no images too.
 
     Raises:
-        DataError: A class has no folder or no file in `part`, or `part` has folders of other classes only.
+        DataError: A class has no folder or no file in `part`.
     """
     listing = Listing([], [])
     for label, name in enumerate(classes):

@@ -120,8 +120,8 @@ def _write(path: Path, split: Split) -> None:
 
 def _read(path: Path) -> Split:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = dict(archive)
         digest = str(arrays.pop("digest"))
         statistics = Statistics(*(arrays.pop(name) for name in Statistics._fields))
         split = Split(**arrays, statistics=statistics)

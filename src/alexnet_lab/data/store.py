@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from alexnet_lab.base.errors import DataError
 from alexnet_lab.base.files import sha256, write_json
@@ -96,25 +96,45 @@ def make_store(path: Path, contents: Callable[[], Contents], *, skip_unreadable:
     """
     if exists(path):
         return
-    with _writable(path), _locked(path):
+    with _locked(path):
         if exists(path):  # another process was faster
             return
-        for stale in path.parent.glob(f".{path.name}.*.part"):  # of a process that was killed
-            shutil.rmtree(stale)
-        _build(path, contents(), skip_unreadable)
+        found = _readable(contents)
+        with _writable(path):
+            for stale in path.parent.glob(f".{path.name}.*.part"):  # of a process that was killed
+                shutil.rmtree(stale)
+            _build(path, found, skip_unreadable)
 
 
 def replace_store(path: Path, contents: Contents, *, skip_unreadable: bool = False) -> None:
     """Makes the store at `path` anew; processes that have mapped the old one keep it until they end."""
-    with _writable(path), _locked(path):
+    with _locked(path), _writable(path):
         _build(path, contents, skip_unreadable)
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.parent / f".{path.name}.lock"):
+    """Keeps other processes from making the same store; waits while one does."""
+    lock = FileLock(path.parent / f".{path.name}.lock")
+    with _writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            log.info("another process is preparing %s; waiting for it", path)
+            lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def _readable(contents: Callable[[], Contents]) -> Contents:
+    """Says in one line that a file of the source cannot be read."""
+    try:
+        return contents()
+    except OSError as error:
+        raise DataError(f"cannot read {error.filename or 'the data set'} ({error.strerror or error})") from error
 
 
 @contextlib.contextmanager
@@ -203,10 +223,14 @@ def _decode_all(path: Path, name: str, part: Part, shape: tuple[int, int, int]) 
 
     failures: dict[int, str] = {}
     starts = range(0, n, CHUNK)
-    with strict_decoding(), ThreadPoolExecutor(_num_threads()) as pool, progress_bar(f"preparing {name}", n) as advance:
-        for start, found in zip(starts, pool.map(decode, starts), strict=True):
-            failures |= found
-            advance(min(CHUNK, n - start))
+    pool = ThreadPoolExecutor(_num_threads())
+    try:
+        with strict_decoding(), progress_bar(f"preparing {name}", n) as advance:
+            for start, found in zip(starts, pool.map(decode, starts), strict=True):
+                failures |= found
+                advance(min(CHUNK, n - start))
+    finally:
+        pool.shutdown(cancel_futures=True)  # at an interrupt, do not decode all the rest first
     array.flush()
     return failures
 

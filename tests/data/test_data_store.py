@@ -1,0 +1,246 @@
+"""The store: made once and whole, checked when it is opened."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from alexnet_lab.base.errors import DataError
+from alexnet_lab.data import store as stores
+from alexnet_lab.data.store import Contents, Part, make_store, open_store, replace_store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (150, 1, 4, 4), dtype=np.uint8)
+LABELS = np.arange(150) % 3
+
+
+def contents() -> Contents:
+    train = Part(LABELS[:100], IMAGES[:100].__getitem__)
+    test = Part(LABELS[100:], IMAGES[100:].__getitem__)
+    return Contents("made up", ["a", "b", "c"], (1, 4, 4), {"train": train, "test": test})
+
+
+def damaged_contents(bad: tuple[int, ...]) -> Contents:
+    def read(number: int) -> np.ndarray:
+        if number in bad:
+            raise OSError("image file is truncated")
+        return IMAGES[number]
+
+    part = Part(LABELS, read, [f"train/{number}.jpg" for number in range(150)])
+    return Contents("made up", ["a", "b", "c"], (1, 4, 4), {"train": part})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store" / "toy-4"
+
+
+def leftovers(path: Path) -> list[str]:
+    return [entry.name for entry in path.parent.iterdir() if entry.name.endswith(".part")]
+
+
+def test_it_holds_what_the_source_gave(path):
+    make_store(path, contents)
+    store = open_store(path, verify=True)
+    assert np.array_equal(store.images["train"], IMAGES[:100])
+    assert np.array_equal(store.images["test"], IMAGES[100:])
+    assert np.array_equal(store.labels["train"], LABELS[:100])
+    assert np.array_equal(store.labels["test"], LABELS[100:])
+    assert store.class_names == ["a", "b", "c"]
+    assert isinstance(store.images["train"], np.memmap)
+
+
+def test_its_bytes_do_not_depend_on_the_number_of_threads(tmp_path, monkeypatch):
+    hashes = set()
+    for threads in (1, 2, 7):
+        monkeypatch.setattr(stores, "_num_threads", lambda threads=threads: threads)
+        make_store(tmp_path / str(threads), contents)
+        hashes.add(open_store(tmp_path / str(threads), verify=True).hash)
+    assert len(hashes) == 1
+
+
+def test_the_hash_tells_class_names_and_images_apart(tmp_path):
+    make_store(tmp_path / "one", contents)
+    make_store(tmp_path / "two", lambda: contents()._replace(class_names=["c", "b", "a"]))
+    make_store(tmp_path / "three", lambda: damaged_contents(()))
+    assert len({open_store(tmp_path / name, verify=False).hash for name in ("one", "two", "three")}) == 3
+
+
+def test_it_is_made_only_once(path):
+    make_store(path, contents)
+    make_store(path, lambda: pytest.fail("the source was asked again"))
+
+
+def _prepare(path: Path, log: Path, barrier) -> None:
+    def slow_contents() -> Contents:
+        with log.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        return contents()
+
+    barrier.wait()
+    make_store(path, slow_contents)
+    open_store(path, verify=True)
+
+
+def test_two_processes_at_once_make_it_once(path, tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    barrier = context.Barrier(2)
+    processes = [context.Process(target=_prepare, args=(path, tmp_path / "log", barrier)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert len((tmp_path / "log").read_text().split()) == 1
+    assert leftovers(path) == []
+
+
+def test_what_a_killed_process_left_behind_is_cleared_away(path):
+    stale = path.parent / f".{path.name}.abc.part"
+    stale.mkdir(parents=True)
+    (stale / "train_images.npy").write_bytes(b"half")
+    make_store(path, contents)
+    assert leftovers(path) == []
+
+
+def test_an_interrupt_leaves_nothing(path):
+    def read(number: int) -> np.ndarray:
+        raise KeyboardInterrupt
+
+    def interrupted() -> Contents:
+        return contents()._replace(parts={"train": Part(LABELS, read)})
+
+    with pytest.raises(KeyboardInterrupt):
+        make_store(path, interrupted)
+    assert not path.exists()
+    assert leftovers(path) == []
+
+
+def test_an_unreadable_image_is_named_and_stops_it(path):
+    with pytest.raises(DataError) as caught:
+        make_store(path, lambda: damaged_contents((70,)))
+    assert str(caught.value) == (
+        "cannot read train/70.jpg: image file is truncated; mend or delete, or set data.skip_unreadable=true"
+    )
+    assert not path.exists()
+    assert leftovers(path) == []
+
+
+def test_unreadable_images_are_counted(path):
+    with pytest.raises(DataError, match=r"cannot read train/3\.jpg: image file is truncated and 2 more of 150;"):
+        make_store(path, lambda: damaged_contents((149, 70, 3)))
+
+
+def test_unreadable_images_can_be_left_out(path, caplog):
+    make_store(path, lambda: damaged_contents((3, 70, 149)), skip_unreadable=True)
+    store = open_store(path, verify=True)
+    kept = np.setdiff1d(np.arange(150), [3, 70, 149])
+    assert np.array_equal(store.images["train"], IMAGES[kept])
+    assert np.array_equal(store.labels["train"], LABELS[kept])
+    assert store.meta["skipped"] == [f"train/{n}.jpg: image file is truncated" for n in (3, 70, 149)]
+    assert "left out 3 of 150 images that cannot be read: train/3.jpg" in caplog.text
+
+
+def test_leaving_out_everything_is_refused(path):
+    with pytest.raises(DataError, match=r"cannot read train/0\.jpg: image file is truncated and 149 more of 150"):
+        make_store(path, lambda: damaged_contents(tuple(range(150))), skip_unreadable=True)
+
+
+def test_an_opened_store_survives_its_replacement(path):
+    make_store(path, contents)
+    old = open_store(path, verify=True)
+    replace_store(path, damaged_contents(()))
+    assert np.array_equal(old.images["train"], IMAGES[:100])
+    assert len(open_store(path, verify=True).images["train"]) == 150
+
+
+def _flip_byte(path: Path) -> None:
+    content = bytearray((path / "train_images.npy").read_bytes())
+    content[-1] ^= 1
+    (path / "train_images.npy").write_bytes(content)
+
+
+def _cut(path: Path) -> None:
+    os.truncate(path / "test_images.npy", 100)
+
+
+def _remove(path: Path) -> None:
+    (path / "train_labels.npy").unlink()
+
+
+def _break_json(path: Path) -> None:
+    (path / "meta.json").write_text('{"format": 1, ')
+
+
+def _remove_json(path: Path) -> None:
+    (path / "meta.json").unlink()
+
+
+def _other_format(path: Path) -> None:
+    meta = json.loads((path / "meta.json").read_text())
+    (path / "meta.json").write_text(json.dumps(meta | {"format": 99}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_flip_byte, r"train_images\.npy has not the content that was written \(its SHA-256 differs\)"),
+        (_cut, r"test_images\.npy has 100 bytes instead of 928"),
+        (_remove, r"train_labels\.npy is missing"),
+        (_break_json, r"meta\.json cannot be read \(Expecting property name.*"),
+        (_remove_json, r"meta\.json cannot be read \(.*No such file.*"),
+        (_other_format, "its format is 99, this version reads 1"),
+    ],
+)
+def test_damage_is_told_with_what_to_delete(path, damage, message):
+    make_store(path, contents)
+    damage(path)
+    with pytest.raises(DataError, match=rf"the store .*toy-4 is damaged: {message}; delete .*toy-4, it is made again"):
+        open_store(path, verify=True)
+
+
+def test_opening_without_preparing_is_told(path):
+    with pytest.raises(DataError, match=r"there is no store .*toy-4; it is made by prepare_data\(\)"):
+        open_store(path, verify=False)
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "store").write_text("a file where a folder should be")
+    with pytest.raises(DataError, match=r"cannot write .*toy-4 \(.*\); set data\.dir \(or ALEXNET_LAB_DATA\) to a"):
+        make_store(tmp_path / "store" / "toy-4", contents)
+
+
+def test_a_read_only_folder_is_told(path, monkeypatch):
+    def refuse(*_args: object, **_kwargs: object) -> str:  # root may write anywhere: so the refusal is played
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(stores.tempfile, "mkdtemp", refuse)
+    with pytest.raises(DataError, match=r"cannot write .*toy-4 \(Permission denied\); set data\.dir"):
+        make_store(path, contents)
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(path, monkeypatch):
+    def refuse(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(stores.os, "posix_fallocate", refuse)
+    with pytest.raises(DataError, match=r"the disk is full: .*toy-4 could not be written; make room or set data\.dir"):
+        make_store(path, contents)
+    assert not path.exists()
+    assert leftovers(path) == []
+
+
+def test_a_source_that_cannot_be_read_is_told(path):
+    def refuse() -> Contents:
+        raise PermissionError(errno.EACCES, "Permission denied", "/somewhere/train.idx")
+
+    with pytest.raises(DataError, match=r"cannot read /somewhere/train\.idx \(Permission denied\)"):
+        make_store(path, refuse)
