@@ -19,6 +19,7 @@ SEEDS = [
     ("seed 002", {"c1_padding": "same", "c5": "conv", "activation": "sigmoid", "pool": "average"}, 61_706),
     ("seed 003", {"image_size": 32, "c1_padding": "same", "activation": "tanh", "pool": "average"}, 82_826),
     ("modern", {}, 61_706),
+    ("modern, darkest pixels", {"pool": "min"}, 61_706),
     ("modern at 32 px", {"image_size": 32}, 61_706),
 ]
 
@@ -67,7 +68,7 @@ def test_glorot_start():
     ("fields", "words"),
     [
         ({"activation": "rleu"}, "unknown activation=rleu; did you mean `relu`"),
-        ({"pool": "min"}, "unknown pool=min; allowed: average, max"),
+        ({"pool": "stride"}, "unknown pool=stride; allowed: average, max, min"),
         ({"num_classes": 0}, "num_classes=0 is out of range: it must be at least 1"),
         ({"in_channels": 1.5}, "in_channels=1.5 must be a whole number"),
         ({"legacy_softmax": "yes"}, "legacy_softmax=yes must be true or false"),

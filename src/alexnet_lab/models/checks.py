@@ -30,9 +30,10 @@ def check_fields(function: Callable[..., Any], values: Mapping[str, Any]) -> Non
     Raises:
         ConfigError: For the first value outside its choices, its type or its range.
     """
-    for name, hint in typing.get_type_hints(function, localns=_NAMES, include_extras=True).items():
-        if name in values and name != "return":
-            _check(name, hint, values[name])
+    annotations = {name: hint for name, hint in function.__annotations__.items() if name in values}
+    asked = types.SimpleNamespace(__annotations__=annotations)  # the return type may name what is not imported
+    for name, hint in typing.get_type_hints(asked, localns=_NAMES, include_extras=True).items():
+        _check(name, hint, values[name])
 
 
 def _check(name: str, hint: Any, value: Any) -> None:

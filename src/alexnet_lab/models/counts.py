@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from alexnet_lab.models.layers import EuclideanRBF, LocallyConnected2d, PartialConv2d, Subsampling
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -34,7 +36,30 @@ def _dense(layer: nn.Linear, output: torch.Tensor) -> int:
     return output[0].numel() * layer.in_features
 
 
-MACS: dict[type[nn.Module], Callable[[Any, torch.Tensor], int]] = {nn.Conv2d: _convolution, nn.Linear: _dense}
+def _partial(layer: PartialConv2d, output: torch.Tensor) -> int:
+    return output[0, 0].numel() * layer.weight.numel()
+
+
+def _local(layer: LocallyConnected2d, output: torch.Tensor) -> int:
+    return layer.weight.numel()
+
+
+def _subsampling(layer: Subsampling, output: torch.Tensor) -> int:
+    return output[0].numel()
+
+
+def _distances(layer: EuclideanRBF, output: torch.Tensor) -> int:
+    return layer.prototypes.numel()
+
+
+MACS: dict[type[nn.Module], Callable[[Any, torch.Tensor], int]] = {
+    nn.Conv2d: _convolution,
+    nn.Linear: _dense,
+    PartialConv2d: _partial,
+    LocallyConnected2d: _local,
+    Subsampling: _subsampling,
+    EuclideanRBF: _distances,
+}
 """Multiply-adds of one image, from a layer and its output. Other layers count as none, as the literature has it."""
 
 

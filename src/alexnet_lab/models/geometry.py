@@ -282,3 +282,72 @@ def lenet5_sizes(
         ) from None
     sizes.setdefault("c5", 1)
     return LeNet5Sizes(pad, pad5, sizes)
+
+
+class CudaConvNetSizes(NamedTuple):
+    """The pooling window, the width of local3, and each layer's output side."""
+
+    window: int
+    local3: int
+    sizes: dict[str, int]
+
+
+def cuda_convnet_sizes(
+    *,
+    image_size: Count = 32,
+    body: Literal["conv", "local"] = "conv",
+    local3: Count | None = None,
+    pool: Literal["overlapping", "non_overlapping"] = "overlapping",
+) -> CudaConvNetSizes:
+    """The chain of cuda-convnet's map sizes, which round up; parameters as `CudaConvNet` has them.
+
+    Raises:
+        ConfigError: The image is too small, or `local3` is given to a body that has no such layer or missing.
+
+    Example:
+        >>> cuda_convnet_sizes(image_size=24).sizes
+        {'conv1': 24, 'pool1': 12, 'conv2': 12, 'pool2': 6, 'conv3': 6, 'pool3': 3}
+    """
+    if (local3 is None) != (body == "conv"):
+        raise ConfigError(
+            f"local3={local3} does not go with body={body}: "
+            + ("body=conv has no such layer, leave it null" if body == "conv" else "give its maps, 32 or 64")
+        )
+    window = 3 if pool == "overlapping" else 2
+    steps = [Step("conv1", 5, 1, 2), Step("pool1", window, 2, 0, True)]
+    steps += [Step("conv2", 5, 1, 2), Step("pool2", window, 2, 0, True)]
+    if body == "conv":
+        steps += [Step("conv3", 5, 1, 2), Step("pool3", window, 2, 0, True)]
+    else:
+        steps += [Step("local3", 3, 1, 1), Step("local4", 3, 1, 1)]
+    try:
+        return CudaConvNetSizes(window, local3 or 0, chain(image_size, steps))
+    except Collapse as error:
+        raise ConfigError(
+            f"image_size={image_size} does not fit CudaConvNet: its layers leave {error.chain}>nothing of "
+            f"{image_size} px (at {error.step}); it is made for 24 and 32 px (data.image_size)"
+        ) from None
+
+
+def lenet5_1998_padding(*, num_classes: Count = 10, in_channels: Count = 1, image_size: Count = 28) -> int:
+    """The pixels of background around an image of LeNet-5; parameters as `LeNet51998` has them.
+
+    Raises:
+        ConfigError: Anything but ten classes, grey images, and 28 or 32 px.
+    """
+    if num_classes != 10:
+        raise ConfigError(
+            f"num_classes={num_classes} does not fit LeNet-5 of 1998, whose outputs are distances to the bitmaps of "
+            "the ten digits; take model=lenet5"
+        )
+    if in_channels != 1:
+        raise ConfigError(
+            f"in_channels={in_channels} does not fit LeNet-5 of 1998, which reads grey images (data.channels=1); "
+            "take model=lenet5"
+        )
+    if image_size not in (28, 32):
+        raise ConfigError(
+            f"image_size={image_size} does not fit LeNet-5 of 1998, whose layers are made for 32 px, or 28 px in a "
+            "frame; set data.image_size=32, or take model=lenet5"
+        )
+    return (32 - image_size) // 2

@@ -15,12 +15,12 @@ from torch import nn
 
 from alexnet_lab.models.checks import check_fields, check_images
 from alexnet_lab.models.geometry import LeNet5Sizes, lenet5_sizes
-from alexnet_lab.models.layers import ACTIVATIONS
+from alexnet_lab.models.layers import ACTIVATIONS, MinPool2d
 
 if TYPE_CHECKING:
     from alexnet_lab.base.ranges import Count
 
-POOLS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
+POOLS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d, "min": MinPool2d}
 
 
 class LeNet5(nn.Module):
@@ -31,7 +31,7 @@ class LeNet5(nn.Module):
         in_channels: 1 grey, 3 colour.
         image_size: The images' side in pixels, 12 to 64.
         activation: After C1, C3, C5 and F6.
-        pool: S2 and S4, 2x2 with stride 2.
+        pool: S2 and S4, 2x2 with stride 2; `min` is there to see what it does.
         c1_padding: `same` adds 2 px of zeros around the image; `valid` none; `auto` pads images below 32 px, as
             the original saw a 28 px digit within 32 px.
         c5: `dense` connects 120 units to all of S4; `conv` is a 5x5 convolution (the same on 5x5 maps);
@@ -51,7 +51,7 @@ class LeNet5(nn.Module):
         in_channels: Count = 1,
         image_size: Count = 28,
         activation: Literal["relu", "tanh", "sigmoid"] = "relu",
-        pool: Literal["max", "average"] = "max",
+        pool: Literal["max", "average", "min"] = "max",
         c1_padding: Literal["auto", "same", "valid"] = "auto",
         c5: Literal["dense", "conv", "conv_same"] = "dense",
         init: Literal["torch", "glorot"] = "torch",

@@ -1,0 +1,144 @@
+"""cuda-convnet's networks for CIFAR-10 (Krizhevsky 2011-2012): 18pct, 19pct, conv-local-13pct and -11pct.
+
+The paper's "four-layer network" on CIFAR-10 (footnote of section 3.3) refers to these. Layer files: example-layers/
+of cuda-convnet 1. Their pools round sizes up; pixels are 0..255 minus the mean image.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import nn
+
+from alexnet_lab.models.checks import check_fields, check_images
+from alexnet_lab.models.geometry import CudaConvNetSizes, cuda_convnet_sizes
+from alexnet_lab.models.layers import ACTIVATIONS, LocallyConnected2d, LocalResponseNorm, SpatialResponseNorm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from alexnet_lab.base.ranges import Count
+
+STARTS = {  # deviations of Gaussian weights; biases start at 0
+    "conv1": 1e-4, "conv2": 1e-2, "conv3": 1e-2, "local3": 4e-2, "local4": 4e-2, "fc10": 1e-2,
+}  # fmt: skip
+
+
+class CudaConvNet(nn.Module):
+    """Two 5x5 convolutions with pools, then a third one (`conv`) or two locally connected layers (`local`).
+
+    18pct is body=conv with norm=spatial; 19pct the same with norm=none; 13pct is body=local with local3=32 and
+    norm=none; 11pct the same with local3=64 and norm=across.
+
+    Args:
+        num_classes: Outputs.
+        in_channels: 1 grey, 3 colour.
+        image_size: The images' side in pixels: 32, or crops of 24.
+        body: What follows conv2, and how wide conv1 and conv2 are: 32 maps for `conv`, 64 for `local`.
+        local3: Maps of the first locally connected layer; None where there is none. The published pair of 13pct
+            and 11pct differs in this and in `norm` at once.
+        norm: `across` is LRN over 9 maps with alpha .001 / 9 and k 1; `spatial` normalises over 3x3 pixels within
+            a map with alpha 5e-5 / 9. Both stand after pool1, and after pool2 (`conv`) or before it (`local`).
+        pool: 3x3 or 2x2, both with stride 2.
+        activation: relu, or tanh for the paper's figure 1.
+        init: `published` is Gaussian with the layer files' deviations; `he` is He et al. 2015; `torch` torch's own.
+
+    Attributes:
+        sizes: The output side of each layer, by its name.
+
+    Raises:
+        ConfigError: Images too small, local3 without the body that has it, or a value that is not allowed.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: Count = 10,
+        in_channels: Count = 3,
+        image_size: Count = 32,
+        body: Literal["conv", "local"] = "conv",
+        local3: Count | None = None,
+        norm: Literal["none", "spatial", "across"] = "spatial",
+        pool: Literal["overlapping", "non_overlapping"] = "overlapping",
+        activation: Literal["relu", "tanh", "sigmoid", "scaled_tanh"] = "relu",
+        init: Literal["published", "he", "torch"] = "published",
+    ) -> None:
+        check_fields(CudaConvNet.__init__, locals())
+        super().__init__()
+        plan = cuda_convnet_sizes(image_size=image_size, body=body, local3=local3, pool=pool)
+        self.input_shape = (in_channels, image_size, image_size)
+        self.sizes = plan.sizes
+        build = _conv_body if body == "conv" else _local_body
+        self.features = build(plan, in_channels, NORMS[norm], ACTIVATIONS[activation])
+        last = 64 if body == "conv" else 32
+        self.classifier = nn.Sequential(
+            OrderedDict(flatten=nn.Flatten(), fc10=nn.Linear(last * list(plan.sizes.values())[-1] ** 2, num_classes))
+        )
+        _start({**dict(self.features.named_children()), **dict(self.classifier.named_children())}, init)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """From (B, in_channels, image_size, image_size) to logits (B, num_classes)."""
+        check_images(images, self.input_shape)
+        return self.classifier(self.features(images))
+
+
+NORMS: dict[str, Callable[[], nn.Module]] = {
+    "none": nn.Identity,
+    "spatial": lambda: SpatialResponseNorm(3, 5e-5 / 9, 0.75, 1.0),  # rnorm: scale 5e-5
+    "across": lambda: LocalResponseNorm(9, 1e-3 / 9, 0.75, 1.0),  # cmrnorm: scale .001
+}
+
+
+def _conv_body(
+    plan: CudaConvNetSizes, channels: int, norm: Callable[[], nn.Module], act: Callable[[], nn.Module]
+) -> nn.Sequential:
+    """Sizes as for 32 px. ReLU stands behind the max-pool, which is the same function on fewer pixels."""
+    return nn.Sequential(OrderedDict(
+        conv1=nn.Conv2d(channels, 32, 5, padding=2),
+        pool1=nn.MaxPool2d(plan.window, 2, ceil_mode=True),  # (B, 32, 16, 16)
+        act1=act(),
+        norm1=norm(),
+        conv2=nn.Conv2d(32, 32, 5, padding=2),
+        act2=act(),
+        pool2=nn.AvgPool2d(plan.window, 2, ceil_mode=True),  # (B, 32, 8, 8)
+        norm2=norm(),
+        conv3=nn.Conv2d(32, 64, 5, padding=2),
+        act3=act(),
+        pool3=nn.AvgPool2d(plan.window, 2, ceil_mode=True),  # (B, 64, 4, 4)
+    ))  # fmt: skip
+
+
+def _local_body(
+    plan: CudaConvNetSizes, channels: int, norm: Callable[[], nn.Module], act: Callable[[], nn.Module]
+) -> nn.Sequential:
+    """Sizes as for crops of 24 px."""
+    side = plan.sizes["pool2"]
+    return nn.Sequential(OrderedDict(
+        conv1=nn.Conv2d(channels, 64, 5, padding=2),
+        act1=act(),
+        pool1=nn.MaxPool2d(plan.window, 2, ceil_mode=True),  # (B, 64, 12, 12)
+        norm1=norm(),
+        conv2=nn.Conv2d(64, 64, 5, padding=2),
+        act2=act(),
+        norm2=norm(),
+        pool2=nn.MaxPool2d(plan.window, 2, ceil_mode=True),  # (B, 64, 6, 6)
+        local3=LocallyConnected2d(64, plan.local3, size=side, kernel=3, padding=1),
+        act3=act(),
+        local4=LocallyConnected2d(plan.local3, 32, size=side, kernel=3, padding=1),  # (B, 32, 6, 6)
+        act4=act(),
+    ))  # fmt: skip
+
+
+def _start(layers: dict[str, nn.Module], preset: str) -> None:
+    """Sets weights and biases in place."""
+    for name, layer in layers.items():
+        if preset == "torch" or not isinstance(layer, nn.Conv2d | nn.Linear | LocallyConnected2d):
+            continue
+        deviation = STARTS[name]
+        if preset == "he":  # sqrt(2 / fan-in)
+            fan_in = layer.weight.shape[1] if isinstance(layer, LocallyConnected2d) else layer.weight[0].numel()
+            deviation = (2 / fan_in) ** 0.5
+        nn.init.normal_(layer.weight, 0.0, deviation)
+        nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType] - every layer here has one

@@ -1,0 +1,57 @@
+"""Any classifier of torchvision, by its name, for comparison with ours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torchvision
+
+from alexnet_lab.base.errors import ConfigError, did_you_mean, one_line
+from alexnet_lab.models.checks import check_fields
+from alexnet_lab.models.counts import trace
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from alexnet_lab.base.ranges import Count
+
+EXTRAS: dict[str, dict[str, Any]] = {  # without their second outputs; with the start that their papers have
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
+
+
+def torchvision_net(
+    *, name: str = "resnet18", num_classes: Count = 1000, in_channels: Count = 3, image_size: Count = 224
+) -> nn.Module:
+    """An untrained network of torchvision.
+
+    Args:
+        name: A name of `torchvision.models.list_models(module=torchvision.models)`.
+        num_classes: Outputs.
+        in_channels: 3; or 1, then each grey image is shown as three equal channels.
+        image_size: The images' side in pixels.
+
+    Raises:
+        ConfigError: An unknown name, other channels, or images that the network cannot read.
+    """
+    check_fields(torchvision_net, locals())
+    names = torchvision.models.list_models(module=torchvision.models)
+    if name not in names:
+        raise ConfigError(f"unknown name={name} of torchvision.models; {did_you_mean(name, names)}")
+    if in_channels not in (1, 3):
+        raise ConfigError(f"in_channels={in_channels} does not fit torchvision's networks: 3, or 1 (shown as three)")
+    net = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **EXTRAS.get(name, {}))
+    if in_channels == 1:
+        net.register_forward_pre_hook(_grey_as_colour)
+    try:
+        trace(net, (in_channels, image_size, image_size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ConfigError(f"image_size={image_size} does not fit torchvision's {name}: {one_line(error)}") from error
+    return net
+
+
+def _grey_as_colour(_net: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Images of one channel as images of three."""
+    return inputs[0].expand(-1, 3, -1, -1)

@@ -1,0 +1,100 @@
+"""The layers of LeNet-5 that later networks dropped (LeCun et al. 1998, section II.B)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from alexnet_lab.base.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Subsampling(nn.Module):
+    """The sum of each 2x2 pixels, times a trained coefficient, plus a trained bias, one pair per map.
+
+    Args:
+        maps: Maps of input and output.
+
+    Attributes:
+        weight: (maps,), the coefficients.
+        bias: (maps,).
+    """
+
+    def __init__(self, maps: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((maps,), 0.25))  # starts as an average
+        self.bias = nn.Parameter(torch.zeros(maps))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """From (B, maps, H, W) to (B, maps, H / 2, W / 2)."""
+        sums = functional.avg_pool2d(x, 2, divisor_override=1)
+        return sums * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+class PartialConv2d(nn.Module):
+    """A convolution whose output maps see only some of the input maps; only those kernels exist.
+
+    Args:
+        in_channels: Maps of the input.
+        table: For each output map the input maps that it sees.
+        kernel: The side of the window in pixels; no padding.
+
+    Attributes:
+        weight: (pairs, kernel, kernel), the pairs in the order of `table`.
+        bias: (len(table),).
+        rows, columns: (pairs,), the output and the input map of each pair.
+
+    Raises:
+        ConfigError: A table that names a map which is not there, or an output that sees nothing.
+    """
+
+    rows: torch.Tensor
+    columns: torch.Tensor
+
+    def __init__(self, in_channels: int, table: Sequence[Sequence[int]], kernel: int) -> None:
+        super().__init__()
+        if not all(table) or any(index not in range(in_channels) for seen in table for index in seen):
+            raise ConfigError(f"each row of a connection table must name some of the maps 0 to {in_channels - 1}")
+        pairs = [(row, column) for row, seen in enumerate(table) for column in seen]
+        self.in_channels, self.out_channels, self.kernel = in_channels, len(table), kernel
+        self.register_buffer("rows", torch.tensor([row for row, _ in pairs]), persistent=False)
+        self.register_buffer("columns", torch.tensor([column for _, column in pairs]), persistent=False)
+        self.weight = nn.Parameter(torch.zeros(len(pairs), kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(len(table)))
+
+    def mask(self) -> torch.Tensor:
+        """(out_channels, in_channels): 1 for each pair that is connected."""
+        empty = torch.zeros(self.out_channels, self.in_channels, device=self.weight.device)
+        return empty.index_put((self.rows, self.columns), torch.ones((), device=self.weight.device))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """From (B, in_channels, H, W) to (B, out_channels, H - kernel + 1, W - kernel + 1)."""
+        empty = self.weight.new_zeros(self.out_channels, self.in_channels, self.kernel, self.kernel)
+        return functional.conv2d(x, empty.index_put((self.rows, self.columns), self.weight), self.bias)
+
+    def extra_repr(self) -> str:
+        """The sizes, for printing."""
+        return f"{self.in_channels}, {self.out_channels}, kernel={self.kernel}, pairs={len(self.rows)}"
+
+
+class EuclideanRBF(nn.Module):
+    """Squared distances to fixed prototypes: y_i = sum_j (x_j - w_ij)^2. The nearest class has the least.
+
+    Args:
+        prototypes: (classes, features), stored with the weights but not trained.
+    """
+
+    prototypes: torch.Tensor
+
+    def __init__(self, prototypes: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("prototypes", prototypes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """From (B, features) to (B, classes), each >= 0."""
+        return (x[:, None, :] - self.prototypes).square().sum(2)

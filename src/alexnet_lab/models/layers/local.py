@@ -1,0 +1,58 @@
+"""Locally connected layers: a convolution whose kernels differ from pixel to pixel."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.models.geometry import output_size
+
+
+class LocallyConnected2d(nn.Module):
+    """Windows as a convolution of stride 1 has them, but weights and biases of their own for each position.
+
+    Args:
+        in_channels: Maps of the input.
+        out_channels: Maps of the output.
+        size: The side of the input in pixels: the weights are made for it.
+        kernel: The side of the window in pixels.
+        padding: Pixels of zeros on each side.
+
+    Attributes:
+        weight: (positions, in_channels * kernel^2, out_channels), positions in rows from the top left.
+        bias: (out_channels, positions).
+
+    Raises:
+        ConfigError: No window fits, or (in `forward`) images of another side.
+
+    Source: cuda-convnet's layer type `local`, used by its conv-local-13pct and -11pct.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, size: int, kernel: int, padding: int = 0) -> None:
+        super().__init__()
+        side = output_size(size, kernel, 1, padding)
+        if side < 1:
+            raise ConfigError(f"a {kernel}x{kernel} window does not fit maps of {size} px with padding {padding}")
+        self.in_channels, self.out_channels, self.size, self.kernel, self.padding, self.side = (
+            in_channels, out_channels, size, kernel, padding, side,
+        )  # fmt: skip
+        self.weight = nn.Parameter(torch.empty(side**2, in_channels * kernel**2, out_channels))
+        self.bias = nn.Parameter(torch.zeros(out_channels, side**2))
+        bound = (in_channels * kernel**2) ** -0.5  # as torch starts its convolutions
+        nn.init.uniform_(self.weight, -bound, bound)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """From (B, in_channels, size, size) to (B, out_channels, side, side)."""
+        if x.shape[-2:] != (self.size, self.size):
+            raise ConfigError(f"a locally connected layer for {self.size} px got maps of {tuple(x.shape[-2:])} px")
+        windows = functional.unfold(x, self.kernel, padding=self.padding)  # (B, K, positions)
+        products = torch.bmm(windows.permute(2, 0, 1), self.weight)  # (positions, B, out_channels)
+        return (products.permute(1, 2, 0) + self.bias).unflatten(2, (self.side, self.side))
+
+    def extra_repr(self) -> str:
+        """The sizes, for printing."""
+        return (
+            f"{self.in_channels}, {self.out_channels}, size={self.size}, kernel={self.kernel}, padding={self.padding}"
+        )

@@ -1,0 +1,54 @@
+"""Pooling and padding as the courses teach them, where torch has no layer of that name."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from alexnet_lab.models.geometry import padding_pixels
+
+
+class MinPool2d(nn.Module):
+    """The least value of each window: the darkest pixel, where max-pooling keeps the brightest.
+
+    Args:
+        kernel_size: The side of the window in pixels.
+        stride: The step from window to window in pixels; None: as `kernel_size`.
+        padding: Pixels on each side, which are never the least.
+        ceil_mode: As `geometry.output_size` has it.
+    """
+
+    def __init__(
+        self, kernel_size: int, stride: int | None = None, padding: int = 0, *, ceil_mode: bool = False
+    ) -> None:
+        super().__init__()
+        self.negative = nn.MaxPool2d(kernel_size, stride, padding, ceil_mode=ceil_mode)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """From (B, C, H, W) to (B, C, H', W')."""
+        return -self.negative(-x)
+
+
+class Pad2d(nn.Module):
+    """What a convolution of stride 1 adds around the image for `valid`, `same` or `full` output.
+
+    Args:
+        mode: `valid` adds nothing, `same` keeps the side, `full` lets every window that touches the image count.
+        kernel: The side of the convolution's window in pixels.
+        value: Of the added pixels.
+
+    Raises:
+        ConfigError: An unknown mode.
+    """
+
+    def __init__(self, mode: Literal["valid", "same", "full"], kernel: int, *, value: float = 0.0) -> None:
+        super().__init__()
+        self.before, self.after = padding_pixels(mode, kernel)
+        self.value = value
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """From (B, C, H, W) to (B, C, before + H + after, before + W + after)."""
+        return functional.pad(x, (self.before, self.after) * 2, value=self.value)
