@@ -1,0 +1,164 @@
+"""The layer table of a network, and the table of all networks (docs/models.md)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import nn
+
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.models.counts import Call, num_macs, num_neurons, num_parameters, trace
+from alexnet_lab.models.layers import LocallyConnected2d, PartialConv2d, SpatialResponseNorm, Subsampling
+from alexnet_lab.models.zoo import ZOO, build
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Window(NamedTuple):
+    """Pixels of one axis."""
+
+    kernel: int
+    stride: int
+    padding: int
+
+
+class Row(NamedTuple):
+    """One layer; sizes for one image."""
+
+    name: str
+    kind: str
+    window: Window | None
+    output: tuple[int, ...]
+    parameters: int
+    macs: int
+    receptive_field: int | None  # pixels of the image; None: all of it, or unknown
+    memory: int  # bytes of the output in float32
+
+
+def _side(value: int | tuple[int, ...] | str) -> int:
+    """One number of a kernel, stride or padding; ours are square."""
+    return value[0] if isinstance(value, tuple) else int(value)
+
+
+def window_of(layer: nn.Module) -> Window | None:
+    """The window that a layer moves over maps; None where it sees single pixels, or everything."""
+    if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+        return Window(_side(layer.kernel_size), _side(layer.stride), _side(layer.padding))
+    if isinstance(layer, LocallyConnected2d):
+        return Window(layer.kernel, 1, layer.padding)
+    if isinstance(layer, PartialConv2d):
+        return Window(layer.kernel, 1, 0)
+    if isinstance(layer, Subsampling):
+        return Window(2, 2, 0)
+    if isinstance(layer, SpatialResponseNorm):
+        return Window(layer.size, 1, layer.size // 2)
+    return None
+
+
+def layer_rows(net: nn.Module, input_shape: tuple[int, ...]) -> list[Row]:
+    """One row for each layer, in the order of the calls.
+
+    Args:
+        net: Any network; receptive fields are given for ours alone, whose layers stand in one line.
+        input_shape: Of one image, (C, H, W).
+    """
+    in_line = type(net).__module__.startswith("alexnet_lab.")
+    field, jump = 1, 1
+    rows = []
+    for call in trace(net, input_shape):
+        window = window_of(call.layer)
+        if window is not None:
+            field, jump = field + (window.kernel - 1) * jump, jump * window.stride
+        known = in_line and len(call.output) == 3
+        rows.append(_row(call, window, field if known else None))
+    return rows
+
+
+def _row(call: Call, window: Window | None, field: int | None) -> Row:
+    return Row(
+        call.name,
+        type(call.layer).__name__,
+        window,
+        call.output,
+        num_parameters(call.layer),
+        call.macs,
+        field,
+        4 * torch.Size(call.output).numel(),
+    )
+
+
+HEADERS = (
+    "layer", "kind", "kernel", "stride", "padding", "output", "parameters", "MACs", "receptive field", "memory (KiB)",
+)  # fmt: skip
+
+
+def layer_table(net: nn.Module, input_shape: tuple[int, ...]) -> str:
+    """The rows as text, with totals in the last line. Memory is that of the outputs, for one image in float32."""
+    rows = layer_rows(net, input_shape)
+    lines = [HEADERS, *(_cells(row) for row in rows)]
+    totals = [sum(getattr(row, name) for row in rows) for name in ("macs", "memory")]
+    shape = " x ".join(map(str, input_shape))
+    lines.append(
+        ("total", f"image {shape}", "", "", "", "", f"{num_parameters(net):,}", f"{totals[0]:,}", "", _kib(totals[1]))
+    )
+    return _aligned(lines)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    window = ("-", "-", "-") if row.window is None else tuple(str(pixels) for pixels in row.window)
+    output = " x ".join(map(str, row.output))
+    field = "-" if row.receptive_field is None else str(row.receptive_field)
+    return row.name, row.kind, *window, output, f"{row.parameters:,}", f"{row.macs:,}", field, _kib(row.memory)
+
+
+def _kib(memory: int) -> str:
+    return f"{memory / 1024:,.1f}"
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Columns of equal width: the first two to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if index < 2 else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+DOCUMENT = """\
+# Networks
+
+Written by `python -m alexnet_lab.models --markdown`; a test keeps it true.
+
+`model=NAME` takes one, `python -m alexnet_lab.models NAME [field=value ...]` prints its layers, and
+`configs/model/NAME.yaml` explains its fields. Counts are for the data that each was published for: trained numbers,
+multiply-adds of one image, and neurons (outputs of layers with weights). Norms, pools and activations count as no
+multiply-adds. The total that Keras prints for `alexnet_bn`, 46,818,064, includes 2,752 running statistics.
+
+| `model=` | image | classes | parameters | multiply-adds | neurons | source | what sets it apart |
+|---|---|---:|---:|---:|---:|---|---|
+"""
+
+
+def document() -> str:
+    """The text of docs/models.md."""
+    return DOCUMENT + "".join(_line(name) for name in ZOO if name != "torchvision")
+
+
+def _line(name: str) -> str:
+    """One network's line; a network that cannot be built has dashes."""
+    published = ZOO[name]
+    shape = (published.channels, published.image_size, published.image_size)
+    try:
+        with torch.device("meta"):
+            net = build(name)
+        counts = [f"{count:,}" for count in (num_parameters(net), num_macs(net, shape), num_neurons(net, shape))]
+    except ConfigError:
+        counts = ["-"] * 3
+    image = "x".join(map(str, shape))
+    cells = (f"`{name}`", image, f"{published.classes}", *counts, published.source, published.differs)
+    return f"| {' | '.join(cells)} |\n"

@@ -1,0 +1,181 @@
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
+# pyright: reportOptionalMemberAccess=false, reportIndexIssue=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
+# (torch types every sub-module as Tensor | Module)
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+import torch
+import torchvision
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.nn import functional
+
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.models import torchvision_net
+from alexnet_lab.models.counts import num_macs, num_parameters
+from alexnet_lab.models.table import document
+from alexnet_lab.models.zoo import ZOO, build, config_dir, read, resolve
+
+COUNTS = {  # parameters and multiply-adds for the data that each was published for
+    "alexnet": (60_965_224, 724_406_816),
+    "alexnet_code2012": (60_965_224, 724_406_816),
+    "alexnet_non_overlapping": (60_965_224, 686_891_552),
+    "alexnet_one_gpu": (59_798_312, 391_514_384),
+    "alexnet_caffe": (60_965_224, 724_406_816),
+    "caffenet": (60_965_224, 724_406_816),
+    "alexnet_owt": (61_100_840, 714_188_480),
+    "alexnet_bn": (46_815_312, 1_005_915_264),
+    "alexnet_small": (2_126_186, 10_954_432),
+    "cuda_convnet_18pct": (89_578, 12_298_240),
+    "cuda_convnet_19pct": (89_578, 12_298_240),
+    "cuda_convnet_13pct": (1_116_490, 18_517_248),
+    "cuda_convnet_11pct": (2_112_970, 19_512_576),
+    "lenet5": (61_706, 416_520),
+    "lenet5_1998": (60_000, 328_096),
+    "lenet5_seed000": (44_426, 281_640),
+    "lenet5_seed001": (212_906, 1_170_120),
+    "lenet5_seed002": (61_706, 416_520),
+    "lenet5_seed003": (82_826, 579_240),
+}
+
+
+def meta(name, **overrides):
+    with torch.device("meta"):
+        return build(name, overrides)
+
+
+def image(name):
+    return (ZOO[name].channels, ZOO[name].image_size, ZOO[name].image_size)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_parameters_and_multiply_adds(name):
+    net = meta(name)
+    assert (num_parameters(net), num_macs(net, image(name))) == COUNTS[name]
+    assert f"| {COUNTS[name][0]:,} | {COUNTS[name][1]:,} |" in document()
+
+
+def test_every_config_has_its_line_in_the_table_and_the_reverse():
+    assert {path.stem for path in config_dir().glob("*.yaml")} == set(ZOO)
+    assert set(ZOO) - set(COUNTS) == {"alexnet_seed001", "torchvision"}
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_every_config_starts_with_its_source_and_lists_every_field(name):
+    text = (config_dir() / f"{name}.yaml").read_text(encoding="utf-8")
+    assert text.startswith("# ")
+    assert "parameters" in text or name in ("torchvision", "alexnet_seed001")
+    target = {"alexnet_lab.models.AlexNet": 26, "alexnet_lab.models.LeNet5": 10, "alexnet_lab.models.CudaConvNet": 10}
+    fields = read(name)
+    assert len(fields) == target.get(fields._target_, len(fields))
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_every_network_trains_a_step_and_is_saved_and_loaded(name, tmp_path):
+    overrides = {"width": 1 / 16} if "width" in read(name) else {}
+    overrides |= {"image_size": 64} if name.startswith(("alexnet", "caffenet")) else {}
+    if name == "alexnet_bn":
+        overrides["image_size"] = 67  # the least that its unpadded stem reads
+    net = build(name, overrides)
+    shape = net.input_shape
+    images = torch.rand(2, *shape)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    functional.cross_entropy(net(images), torch.tensor([0, 1])).backward()
+    torch.optim.SGD(net.parameters(), 1e-3).step()
+    assert any(not torch.equal(before[key], value) for key, value in net.state_dict().items())
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    again = build(name, overrides)
+    again.load_state_dict(torch.load(tmp_path / "net.pt", weights_only=True))
+    assert torch.equal(again.eval()(images), net.eval()(images))
+
+
+def test_ten_class_counts():
+    assert num_parameters(meta("alexnet", num_classes=10)) == 56_909_194
+    assert num_parameters(meta("alexnet_owt", num_classes=10)) == 57_044_810
+
+
+def test_seed_004_as_keras_counts_it():
+    net = meta("alexnet_bn")
+    assert num_parameters(net, statistics=True) == 46_818_064
+    assert net.sizes["conv1"] == 54
+    assert net.classifier.fc6.in_features == 6400
+
+
+def test_seed_003_chain():
+    assert [meta("alexnet_small").sizes[f"{step}"] for step in ("conv1", "pool1", "pool2", "pool5")] == [14, 6, 2, 1]
+
+
+def test_seed_001_says_why_it_cannot_be_built():
+    with pytest.raises(ConfigError, match=r"11x11, stride 4 conv leaves 6>2>nothing of 32 px \(at pool2\)"):
+        build("alexnet_seed001")
+
+
+def test_owt_gives_the_parameters_of_torchvision():
+    with torch.device("meta"):
+        theirs = torchvision.models.alexnet()
+    ours = meta("alexnet_owt")
+    assert [p.shape for p in ours.parameters()] == [p.shape for p in theirs.parameters()]
+
+
+def test_code2012_second_block_normalises_twice():
+    norms = dict(meta("alexnet_code2012").features.named_children())
+    assert (norms["norm2"].groups, norms["rnorm2"].size, norms["rnorm2"].k) == (2, 5, 1.0)
+    assert norms["rnorm2"].alpha == pytest.approx(4e-5)
+
+
+def test_caffe_pools_before_it_normalises_in_caffenet_alone():
+    for name, expected in (("alexnet_caffe", ["norm1", "pool1"]), ("caffenet", ["pool1", "norm1"])):
+        steps = dict(meta(name).features.named_children())
+        assert [step for step in steps if step in ("norm1", "pool1")] == expected
+
+
+def test_variants_say_only_what_differs():
+    for path in config_dir().glob("*.yaml"):
+        own = cast("DictConfig", OmegaConf.load(path))
+        for parent in [name for name in own.pop("defaults", []) if name != "_self_"]:
+            inherited = read(parent)
+            assert all(key in inherited and inherited[key] != value for key, value in own.items()), path.name
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: build("alexnt"), "unknown model=alexnt; did you mean `alexnet`"),
+        (lambda: resolve("alexnet", {"nrom": "none"}), "unknown field `nrom` of model=alexnet; did you mean `norm`"),
+        (lambda: resolve("lenet5", {"_target_": "os.system"}), "unknown field `_target_`"),
+        (
+            lambda: torchvision_net(name="resnet19"),
+            "unknown name=resnet19 of torchvision.models; did you mean `resnet1",
+        ),
+        (lambda: torchvision_net(name="resnet18", in_channels=2), "in_channels=2 does not fit torchvision"),
+        (lambda: torchvision_net(name="alexnet", image_size=32), "image_size=32 does not fit torchvision's alexnet: "),
+    ],
+)
+def test_wrong_requests_are_refused_in_one_line(call, words):
+    with pytest.raises(ConfigError, match=words):
+        call()
+
+
+def test_configs_are_looked_for_in_the_repository_or_here(monkeypatch, tmp_path):
+    monkeypatch.setattr("alexnet_lab.models.zoo.__file__", str(tmp_path / "a" / "b" / "c" / "zoo.py"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="no folder configs/model here"):
+        config_dir()
+    (tmp_path / "configs" / "model").mkdir(parents=True)
+    assert config_dir() == tmp_path / "configs" / "model"
+
+
+def test_torchvision_reads_grey_images_as_three_equal_channels():
+    net = torchvision_net(name="squeezenet1_1", num_classes=4, in_channels=1, image_size=64).eval()
+    grey = torch.rand(2, 1, 64, 64)
+    again = torchvision.models.squeezenet1_1(num_classes=4).eval()
+    again.load_state_dict(net.state_dict())
+    torch.testing.assert_close(net(grey), again(grey.expand(-1, 3, -1, -1)))
+
+
+def test_torchvision_networks_with_second_outputs_give_logits_alone():
+    net = torchvision_net(name="googlenet", num_classes=4, image_size=64)
+    assert isinstance(net, nn.Module)
+    assert net.train()(torch.rand(2, 3, 64, 64)).shape == (2, 4)
