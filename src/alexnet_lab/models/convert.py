@@ -1,0 +1,121 @@
+"""Weights of others' AlexNets into ours and back.
+
+torchvision's `alexnet` is `model=alexnet_owt`; Caffe's `bvlc_alexnet` is `model=alexnet_caffe`, and its CaffeNet
+`model=caffenet`. All of them correlate (they do not flip kernels) and flatten maps, rows, columns in this order, so
+weights keep their layout (out, in, height, width); but Caffe's images are blue-green-red.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from alexnet_lab.base.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+TORCHVISION = {
+    "features.conv1": "features.0",
+    "features.conv2": "features.3",
+    "features.conv3": "features.6",
+    "features.conv4": "features.8",
+    "features.conv5": "features.10",
+    "classifier.fc6": "classifier.1",
+    "classifier.fc7": "classifier.4",
+    "classifier.fc8": "classifier.6",
+}
+"""From our layers to torchvision's."""
+
+PARTS = ("weight", "bias")
+
+
+def from_torchvision(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state dict of torchvision's alexnet as that of `AlexNet` with the fields of `model=alexnet_owt`.
+
+    Raises:
+        ConfigError: Names are missing or too many.
+    """
+    _check_names(state, [f"{theirs}.{part}" for theirs in TORCHVISION.values() for part in PARTS])
+    return {f"{ours}.{part}": state[f"{theirs}.{part}"] for ours, theirs in TORCHVISION.items() for part in PARTS}
+
+
+def to_torchvision(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The reverse of `from_torchvision`.
+
+    Raises:
+        ConfigError: Names are missing or too many.
+    """
+    _check_names(state, [f"{ours}.{part}" for ours in TORCHVISION for part in PARTS])
+    return {f"{theirs}.{part}": state[f"{ours}.{part}"] for ours, theirs in TORCHVISION.items() for part in PARTS}
+
+
+def from_caffe(blobs: Mapping[str, Sequence[np.ndarray]]) -> dict[str, torch.Tensor]:
+    """Caffe's arrays as the state dict of `AlexNet` with the fields of `model=alexnet_caffe` or `caffenet`.
+
+    Args:
+        blobs: For conv1 to fc8 the weight and the bias: (out, in / groups, h, w) and (out,), dense weights (out, in);
+            or with Caffe's older leading axes of size 1, (1, 1, out, in) and (1, 1, 1, out).
+
+    Raises:
+        ConfigError: Names are missing or too many, or an array has another number of axes.
+    """
+    names = [ours.rpartition(".")[2] for ours in TORCHVISION]
+    _check_names(blobs, names)
+    state = {}
+    for ours, name in zip(TORCHVISION, names, strict=True):
+        weight, bias = blobs[name]
+        weight = _without_leading_ones(weight, 4 if name.startswith("conv") else 2, name)
+        if name == "conv1":
+            weight = weight[:, ::-1]  # blue, green, red
+        state[f"{ours}.weight"] = torch.from_numpy(np.ascontiguousarray(weight))
+        state[f"{ours}.bias"] = torch.from_numpy(np.ascontiguousarray(_without_leading_ones(bias, 1, name)))
+    return state
+
+
+def to_caffe(state: Mapping[str, torch.Tensor]) -> dict[str, list[np.ndarray]]:
+    """The reverse of `from_caffe`, without the older leading axes.
+
+    Raises:
+        ConfigError: Names are missing or too many.
+    """
+    _check_names(state, [f"{ours}.{part}" for ours in TORCHVISION for part in PARTS])
+    blobs = {}
+    for ours in TORCHVISION:
+        weight, bias = (state[f"{ours}.{part}"].detach().cpu().numpy() for part in PARTS)
+        blobs[ours.rpartition(".")[2]] = [weight[:, ::-1].copy() if "conv1" in ours else weight.copy(), bias.copy()]
+    return blobs
+
+
+def swap_mean(mean: np.ndarray) -> np.ndarray:
+    """A mean image or mean colour between Caffe's blue-green-red and our red-green-blue, in either direction.
+
+    Args:
+        mean: (3,) or (3, H, W), of pixels of 0..255.
+
+    Raises:
+        ConfigError: Another number of colours.
+    """
+    if mean.shape[0] != 3:
+        raise ConfigError(f"a mean of shape {mean.shape} has no three colours in its first axis")
+    return np.ascontiguousarray(mean[::-1])
+
+
+def _without_leading_ones(array: np.ndarray, axes: int, name: str) -> np.ndarray:
+    """`array` with its last `axes` axes, if those before them have size 1."""
+    extra = array.ndim - axes
+    if extra < 0 or any(side != 1 for side in array.shape[:extra]):
+        raise ConfigError(f"an array of {name} has shape {array.shape}, where {axes} axes are expected")
+    return array.reshape(array.shape[extra:])
+
+
+def _check_names(given: Iterable[str], expected: Iterable[str]) -> None:
+    """Refuses weights of another network."""
+    missing, unknown = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
+    if missing or unknown:
+        raise ConfigError(
+            f"these are not AlexNet's weights: missing {', '.join(missing) or 'none'}; "
+            f"unknown {', '.join(unknown) or 'none'}"
+        )
