@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from lightning import Callback, LightningModule, Trainer
 
+from alexnet_lab.base.errors import DataError
 from alexnet_lab.data import DigitsDataModule
 
 if TYPE_CHECKING:
@@ -147,6 +148,19 @@ def test_a_resumed_run_sees_the_same_images_and_ends_with_the_same_weights(whole
     assert first.seen + second.seen == whole_run.seen
     for one, two in zip(second.state_dict().values(), whole_run.state_dict().values(), strict=True):
         assert torch.equal(one, two)
+
+
+def test_going_on_with_other_images_is_refused_and_testing_on_them_is_not(data_dir, tmp_path):
+    path = tmp_path / "last.ckpt"
+    fit(data_dir, tmp_path, StopAt("batch end", 3, path))
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["DigitsDataModule"]["store_hash"] = "of other images"
+    torch.save(checkpoint, path)
+    with pytest.raises(DataError, match=r"the images in .*digits-8 are not those that the checkpoint was trained on"):
+        fit(data_dir, tmp_path, ckpt_path=path)
+    make_trainer(tmp_path).test(
+        Linear(), datamodule=make_data(data_dir), ckpt_path=path, weights_only=True, verbose=False
+    )
 
 
 def test_after_training_the_loader_gives_whole_epochs_again(data_dir, tmp_path):

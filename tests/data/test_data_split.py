@@ -46,7 +46,7 @@ def test_at_least_one_image_is_set_apart_and_one_stays():
 
 
 def test_one_image_cannot_be_parted():
-    with pytest.raises(ConfigError, match="1 images cannot be parted into a training and a validation part"):
+    with pytest.raises(DataError, match=r"too few images \(1\) to set some of them apart for validation or test"):
         set_apart(np.array([0]), np.arange(1), 0.5, np.random.default_rng(0))
 
 

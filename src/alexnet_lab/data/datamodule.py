@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from lightning import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 
-from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.errors import ConfigError, DataError
 from alexnet_lab.base.random import generator
 from alexnet_lab.base.targets import build
 from alexnet_lab.data.augment import Augment, Draws, Geometry, apply
@@ -203,6 +204,23 @@ class ImageDataModule(LightningDataModule):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
         """Turns a raw batch, now on the device, into what the model sees."""
         return self.to_batch(batch) if isinstance(batch, RawBatch) else batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint says about the images: their hash."""
+        return {} if self._store is None else {"store_hash": self.store_hash}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuses to go on training on other images than before; a finished net may be tested on any.
+
+        Raises:
+            DataError: The hash of the images is another than that of the checkpoint.
+        """
+        resumes = self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        if resumes and state_dict["store_hash"] != self.store_hash:
+            raise DataError(
+                f"the images in {self.store_path} are not those that the checkpoint was trained on; "
+                f"bring the data set back to what it was, or start a new run"
+            )
 
     # What the rest of the house uses
 

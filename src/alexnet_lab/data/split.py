@@ -63,11 +63,11 @@ def set_apart(
         The rows that stay and those that are set apart, each rising.
 
     Raises:
-        ConfigError: There are fewer than two images.
+        DataError: There are fewer than two images.
     """
     n = len(indices)
     if n < 2:
-        raise ConfigError(f"{n} images cannot be parted into a training and a validation part; put more images there")
+        raise DataError(f"too few images ({n}) to set some of them apart for validation or test; put more there")
     shuffled = rng.permutation(indices)
     places = np.empty(n)
     for label in np.unique(labels[shuffled]):
