@@ -14,6 +14,8 @@ from alexnet_lab.models.geometry import (
     alexnet_maps,
     alexnet_norms,
     alexnet_sizes,
+    check_model,
+    cuda_convnet_sizes,
     lenet5_sizes,
     output_size,
     padding_pixels,
@@ -185,6 +187,32 @@ def test_lenet_sizes():
 def test_lenet_refuses_images_that_do_not_fit(fields, words):
     with pytest.raises(ConfigError, match=words):
         lenet5_sizes(**fields)
+
+
+def test_cuda_convnet_refuses_large_images():
+    with pytest.raises(ConfigError, match="made for 24 and 32 px and reads at most 64 px"):
+        cuda_convnet_sizes(image_size=224)
+
+
+@pytest.mark.parametrize(
+    ("network", "fields", "words"),
+    [
+        ("AlexNet", {"image_size": 32, "stem": "published", "init": "he"}, "take stem=small"),
+        ("AlexNet", {"width": 0.33}, "cannot share evenly"),
+        ("AlexNet", {"norm": "none", "norm_layers": (1,)}, "contradicts norm=none"),
+        ("LeNet5", {"image_size": 8, "pool": "max"}, "take larger images"),
+        ("LeNet51998", {"image_size": 28, "in_channels": 3}, "reads grey images"),
+        ("CudaConvNet", {"image_size": 24, "body": "local"}, "give its maps"),
+    ],
+)
+def test_a_config_is_held_against_the_geometry_of_its_network(network, fields, words):
+    with pytest.raises(ConfigError, match=words):
+        check_model(f"alexnet_lab.models.{network}", fields)
+
+
+def test_a_config_that_fits_passes():
+    check_model("alexnet_lab.models.AlexNet", {"image_size": 224, "init": "he"})
+    check_model("torch.nn.Linear", {"image_size": 1})
 
 
 def test_geometry_needs_no_torch():

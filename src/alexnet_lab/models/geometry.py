@@ -6,6 +6,7 @@ functions below it follow one architecture each; their parameters carry the name
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -13,10 +14,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from alexnet_lab.base.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from alexnet_lab.base.ranges import Count
 
-LENET_LARGEST = 64
-"""Pixels. LeNet-5's dense layer C5 sees the whole last map, so its weights grow with the square of the side."""
+LARGEST_SMALL = 64
+"""Pixels that the networks for digits and CIFAR-10 read at most: weights that belong to positions, as in LeNet-5's C5
+and in locally connected layers, grow with the square of the side (115 million at 224 px)."""
 
 
 def output_size(size: int, kernel: int, stride: int = 1, padding: int = 0, ceil_mode: bool = False) -> int:
@@ -262,10 +266,10 @@ def lenet5_sizes(
         >>> lenet5_sizes(image_size=28).sizes
         {'c1': 28, 's2': 14, 'c3': 10, 's4': 5, 'c5': 1}
     """
-    if image_size > LENET_LARGEST:
+    if image_size > LARGEST_SMALL:
         raise ConfigError(
             f"image_size={image_size} does not fit LeNet-5, which reads digits of 28 or 32 px and here at most "
-            f"{LENET_LARGEST} px; take smaller images (data.image_size=32) or model=alexnet"
+            f"{LARGEST_SMALL} px; take smaller images (data.image_size=32) or model=alexnet"
         )
     pad = 2 if c1_padding == "same" or (c1_padding == "auto" and image_size < 32) else 0
     pad5 = 2 if c5 == "conv_same" else 0
@@ -313,6 +317,11 @@ def cuda_convnet_sizes(
             f"local3={local3} does not go with body={body}: "
             + ("body=conv has no such layer, leave it null" if body == "conv" else "give its maps, 32 or 64")
         )
+    if image_size > LARGEST_SMALL:
+        raise ConfigError(
+            f"image_size={image_size} does not fit CudaConvNet, which is made for 24 and 32 px and reads at most "
+            f"{LARGEST_SMALL} px; take smaller images (data.image_size=32) or model=alexnet"
+        )
     window = 3 if pool == "overlapping" else 2
     steps = [Step("conv1", 5, 1, 2), Step("pool1", window, 2, 0, True)]
     steps += [Step("conv2", 5, 1, 2), Step("pool2", window, 2, 0, True)]
@@ -351,3 +360,27 @@ def lenet5_1998_padding(*, num_classes: Count = 10, in_channels: Count = 1, imag
             "frame; set data.image_size=32, or take model=lenet5"
         )
     return (32 - image_size) // 2
+
+
+CHECKS: dict[str, tuple[Callable[..., object], ...]] = {
+    "alexnet_lab.models.AlexNet": (alexnet_sizes, alexnet_maps, alexnet_norms),
+    "alexnet_lab.models.LeNet5": (lenet5_sizes,),
+    "alexnet_lab.models.LeNet51998": (lenet5_1998_padding,),
+    "alexnet_lab.models.CudaConvNet": (cuda_convnet_sizes,),
+}
+"""For each network the functions that its constructor calls, which raise ConfigError where its fields do not fit."""
+
+
+def check_model(target: str, fields: Mapping[str, object]) -> None:
+    """Holds the fields of a config against the geometry of its network; other networks pass.
+
+    Args:
+        target: A dotted name such as `alexnet_lab.models.AlexNet`.
+        fields: What the constructor would get; fields that no check asks for are left alone.
+
+    Raises:
+        ConfigError: With the reason.
+    """
+    for function in CHECKS.get(target, ()):
+        asked = inspect.signature(function).parameters
+        function(**{name: value for name, value in fields.items() if name in asked})
