@@ -157,9 +157,16 @@ def test_leaving_out_everything_is_refused(path):
 def test_an_opened_store_survives_its_replacement(path):
     make_store(path, contents)
     old = open_store(path, verify=True)
-    replace_store(path, damaged_contents(()))
+    replace_store(path, damaged_contents(())._replace(fingerprint="other files"))
     assert np.array_equal(old.images["train"], IMAGES[:100])
     assert len(open_store(path, verify=True).images["train"]) == 150
+    assert leftovers(path) == []
+
+
+def test_a_store_of_the_same_files_is_not_replaced(path):
+    make_store(path, contents)
+    replace_store(path, damaged_contents((0, 1)))  # of the same fingerprint, and unreadable
+    assert len(open_store(path, verify=True).images["train"]) == 100
 
 
 def _flip_byte(path: Path) -> None:
@@ -225,6 +232,14 @@ def test_a_read_only_folder_is_told(path, monkeypatch):
     monkeypatch.setattr(stores.tempfile, "mkdtemp", refuse)
     with pytest.raises(DataError, match=r"cannot write .*toy-4 \(Permission denied\); set data\.dir"):
         make_store(path, contents)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_really_read_only_folder_is_told(tmp_path):
+    tmp_path.chmod(0o555)
+    with pytest.raises(DataError, match=r"cannot write .*toy-4 \(Permission denied\); set data\.dir"):
+        make_store(tmp_path / "store" / "toy-4", contents)
+    tmp_path.chmod(0o755)
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(path, monkeypatch):

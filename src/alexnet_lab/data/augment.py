@@ -191,7 +191,7 @@ def apply(images: Tensor, draws: Draws | None, geometry: Geometry, normalizer: N
             views += draws.shift[:, :, None, None]
         views *= normalizer.scale * gain
         if geometry.padding:
-            views *= inside(rows, geometry)[:, None, :, None] & inside(columns, geometry)[:, None, None, :]
+            views *= inside(rows, geometry)[:, None, :, None] * inside(columns, geometry)[:, None, None, :]
     if geometry.image_size == geometry.side:
         return views
     return F.interpolate(views, size=(geometry.image_size, geometry.image_size), mode="bilinear", align_corners=False)
@@ -219,5 +219,5 @@ def take_views(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def inside(pixels: Tensor, geometry: Geometry) -> Tensor:
-    """Whether rows or columns lie on the stored image."""
-    return (pixels >= 0) & (pixels < geometry.stored)
+    """1.0 where rows or columns lie on the stored image, 0.0 in the padding; floats, which multiply fast."""
+    return ((pixels >= 0) & (pixels < geometry.stored)).float()

@@ -103,10 +103,11 @@ class FolderDataModule(ImageDataModule):
         """Makes the store if it is not there, or if the folder is no longer what it was made from."""
         if not exists(self.store_path):
             make_store(self.store_path, self.contents, skip_unreadable=self.skip_unreadable)
-        elif not self.root.is_dir():
+            return
+        if not self.root.is_dir():
             log.info("there is no folder %s, but its images are in the store %s", self.root, self.store_path)
-        else:
-            contents = self.contents()
-            if contents.fingerprint != read_meta(self.store_path)["fingerprint"]:
-                log.info("the files in %s have changed: preparing them again", self.root)
-                replace_store(self.store_path, contents, skip_unreadable=self.skip_unreadable)
+            return
+        contents = self.contents()
+        if contents.fingerprint != read_meta(self.store_path)["fingerprint"]:
+            log.info("the files in %s have changed: preparing them again", self.root)
+            replace_store(self.store_path, contents, skip_unreadable=self.skip_unreadable)

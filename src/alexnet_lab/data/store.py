@@ -107,9 +107,15 @@ def make_store(path: Path, contents: Callable[[], Contents], *, skip_unreadable:
 
 
 def replace_store(path: Path, contents: Contents, *, skip_unreadable: bool = False) -> None:
-    """Makes the store at `path` anew; processes that have mapped the old one keep it until they end."""
-    with _locked(path), _writable(path):
-        _build(path, contents, skip_unreadable)
+    """Makes the store at `path` anew, unless it is already the one of these contents.
+
+    Processes that have mapped the old one keep it until they end.
+    """
+    with _locked(path):
+        if exists(path) and read_meta(path)["fingerprint"] == contents.fingerprint:
+            return  # another process was faster
+        with _writable(path):
+            _build(path, contents, skip_unreadable)
 
 
 @contextlib.contextmanager
@@ -161,12 +167,19 @@ def _build(path: Path, contents: Contents, skip_unreadable: bool) -> None:
             for failure in _write_part(temporary, name, part, contents.shape, skip_unreadable)
         ]
         write_json(temporary / "meta.json", _meta(temporary, contents, skipped))
-        if exists(path):
-            shutil.rmtree(path)
-        temporary.replace(path)
+        _swap(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _swap(new: Path, path: Path) -> None:
+    """Puts the folder `new` at `path`; what was there is deleted when it is out of the way."""
+    old = new.with_suffix(".old.part")
+    if exists(path):
+        path.replace(old)
+    new.replace(path)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _meta(folder: Path, contents: Contents, skipped: list[str]) -> dict[str, Any]:
