@@ -178,6 +178,38 @@ def test_test_and_validation_run_without_warnings(data_dir, tmp_path):
     assert "val" in trainer.callback_metrics
 
 
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [
+        ("32-true", torch.float32),
+        ("bf16-mixed", torch.float32),
+        ("bf16-true", torch.bfloat16),
+        ("64-true", torch.float64),
+    ],
+)
+def test_images_have_the_number_format_of_the_weights(data_dir, tmp_path, precision, dtype):
+    class Recorder(Linear):
+        def training_step(self, batch: Batch, batch_index: int) -> torch.Tensor:
+            assert batch.images.dtype == dtype == self.net.weight.dtype
+            assert batch.labels.dtype == torch.int64
+            return super().training_step(batch, batch_index)
+
+    trainer = Trainer(
+        accelerator="cpu",
+        precision=precision,
+        max_steps=2,
+        limit_val_batches=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    model = Recorder()
+    trainer.fit(model, datamodule=make_data(data_dir))
+    assert len(model.seen) == 2
+
+
 def test_overfitting_works_without_warnings(data_dir, tmp_path):
     model = Linear()
     trainer = make_trainer(tmp_path)

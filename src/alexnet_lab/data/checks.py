@@ -62,3 +62,13 @@ def check_non_negative(field: str, value: object) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ConfigError(f"`{field}` is {value!r}; allowed: a finite number >= 0")
+
+
+def check_names(field: str, value: object) -> None:
+    """Refuses what is neither None nor a list of strings.
+
+    Raises:
+        ConfigError: With what was got.
+    """
+    if value is not None and not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
+        raise ConfigError(f"`{field}` is {value!r}; allowed: a list of names, or null for all")

@@ -202,8 +202,14 @@ class ImageDataModule(LightningDataModule):
         return self.plain_loader("test")
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
-        """Turns a raw batch, now on the device, into what the model sees."""
-        return self.to_batch(batch) if isinstance(batch, RawBatch) else batch
+        """Turns a raw batch, now on the device, into what the model sees, in the number format of its weights.
+
+        Lightning converts batches before they are moved, when these images are not yet floats: so it is done here.
+        """
+        if not isinstance(batch, RawBatch):
+            return batch
+        seen = self.to_batch(batch)
+        return seen if self.trainer is None else self.trainer.precision_plugin.convert_input(seen)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint says about the images: their hash."""

@@ -6,6 +6,7 @@ import hashlib
 import logging
 from typing import TYPE_CHECKING, Any
 
+from alexnet_lab.data.checks import check_names
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.folder_source import load_folder
 from alexnet_lab.data.folders import check_test_classes, choose_classes
@@ -82,6 +83,7 @@ class FolderDataModule(ImageDataModule):
             test_fraction=test_fraction,
             test_seed=test_seed,
         )
+        check_names("data.classes", classes)
         self.name = name
         self.root = root
         self.classes = classes
