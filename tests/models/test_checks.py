@@ -58,6 +58,7 @@ def test_what_fits_passes(name, value):
         ("flag", 1, "flag=1 must be true or false"),
         ("name", 5, "name=5 must be a text"),
         ("numbers", 5, "numbers=5 must be a list"),
+        ("words", "ab", "words=ab must be a list"),
         ("numbers", (1, 0), "numbers=0 is out of range: it must be at least 1"),
         ("words", [1], "words=1 must be a text"),
         ("limit", "x", "limit=x must be a finite number"),

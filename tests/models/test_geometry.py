@@ -85,6 +85,18 @@ def test_stem_paddings_of_224():
     assert alexnet_sizes(image_size=227, stem_padding="two").sizes["conv1"] == 56
 
 
+def test_padding_of_two_reads_what_torchvision_reads():
+    assert alexnet_sizes(image_size=63, stem="published", stem_padding="two").sizes["pool5"] == 1
+    with pytest.raises(ConfigError, match="needs at least 63 px"):
+        alexnet_sizes(image_size=62, stem="published", stem_padding="two")
+
+
+def test_caffe_rounds_convolutions_down_and_pools_up():
+    for image_size, first in ((227, 55), (224, 54)):
+        sizes = alexnet_sizes(image_size=image_size, stem_padding="none", ceil_pools="all").sizes
+        assert (sizes["conv1"], sizes["pool1"], sizes["pool2"], sizes["pool5"]) == (first, 27, 13, 6)
+
+
 def test_config_147_gives_up_padding_to_keep_six():
     sizes = alexnet_sizes(image_size=224, pool="non_overlapping").sizes
     assert list(sizes.values()) == [55, 28, 26, 13, 13, 13, 11, 6]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import types
 import typing
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -82,7 +83,7 @@ def _bound(bound: Any, value: float) -> tuple[str, Any, bool]:
 
 
 def _check_items(name: str, hint: Any, value: Any) -> None:
-    if not isinstance(value, tuple | list):
+    if not isinstance(value, Sequence) or isinstance(value, str):
         raise ConfigError(f"{name}={value} must be a list")
     for item in value:
         _check(name, hint, item)
