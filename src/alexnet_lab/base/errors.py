@@ -1,4 +1,4 @@
-"""The errors that a user can mend: one line each, saying what, what was got, what is allowed, how to mend it."""
+"""The errors that a user can mend: one line each: what, what was got, what is allowed, how to mend it."""
 
 from __future__ import annotations
 
@@ -30,6 +30,12 @@ class DataError(AlexNetLabError):
 
 class RunError(AlexNetLabError):
     """A run, its directory or its files cannot be used."""
+
+
+class Interrupted(AlexNetLabError):  # noqa: N818 - it tells what happened, not what is wrong
+    """Ctrl-C or SIGTERM: neither the user's fault nor the program's."""
+
+    exit_code = 130
 
 
 def one_line(message: object) -> str:

@@ -1,0 +1,20 @@
+"""Evaluates a finished run from its directory alone: `python eval.py run=logs/runs/NAME`."""
+
+from pathlib import Path
+from typing import Any
+
+from alexnet_lab.config import check_evaluate
+from alexnet_lab.config.entry import main
+
+
+def evaluate(config: dict[str, Any]) -> None:
+    """Checks the config, and only then loads what is heavy and runs it."""
+    checked = check_evaluate(config)
+
+    from alexnet_lab.evaluation import evaluate as evaluation  # noqa: PLC0415 - importing torch takes seconds
+
+    evaluation.evaluate(checked)
+
+
+if __name__ == "__main__":
+    main(evaluate, Path(__file__).parent / "configs", "eval")

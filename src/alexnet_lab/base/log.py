@@ -1,0 +1,64 @@
+"""The log: short lines on standard error, full ones in a file that all processes of a run share."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FILE_FORMAT = "%(asctime)s rank %(rank)s %(levelname)s %(name)s: %(message)s"
+
+
+class Console(logging.Handler):
+    """Writes to whatever `sys.stderr` is at that moment, so that lines appear above a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes one line; anything above INFO says so."""
+        prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        print(f"{prefix}{record.getMessage()}", file=sys.stderr, flush=True)
+
+
+def start_log(rank: int = 0) -> None:
+    """Shows our messages from INFO on, Lightning's from WARNING on; only the first process speaks to the console."""
+    ours = logging.getLogger("alexnet_lab")
+    ours.setLevel(logging.INFO)
+    ours.handlers = [Console()] if rank == 0 else []
+    ours.propagate = False
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+
+def log_to_file(path: Path, rank: int = 0) -> logging.Handler:
+    """Adds the file to the log; each line is appended in one write, so that processes do not mix theirs."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter(FILE_FORMAT, defaults={"rank": rank}))
+    for name in LOGGERS:
+        logging.getLogger(name).addHandler(handler)
+    return handler
+
+
+def close_file(handler: logging.Handler) -> None:
+    """Takes a handler of `log_to_file` out of the log and closes its file."""
+    for name in LOGGERS:
+        logging.getLogger(name).removeHandler(handler)
+    handler.close()
+
+
+@contextlib.contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """Keeps a logger's messages below WARNING to itself for the time of the block."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+LOGGERS = ("alexnet_lab", "lightning.pytorch", "py.warnings")
+"""Whose messages go into the file."""

@@ -1,0 +1,183 @@
+"""The way in: Hydra composes, every error becomes one line, and nothing is written before the config is valid."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, did_you_mean, one_line
+from alexnet_lab.config.validate import unknown_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+"""Hydra's own switch for tracebacks; ours follows it."""
+
+
+def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: str) -> None:
+    """Composes the config from the command line and calls `task` with it, once for each job.
+
+    Exits with 0 if every job succeeded, 2 for a request that is wrong, 1 for a job that failed, 130 after Ctrl-C.
+
+    Args:
+        task: Takes the resolved config as plain dictionaries.
+        config_dir: The folder of the yaml files.
+        config_name: The primary config in it, e.g. "train".
+    """
+    traceback_wanted = os.environ.get(FULL_ERROR, "") not in ("", "0")
+    os.environ[FULL_ERROR] = "1"  # Hydra shall hand its errors on instead of printing them
+    for name, resolver in RESOLVERS.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
+    job = _Job(task, traceback_wanted=traceback_wanted)
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(job.run)()
+    except BrokenPipeError:  # `--help | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        sys.exit(Interrupted.exit_code)
+    except (HydraException, OmegaConfBaseException) as error:
+        if traceback_wanted:
+            raise
+        _complain(_explain(error, config_dir, config_name))
+        sys.exit(ConfigError.exit_code)
+    sys.exit(job.exit_code)
+
+
+class _Job:
+    """The task as Hydra calls it, once or many times; it remembers the worst exit code."""
+
+    def __init__(self, task: Callable[[dict[str, Any]], None], *, traceback_wanted: bool) -> None:
+        self.task = task
+        self.traceback_wanted = traceback_wanted
+        self.exit_code = 0
+
+    def run(self, config: DictConfig) -> None:
+        try:
+            self.task(_plain(config))
+        except AlexNetLabError as error:
+            if self.traceback_wanted:
+                raise
+            _complain(error)
+            if isinstance(error, Interrupted):
+                raise KeyboardInterrupt from error  # ends a sweep too; Hydra would go on with the next job
+            self.exit_code = max(self.exit_code, error.exit_code)
+
+
+def _complain(error: AlexNetLabError) -> None:
+    print(f"error: {error}", file=sys.stderr)
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    """The config without interpolations; what went wrong in one is told as it is."""
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise _own_error(error) or _omegaconf_error(error) from None
+    return cast("dict[str, Any]", plain)
+
+
+def _own_error(error: BaseException | None) -> AlexNetLabError | None:
+    """An error of ours among the causes: a resolver's, say."""
+    while error is not None and not isinstance(error, AlexNetLabError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _omegaconf_error(error: OmegaConfBaseException) -> ConfigError:
+    message = one_line(error.msg or error).split(" full_key:")[0]
+    if "Missing mandatory value" in message:
+        return ConfigError(f"`{error.full_key}` has no value; set it on the command line: {error.full_key}=...")
+    return ConfigError(f"`{error.full_key}`: {message}")
+
+
+def _explain(error: Exception, config_dir: Path, config_name: str) -> AlexNetLabError:
+    """Hydra's complaint about a command line or a yaml file, in one line."""
+    own = _own_error(error)
+    if own is not None:
+        return own
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _missing_choice(error)
+    if isinstance(error, OverrideParseException):
+        problem = one_line(error).split(" See https")[0]
+        return ConfigError(f"cannot read `{error.override}` on the command line: {problem}")
+    unknown = re.search(r"Could not override '([^']+)'", str(error))
+    if unknown:
+        key = unknown.group(1).partition("@")[0]
+        return ConfigError(unknown_key(key, _keys_beside(key, config_dir, config_name)))
+    if isinstance(error, OmegaConfBaseException):
+        return _omegaconf_error(error)
+    return ConfigError(one_line(f"{error}: {error.__cause__}" if error.__cause__ else error))
+
+
+def _missing_choice(error: MissingConfigException) -> ConfigError:
+    """A group has no file of the name that was chosen."""
+    group, _, name = str(error.missing_cfg_file).rpartition("/")
+    if not group:
+        return ConfigError(f"there is no config `{name}`: {one_line(error)}")
+    return ConfigError(
+        f"there is no `{group}={name}`; {did_you_mean(name, [str(item) for item in error.options or ()])}"
+    )
+
+
+def _keys_beside(key: str, config_dir: Path, config_name: str) -> list[str]:
+    """The keys that exist where `key` does not, given the groups chosen on the command line."""
+    groups = {folder.name for folder in config_dir.iterdir() if folder.is_dir()}
+    chosen = [word for word in sys.argv[1:] if word.partition("=")[0] in groups]
+    hydra.core.global_hydra.GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(config_dir), version_base="1.3"):
+        node: Any = hydra.compose(config_name, chosen)
+    for part in key.split(".")[:-1]:
+        node = node._get_node(part) if isinstance(node, DictConfig) else None
+    names = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
+    return names + (sorted(groups) if "." not in key else [])
+
+
+def _count_classes(root: str | None, classes: list[str] | None) -> int:
+    """The number of classes of a folder of images: those asked for, or those that are there."""
+    from alexnet_lab.data.folders import class_names  # noqa: PLC0415 - only where it is asked for
+
+    if classes:
+        return len(classes)
+    if not root:
+        raise ConfigError("`data.root` has no value; set it to a folder that holds train/<class>/*.jpg: data.root=...")
+    return len(class_names(Path(root)))
+
+
+def _count_among(classes: list[str] | None, every: int) -> int:
+    """The number of classes that were chosen, or of all."""
+    return len(classes) if classes else every
+
+
+def _crop_padding(stored_size: int, image_size: int) -> int:
+    """Pixels around an image that give its crops room: none are needed where more is stored than the model sees."""
+    return 0 if stored_size > image_size else stored_size // 8
+
+
+def _default_run_dir(model: str, data: str, now: str) -> str:
+    """`logs/runs/<date>_<time>_<model>_<data>`; in a sweep a folder of the sweep, named by the job's overrides."""
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode != RunMode.MULTIRUN:
+        return f"logs/runs/{now}_{model}_{data}"
+    words = [word.lstrip("+~") for word in hydra_config.overrides.task]
+    name = "_".join(re.sub(r"[^\w.-]+", "-", word) for word in sorted(words)) or "job"
+    return f"{hydra_config.sweep.dir}/{name[:200]}"
+
+
+RESOLVERS = {
+    "count_classes": _count_classes,
+    "count_among": _count_among,
+    "crop_padding": _crop_padding,
+    "default_run_dir": _default_run_dir,
+}
+"""What the yaml files may call, as `${name:...}`."""

@@ -1,0 +1,111 @@
+"""The keys that are no constructor's: the top level, `trainer`, `callbacks`, and those of eval.py."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, ConfigDict
+
+from alexnet_lab.base.ranges import Count, Fraction, NonNegative
+
+Limit = Annotated[int, Ge(0)] | Annotated[float, Ge(0), Le(1)]
+"""A number of batches (int), or a share of them (float in [0, 1])."""
+
+Seed = Annotated[int, Ge(0), Lt(2**32)]
+
+
+class Section(BaseModel):
+    """A group of keys: nothing beyond them, no silent conversion, no NaN or infinity."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class Loss(Section):
+    """What is minimised: the mean cross-entropy over the global batch."""
+
+    label_smoothing: Fraction = 0.0
+
+
+class Trainer(Section):
+    """How long, on what, and in which number format; the names are those of `lightning.Trainer`."""
+
+    max_epochs: Count = 10
+    max_steps: Annotated[int, Ge(-1)] = -1
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    devices: Count | Literal["auto"] = 1
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"] = "32-true"
+    limit_train_batches: Limit = 1.0
+    limit_val_batches: Limit = 1.0
+    limit_test_batches: Limit = 1.0
+    fast_dev_run: bool = False
+    overfit_batches: Limit = 0.0
+    check_val_every_n_epoch: Count = 1
+    accumulate_grad_batches: Count = 1
+    gradient_clip_val: Annotated[float, Gt(0)] | None = None
+    deterministic: bool = True
+    detect_anomaly: bool = False
+    progress_bar: bool = True
+    channels_last: bool = True
+    compile: bool = False
+    num_threads: Count | None = None
+
+
+class Checkpoint(Section):
+    """Which weights are kept: `best.ckpt` by `monitor` (least is best), `last.ckpt` after each epoch."""
+
+    monitor: Literal["val/loss", "val/top1_error", "val/top5_error"] = "val/top1_error"
+
+
+class EarlyStopping(Section):
+    """Ends training after `patience_epochs` epochs in which `monitor` did not fall by `min_delta`."""
+
+    monitor: Literal["val/loss", "val/top1_error", "val/top5_error"] = "val/loss"
+    patience_epochs: Count = 10
+    min_delta: NonNegative = 0.0
+
+
+class Callbacks(Section):
+    """What looks on while a network trains."""
+
+    checkpoint: Checkpoint = Checkpoint()
+    early_stopping: EarlyStopping | None = None
+    augmentation_preview: bool = True
+
+
+class Train(Section):
+    """The whole config of one run. A `dict` is a `_target_` with its fields, checked against its signature."""
+
+    seed: Seed
+    run_dir: str
+    resume: str | None = None
+    trusted_packages: list[str] = []
+    model: dict[str, Any]
+    data: dict[str, Any]
+    augment: dict[str, Any] | None = None
+    loss: Loss = Loss()
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any] | None = None
+    trainer: Trainer = Trainer()
+    callbacks: Callbacks = Callbacks()
+    logger: dict[str, Any] | None = None
+    experiment: str | None = None
+    tags: list[str] = []
+    overrides: list[str] = []
+
+
+class EvaluatedData(Section):
+    """What eval.py may change of the run's data."""
+
+    dir: str | None = None
+
+
+class Evaluate(Section):
+    """The config of eval.py."""
+
+    run: str
+    views: Literal["center"] = "center"
+    split: Literal["test", "val"] = "test"
+    name: str | None = None
+    data: EvaluatedData = EvaluatedData()
+    num_threads: Count | None = None

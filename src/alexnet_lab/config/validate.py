@@ -1,0 +1,139 @@
+"""What is written is what runs: each key, type, range and combination is checked before anything starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from alexnet_lab.base.errors import ConfigError, did_you_mean
+from alexnet_lab.base.targets import check_target
+from alexnet_lab.config.fit import check_fit
+from alexnet_lab.config.schema import Evaluate, Section, Train
+from alexnet_lab.config.signatures import Field, read_signature
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic_core import ErrorDetails
+
+TARGET_GROUPS = ("model", "data", "augment", "optimizer", "schedule", "logger")
+"""The groups that are a `_target_` with its fields."""
+
+SUPPLIED = {"data": {"seed", "augment"}}
+"""Fields that the run fills in itself: no key of the group."""
+
+STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+def check_train(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The complete config of one run, defaults filled in.
+
+    Args:
+        raw: The composed config as plain dictionaries and lists, interpolations resolved.
+
+    Raises:
+        ConfigError: Naming the first key that is wrong, what it holds and what is allowed.
+    """
+    config = _check_section(Train, raw).model_dump()
+    trusted = tuple(config["trusted_packages"])
+    for group in TARGET_GROUPS:
+        if config[group] is not None:
+            config[group] = _check_target_group(group, config[group], trusted)
+    check_fit(config)
+    return config
+
+
+def check_evaluate(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The complete config of eval.py; raises ConfigError like `check_train`."""
+    return _check_section(Evaluate, raw).model_dump()
+
+
+def _check_section(section: type[Section], raw: Mapping[str, Any]) -> Section:
+    try:
+        return section.model_validate(dict(raw))
+    except ValidationError as error:
+        raise ConfigError(_explain(section, raw, error)) from None
+
+
+def _explain(section: type[Section], raw: Mapping[str, Any], error: ValidationError) -> str:
+    """The first thing that is wrong, unknown keys before others."""
+    details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
+    first = details[0]
+    path = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        return unknown_key(".".join(path), _known_keys(section, path[:-1]))
+    if first["type"] == "missing":
+        return f"`{'.'.join(path)}` is missing"
+    same_key = [detail for detail in details if _key(detail, raw) == _key(first, raw)]
+    return _wrong_value(_key(first, raw), same_key)
+
+
+def _key(detail: ErrorDetails, raw: Mapping[str, Any]) -> str:
+    """The config key of an error, without the names that pydantic appends for the branches of a union."""
+    path: list[str] = []
+    node: Any = raw
+    for part in detail["loc"]:
+        inside = (isinstance(node, dict) and part in node) or (isinstance(node, list) and isinstance(part, int))
+        if not inside:
+            break
+        node = node[part]
+        path.append(str(part))
+    return ".".join(path)
+
+
+def _known_keys(section: type[Section], path: list[str]) -> list[str]:
+    for part in path:
+        annotation = section.model_fields[part].annotation
+        parts = [annotation, *getattr(annotation, "__args__", ())]
+        section = next(item for item in parts if isinstance(item, type) and issubclass(item, Section))
+    return list(section.model_fields)
+
+
+def unknown_key(key: str, known: list[str]) -> str:
+    """The message for a key that does not exist."""
+    return f"unknown key `{key}`; {did_you_mean(key.rpartition('.')[2], known)}"
+
+
+def _wrong_value(key: str, details: list[ErrorDetails]) -> str:
+    got = details[0]["input"]
+    allowed = " or ".join(dict.fromkeys(_allowed(detail) for detail in details))
+    return f"`{key}` is {got!r} ({type(got).__name__}); allowed: {allowed}"
+
+
+def _allowed(detail: ErrorDetails) -> str:
+    text = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return text.removesuffix(", unable to parse string as a number")
+
+
+def _check_target_group(group: str, spec: dict[str, Any], trusted: tuple[str, ...]) -> dict[str, Any]:
+    target = spec.get("_target_")
+    if not isinstance(target, str):
+        raise ConfigError(
+            f"`{group}._target_` is {target!r}; it names the class or function, e.g. alexnet_lab.models.LeNet5"
+        )
+    check_target(target, trusted)
+    signature = read_signature(target)
+    if signature is None:
+        return spec
+    fields = {name: field for name, field in signature.fields.items() if name not in SUPPLIED.get(group, ())}
+    for key in spec:
+        if key != "_target_" and key not in fields and not signature.open:
+            raise ConfigError(unknown_key(f"{group}.{key}", list(fields)))
+    checked = {name: _check_field(f"{group}.{name}", spec, name, field) for name, field in fields.items()}
+    own = target.startswith("alexnet_lab.")
+    return {"_target_": target} | ({**spec, **checked} if own else spec)
+
+
+def _check_field(key: str, spec: Mapping[str, Any], name: str, field: Field) -> Any:
+    if name not in spec:
+        if field.default is ...:
+            raise ConfigError(f"`{key}` is missing")
+        return list(field.default) if isinstance(field.default, tuple) else field.default
+    value = spec[name]
+    try:
+        if isinstance(value, list) and "tuple" in str(field.annotation):  # yaml knows no tuples
+            return list(TypeAdapter(field.annotation, config=STRICT).validate_python(tuple(value)))
+        return TypeAdapter(field.annotation, config=STRICT).validate_python(value)
+    except ValidationError as error:
+        raise ConfigError(_wrong_value(key, error.errors(include_url=False))) from None

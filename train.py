@@ -1,0 +1,20 @@
+"""Trains one network on one data set, or a sweep of them: `python train.py model=alexnet data=cifar10`."""
+
+from pathlib import Path
+from typing import Any
+
+from alexnet_lab.config import check_train
+from alexnet_lab.config.entry import main
+
+
+def train(config: dict[str, Any]) -> None:
+    """Checks the config, and only then loads what is heavy and runs it."""
+    check_train(config)
+
+    from alexnet_lab import run  # noqa: PLC0415 - importing torch takes seconds
+
+    run.train(config)
+
+
+if __name__ == "__main__":
+    main(train, Path(__file__).parent / "configs", "train")
