@@ -1,0 +1,92 @@
+"""A finished run's network and data, rebuilt from its directory, and its logits on a whole set of images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import torch
+from lightning import Callback, Trainer
+
+from alexnet_lab.base.errors import RunError
+from alexnet_lab.run.directory import RunDirectory
+from alexnet_lab.run.engine import build_classifier, build_data, build_trainer, set_threads
+from alexnet_lab.training.callbacks import plain
+from alexnet_lab.training.checkpoint_io import load_checkpoint
+
+if TYPE_CHECKING:
+    from lightning import LightningModule
+
+
+class Predictions(NamedTuple):
+    """What a network says about a set of images, in the order of the set."""
+
+    logits: torch.Tensor  # float32 (N, num_classes)
+    labels: torch.Tensor  # int64 (N,)
+    indices: torch.Tensor  # int64 (N,), rows of the stored images
+    class_names: list[str]
+    metrics: dict[str, float]  # test/loss, test/top1_error, ... counted as in training
+
+
+class Collector(Callback):
+    """Keeps the logits, labels and indices of each evaluated batch."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+
+    def _keep(self, logits: torch.Tensor, batch: Any) -> None:
+        self.kept.append((logits.float().cpu(), batch.labels.cpu(), batch.indices.cpu()))
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Keeps a batch of the test set."""
+        self._keep(outputs, batch)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Keeps a batch of the validation part."""
+        self._keep(outputs, batch)
+
+
+def finished_run(run: str) -> tuple[RunDirectory, dict[str, Any]]:
+    """A run's directory and config.
+
+    Raises:
+        RunError: It is no run, has not finished, or its best checkpoint is missing or damaged.
+    """
+    directory = RunDirectory(run)
+    config = directory.read_config()
+    result = directory.read_result()
+    if result is None or result.get("status") != "completed":
+        status = "is unfinished" if result is None else f"ended as {result.get('status')}"
+        raise RunError(f"run {run} {status}; eval.py takes finished runs; go on with it: python train.py resume={run}")
+    return directory, config
+
+
+def predict(
+    directory: RunDirectory, config: dict[str, Any], split: Literal["test", "val"], num_threads: int | None = None
+) -> Predictions:
+    """The logits of a run's best checkpoint on its test or validation set, in one process.
+
+    The data, the batches and the number format are those of training, so the metrics are the run's own to the bit.
+
+    Args:
+        directory: Of a finished run.
+        config: Its config, perhaps with another place of the data.
+        split: Which images.
+        num_threads: Of this process; None: all cores.
+    """
+    load_checkpoint(directory.best)  # a damaged one is told before the data is read
+    set_threads(num_threads, 1)
+    collector = Collector()
+    one_device = config | {
+        "trainer": config["trainer"] | {"devices": 1, "limit_val_batches": 1.0, "progress_bar": False}
+    }
+    trainer = build_trainer(one_device, directory, None, [collector])
+    classifier, data = build_classifier(one_device), build_data(one_device)
+    evaluate = trainer.test if split == "test" else trainer.validate
+    evaluate(classifier, data, ckpt_path=directory.best, verbose=False, weights_only=True)
+    logits, labels, indices = (torch.cat(parts) for parts in zip(*collector.kept, strict=True))
+    metrics = {name: plain(value) for name, value in trainer.callback_metrics.items() if name.startswith(f"{split}/")}
+    return Predictions(logits, labels, indices, data.class_names, metrics)

@@ -1,0 +1,18 @@
+"""One run: `train(config)` takes it from the config to `result.json`. It knows no Hydra."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from alexnet_lab.run.launcher import train
+
+__all__ = ["train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "train":
+        from alexnet_lab.run.launcher import train  # noqa: PLC0415 - torch takes seconds to import
+
+        return train
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

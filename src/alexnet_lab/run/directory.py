@@ -1,0 +1,113 @@
+"""The directory of one run: who may write to it, and the files that describe the run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from alexnet_lab.base.errors import RunError
+from alexnet_lab.base.files import write_json, write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RESULT_VERSION = 1
+"""Of the format of result.json."""
+
+
+class RunDirectory:
+    """A run directory and the places of its files (design: what a run leaves)."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.result = self.path / "result.json"
+        self.metrics = self.path / "metrics.csv"
+        self.manifest = self.path / "manifest.json"
+        self.log = self.path / "train.log"
+        self.preview = self.path / "augmentation.png"
+        self.checkpoints = self.path / "checkpoints"
+        self.best = self.checkpoints / "best.ckpt"
+        self.last = self.checkpoints / "last.ckpt"
+
+    def read_config(self) -> dict[str, Any]:
+        """The run's own config.
+
+        Raises:
+            RunError: The directory is none of a run, or its config is damaged.
+        """
+        if not self.path.is_dir():
+            raise RunError(f"there is no run directory {self.path}")
+        try:
+            config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(f"{self.path} is no run directory: it has no config.yaml") from None
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise RunError(f"{self.config} cannot be read: {error}") from error
+        if not isinstance(config, dict):
+            raise RunError(f"{self.config} holds no config")
+        return config
+
+    def read_result(self) -> dict[str, Any] | None:
+        """What `result.json` says, or None where there is none."""
+        try:
+            result = json.loads(self.result.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.result} cannot be read: {error}") from error
+        if not isinstance(result, dict):
+            raise RunError(f"{self.result} holds no result")
+        return result
+
+    @contextlib.contextmanager
+    def claimed(self, *, resume: bool = False) -> Iterator[None]:
+        """Makes the directory this run's own for the time of the block.
+
+        Args:
+            resume: Go on with the run that is there, instead of asking for an empty place.
+
+        Raises:
+            RunError: It holds a run already, is in use by another process, or cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock")
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise RunError(f"run_dir {self.path} is in use by another process; choose another run_dir") from None
+        except OSError as error:
+            raise RunError(f"run_dir {self.path} cannot be written: {error.strerror or error}") from error
+        try:
+            if not resume:
+                self._check_free()
+            yield
+        finally:
+            lock.release()
+            with contextlib.suppress(OSError):
+                (self.path / ".lock").unlink(missing_ok=True)
+                self.path.rmdir()  # only if nothing was written
+
+    def _check_free(self) -> None:
+        """A finished run is never overwritten; one that failed before its first checkpoint may be started again."""
+        result = self.read_result()
+        if result is not None and result.get("status") == "completed":
+            raise RunError(f"run_dir {self.path} holds a finished run; choose another run_dir, or delete it")
+        if self.last.exists() or self.best.exists():
+            raise RunError(f"run_dir {self.path} holds an unfinished run; go on with it: resume={self.path}")
+        others = [item.name for item in self.path.iterdir() if item.name != ".lock"]
+        if others and not self.config.exists():
+            raise RunError(f"run_dir {self.path} is not empty (it holds {min(others)}); choose another run_dir")
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Writes the resolved config, in the order of its groups."""
+        write_text(self.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Writes result.json, whole or not at all."""
+        write_json(self.result, result | {"version": RESULT_VERSION})

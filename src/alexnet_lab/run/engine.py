@@ -1,0 +1,214 @@
+"""One process's part of a run: data, model, trainer, fit, test."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, RichProgressBar
+
+from alexnet_lab.base.errors import Interrupted
+from alexnet_lab.base.log import close_file, log_to_file, start_log
+from alexnet_lab.base.targets import build
+from alexnet_lab.data.preview import preview
+from alexnet_lab.run import tracking
+from alexnet_lab.run.provenance import available_cores
+from alexnet_lab.training import Classifier
+from alexnet_lab.training.callbacks import STAGES, Checkpoints, MetricsCsv, Throughput, plain
+from alexnet_lab.training.checkpoint_io import SafeCheckpointIO
+from alexnet_lab.training.classifier import channels_last
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+    from alexnet_lab.run.directory import RunDirectory
+
+log = logging.getLogger(__name__)
+
+
+def fit_and_test(
+    config: dict[str, Any], directory: RunDirectory, *, processes: int = 1, resume: bool = False
+) -> dict[str, Any]:
+    """Trains, then tests the best checkpoint once.
+
+    Args:
+        config: A checked config.
+        directory: The run's directory, claimed by the caller.
+        processes: How many processes share the run; this one's rank is in the environment.
+        resume: Go on from `last.ckpt`.
+
+    Returns:
+        The fields of result.json that training decides: metrics, epochs, steps, images_per_second, best_checkpoint.
+
+    Raises:
+        Interrupted: After Ctrl-C or SIGTERM; what was reached lies in the checkpoints.
+    """
+    rank = int(os.environ.get("RANK", "0"))
+    start_log(rank)
+    handler = log_to_file(directory.log, rank)
+    logging.captureWarnings(capture=True)
+    logger = None
+    exit_code = 1
+    summary: dict[str, float] = {}
+    try:
+        seed_everything(config["seed"])
+        set_threads(config["trainer"]["num_threads"], processes)
+        logger = build_logger(config, directory) if rank == 0 else None
+        outcome = _fit_and_test(config, directory, logger, resume=resume)
+        summary = outcome["metrics"]
+        exit_code = 0
+    except BaseException:
+        log.debug("the run ended with an error", exc_info=True)
+        raise
+    finally:
+        tracking.finish(logger, exit_code, summary)
+        logging.captureWarnings(capture=False)
+        close_file(handler)
+    return outcome
+
+
+def _fit_and_test(
+    config: dict[str, Any], directory: RunDirectory, logger: Logger | None, *, resume: bool
+) -> dict[str, Any]:
+    data = build_data(config)
+    classifier = build_classifier(config)
+    throughput = Throughput()
+    metrics_csv = MetricsCsv(directory.metrics, throughput)
+    checkpoints = Checkpoints(directory.checkpoints, config["callbacks"]["checkpoint"]["monitor"])
+    callbacks = [throughput, *optional_callbacks(config, logger), metrics_csv, checkpoints]
+    trainer = build_trainer(config, directory, logger, callbacks)
+    if config["callbacks"]["augmentation_preview"] and trainer.is_global_zero and not resume:
+        data.setup("fit")
+        preview(data, directory.preview)
+    interruptible(
+        trainer, lambda: trainer.fit(classifier, data, ckpt_path=directory.last if resume else None, weights_only=True)
+    )
+    kept = checkpoints.best_epoch >= 0
+    interruptible(
+        trainer,
+        lambda: trainer.test(
+            classifier, data, ckpt_path=directory.best if kept else None, verbose=False, weights_only=True
+        ),
+    )
+    test = {name: plain(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
+    return {
+        "metrics": metrics_of_epoch(metrics_csv.rows, checkpoints.best_epoch) | test,
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "images_per_second": round(throughput.images / throughput.seconds, 1) if throughput.seconds else None,
+        "best_checkpoint": str(directory.best.relative_to(directory.path)) if kept else None,
+        "best_epoch": checkpoints.best_epoch if kept else None,
+    }
+
+
+def build_data(config: dict[str, Any]) -> Any:
+    """The LightningDataModule of a config."""
+    trusted = tuple(config["trusted_packages"])
+    return build(config["data"], trusted=trusted, seed=config["seed"], augment=config["augment"])
+
+
+def build_classifier(config: dict[str, Any]) -> Classifier:
+    """The LightningModule of a config, in the memory layout that it asks for, compiled if it asks for that."""
+    classifier = Classifier(
+        model=config["model"],
+        num_classes=config["data"]["num_classes"],
+        optimizer=config["optimizer"],
+        schedule=config["schedule"],
+        label_smoothing=config["loss"]["label_smoothing"],
+        trusted_packages=config["trusted_packages"],
+    )
+    if config["trainer"]["channels_last"]:
+        channels_last(classifier.net)
+    if config["trainer"]["compile"]:
+        classifier.net.compile()  # in place: the names in the checkpoint stay the same
+    return classifier
+
+
+def optional_callbacks(config: dict[str, Any], logger: Logger | None) -> list[Callback]:
+    """Those that the config asks for."""
+    callbacks: list[Callback] = []
+    stopping = config["callbacks"]["early_stopping"]
+    if stopping is not None:
+        callbacks.append(
+            EarlyStopping(stopping["monitor"], min_delta=stopping["min_delta"], patience=stopping["patience_epochs"])
+        )
+    if logger is not None:
+        callbacks.append(LearningRateMonitor("epoch"))
+    if config["trainer"]["progress_bar"] and os.isatty(2):
+        callbacks.append(RichProgressBar(refresh_rate=10))
+    return callbacks
+
+
+PASSED_ON = (
+    "max_epochs", "max_steps", "accelerator", "precision", "limit_train_batches", "limit_val_batches",
+    "limit_test_batches", "fast_dev_run", "overfit_batches", "check_val_every_n_epoch", "accumulate_grad_batches",
+    "gradient_clip_val", "deterministic", "detect_anomaly", "devices",
+)  # fmt: skip
+"""The keys of `trainer` that `lightning.Trainer` knows by the same name."""
+
+
+def build_trainer(
+    config: dict[str, Any], directory: RunDirectory, logger: Logger | None, callbacks: list[Callback]
+) -> Trainer:
+    """Lightning's Trainer; what it does beside training is left to our callbacks."""
+    settings = {name: config["trainer"][name] for name in PASSED_ON}
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # between Lightning 2.6 and torch 2.14
+    return Trainer(
+        **settings,
+        strategy="ddp" if world_size > 1 else "auto",
+        logger=logger if logger is not None else False,
+        callbacks=callbacks,
+        plugins=[SafeCheckpointIO()],
+        default_root_dir=directory.path,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        log_every_n_steps=1,  # metrics are told once an epoch; Lightning would warn of epochs shorter than this
+        enable_progress_bar=any(isinstance(callback, RichProgressBar) for callback in callbacks),
+        use_distributed_sampler=False,  # the loader shares the batches out itself
+    )
+
+
+def build_logger(config: dict[str, Any], directory: RunDirectory) -> Logger | None:
+    """The tracker of a config; none in a trial run."""
+    if config["logger"] is None or config["trainer"]["fast_dev_run"]:
+        return None
+    trusted = tuple(config["trusted_packages"])
+    return build(config["logger"], directory.path, config, trusted=trusted)
+
+
+def interruptible(trainer: Trainer, action: Any) -> None:
+    """Calls `action`; what Lightning makes of Ctrl-C and SIGTERM (an exit) becomes `Interrupted`."""
+    try:
+        action()
+    except (SystemExit, KeyboardInterrupt) as error:
+        name = "SIGTERM" if trainer.received_sigterm else "Ctrl-C"
+        raise Interrupted(f"interrupted by {name} in epoch {trainer.current_epoch + 1}") from error
+    finally:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # Lightning's shutdown leaves it so
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def metrics_of_epoch(rows: list[dict[str, Any]], epoch: int) -> dict[str, float]:
+    """The train/ and val/ metrics of one epoch; of the last one if that epoch has no row."""
+    chosen = next((row for row in rows if int(row["epoch"]) == epoch), rows[-1] if rows else {})
+    return {name: float(value) for name, value in chosen.items() if name.startswith(STAGES) and value != ""}
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python, NumPy and torch, without a trace in the environment."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - libraries that still use the global stream
+    torch.manual_seed(seed)
+
+
+def set_threads(num_threads: int | None, processes: int) -> None:
+    """Gives this process its share of the cores."""
+    torch.set_num_threads(num_threads or max(1, available_cores() // processes))

@@ -1,0 +1,145 @@
+"""From a config to result.json: claims the directory, starts the workers, records how it ended."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, one_line
+from alexnet_lab.base.files import write_json
+from alexnet_lab.base.log import quiet, start_log
+from alexnet_lab.base.targets import build
+from alexnet_lab.config import check_train
+from alexnet_lab.models.counts import num_macs, num_parameters
+from alexnet_lab.run import elastic, engine, provenance
+from alexnet_lab.run.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+log = logging.getLogger(__name__)
+
+
+def train(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Does one run, in one process or several.
+
+    Args:
+        config: As `configs/train.yaml` composes it, resolved: plain dictionaries, lists, numbers and strings.
+
+    Returns:
+        What the run's result.json holds.
+
+    Raises:
+        ConfigError: The config is wrong; nothing was written.
+        DataError: The data set is missing or damaged; no run directory was made.
+        RunError: The run directory cannot be used, or training failed; result.json says how.
+        Interrupted: After Ctrl-C or SIGTERM; `resume=RUN_DIR` goes on.
+    """
+    start_log()
+    resume = bool(config.get("resume"))
+    checked = _saved_config(config) if resume else check_train(config)
+    processes = count_processes(checked["trainer"])
+    directory = RunDirectory(checked["run_dir"])
+    if resume and not directory.last.is_file():
+        raise RunError(f"{directory.path} has no checkpoint to go on from; start it again with its config.yaml")
+    size = network_size(checked)
+    engine.build_data(checked).prepare_data()
+    with directory.claimed(resume=resume):
+        return _run(checked, directory, size, processes=processes, resume=resume)
+
+
+def _saved_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The own config of the run to go on with; other overrides would be ignored, so they are refused."""
+    others = [word for word in config.get("overrides", []) if not word.startswith("resume=")]
+    if others:
+        raise ConfigError(f"resume takes the run's own config; it cannot be changed by {others[0]}")
+    path = str(config["resume"])
+    directory = RunDirectory(path)
+    result = directory.read_result()
+    if result is not None and result.get("status") == "completed":
+        raise RunError(f"{path} is a finished run; there is nothing to go on with")
+    return check_train(directory.read_config() | {"run_dir": path})
+
+
+def count_processes(trainer: Mapping[str, Any]) -> int:
+    """One process per device; `auto` is every GPU, or one process where there is none."""
+    if trainer["devices"] != "auto":
+        return trainer["devices"]
+    on_gpu = trainer["accelerator"] in ("auto", "gpu", "cuda")
+    return max(1, torch.cuda.device_count()) if on_gpu else 1
+
+
+def network_size(config: dict[str, Any]) -> dict[str, int]:
+    """Parameters and multiply-adds of the network, built without numbers; ConfigError if it cannot be built."""
+    with torch.device("meta"), quiet("alexnet_lab.models"):  # the run itself will say what it builds
+        net = build(config["model"], trusted=tuple(config["trusted_packages"]))
+    data = config["data"]
+    shape = (data["channels"], data["image_size"], data["image_size"])
+    return {"num_parameters": num_parameters(net), "num_macs": num_macs(net, shape)}
+
+
+def _run(
+    config: dict[str, Any], directory: RunDirectory, size: dict[str, int], *, processes: int, resume: bool
+) -> dict[str, Any]:
+    start = time.perf_counter()
+    result: dict[str, Any] = {
+        "status": "failed", "metrics": {}, "overrides": config["overrides"], **size, "epochs": 0, "steps": 0,
+        "images_per_second": None, "wall_seconds": 0.0, "best_checkpoint": None, "best_epoch": None, "error": None,
+    }  # fmt: skip
+    try:
+        directory.write_config(config)
+        write_json(directory.manifest, provenance.manifest())
+        directory.result.unlink(missing_ok=True)
+        log.info("run directory: %s (%s parameters)", directory.path, f"{size['num_parameters']:,}")
+        result |= _start(config, directory, processes=processes, resume=resume) | {"status": "completed"}
+    except BaseException as error:
+        result |= {"status": _status(error), "error": one_line(f"{type(error).__name__}: {error}")}
+        raise _told(error, directory) from error
+    finally:
+        result["wall_seconds"] = round(time.perf_counter() - start, 2)
+        _record(directory, result)
+    log.info(summary_line(result))
+    return result
+
+
+def _start(config: dict[str, Any], directory: RunDirectory, *, processes: int, resume: bool) -> dict[str, Any]:
+    if processes == 1:
+        return engine.fit_and_test(config, directory, resume=resume)
+    return elastic.run_workers(config, directory, processes=processes, resume=resume)
+
+
+def _status(error: BaseException) -> str:
+    return "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
+
+
+def _told(error: BaseException, directory: RunDirectory) -> BaseException:
+    """The error as the user shall see it: one line that says what to do next."""
+    if isinstance(error, Interrupted | KeyboardInterrupt):
+        mend = f"; go on with it: resume={directory.path}" if directory.last.is_file() else ""
+        return Interrupted(f"{str(error) or 'interrupted'}{mend}")
+    if isinstance(error, AlexNetLabError) or not isinstance(error, Exception):
+        return error
+    if isinstance(error, OSError):
+        return RunError(f"{error.filename or directory.path}: {error.strerror or error}")
+    hint = f"traceback in {directory.log}, or on the screen with HYDRA_FULL_ERROR=1"
+    return RunError(f"the run failed: {type(error).__name__}: {one_line(error)} ({hint})")
+
+
+def _record(directory: RunDirectory, result: dict[str, Any]) -> None:
+    """Writes result.json; where that fails too (a full disk), the error that led here is what the user is told."""
+    try:
+        directory.write_result(result)
+    except OSError as error:
+        log.error("result.json could not be written: %s", error.strerror or error)
+
+
+def summary_line(result: dict[str, Any]) -> str:
+    """How the run ended, in one line."""
+    errors = {name: value for name, value in result["metrics"].items() if name.startswith("test/") and "error" in name}
+    told = ", ".join(f"{name} {value:.2%}" for name, value in errors.items())
+    seconds = result["wall_seconds"]
+    speed = result["images_per_second"] or 0.0
+    return f"done in {seconds:,.0f} s: {told} ({result['epochs']} epochs, {speed:,.0f} images/s)"

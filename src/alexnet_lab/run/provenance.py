@@ -1,0 +1,77 @@
+"""Where a run comes from: code, versions, hardware, command line. No environment variables: they may hold secrets."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import alexnet_lab
+
+PACKAGES = (
+    "alexnet-lab", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "wandb",
+)  # fmt: skip
+
+
+def manifest() -> dict[str, Any]:
+    """What manifest.json holds."""
+    return {
+        "git": git_state(Path(alexnet_lab.__file__).parent),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "packages": {name: installed for name in PACKAGES if (installed := _version(name))},
+        "hardware": hardware(),
+        "system": platform.platform(),
+    }
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """The commit that `folder` is at and whether files differ from it; None outside a repository or without git."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        dirty = bool(_git(folder, "status", "--porcelain"))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "dirty": dirty}
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=20)  # noqa: S603, S607 - git from the user's own path, fixed words
+    return done.stdout.strip()
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores that this process may use, memory in GiB, GPUs."""
+    return {
+        "processor": _processor(),
+        "cores": available_cores(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+    }
+
+
+def available_cores() -> int:
+    """The cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,151 @@
+"""What looks on while a network trains: checkpoints, one row of metrics an epoch, throughput, one line of log.
+
+Lightning calls subclasses of its `Checkpoint` last in each hook, when all metrics of the epoch are known; the two
+callbacks that read them are such subclasses for that reason.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from lightning.pytorch.callbacks import Callback, Checkpoint
+
+from alexnet_lab.base.files import write_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lightning import LightningModule, Trainer
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+STAGES = ("train/", "val/", "test/")
+
+
+class Throughput(Callback):
+    """Measures the images that training takes in per second, validation and start-up left out."""
+
+    def __init__(self) -> None:
+        self.images_per_second = math.nan
+        self.seconds = 0.0
+        self.images = 0
+        self._start = self._end = 0.0
+        self._epoch_images = 0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock of an epoch."""
+        self._start = self._end = time.perf_counter()
+        self._epoch_images = 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Counts the global batch; what comes after an epoch's last batch does not count."""
+        self._end = time.perf_counter()
+        self._epoch_images += batch.total
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Reads the clock."""
+        seconds = self._end - self._start
+        self.images_per_second = self._epoch_images / seconds if seconds else math.nan
+        self.seconds += seconds
+        self.images += self._epoch_images
+
+
+class MetricsCsv(Checkpoint):
+    """Writes `metrics.csv`: one row an epoch, the file whole after each, and one line of log.
+
+    Args:
+        path: The file; rows of earlier epochs that it holds are kept when a run is resumed.
+        throughput: Whose images per second are written beside the metrics.
+    """
+
+    def __init__(self, path: Path, throughput: Throughput) -> None:
+        self.path = path
+        self.throughput = throughput
+        self.rows: list[dict[str, Any]] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps the rows of the epochs that a resumed run has behind it."""
+        if trainer.is_global_zero and self.path.is_file():
+            with self.path.open(encoding="utf-8", newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < trainer.current_epoch]
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Adds the epoch's row."""
+        metrics = {name: plain(value) for name, value in trainer.callback_metrics.items() if name.startswith(STAGES)}
+        speed = self.throughput.images_per_second
+        if trainer.is_global_zero:
+            place = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            self.rows.append(place | metrics | {"learning_rate": rate, "images_per_second": round(speed, 1)})
+            write_text(self.path, _csv_text(self.rows))
+            log.info(epoch_line(trainer.current_epoch + 1, trainer.max_epochs, metrics, speed))
+
+
+def plain(value: Tensor) -> float:
+    """A float32 metric as the shortest decimal that stands for it: 0.8888889, not 0.8888888955116272."""
+    return float(str(np.float32(value.item())))
+
+
+def _csv_text(rows: list[dict[str, Any]]) -> str:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    file = io.StringIO()
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def epoch_line(epoch: int, epochs: int | None, metrics: dict[str, float], images_per_second: float) -> str:
+    """One epoch in one line, errors in per cent."""
+    parts = [f"epoch {epoch}/{epochs}"]
+    for stage in ("train", "val"):
+        if f"{stage}/loss" in metrics:
+            loss, error = metrics[f"{stage}/loss"], metrics[f"{stage}/top1_error"]
+            parts.append(f"{stage} loss {loss:.4f}, top-1 error {error:.2%}")
+    return " | ".join([*parts, f"{images_per_second:,.0f} images/s"])
+
+
+class Checkpoints(Checkpoint):
+    """Keeps `last.ckpt`, of the last epoch, and `best.ckpt`, of the epoch whose `monitor` was least so far.
+
+    Args:
+        folder: Where the two files lie.
+        monitor: A logged metric; less is better. Without validation the last epoch counts as the best.
+    """
+
+    def __init__(self, folder: Path, monitor: str) -> None:
+        self.folder = folder
+        self.monitor = monitor
+        self.best_score = math.inf
+        self.best_epoch = -1
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the checkpoints of the epoch; all processes take part, the first one writes."""
+        if trainer.fast_dev_run:
+            return
+        score = trainer.callback_metrics.get(self.monitor)
+        better = score is None or float(score) < self.best_score or self.best_epoch < 0
+        if better:
+            self.best_score = math.inf if score is None else float(score)
+            self.best_epoch = trainer.current_epoch
+        trainer.save_checkpoint(self.folder / "last.ckpt")
+        if better:
+            trainer.save_checkpoint(self.folder / "best.ckpt")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run has to know."""
+        return {"best_score": self.best_score, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up the state of the interrupted run."""
+        self.best_score = state_dict["best_score"]
+        self.best_epoch = state_dict["best_epoch"]

@@ -1,0 +1,73 @@
+"""Optimisers: from a network and a few published numbers to a `torch.optim.Optimizer`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch.optim import SGD, Adam, Optimizer
+
+from alexnet_lab.base.targets import build, locate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+    from alexnet_lab.base.ranges import Fraction, NonNegative, Positive
+
+
+def sgd(
+    net: nn.Module,
+    *,
+    learning_rate: Positive = 0.01,
+    momentum: Fraction = 0.9,
+    nesterov: bool = False,
+    weight_decay: NonNegative = 5e-4,
+    decay_biases: bool = False,
+) -> Optimizer:
+    """Stochastic gradient descent with momentum, in torch's form.
+
+    Args:
+        net: The network whose parameters are trained.
+        learning_rate: Of weights and biases alike.
+        momentum: Share of the last step that is kept, in [0, 1).
+        nesterov: Look ahead by the momentum before the gradient is taken.
+        weight_decay: L2 term added to the gradient, per step, not multiplied by the learning rate beforehand.
+        decay_biases: Decay biases and other vectors too (torch's habit); the papers decay weights only.
+    """
+    groups = decayed_and_not(net, weight_decay, decay_biases=decay_biases)
+    return SGD(groups, lr=learning_rate, momentum=momentum, nesterov=nesterov, fused=True)
+
+
+def adam(
+    net: nn.Module,
+    *,
+    learning_rate: Positive = 1e-3,
+    beta1: Fraction = 0.9,
+    beta2: Fraction = 0.999,
+    epsilon: Positive = 1e-8,
+    weight_decay: NonNegative = 0.0,
+    decay_biases: bool = False,
+) -> Optimizer:
+    """Adam (Kingma and Ba 2015, algorithm 1), the seeds' choice; `weight_decay` is L2 in the gradient."""
+    groups = decayed_and_not(net, weight_decay, decay_biases=decay_biases)
+    return Adam(groups, lr=learning_rate, betas=(beta1, beta2), eps=epsilon, fused=True)
+
+
+def decayed_and_not(net: nn.Module, weight_decay: float, *, decay_biases: bool) -> list[dict[str, Any]]:
+    """Parameter groups: matrices and kernels with `weight_decay`, vectors (biases, scales) without unless asked.
+
+    Every trainable parameter is in exactly one group; an empty group is left out.
+    """
+    parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    decayed = [parameter for parameter in parameters if decay_biases or parameter.ndim > 1]
+    kept = [parameter for parameter in parameters if not decay_biases and parameter.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def build_optimizer(spec: Mapping[str, Any], net: nn.Module, trusted: tuple[str, ...] = ()) -> Optimizer:
+    """The optimiser of a config; a class such as `torch.optim.AdamW` gets all parameters in one group."""
+    target = locate(spec["_target_"], trusted)
+    foreign = isinstance(target, type) and issubclass(target, Optimizer)
+    return build(spec, net.parameters() if foreign else net, trusted=trusted)

@@ -1,0 +1,103 @@
+"""Learning-rate schedules. Durations are given in epochs and become steps once, by `Duration`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch.optim.lr_scheduler import MultiStepLR, OneCycleLR, ReduceLROnPlateau
+
+from alexnet_lab.base.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from alexnet_lab.base.ranges import Index, NonNegative, Positive, Ratio, Share
+
+
+@dataclass(frozen=True)
+class Duration:
+    """How long a run is: optimiser steps in all, and epochs."""
+
+    steps: int
+    epochs: int
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Optimiser steps in one epoch."""
+        return self.steps / self.epochs
+
+
+def plateau(
+    optimizer: Optimizer,
+    duration: Duration,
+    *,
+    factor: Ratio = 0.1,
+    patience_epochs: Index = 10,
+    min_learning_rate: NonNegative = 0.0,
+    monitor: Literal["val/loss", "val/top1_error"] = "val/top1_error",
+) -> dict[str, Any]:
+    """Divides the learning rate when validation stops improving (Krizhevsky 2012, sec. 5: by ten, by hand).
+
+    Args:
+        optimizer: Whose rates are changed.
+        duration: Not used.
+        factor: The rate is multiplied by this, in (0, 1].
+        patience_epochs: Epochs without a new best that are borne before it.
+        min_learning_rate: The rate is never lowered below this.
+        monitor: The metric that has to fall.
+    """
+    scheduler = ReduceLROnPlateau(
+        optimizer, factor=factor, patience=patience_epochs, threshold=0.0, min_lr=min_learning_rate
+    )
+    return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}
+
+
+def step(
+    optimizer: Optimizer,
+    duration: Duration,
+    *,
+    drop_epochs: list[int],
+    factor: Ratio = 0.1,
+) -> dict[str, Any]:
+    """Multiplies the learning rate by `factor` at the start of each of `drop_epochs` (0-based, rising).
+
+    Raises:
+        ConfigError: The epochs do not rise, or lie outside the run.
+    """
+    if drop_epochs != sorted(set(drop_epochs)) or any(not epoch > 0 for epoch in drop_epochs):
+        raise ConfigError(f"schedule.drop_epochs must be rising epochs >= 1, got {drop_epochs}")
+    milestones = [round(epoch * duration.steps_per_epoch) for epoch in drop_epochs]
+    return {"scheduler": MultiStepLR(optimizer, milestones, gamma=factor), "interval": "step"}
+
+
+def one_cycle(
+    optimizer: Optimizer,
+    duration: Duration,
+    *,
+    warmup_fraction: Share = 0.2,
+    start_divisor: Positive = 25.0,
+    end_divisor: Positive = 1e4,
+    anneal: Literal["cos", "linear"] = "cos",
+) -> dict[str, Any]:
+    """Up to the optimiser's learning rate and down to almost nothing (Smith and Topin 2018), momentum left alone.
+
+    Args:
+        optimizer: Its learning rates are the peak.
+        duration: The whole cycle.
+        warmup_fraction: The share of the steps in which the rate rises.
+        start_divisor: The first rate is the peak divided by this.
+        end_divisor: The last rate is the first divided by this.
+        anneal: The shape of both slopes.
+    """
+    scheduler = OneCycleLR(
+        optimizer,
+        max_lr=[group["lr"] for group in optimizer.param_groups],
+        total_steps=duration.steps,
+        pct_start=warmup_fraction,
+        anneal_strategy=anneal,
+        cycle_momentum=False,
+        div_factor=start_divisor,
+        final_div_factor=end_divisor,
+    )
+    return {"scheduler": scheduler, "interval": "step"}
