@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.models.layers.fused import KERNELS, Constants
 
 
 def window_sum(values: torch.Tensor, size: int, groups: int = 1, reverse: bool = False) -> torch.Tensor:
@@ -60,9 +61,11 @@ class _ResponseNorm(torch.autograd.Function):
     """Keeps its input alone for the gradient: the denominators are cheaper to compute than to store."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, constants: tuple[int, float, float, float, int]) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, constants: Constants) -> torch.Tensor:
         size, alpha, beta, k, groups = ctx.constants = constants
         ctx.save_for_backward(x)
+        if KERNELS.suit(x, beta) and (fused := KERNELS.forward(x, constants)) is not None:
+            return fused
         wide = _at_least_float(x)
         scale = window_sum(wide.square(), size, groups).mul_(alpha).add_(k)
         return _power(scale, beta).mul_(wide).to(x.dtype)
@@ -74,6 +77,8 @@ class _ResponseNorm(torch.autograd.Function):
     ) -> tuple[torch.Tensor, None]:
         (x,) = ctx.saved_tensors
         size, alpha, beta, k, groups = ctx.constants
+        if KERNELS.suit(x, beta) and (fused := KERNELS.backward(x, gradient, ctx.constants)) is not None:
+            return fused, None
         wide, slope = _at_least_float(x), _at_least_float(gradient)
         scale = window_sum(wide.square(), size, groups).mul_(alpha).add_(k)
         direct = _power(scale, beta).mul_(slope)  # through the numerator
@@ -86,7 +91,7 @@ def local_response_norm(
     x: torch.Tensor, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0, groups: int = 1
 ) -> torch.Tensor:
     """LRN across maps; arguments as `LocalResponseNorm` has them. (B, C, ...) in and out, any float type."""
-    return _ResponseNorm.apply(x, (size, alpha, beta, k, groups))  # pyright: ignore[reportReturnType] - untyped
+    return _ResponseNorm.apply(x, Constants(size, alpha, beta, k, groups))  # pyright: ignore[reportReturnType] - untyped
 
 
 class LocalResponseNorm(nn.Module):
