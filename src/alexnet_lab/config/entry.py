@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
@@ -131,16 +132,22 @@ def _missing_choice(error: MissingConfigException) -> ConfigError:
 
 
 def _keys_beside(key: str, config_dir: Path, config_name: str) -> list[str]:
-    """The keys that exist where `key` does not, given the groups chosen on the command line."""
+    """The keys that exist where `key` does not, given the groups chosen on the command line; none if that fails too."""
+    arguments, _ = get_args_parser().parse_known_args()
     groups = {folder.name for folder in config_dir.iterdir() if folder.is_dir()}
-    chosen = [word for word in sys.argv[1:] if word.partition("=")[0] in groups]
+    chosen = [word for word in arguments.overrides if word.partition("=")[0] in groups]
+    if arguments.config_dir is not None:
+        chosen.append(f"hydra.searchpath=[file://{Path(arguments.config_dir).absolute()}]")
     hydra.core.global_hydra.GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(config_dir), version_base="1.3"):
-        node: Any = hydra.compose(config_name, chosen)
-    for part in key.split(".")[:-1]:
-        node = node._get_node(part) if isinstance(node, DictConfig) else None
+    try:
+        with hydra.initialize_config_dir(str(config_dir), version_base="1.3"):
+            composed = hydra.compose(config_name, chosen, return_hydra_config=key.startswith("hydra."))
+        place = key.rpartition(".")[0]
+        node = OmegaConf.select(composed, place) if place else composed
+    except (HydraException, OmegaConfBaseException):  # the first complaint is the one to tell
+        return []
     names = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
-    return names + (sorted(groups) if "." not in key else [])
+    return names + (sorted(groups) if not place else [])
 
 
 def _count_classes(root: str | None, classes: list[str] | None) -> int:

@@ -109,9 +109,8 @@ def _allowed(detail: ErrorDetails) -> str:
 def _check_target_group(group: str, spec: dict[str, Any], trusted: tuple[str, ...]) -> dict[str, Any]:
     target = spec.get("_target_")
     if not isinstance(target, str):
-        raise ConfigError(
-            f"`{group}._target_` is {target!r}; it names the class or function, e.g. alexnet_lab.models.LeNet5"
-        )
+        keys = ", ".join(f"{group}.{key}" for key in spec if key != "_target_")
+        raise ConfigError(f"`{group}` is switched off or has no `_target_`, but sets {keys}; choose a {group}=...")
     check_target(target, trusted)
     signature = read_signature(target)
     if signature is None:

@@ -23,7 +23,6 @@ from alexnet_lab.run.provenance import available_cores
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.callbacks import STAGES, Checkpoints, MetricsCsv, Throughput, plain
 from alexnet_lab.training.checkpoint_io import SafeCheckpointIO
-from alexnet_lab.training.classifier import channels_last
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -122,10 +121,9 @@ def build_classifier(config: dict[str, Any]) -> Classifier:
         optimizer=config["optimizer"],
         schedule=config["schedule"],
         label_smoothing=config["loss"]["label_smoothing"],
+        memory_format="channels_last" if config["trainer"]["channels_last"] else "contiguous",
         trusted_packages=config["trusted_packages"],
     )
-    if config["trainer"]["channels_last"]:
-        channels_last(classifier.net)
     if config["trainer"]["compile"]:
         classifier.net.compile()  # in place: the names in the checkpoint stay the same
     return classifier

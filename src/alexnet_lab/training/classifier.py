@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
@@ -32,6 +32,8 @@ class Classifier(LightningModule):
         optimizer: E.g. `{"_target_": "alexnet_lab.training.optimizers.sgd", "learning_rate": 0.01}`.
         schedule: E.g. `{"_target_": "alexnet_lab.training.schedules.one_cycle"}`; None keeps the rate constant.
         label_smoothing: Share of the target that is spread over all classes, in [0, 1); in training only.
+        memory_format: How images and kernels lie in memory; channels_last is faster for convolutions, the values are
+            the same to rounding.
         trusted_packages: Packages besides the usual ones that a `_target_` may name.
     """
 
@@ -43,6 +45,7 @@ class Classifier(LightningModule):
         optimizer: dict[str, Any],
         schedule: dict[str, Any] | None = None,
         label_smoothing: float = 0.0,
+        memory_format: Literal["contiguous", "channels_last"] = "channels_last",
         trusted_packages: list[str] | None = None,
     ) -> None:
         super().__init__()
@@ -51,14 +54,16 @@ class Classifier(LightningModule):
         self.schedule_spec = schedule
         self.label_smoothing = label_smoothing
         self.trusted = tuple(trusted_packages or ())
-        self.net: nn.Module = build(model, trusted=self.trusted)
+        self.memory_format = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
+        net: nn.Module = build(model, trusted=self.trusted)
+        self.net = net.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
         self.train_counts = ErrorCounts(num_classes)
         self.val_counts = ErrorCounts(num_classes)
         self.test_counts = ErrorCounts(num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, num_classes) of images (B, C, H, W)."""
-        return self.net(images)
+        return self.net(images.contiguous(memory_format=self.memory_format))
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The share of this process in the mean loss over the global batch.
@@ -109,8 +114,3 @@ class Classifier(LightningModule):
         duration = Duration(int(self.trainer.estimated_stepping_batches), self.trainer.max_epochs or 1)
         schedule = build(self.schedule_spec, optimizer, duration, trusted=self.trusted)
         return cast("OptimizerLRScheduler", {"optimizer": optimizer, "lr_scheduler": schedule})
-
-
-def channels_last(net: nn.Module) -> nn.Module:
-    """The net with its kernels laid out for NHWC convolutions, in place; values and names stay the same."""
-    return net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stubs

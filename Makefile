@@ -1,0 +1,38 @@
+# make train   sets up what is missing and trains LeNet-5 on the digits; make train ARGS="model=alexnet data=cifar10"
+# make test    sets up what is missing and runs all tests;               make test ARGS="-k lenet5"
+# make check   the style and type checks;  make lock  writes requirements.lock anew
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: train test check lock clean
+
+train: $(INSTALLED)
+	$(BIN)/python train.py $(ARGS)
+
+# One thread per worker: two workers of two threads each on two cores would wait for each other.
+test: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+# pip again only when the packages asked for have changed
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; set PYTHON=python3.12, say" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --editable .
+	@touch $@
+
+lock: $(INSTALLED)
+	$(BIN)/python tools/lock.py > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+clean:
+	rm -rf .venv build src/*.egg-info .pytest_cache .ruff_cache .hypothesis

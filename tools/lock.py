@@ -1,0 +1,57 @@
+"""Prints requirements.lock: the exact versions installed here of everything that pyproject.toml leads to.
+
+Only names and versions, no addresses of an index: `python tools/lock.py > requirements.lock`.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+HEADER = """\
+# The exact versions that everything was tested with; `make lock` writes this file from what is installed.
+# torch pins its own CUDA packages exactly on Linux, so they need no lines here.
+"""
+PINNED_BY_TORCH = ("nvidia-", "cuda-")
+ONLY_ON = {"triton": 'sys_platform == "linux"'}
+
+
+def normal(name: str) -> str:
+    """The name as an index compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def closure(requirements: list[str]) -> dict[str, str]:
+    """Versions of the requirements and of all that they need here, by name."""
+    versions: dict[str, str] = {}
+    waiting = [Requirement(text) for text in requirements]
+    while waiting:
+        requirement = waiting.pop()
+        name = normal(requirement.name)
+        if name.startswith(PINNED_BY_TORCH) or (name in versions and not requirement.extras):
+            continue
+        package = metadata.distribution(name)
+        versions[name] = package.version
+        extras = ["", *requirement.extras]
+        for needed in map(Requirement, package.requires or []):
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+                waiting.append(needed)
+    return versions
+
+
+def main() -> None:
+    """Reads pyproject.toml of the current directory and prints the lock."""
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    versions = closure(project["dependencies"] + project["optional-dependencies"]["dev"])
+    print(HEADER, end="")
+    for name, version in sorted(versions.items()):
+        marker = f" ; {ONLY_ON[name]}" if name in ONLY_ON else ""
+        print(f"{name}=={version.partition('+')[0]}{marker}")
+
+
+if __name__ == "__main__":
+    main()
