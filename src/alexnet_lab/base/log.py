@@ -17,16 +17,26 @@ FILE_FORMAT = "%(asctime)s rank %(rank)s %(levelname)s %(name)s: %(message)s"
 class Console(logging.Handler):
     """Writes to whatever `sys.stderr` is at that moment, so that lines appear above a progress bar."""
 
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+
     def emit(self, record: logging.LogRecord) -> None:
         """Writes one line; anything above INFO says so."""
         prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
         print(f"{prefix}{record.getMessage()}", file=sys.stderr, flush=True)
 
 
+class LogFile(logging.FileHandler):
+    """A log file that is given up where it cannot be written (a full disk): the run's own error tells the user."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Says nothing, where logging would print a traceback for each line."""
+
+
 def start_log(rank: int = 0) -> None:
     """Shows our messages from INFO on, Lightning's from WARNING on; only the first process speaks to the console."""
     ours = logging.getLogger("alexnet_lab")
-    ours.setLevel(logging.INFO)
+    ours.setLevel(logging.DEBUG)  # tracebacks, which the file alone keeps
     ours.handlers = [Console()] if rank == 0 else []
     ours.propagate = False
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -34,7 +44,7 @@ def start_log(rank: int = 0) -> None:
 
 def log_to_file(path: Path, rank: int = 0) -> logging.Handler:
     """Adds the file to the log; each line is appended in one write, so that processes do not mix theirs."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter(FILE_FORMAT, defaults={"rank": rank}))
     for name in LOGGERS:
         logging.getLogger(name).addHandler(handler)
@@ -45,7 +55,8 @@ def close_file(handler: logging.Handler) -> None:
     """Takes a handler of `log_to_file` out of the log and closes its file."""
     for name in LOGGERS:
         logging.getLogger(name).removeHandler(handler)
-    handler.close()
+    with contextlib.suppress(OSError):  # of a full disk: see LogFile
+        handler.close()
 
 
 @contextlib.contextmanager

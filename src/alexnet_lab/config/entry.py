@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import hydra
+import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -17,13 +19,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, did_you_mean, one_line
-from alexnet_lab.config.validate import unknown_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """Hydra's own switch for tracebacks; ours follows it."""
+
+UNREADABLE = (yaml.YAMLError, UnicodeDecodeError)
+"""What Hydra lets through of a file that is no yaml."""
 
 
 def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: str) -> None:
@@ -37,22 +41,45 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
         config_name: The primary config in it, e.g. "train".
     """
     traceback_wanted = os.environ.get(FULL_ERROR, "") not in ("", "0")
-    os.environ[FULL_ERROR] = "1"  # Hydra shall hand its errors on instead of printing them
     for name, resolver in RESOLVERS.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)
     job = _Job(task, traceback_wanted=traceback_wanted)
     try:
-        hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(job.run)()
+        _anchor_config_path()
+        with _errors_handed_on():
+            hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(job.run)()
     except BrokenPipeError:  # `--help | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         sys.exit(Interrupted.exit_code)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, *UNREADABLE) as error:
         if traceback_wanted:
             raise
         _complain(_explain(error, config_dir, config_name))
         sys.exit(ConfigError.exit_code)
     sys.exit(job.exit_code)
+
+
+@contextlib.contextmanager
+def _errors_handed_on() -> Iterator[None]:
+    """Within the block Hydra raises its errors instead of printing them."""
+    before = os.environ.get(FULL_ERROR)
+    os.environ[FULL_ERROR] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[FULL_ERROR]
+        else:
+            os.environ[FULL_ERROR] = before
+
+
+def _anchor_config_path() -> None:
+    """A relative `--config-path RUN_DIR` starts here, not (Hydra's rule) at the file of the decorated function."""
+    arguments, _ = get_args_parser().parse_known_args()
+    path = arguments.config_path
+    if path is not None and not path.startswith("pkg://") and not Path(path).is_absolute():
+        sys.argv += ["--config-path", str(Path(path).absolute())]  # the last one counts
 
 
 class _Job:
@@ -114,8 +141,9 @@ def _explain(error: Exception, config_dir: Path, config_name: str) -> AlexNetLab
         return ConfigError(f"cannot read `{error.override}` on the command line: {problem}")
     unknown = re.search(r"Could not override '([^']+)'", str(error))
     if unknown:
-        key = unknown.group(1).partition("@")[0]
-        return ConfigError(unknown_key(key, _keys_beside(key, config_dir, config_name)))
+        return _unknown_override(unknown.group(1).partition("@")[0], config_dir, config_name)
+    if isinstance(error, UNREADABLE):
+        return ConfigError(f"a config file cannot be read: {one_line(error)}")
     if isinstance(error, OmegaConfBaseException):
         return _omegaconf_error(error)
     return ConfigError(one_line(f"{error}: {error.__cause__}" if error.__cause__ else error))
@@ -131,23 +159,32 @@ def _missing_choice(error: MissingConfigException) -> ConfigError:
     )
 
 
-def _keys_beside(key: str, config_dir: Path, config_name: str) -> list[str]:
-    """The keys that exist where `key` does not, given the groups chosen on the command line; none if that fails too."""
+def _unknown_override(key: str, config_dir: Path, config_name: str) -> ConfigError:
+    """The command line sets a key that does not exist: names the first part of it that is wrong."""
+    config = _composed_without(config_dir, config_name, hydra_too=key.startswith("hydra."))
+    groups = [folder.name for folder in config_dir.iterdir() if folder.is_dir()]
+    node: Any = config
+    for part in key.split("."):
+        names = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
+        if part not in names:
+            return ConfigError(f"unknown key `{key}`; {did_you_mean(part, names + (groups if node is config else []))}")
+        node = node._get_node(part)
+    return ConfigError(f"`{key}` cannot be set")
+
+
+def _composed_without(config_dir: Path, config_name: str, *, hydra_too: bool) -> DictConfig:
+    """The config that the groups chosen on the command line give, without its other overrides."""
     arguments, _ = get_args_parser().parse_known_args()
     groups = {folder.name for folder in config_dir.iterdir() if folder.is_dir()}
     chosen = [word for word in arguments.overrides if word.partition("=")[0] in groups]
     if arguments.config_dir is not None:
         chosen.append(f"hydra.searchpath=[file://{Path(arguments.config_dir).absolute()}]")
     hydra.core.global_hydra.GlobalHydra.instance().clear()
-    try:
-        with hydra.initialize_config_dir(str(config_dir), version_base="1.3"):
-            composed = hydra.compose(config_name, chosen, return_hydra_config=key.startswith("hydra."))
-        place = key.rpartition(".")[0]
-        node = OmegaConf.select(composed, place) if place else composed
-    except (HydraException, OmegaConfBaseException):  # the first complaint is the one to tell
-        return []
-    names = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
-    return names + (sorted(groups) if not place else [])
+    with hydra.initialize_config_dir(str(config_dir), version_base="1.3"):
+        try:
+            return hydra.compose(config_name, chosen, return_hydra_config=hydra_too)
+        except (HydraException, OmegaConfBaseException):  # the first complaint is the one to tell
+            return hydra.compose(config_name, return_hydra_config=hydra_too)
 
 
 def _count_classes(root: str | None, classes: list[str] | None) -> int:
