@@ -88,10 +88,10 @@ class RunDirectory:
                 self._check_free()
             yield
         finally:
-            lock.release()
             with contextlib.suppress(OSError):
-                (self.path / ".lock").unlink(missing_ok=True)
+                (self.path / ".lock").unlink(missing_ok=True)  # while it is held: who waits for it will see it gone
                 self.path.rmdir()  # only if nothing was written
+            lock.release()
 
     def _check_free(self) -> None:
         """A finished run is never overwritten; one that failed before its first checkpoint may be started again."""

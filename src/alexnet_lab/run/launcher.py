@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import signal
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +21,8 @@ from alexnet_lab.run import elastic, engine, provenance
 from alexnet_lab.run.directory import RunDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+    from types import FrameType
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +50,38 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
     if resume and not directory.last.is_file():
         raise RunError(f"{directory.path} has no checkpoint to go on from; start it again with its config.yaml")
     size = network_size(checked)
-    engine.build_data(checked).prepare_data()
-    with directory.claimed(resume=resume):
+    with directory.claimed(resume=resume), terminable():
+        prepare(checked)
         return _run(checked, directory, size, processes=processes, resume=resume)
+
+
+def prepare(config: dict[str, Any]) -> None:
+    """Makes the data set's store, and opens it once, so that what does not fit is told before the run starts."""
+    data = engine.build_data(config)
+    data.prepare_data()
+    with quiet("alexnet_lab.data"):  # the run itself will say what it finds
+        data.setup("fit")
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, treated like Ctrl-C: a `KeyboardInterrupt`, so that nobody takes it for an error."""
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Within the block SIGTERM raises `Terminated`, so that the run can record how it ended."""
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's affair
+        yield
+        return
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise Terminated("interrupted by SIGTERM")
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _saved_config(config: Mapping[str, Any]) -> dict[str, Any]:
