@@ -1,0 +1,220 @@
+"""The update rule that Krizhevsky et al. 2012 print (sec. 5), as their released code runs it.
+
+    v <- 0.9 v - 0.0005 eps w - eps <dL/dw>
+    w <- w + v
+
+torch's SGD keeps the momentum without the rate: buf <- 0.9 buf + g, w <- w - eps buf. While eps stays the same the two
+are one; when it drops, the printed v still holds the old eps and coasts on. Written for torch's buffer, v = -eps buf,
+the printed rule is torch's with the momentum multiplied by (eps of the last step / eps of this step): so it costs
+nothing, and torch's fused kernel does the work.
+"""
+
+from __future__ import annotations
+
+import math
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.sgd import sgd as fused_step
+
+from alexnet_lab.base.errors import ConfigError, did_you_mean
+from alexnet_lab.models.checks import check_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from torch import Tensor, nn
+
+    from alexnet_lab.base.ranges import Fraction, NonNegative, Positive
+
+LAYER_FIELDS = ("learning_rate", "bias_learning_rate", "weight_decay")
+"""What a layer may have of its own."""
+
+
+class KrizhevskySGD(Optimizer):
+    """Momentum that remembers the learning rate it was made with. A group of rate 0 is left out entirely.
+
+    Each group keeps, beside torch's usual keys, `last_lr`: the rate of its last step, which is part of the state that
+    a checkpoint holds. A group whose rate is 0 is skipped: its weights neither coast on nor decay, and its momentum
+    stays as it is until the rate is raised again, as in cuda-convnet.
+
+    Args:
+        groups: Of parameters, each with `lr`, `momentum` and `weight_decay`; other keys are kept.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
+        super().__init__(groups, {"last_lr": None})
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One update of all groups; returns what `closure` returns, which is called first."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            if group["lr"] > 0:
+                self._step_group(group)
+        return loss
+
+    def _step_group(self, group: dict[str, Any]) -> None:
+        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+        ratio = 1.0 if group["last_lr"] is None else group["last_lr"] / group["lr"]
+        fused_step(
+            parameters,
+            [parameter.grad for parameter in parameters],
+            [self._buffer(parameter) for parameter in parameters],
+            lr=group["lr"],
+            momentum=group["momentum"] * ratio,
+            weight_decay=group["weight_decay"],
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+            fused=True,
+        )
+        group["last_lr"] = group["lr"]
+
+    def _buffer(self, parameter: Tensor) -> Tensor:
+        """-v / eps of one parameter, 0 before its first step."""
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        return state["momentum_buffer"]
+
+
+def krizhevsky_sgd(
+    net: nn.Module,
+    *,
+    learning_rate: Positive = 0.01,
+    bias_factor: NonNegative = 2.0,
+    momentum: Fraction = 0.9,
+    weight_decay: NonNegative = 5e-4,
+    layers: dict[str, dict[Literal["learning_rate", "bias_learning_rate", "weight_decay"], NonNegative]] | None = None,
+) -> KrizhevskySGD:
+    """The optimiser of AlexNet and of cuda-convnet's networks: Krizhevsky et al. 2012, sec. 5, and layers-145.cfg.
+
+    Weights and biases of each layer are a group of their own, with `layer` (the module's path, `features.conv1`),
+    `kind` and `name`, so that schedules can tell them apart. What is called `bias` is of kind `biases`; weights of
+    one dimension are `scales` (of a normalisation), which have the rate of `weights` but no decay.
+
+    Args:
+        net: The network whose parameters are trained.
+        learning_rate: Of weights: epsW.
+        bias_factor: The rate of biases is that of the weights times this: epsB. The paper's prose has 1, its code 2.
+        momentum: Share of the last step that is kept, in [0, 1).
+        weight_decay: Of weights: wc. It is multiplied by the learning rate. Biases have none.
+        layers: What single layers have of their own, by the layer's name, path or a pattern, such as
+            `{"conv1": {"learning_rate": 0.001}, "fc*": {"weight_decay": 0.01}}`; the last pattern that fits counts.
+            A `learning_rate` of 0 freezes a layer; its biases have `bias_factor` times its `learning_rate`, unless
+            `bias_learning_rate` is given.
+
+    Raises:
+        ConfigError: A field out of its range, or `layers` with a name that fits no layer.
+    """
+    check_fields(
+        krizhevsky_sgd,
+        {
+            "learning_rate": learning_rate,
+            "bias_factor": bias_factor,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+        },
+    )
+    members = layer_parameters(net)
+    own = layer_settings(layers or {}, list(members))
+    common = Rates(learning_rate, learning_rate * bias_factor, weight_decay)
+    groups = [
+        group | {"momentum": momentum}
+        for layer, kinds in members.items()
+        for group in layer_groups(layer, kinds, Rates.of_layer(own[layer], common, bias_factor))
+    ]
+    return KrizhevskySGD(groups)
+
+
+class Rates(NamedTuple):
+    """Learning rates and weight decay of one layer."""
+
+    weights: float
+    biases: float
+    decay: float
+
+    @classmethod
+    def of_layer(cls, own: Mapping[str, float], common: Rates, bias_factor: float) -> Rates:
+        """Those of a layer that has some of its own."""
+        weights = own.get("learning_rate", common.weights)
+        biases = own.get("bias_learning_rate", weights * bias_factor)
+        return cls(weights, biases, own.get("weight_decay", common.decay))
+
+
+class Members(NamedTuple):
+    """The trainable parameters of one layer."""
+
+    weights: list[Tensor]
+    biases: list[Tensor]
+
+
+def layer_parameters(net: nn.Module) -> dict[str, Members]:
+    """The trainable parameters of each module that has some of its own, by the module's path, in the net's order."""
+    layers: dict[str, Members] = {}
+    for path, parameter in net.named_parameters():
+        layer, _, name = path.rpartition(".")
+        if parameter.requires_grad:
+            members = layers.setdefault(layer, Members([], []))
+            (members.biases if name == "bias" else members.weights).append(parameter)
+    return layers
+
+
+def layer_groups(layer: str, members: Members, rates: Rates) -> list[dict[str, Any]]:
+    """The parameter groups of one layer, without those that would be empty."""
+    rows = (
+        ("weights", [weight for weight in members.weights if weight.ndim > 1], rates.weights, rates.decay),
+        ("scales", [weight for weight in members.weights if weight.ndim <= 1], rates.weights, 0.0),
+        ("biases", members.biases, rates.biases, 0.0),
+    )
+    return [
+        {"name": f"{layer}.{kind}", "layer": layer, "kind": kind, "params": params, "lr": rate, "weight_decay": decay}
+        for kind, params, rate, decay in rows
+        if params
+    ]
+
+
+def layer_settings(layers: Mapping[str, Mapping[Any, float]], names: list[str]) -> dict[str, dict[str, float]]:
+    """What each layer of a net has of its own.
+
+    Args:
+        layers: By pattern; one with a dot has to fit a layer's path, one without the last part of it.
+        names: The paths of all layers.
+
+    Raises:
+        ConfigError: A pattern that fits nothing, an unknown setting, or a value that is no finite number >= 0.
+    """
+    own: dict[str, dict[str, float]] = {name: {} for name in names}
+    for pattern, settings in layers.items():
+        _check_settings(pattern, settings)
+        fitting = [name for name in names if _fits(pattern, name)]
+        if not fitting:
+            short = [name.rpartition(".")[2] for name in names]
+            raise ConfigError(
+                f"`optimizer.layers` names `{pattern}`, and no layer is called so; {did_you_mean(pattern, short)}"
+            )
+        for name in fitting:
+            own[name] |= settings
+    return own
+
+
+def _fits(pattern: str, layer: str) -> bool:
+    return fnmatchcase(layer if "." in pattern else layer.rpartition(".")[2], pattern)
+
+
+def _check_settings(pattern: str, settings: Mapping[Any, float]) -> None:
+    for key, value in settings.items():
+        if key not in LAYER_FIELDS:
+            raise ConfigError(f"unknown key `optimizer.layers.{pattern}.{key}`; {did_you_mean(key, LAYER_FIELDS)}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value >= 0):
+            raise ConfigError(f"`optimizer.layers.{pattern}.{key}` is {value!r}; allowed: a number of at least 0")
