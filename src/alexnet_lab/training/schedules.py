@@ -15,12 +15,29 @@ if TYPE_CHECKING:
     from alexnet_lab.base.ranges import Index, NonNegative, Positive, Ratio, Share
 
 
+def group_kinds(optimizer: Optimizer, wish: str) -> list[str]:
+    """What each parameter group holds: weights, scales or biases.
+
+    Args:
+        optimizer: With groups as `krizhevsky_sgd` makes them.
+        wish: The setting that needs it, for the message.
+
+    Raises:
+        ConfigError: The optimiser does not keep them apart.
+    """
+    if any("kind" not in group for group in optimizer.param_groups):
+        raise ConfigError(
+            f"{wish} needs parameter groups for weights and for biases, layer by layer; take optimizer=krizhevsky_sgd"
+        )
+    return [group["kind"] for group in optimizer.param_groups]
+
+
 @dataclass(frozen=True)
 class Duration:
     """How long a run is: optimiser steps in all, and epochs."""
 
     steps: int
-    epochs: int
+    epochs: float
 
     @property
     def steps_per_epoch(self) -> float:
@@ -35,6 +52,7 @@ def plateau(
     factor: Ratio = 0.1,
     patience_epochs: Index = 10,
     min_learning_rate: NonNegative = 0.0,
+    lower_biases: bool = True,
     monitor: Literal["val/loss", "val/top1_error"] = "val/top1_error",
 ) -> dict[str, Any]:
     """Divides the learning rate when validation stops improving (Krizhevsky 2012, sec. 5: by ten, by hand).
@@ -45,12 +63,20 @@ def plateau(
         factor: The rate is multiplied by this, in (0, 1].
         patience_epochs: Epochs without a new best that are borne before it.
         min_learning_rate: The rate is never lowered below this.
+        lower_biases: The rate of biases is divided too; in the recorded runs of 2012 it was not.
         monitor: The metric that has to fall.
+
+    Raises:
+        ConfigError: The biases' rate is to stay, but they are no groups of their own.
     """
-    scheduler = ReduceLROnPlateau(
-        optimizer, factor=factor, patience=patience_epochs, threshold=0.0, min_lr=min_learning_rate
-    )
-    return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}
+    kinds = group_kinds(optimizer, "schedule.lower_biases=false") if not lower_biases else []
+    kept = [kind == "biases" for kind in kinds] or [False] * len(optimizer.param_groups)
+    least = [
+        group["lr"] if keep else min_learning_rate for group, keep in zip(optimizer.param_groups, kept, strict=True)
+    ]
+    scheduler = ReduceLROnPlateau(optimizer, factor=factor, patience=patience_epochs, threshold=0.0, min_lr=least)
+    # Not Lightning's kind of plateau: the Classifier shows it the metric, in time for the checkpoint.
+    return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor, "reduce_on_plateau": False}
 
 
 def step(

@@ -1,0 +1,232 @@
+"""Learning-rate schedules as the sources recorded them, or as their programs computed them.
+
+Each multiplies the rates that the optimiser starts with. Shares of a run and epochs become steps here, once; a change
+is in force from the first step at or after its place.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from torch.optim.lr_scheduler import LambdaLR
+
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.models.checks import check_fields
+from alexnet_lab.training.schedules import Duration, group_kinds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch.optim import Optimizer
+
+    from alexnet_lab.base.ranges import Count, NonNegative, Positive, Ratio, Share
+
+    Factor = Callable[[int], float]
+
+
+class RecordedRun(NamedTuple):
+    """Epochs at which the rates of one run were changed by hand; None: not noted."""
+
+    drops: tuple[int, ...]  # of the weights' rate, by ten each
+    first_lowered: int | None  # conv1's rate ten times below the others'
+    first_frozen: int  # conv1's rate 0
+    end: int  # killed
+
+
+RUNS: dict[str | int, RecordedRun] = {
+    "145-2010": RecordedRun((23, 51, 78), 68, 72, 93),  # the paper's network on ILSVRC-2010
+    145: RecordedRun((25, 51, 79), 67, 72, 91),  # the same on ILSVRC-2012
+    "145-half": RecordedRun((20, 48), 66, 72, 96),  # one GPU; its third drop was not noted
+    147: RecordedRun((23, 51, 79), None, 79, 90),  # non-overlapping pooling
+    148: RecordedRun((22, 44, 86), 69, 73, 97),  # no response normalisation
+}
+"""The notes in the released code's layer-params files (computerhistory/AlexNet-Source-Code)."""
+
+
+def recorded(
+    optimizer: Optimizer,
+    duration: Duration,
+    *,
+    run: Literal["145-2010", 145, "145-half", 147, 148] = 145,
+    lower_biases: bool = False,
+    freeze_first: bool = True,
+) -> dict[str, Any]:
+    """The drops that Krizhevsky made by hand in 2012, at the same shares of the run.
+
+    Run 145 of 91 epochs: weights x .1 at 25, 51 and 79; conv1 lowered ten times more at 67, and frozen at 72.
+
+    Args:
+        optimizer: Of `krizhevsky_sgd`: its groups tell layers and biases apart. Its first layer counts as conv1.
+        duration: Of the run; the recorded epochs are stretched to it.
+        run: Which run. 145 is the paper's network.
+        lower_biases: The biases' rate falls with the weights'. The notes do not say so: 145 and 148 ended with epsB as
+            it began, 145-2010 and 147 with a tenth of it, from when on is not noted.
+        freeze_first: Lower and then freeze the first layer before the others, its biases with it once it is frozen.
+
+    Raises:
+        ConfigError: An unknown run, or an optimiser without groups by layer.
+    """
+    check_fields(recorded, {"run": run, "lower_biases": lower_biases, "freeze_first": freeze_first})
+    kinds = group_kinds(optimizer, "schedule=recorded_145")
+    notes = RUNS[run]
+    drops = _steps_of(notes.drops, notes.end, duration)
+    lowered = _steps_of([notes.first_lowered] if notes.first_lowered else [], notes.end, duration)
+    (frozen,) = _steps_of([notes.first_frozen], notes.end, duration)
+    common = staircase(drops, 0.1)
+    first = staircase(sorted([*drops, *lowered]), 0.1)
+    first_layer = optimizer.param_groups[0]["layer"]
+    factors: list[Factor] = []
+    for group, kind in zip(optimizer.param_groups, kinds, strict=True):
+        is_first = freeze_first and group["layer"] == first_layer
+        follows = first if is_first else common
+        factor = follows if kind != "biases" or lower_biases else _constant
+        factors.append(_until(frozen, factor) if is_first else factor)
+    return _each_step(optimizer, factors)
+
+
+def dexp(
+    optimizer: Optimizer,
+    duration: Duration,
+    *,
+    target_factor: Positive = 250.0,
+    levels: Count = 4,
+    bias_target_factor: Positive | None = 10.0,
+    bias_levels: Count = 2,
+) -> dict[str, Any]:
+    """cuda-convnet2's discrete exponential (2013): equal stretches, each lower by the same factor.
+
+    With the defaults and rates of .01 and .02: .01, .00158740105, .000251984210, .00004 in the four quarters, and
+    .02, .002 for biases in the two halves, as its ImageNet files have it.
+
+    Args:
+        optimizer: Its rates are the first level.
+        duration: Of the run.
+        target_factor: The last level is the first divided by this.
+        levels: Of weights; 1 keeps the rate.
+        bias_target_factor: The same for biases; None: as the weights.
+        bias_levels: The same for biases.
+
+    Raises:
+        ConfigError: A field out of its range, or biases that are no groups of their own.
+    """
+    fields = {"target_factor": target_factor, "levels": levels, "bias_target_factor": bias_target_factor}
+    check_fields(dexp, fields | {"bias_levels": bias_levels})
+    weights = _discrete_exponential(target_factor, levels, duration)
+    if bias_target_factor is None:
+        return _each_step(optimizer, [weights] * len(optimizer.param_groups))
+    biases = _discrete_exponential(bias_target_factor, bias_levels, duration)
+    kinds = group_kinds(optimizer, "schedule.bias_target_factor, unless it is null,")
+    return _each_step(optimizer, [biases if kind == "biases" else weights for kind in kinds])
+
+
+def caffe_step(
+    optimizer: Optimizer,
+    duration: Duration,
+    *,
+    step_iterations: Count | None = None,
+    step_share: Share | None = 0.2222222222222222,
+    gamma: Ratio = 0.1,
+) -> dict[str, Any]:
+    """Caffe's `lr_policy: "step"`: base * gamma ^ floor(iteration / step size).
+
+    Caffe's AlexNet drops every 100,000 of 450,000 iterations: 2/9 of the run.
+
+    Args:
+        optimizer: Its rates are the base.
+        duration: Of the run.
+        step_iterations: Optimiser steps between two drops; or
+        step_share: the share of the run between them. One of the two is given, the other is None.
+        gamma: The factor of a drop.
+
+    Raises:
+        ConfigError: Both or none of the two are given, or a field is out of its range.
+    """
+    check_fields(caffe_step, {"step_iterations": step_iterations, "step_share": step_share, "gamma": gamma})
+    if (step_iterations is None) == (step_share is None):
+        raise ConfigError("give either schedule.step_iterations or schedule.step_share, and set the other to null")
+    size = step_iterations if step_share is None else step_share * duration.steps
+    return _each_step(optimizer, [lambda step: gamma ** _whole_part(step / size)] * len(optimizer.param_groups))
+
+
+def caffe_inv(
+    optimizer: Optimizer, duration: Duration, *, gamma: NonNegative = 1e-4, power: NonNegative = 0.75
+) -> dict[str, Any]:
+    """Caffe's `lr_policy: "inv"`: base * (1 + gamma * iteration) ^ -power, in its LeNet for 10,000 iterations.
+
+    Args:
+        optimizer: Its rates are the base.
+        duration: Not used: an iteration is an optimiser step, however long the run.
+        gamma: Per optimiser step, >= 0.
+        power: >= 0; 0 keeps the rate.
+
+    Raises:
+        ConfigError: A field out of its range.
+    """
+    check_fields(caffe_inv, {"gamma": gamma, "power": power})
+    return _each_step(optimizer, [lambda step: (1 + gamma * step) ** -power] * len(optimizer.param_groups))
+
+
+def by_pass(
+    optimizer: Optimizer,
+    duration: Duration,
+    *,
+    factors: tuple[NonNegative, ...] = (1.0, 0.4, 0.2, 0.1, 0.02),
+    passes: tuple[Count, ...] = (2, 3, 3, 4),
+) -> dict[str, Any]:
+    """A factor for the first passes, another for the next ones, and so on: LeCun et al. 1998, sec. III.C.
+
+    LeNet-5's eta was .0005 for two passes, .0002 for three, .0001 for three, .00005 for four, .00001 for the rest.
+
+    Args:
+        optimizer: Its rates are multiplied.
+        duration: Of the run.
+        factors: One for each stretch.
+        passes: Epochs of each stretch but the last, which goes on to the end.
+
+    Raises:
+        ConfigError: A field out of its range, or not one stretch fewer than factors.
+    """
+    check_fields(by_pass, {"factors": list(factors), "passes": list(passes)})
+    if len(passes) != len(factors) - 1:
+        raise ConfigError(
+            f"schedule.passes has {len(passes)} entries and schedule.factors {len(factors)}; "
+            f"give one factor more than passes: the last one is for the rest of the run"
+        )
+    ends = [round(sum(passes[: index + 1]) * duration.steps_per_epoch) for index in range(len(passes))]
+    return _each_step(optimizer, [lambda step: factors[sum(step >= end for end in ends)]] * len(optimizer.param_groups))
+
+
+def staircase(drops: Sequence[int], factor: float) -> Factor:
+    """1 at first, multiplied by `factor` from each of the steps `drops` on."""
+    return lambda step: factor ** sum(step >= drop for drop in drops)
+
+
+def _steps_of(epochs: Sequence[int], end: int, duration: Duration) -> list[int]:
+    """Epochs of a run of `end` epochs as steps of ours."""
+    return [round(epoch / end * duration.steps) for epoch in epochs]
+
+
+def _constant(step: int) -> float:
+    return 1.0
+
+
+def _until(frozen: int, factor: Factor) -> Factor:
+    return lambda step: factor(step) if step < frozen else 0.0
+
+
+def _discrete_exponential(target_factor: float, levels: int, duration: Duration) -> Factor:
+    def factor(step: int) -> float:
+        level = min(_whole_part(step / duration.steps * levels), levels - 1)  # the step after the last asks too
+        return target_factor ** (-level / max(levels - 1, 1))
+
+    return factor
+
+
+def _whole_part(quotient: float) -> int:
+    """Floor, for a quotient that rounding may have left just below a whole number."""
+    return math.floor(quotient + 1e-9)
+
+
+def _each_step(optimizer: Optimizer, factors: Sequence[Factor]) -> dict[str, Any]:
+    return {"scheduler": LambdaLR(optimizer, list(factors)), "interval": "step"}
