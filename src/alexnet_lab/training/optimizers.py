@@ -59,9 +59,11 @@ def decayed_and_not(net: nn.Module, weight_decay: float, *, decay_biases: bool) 
 
     Every trainable parameter is in exactly one group; an empty group is left out.
     """
-    parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    decayed = [parameter for parameter in parameters if decay_biases or parameter.ndim > 1]
-    kept = [parameter for parameter in parameters if not decay_biases and parameter.ndim <= 1]
+    decayed, kept = [], []
+    for path, parameter in net.named_parameters():
+        is_vector = parameter.ndim <= 1 or path.rpartition(".")[2] == "bias"  # one bias per position has two dimensions
+        if parameter.requires_grad:
+            (kept if is_vector and not decay_biases else decayed).append(parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
