@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict
 
-from alexnet_lab.base.ranges import Count, Fraction, NonNegative
+from alexnet_lab.base.ranges import Count, NonNegative
 
 Limit = Annotated[int, Ge(0)] | Annotated[float, Ge(0), Le(1)]
 """A number of batches (int), or a share of them (float in [0, 1])."""
@@ -19,12 +19,6 @@ class Section(BaseModel):
     """A group of keys: nothing beyond them, no silent conversion, no NaN or infinity."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
-
-
-class Loss(Section):
-    """What is minimised: the mean cross-entropy over the global batch."""
-
-    label_smoothing: Fraction = 0.0
 
 
 class Trainer(Section):
@@ -83,7 +77,7 @@ class Train(Section):
     model: dict[str, Any]
     data: dict[str, Any]
     augment: dict[str, Any] | None = None
-    loss: Loss = Loss()
+    loss: dict[str, Any]
     optimizer: dict[str, Any]
     schedule: dict[str, Any] | None = None
     trainer: Trainer = Trainer()

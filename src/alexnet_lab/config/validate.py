@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-TARGET_GROUPS = ("model", "data", "augment", "optimizer", "schedule", "logger")
+TARGET_GROUPS = ("model", "data", "augment", "loss", "optimizer", "schedule", "logger")
 """The groups that are a `_target_` with its fields."""
 
 SUPPLIED = {"data": {"seed", "augment"}}

@@ -120,7 +120,7 @@ def build_classifier(config: dict[str, Any]) -> Classifier:
         num_classes=config["data"]["num_classes"],
         optimizer=config["optimizer"],
         schedule=config["schedule"],
-        label_smoothing=config["loss"]["label_smoothing"],
+        loss=config["loss"],
         memory_format="channels_last" if config["trainer"]["channels_last"] else "contiguous",
         trusted_packages=config["trusted_packages"],
     )

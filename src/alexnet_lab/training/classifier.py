@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from lightning import LightningModule
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.targets import build
+from alexnet_lab.data.loader import BatchLoader
+from alexnet_lab.training.diagonal_lm import DiagonalLM
+from alexnet_lab.training.losses import CrossEntropy
 from alexnet_lab.training.metrics import ErrorCounts
 from alexnet_lab.training.optimizers import build_optimizer
 from alexnet_lab.training.schedules import Duration
 
 if TYPE_CHECKING:
-    from lightning.pytorch.utilities.types import OptimizerLRScheduler
+    from collections.abc import Iterator
+
+    from lightning import Trainer
+    from lightning.pytorch.utilities.types import LRSchedulerTypeUnion, OptimizerLRScheduler
     from torch import Tensor, nn
 
     from alexnet_lab.data.loader import Batch
 
 
 class Classifier(LightningModule):
-    """Trains and tests a network that returns logits, by the mean cross-entropy over the global batch.
+    """Trains and tests a network that returns logits, by the mean loss over the global batch.
 
     It takes plain dictionaries (a `_target_` and its fields), so that its checkpoints hold nothing but tensors,
     numbers and strings and `Classifier.load_from_checkpoint(path)` needs no other file.
@@ -31,7 +39,8 @@ class Classifier(LightningModule):
         num_classes: The number of classes, >= 2.
         optimizer: E.g. `{"_target_": "alexnet_lab.training.optimizers.sgd", "learning_rate": 0.01}`.
         schedule: E.g. `{"_target_": "alexnet_lab.training.schedules.one_cycle"}`; None keeps the rate constant.
-        label_smoothing: Share of the target that is spread over all classes, in [0, 1); in training only.
+        loss: A module that gives each image its loss, (B,), from logits and labels, e.g.
+            `{"_target_": "alexnet_lab.training.losses.LeNet5Criterion"}`; None is the cross-entropy.
         memory_format: How images and kernels lie in memory; channels_last is faster for convolutions, the values are
             the same to rounding.
         trusted_packages: Packages besides the usual ones that a `_target_` may name.
@@ -44,7 +53,7 @@ class Classifier(LightningModule):
         num_classes: int,
         optimizer: dict[str, Any],
         schedule: dict[str, Any] | None = None,
-        label_smoothing: float = 0.0,
+        loss: dict[str, Any] | None = None,
         memory_format: Literal["contiguous", "channels_last"] = "channels_last",
         trusted_packages: list[str] | None = None,
     ) -> None:
@@ -52,11 +61,12 @@ class Classifier(LightningModule):
         self.save_hyperparameters(logger=False)  # W&B gets the whole config as flat keys instead
         self.optimizer_spec = optimizer
         self.schedule_spec = schedule
-        self.label_smoothing = label_smoothing
         self.trusted = tuple(trusted_packages or ())
         self.memory_format = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
         net: nn.Module = build(model, trusted=self.trusted)
         self.net = net.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
+        self.loss: nn.Module = CrossEntropy() if loss is None else build(loss, trusted=self.trusted)
+        self.validated: dict[str, float] = {}  # val/... of this epoch, for a schedule that waits for them
         self.train_counts = ErrorCounts(num_classes)
         self.val_counts = ErrorCounts(num_classes)
         self.test_counts = ErrorCounts(num_classes)
@@ -72,7 +82,7 @@ class Classifier(LightningModule):
         world size / global batch size, and N processes take the step that one process would take.
         """
         logits = self(batch.images)
-        losses = F.cross_entropy(logits.float(), batch.labels, reduction="none", label_smoothing=self.label_smoothing)
+        losses = self.loss(logits.float(), batch.labels)
         self.train_counts.update(logits.detach(), batch.labels, losses.detach())
         return losses.sum() * (self.trainer.world_size / batch.total)
 
@@ -86,31 +96,88 @@ class Classifier(LightningModule):
 
     def _count(self, batch: Batch, counts: ErrorCounts) -> Tensor:
         logits = self(batch.images)
-        counts.update(logits, batch.labels, F.cross_entropy(logits.float(), batch.labels, reduction="none"))
+        counts.update(logits, batch.labels, self.loss(logits.float(), batch.labels))
         return logits
 
+    def on_train_epoch_start(self) -> None:
+        """Lets an optimiser that measures curvature see some training images ahead of the pass."""
+        optimizer = self.trainer.optimizers[0]
+        if isinstance(optimizer, DiagonalLM):
+            optimizer.estimate_curvature(self.net, self.loss, coming_batches(self.trainer, optimizer.samples))
+
     def on_train_epoch_end(self) -> None:
-        """Logs `train/...` of the epoch, as seen while training: augmented, with dropout."""
+        """Logs `train/...` of the epoch, as seen while training: augmented, with dropout; then lowers the rates."""
         self._log("train", self.train_counts)
+        self._step_plateau()
 
     def on_validation_epoch_end(self) -> None:
         """Logs `val/...`."""
-        self._log("val", self.val_counts)
+        self.validated = self._log("val", self.val_counts)
 
     def on_test_epoch_end(self) -> None:
         """Logs `test/...`."""
         self._log("test", self.test_counts)
 
-    def _log(self, stage: str, counts: ErrorCounts) -> None:
+    def _log(self, stage: str, counts: ErrorCounts) -> dict[str, float]:
         """Reads the counts (summed over processes), logs and clears them."""
-        self.log_dict({f"{stage}/{name}": value for name, value in counts.compute().items()})
+        values = {f"{stage}/{name}": value for name, value in counts.compute().items()}
+        self.log_dict(values)
         counts.reset()
+        return {name: float(value) for name, value in values.items()}
+
+    def _step_plateau(self) -> None:
+        """Shows this epoch's metric to a plateau schedule; an epoch without validation counts as no better.
+
+        Lightning would do it after the checkpoints of the epoch are written, so that a resumed run would be one
+        epoch behind: hence it is done here, and kept from Lightning in `lr_scheduler_step`.
+        """
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, ReduceLROnPlateau):
+                config.scheduler.step(self.validated.get(str(config.monitor), math.inf))
+        self.validated = {}
+
+    def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:
+        """Lightning's call, after each step or epoch; of a plateau schedule see `_step_plateau`."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser and schedule of the config; epochs become steps here."""
         optimizer = build_optimizer(self.optimizer_spec, self.net, self.trusted)
         if self.schedule_spec is None:
             return optimizer
-        duration = Duration(int(self.trainer.estimated_stepping_batches), self.trainer.max_epochs or 1)
-        schedule = build(self.schedule_spec, optimizer, duration, trusted=self.trusted)
+        schedule = build(self.schedule_spec, optimizer, duration_of(self.trainer), trusted=self.trusted)
+        if isinstance(schedule["scheduler"], ReduceLROnPlateau) and self.trainer.limit_val_batches == 0:
+            raise ConfigError(
+                "`schedule` waits for validation, and `trainer.limit_val_batches` is 0: set it to 1.0, or take "
+                "another schedule, e.g. schedule=step"
+            )
         return cast("OptimizerLRScheduler", {"optimizer": optimizer, "lr_scheduler": schedule})
+
+
+def duration_of(trainer: Trainer) -> Duration:
+    """How long a run is going to be: the whole epochs that `max_epochs` asks for, or less if `max_steps` is less."""
+    steps = int(trainer.estimated_stepping_batches)  # makes Lightning count the batches of an epoch
+    steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+    return Duration(steps, steps / steps_per_epoch)
+
+
+def coming_batches(trainer: Trainer, images: int) -> Iterator[Batch]:
+    """The first batches of the epoch that is about to start, as training is going to see them.
+
+    They are read beside the loader, whose place in the epoch stays what it is. Each process has its share of them.
+
+    Args:
+        trainer: That fits a model, at the start of an epoch.
+        images: In all processes together there are at least so many, if the epoch has them.
+
+    Raises:
+        ConfigError: The loader is not one of this package, and cannot be read ahead.
+    """
+    loader = trainer.train_dataloader
+    if not isinstance(loader, BatchLoader):
+        raise ConfigError("optimizer=diagonal_lm reads ahead in the training data, which only a BatchLoader allows")
+    order = loader.batch_sampler
+    positions = order.positions()
+    for number in range(min(math.ceil(images / order.batch_size), len(loader))):
+        yield trainer.strategy.batch_to_device(loader.batch(order.epoch, number, positions))

@@ -1,0 +1,165 @@
+"""Second derivatives by back-propagation: LeCun et al. 1998, appendix C.
+
+With a_i the weighted sum of unit i, x_i = f(a_i) and u_ij the weight of the connection from x_j to a_i:
+
+    d2E/du_ij2 = d2E/da_i2 x_j^2                    and a shared weight has the sum over its connections
+    d2E/da_i2  = f'(a_i)^2 sum_k u_ki^2 d2E/da_k2   without the term of f'' (Gauss-Newton): never negative
+
+All terms off the diagonal are dropped. So it is one backward pass, in which weights, inputs and slopes are squared;
+the rules below say for each kind of layer what is squared. It starts from the exact diagonal of the loss's second
+derivatives with respect to the last layer's outputs.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own habit
+from torch import nn
+from torch.func import functional_call, vjp
+
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.models.layers import ClassicDropout, LocallyConnected2d, PartialConv2d, ScaledTanh, Subsampling
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+Curvature = dict[str, "Tensor"]
+"""By a parameter's name the sum over images of d2E/dw2, in the parameter's shape."""
+
+WEIGHTED = (nn.Linear, nn.Conv2d, PartialConv2d, Subsampling, LocallyConnected2d)
+"""Weighted sums and biases."""
+
+POINTWISE = (nn.ReLU, nn.Tanh, nn.Sigmoid, ScaledTanh, ClassicDropout, nn.Dropout, nn.Identity)
+"""Functions of single elements; dropout is off."""
+
+MOVING = (nn.Flatten, nn.MaxPool2d, nn.ZeroPad2d)
+"""Layers that hand elements on unchanged."""
+
+
+class Call(NamedTuple):
+    """One layer at work."""
+
+    name: str
+    layer: nn.Module
+    x: Tensor
+    y: Tensor
+
+
+def summed_curvature(
+    net: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], images: Tensor, labels: Tensor
+) -> Curvature:
+    """The diagonal of the second derivatives of the images' losses, Gauss-Newton, summed over the images.
+
+    Args:
+        net: Layers one after the other, each used once; it is left as it was.
+        loss: Gives each image its loss, (B,), from what the net returns and the labels.
+        images: (B, C, H, W).
+        labels: (B,).
+
+    Raises:
+        ConfigError: A layer whose second derivatives are not known here, or a net that is no chain.
+    """
+    training = net.training
+    net.eval()
+    try:
+        calls, outputs = _watch(net, images)
+        known = max((index for index, call in enumerate(calls) if _is_known(call.layer)), default=-1)
+        chain = calls[: known + 1]  # what follows has no weights: it belongs to the loss
+        _check(net, chain, calls[known + 1 :])
+        curvature = _loss_curvature(loss(outputs, labels), chain[-1].y)
+        return _back(chain, curvature)
+    finally:
+        net.train(training)
+
+
+def _watch(net: nn.Module, images: Tensor) -> tuple[list[Call], Tensor]:
+    """What each layer was given and returned, in their order, and what the net returned."""
+    calls: list[Call] = []
+
+    def keep(name: str) -> Any:
+        return lambda layer, inputs, output: calls.append(Call(name, layer, inputs[0].detach(), output))
+
+    layers = [(name, layer) for name, layer in net.named_modules() if not list(layer.children())]
+    hooks = [layer.register_forward_hook(keep(name)) for name, layer in layers]
+    try:
+        with torch.enable_grad():
+            return calls, net.forward(images)  # not net(...): that may be compiled, and the hooks with it
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _is_known(layer: nn.Module) -> bool:
+    return isinstance(layer, (*WEIGHTED, *POINTWISE, *MOVING, nn.AvgPool2d))
+
+
+def _check(net: nn.Module, chain: list[Call], rest: list[Call]) -> None:
+    unknown = [call for call in chain if not _is_known(call.layer)]
+    unknown += [call for call in rest if list(call.layer.parameters())]
+    if unknown:
+        known = ", ".join(layer.__name__ for layer in (*WEIGHTED, *POINTWISE, *MOVING, nn.AvgPool2d))
+        raise ConfigError(
+            f"optimizer=diagonal_lm knows no second derivatives of {type(unknown[0].layer).__name__} "
+            f"(`{unknown[0].name}`); it knows {known}"
+        )
+    seen = [f"{call.name}.{name}" for call in chain for name, _ in call.layer.named_parameters()]
+    sizes = [(before.y.numel(), after.x.numel()) for before, after in pairwise(chain)]
+    if sorted(seen) != sorted(name for name, _ in net.named_parameters()) or any(y != x for y, x in sizes):
+        raise ConfigError("optimizer=diagonal_lm needs a net whose layers are used once each, one after the other")
+
+
+def _loss_curvature(losses: Tensor, outputs: Tensor) -> Tensor:
+    """d2E/dz2 (B, K) of the losses (B,) with respect to outputs z (B, K); negative ones count as 0."""
+    (slope,) = torch.autograd.grad(losses.sum(), outputs, create_graph=True)
+    if not slope.requires_grad:  # the loss is linear in z
+        return torch.zeros_like(outputs)
+    columns = [
+        torch.autograd.grad(slope[:, index].sum(), outputs, retain_graph=True)[0][:, index]
+        for index in range(outputs.shape[1])
+    ]
+    return torch.stack(columns, dim=1).clamp(min=0.0)
+
+
+@torch.no_grad()
+def _back(chain: list[Call], curvature: Tensor) -> Curvature:
+    """From the curvature of the last layer's outputs to that of every parameter."""
+    found: Curvature = {}
+    for call in reversed(chain):
+        curvature = curvature.reshape(call.y.shape)
+        if isinstance(call.layer, WEIGHTED):
+            found |= {f"{call.name}.{name}": value for name, value in _of_parameters(call, curvature).items()}
+        curvature = _of_inputs(call, curvature)
+    return found
+
+
+def _of_parameters(call: Call, curvature: Tensor) -> Curvature:
+    """d2E/dw2 = sum over connections of d2E/da2 x^2: the ordinary gradient for squared inputs."""
+    parameters = {name: value.detach() for name, value in call.layer.named_parameters()}
+    return _pullback(lambda values: functional_call(call.layer, values, (call.x.square(),)), parameters)(curvature)
+
+
+def _of_inputs(call: Call, curvature: Tensor) -> Tensor:
+    """d2E/dx2 from d2E/dy2: the ordinary backward pass with whatever multiplies x squared."""
+    layer, x = call.layer, call.x
+    if isinstance(layer, WEIGHTED):
+        squares = {name: value.detach().square() for name, value in layer.named_parameters()}
+        return _pullback(lambda x: functional_call(layer, squares, (x,)), x)(curvature)
+    back = _pullback(layer, x)
+    if isinstance(layer, POINTWISE):
+        return back(torch.ones_like(curvature)).square() * curvature
+    if isinstance(layer, nn.AvgPool2d):  # y = sum of x / area
+        ones = torch.ones_like(x)
+        area = F.avg_pool2d(ones, layer.kernel_size, layer.stride, ceil_mode=layer.ceil_mode, divisor_override=1)
+        return back(curvature / area)
+    return back(curvature)
+
+
+def _pullback(function: Callable[[Any], Tensor], at: Any) -> Callable[[Tensor], Any]:
+    """The backward pass of `function` at one place: from what belongs to its output to what belongs to `at`."""
+    back = vjp(function, at)[1]
+    return lambda cotangent: back(cotangent)[0]

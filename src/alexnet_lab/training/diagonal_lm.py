@@ -1,0 +1,119 @@
+"""The stochastic diagonal Levenberg-Marquardt method of LeCun et al. 1998 (sec. III.C and appendix C).
+
+    w_k <- w_k - eps_k dE/dw_k,   eps_k = eta / (mu + h_kk)
+
+h_kk is the mean over some training images of the second derivative of the loss, estimated anew before each pass:
+flat directions are walked fast, curved ones slowly. There is no momentum and no weight decay.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, overload
+
+import torch
+from torch import distributed
+from torch.optim import Optimizer
+
+from alexnet_lab.base.errors import RunError
+from alexnet_lab.models.checks import check_fields
+from alexnet_lab.training.curvature import Curvature, summed_curvature
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from torch import Tensor, nn
+
+    from alexnet_lab.base.ranges import Count, Positive
+    from alexnet_lab.data.loader import Batch
+
+
+class DiagonalLM(Optimizer):
+    """A rate for each weight, from the curvature of the loss.
+
+    `estimate_curvature` has to be called before the first step, and again before each pass; the Classifier does it.
+    The estimate is part of the state that a checkpoint holds.
+
+    Args:
+        parameters: All trainable parameters of a net.
+        lr: eta, the global rate, > 0.
+        damping: mu, > 0: no weight's rate is above lr / damping.
+        samples: Images that an estimate takes.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], lr: float, damping: float, samples: int) -> None:
+        super().__init__(parameters, {"lr": lr, "damping": damping})
+        self.samples = samples
+
+    def estimate_curvature(
+        self, net: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], batches: Iterable[Batch]
+    ) -> None:
+        """Sets h_kk to the mean over all images of `batches`, those of other processes too.
+
+        Args:
+            net: Whose parameters these are.
+            loss: Gives each image its loss, (B,), from what the net returns and the labels.
+            batches: Of images and labels.
+
+        Raises:
+            ConfigError: The net has layers whose second derivatives are not known; see `summed_curvature`.
+        """
+        device = next(net.parameters()).device
+        total: Curvature = {name: torch.zeros_like(value) for name, value in net.named_parameters()}
+        images = torch.zeros((), device=device)
+        for batch in batches:
+            if len(batch.labels):
+                for name, value in summed_curvature(net, loss, batch.images, batch.labels).items():
+                    total[name] += value
+                images += len(batch.labels)
+        if distributed.is_available() and distributed.is_initialized():
+            for value in (*total.values(), images):
+                distributed.all_reduce(value)
+        for name, parameter in net.named_parameters():
+            self.state[parameter]["curvature"] = total[name] / images
+
+    def rate(self, parameter: Tensor) -> Tensor:
+        """eps_k of each weight of a parameter, in its shape.
+
+        Raises:
+            RunError: There is no estimate yet.
+        """
+        if "curvature" not in self.state[parameter]:
+            raise RunError("optimizer=diagonal_lm has no estimate of the curvature; call estimate_curvature() first")
+        group = next(group for group in self.param_groups if any(parameter is item for item in group["params"]))
+        return group["lr"] / (group["damping"] + self.state[parameter]["curvature"])
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One update of all weights; returns what `closure` returns, which is called first."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.addcmul_(parameter.grad, self.rate(parameter), value=-1.0)
+        return loss
+
+
+def diagonal_lm(
+    net: nn.Module, *, learning_rate: Positive = 5e-4, damping: Positive = 0.02, samples: Count = 500
+) -> DiagonalLM:
+    """LeNet-5's optimiser (LeCun et al. 1998, sec. III.C): eta .0005 at first, mu .02, 500 images.
+
+    Args:
+        net: A chain of weighted sums, pools and squashing functions.
+        learning_rate: eta in the first pass; `schedule=lenet5_1998` lowers it as the paper did.
+        damping: mu.
+        samples: Training images whose curvature is averaged before each pass; whole batches are taken, so there may
+            be a few more.
+
+    Raises:
+        ConfigError: A field out of its range.
+    """
+    check_fields(diagonal_lm, {"learning_rate": learning_rate, "damping": damping, "samples": samples})
+    return DiagonalLM(net.parameters(), learning_rate, damping, samples)

@@ -1,0 +1,62 @@
+"""Losses: modules that give each image its own loss, (B,), from logits (B, num_classes) and labels (B,).
+
+The Classifier weighs and sums them itself, so that unequal shares of a batch over processes count what they should.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own habit
+from torch import nn
+
+from alexnet_lab.models import LeNet5Loss
+from alexnet_lab.models.checks import check_fields
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from alexnet_lab.base.ranges import Fraction, NonNegative
+
+
+class CrossEntropy(nn.Module):
+    """-log p(label) of the softmax: the multinomial logistic objective of Krizhevsky et al. 2012, sec. 3.
+
+    Args:
+        label_smoothing: Share of the target that is spread over all classes, in [0, 1). In training mode only: a
+            validation or test loss is always plain.
+
+    Raises:
+        ConfigError: A share out of its range.
+    """
+
+    def __init__(self, *, label_smoothing: Fraction = 0.0) -> None:
+        check_fields(CrossEntropy.__init__, {"label_smoothing": label_smoothing})
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """(B,) from (B, num_classes) and (B,)."""
+        smoothing = self.label_smoothing if self.training else 0.0
+        return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+
+
+class LeNet5Criterion(nn.Module):
+    """The criteria of LeCun et al. 1998, image by image; see `alexnet_lab.models.LeNet5Loss`.
+
+    Args:
+        form: `mse` (eq. 8) or `map` (eq. 9).
+        rubbish: j >= 0 of eq. 9.
+
+    Raises:
+        ConfigError: A value that is not allowed.
+    """
+
+    def __init__(self, *, form: Literal["mse", "map"] = "map", rubbish: NonNegative = 0.1) -> None:
+        super().__init__()
+        self.criterion = LeNet5Loss(form=form, rubbish=rubbish)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """(B,) from the negative distances (B, 10) and (B,): the mean over a batch of one, for each image."""
+        return torch.vmap(lambda one, label: self.criterion(one[None], label[None]))(logits, labels)
