@@ -29,7 +29,7 @@ class Console(logging.Handler):
 class LogFile(logging.FileHandler):
     """A log file that is given up where it cannot be written (a full disk): the run's own error tells the user."""
 
-    def handleError(self, record: logging.LogRecord) -> None:
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Says nothing, where logging would print a traceback for each line."""
 
 

@@ -144,9 +144,8 @@ def _explain(error: Exception, config_dir: Path, config_name: str) -> AlexNetLab
         return _unknown_override(unknown.group(1).partition("@")[0], config_dir, config_name)
     if isinstance(error, UNREADABLE):
         return ConfigError(f"a config file cannot be read: {one_line(error)}")
-    if isinstance(error, OmegaConfBaseException):
-        return _omegaconf_error(error)
-    return ConfigError(one_line(f"{error}: {error.__cause__}" if error.__cause__ else error))
+    cause = f": {error.__cause__}" if error.__cause__ else ""
+    return _omegaconf_error(error) if isinstance(error, OmegaConfBaseException) else ConfigError(f"{error}{cause}")
 
 
 def _missing_choice(error: MissingConfigException) -> ConfigError:

@@ -129,7 +129,10 @@ def _source_of(module: str, target: str) -> Path | None:
 
 @cache
 def _parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
 
 
 def _class_signature(node: ast.ClassDef, *, own: bool) -> Signature | None:

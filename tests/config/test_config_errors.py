@@ -1,0 +1,222 @@
+"""What bad input gets: one line that names the key, exit code 2, no torch, nothing written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from conftest import CONFIGS, REPOSITORY, call, compose_raw
+
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.config import check_evaluate, check_train
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COMMAND_LINES = {
+    "model=alexnt": "there is no `model=alexnt`; did you mean `alexnet`?",
+    "data=cifar": "there is no `data=cifar`; did you mean `cifar10`?",
+    "schedule=xyz": "there is no `schedule=xyz`; allowed: ",
+    "model=alexnet data=cifar10 model.nrom=none": "unknown key `model.nrom`; did you mean `norm`?",
+    "+model.actvation=tanh": "unknown key `model.actvation`; did you mean `activation`?",
+    "optimzer.learning_rate=1": "unknown key `optimzer.learning_rate`; did you mean `optimizer`?",
+    "modell=lenet5": "unknown key `modell`; did you mean `model`?",
+    "hydra.run.dirr=x": "unknown key `hydra.run.dirr`; did you mean `dir`?",
+    "seed.x=1": "unknown key `seed.x`; no keys are allowed here",
+    "trainer.max_epoch=3": "unknown key `trainer.max_epoch`; did you mean `max_epochs`?",
+    "callbacks=early_stopping callbacks.early_stopping.patience=3": "`callbacks.early_stopping.patience`; did you mean",
+    "+callbacks.early_stoping={}": "unknown key `callbacks.early_stoping`; did you mean `early_stopping`?",
+    "logger.projct=a": "unknown key `logger.projct`; did you mean `project`?",
+    "+data.seed=1": "unknown key `data.seed`; did you mean `val_seed`?",
+    "seed=1.5": "`seed` is 1.5 (float); allowed: integer",
+    "seed=null": "`seed` is None (NoneType); allowed: integer",
+    "seed=-1": "`seed` is -1 (int); allowed: greater than or equal to 0",
+    "data.batch_size=0": "`data.batch_size` is 0 (int); allowed: greater than or equal to 1",
+    "data.batch_size=three": "`data.batch_size` is 'three' (str); allowed: integer",
+    "data.batch_size=true": "`data.batch_size` is True (bool); allowed: integer",
+    "optimizer.learning_rate=nan": "`optimizer.learning_rate` is nan (float); allowed: a finite number",
+    "optimizer.momentum=1.0": "`optimizer.momentum` is 1.0 (float); allowed: less than 1",
+    "loss.label_smoothing=1.0": "`loss.label_smoothing` is 1.0 (float); allowed: less than 1",
+    "model.activation=rleu": "`model.activation` is 'rleu' (str); allowed: 'relu', 'tanh' or 'sigmoid'",
+    "trainer.precision=fp16": "`trainer.precision` is 'fp16' (str); allowed: '32-true'",
+    "trainer.limit_train_batches=1.5": "`trainer.limit_train_batches` is 1.5 (float); allowed: ",
+    "callbacks.early_stopping=3": "`callbacks.early_stopping` is 3 (int); allowed: a group of keys",
+    "run_dir=null": "`run_dir` is None (NoneType); allowed: string",
+    "trainer.devices=3": "`data.batch_size` is 16 images in all, which 3 devices do not divide; take a multiple of 3",
+    "model.num_classes=9": "`model.num_classes` is 9 but the data has 10 (`data.num_classes`)",
+    "model=alexnet data=cifar10 model.stem=published": "does not fit AlexNet with stem=published",
+    "model._target_=alexnet_lab.models.LeNt": "`_target_: alexnet_lab.models.LeNt` does not exist",
+    "model._target_=alexnet_lab.nothing.Net": "there is no module `alexnet_lab.nothing`",
+    "model._target_=os.system": "`_target_: os.system` lies outside the trusted packages",
+    "trusted_packages=[nopackage] model._target_=nopackage.Net": "there is no package `nopackage`",
+    "model._target_=LeNet5": "`_target_: LeNet5` is not a dotted name",
+    "model._target_=3": "`model` is switched off or has no `_target_`, but sets model.num_classes",
+    "~model._target_": "`model` is switched off or has no `_target_`",
+    "resume=3": "`resume` is 3 (int); allowed: string",
+    "~model": "`model` is missing",
+    "schedule=step ~schedule.drop_epochs": "`schedule.drop_epochs` is missing",
+    "schedule=step schedule.drop_epochs=[3.5]": "`schedule.drop_epochs` is 3.5 (float); allowed: integer",
+    "data=image_folder": "`data.root` has no value; set it on the command line: data.root=...",
+    "data=image_folder data.root=null": "`data.root` has no value",
+    "seed=???": "`seed` has no value; set it on the command line: seed=...",
+    "model.activation=[": "cannot read `model.activation=[` on the command line",
+    "foo": "cannot read `foo` on the command line",
+    "seed=${nope}": "`seed`: Interpolation key 'nope' not found",
+    "--config-name=nope": "there is no config `nope`",
+    "--config-dir=nope": "nope' not found",
+}
+
+
+def check(config: dict[str, Any]) -> None:
+    check_train(config)
+
+
+def one_error_line(err: str) -> bool:
+    return err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n")
+
+
+@pytest.mark.parametrize(("line", "message"), COMMAND_LINES.items())
+def test_bad_command_line_is_told_in_one_line(line, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = call(check, "train", *line.split())
+    assert (outcome.code, outcome.out) == (2, "")
+    assert one_error_line(outcome.err)
+    assert message in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+YAML_FILES = {
+    "model:\n  actvation: relu\n": "unknown key `model.actvation`; did you mean `activation`?",
+    "trainr:\n  max_epochs: 1\n": "unknown key `trainr`; did you mean `trainer`?",
+    "trainer:\n  max_epochs: 0\n": "`trainer.max_epochs` is 0 (int); allowed: greater than or equal to 1",
+    "defaults:\n  - override /model: alexnt\n": "there is no `model=alexnt`; did you mean `alexnet`?",
+    "defaults:\n  - override /modl: alexnet\n": "unknown key `modl`; did you mean `model`?",
+    "model: [\n  activation: relu\n": "a config file cannot be read: while parsing a flow sequence",
+    "just words": "unknown key `just words`",
+}
+
+
+@pytest.mark.parametrize(("text", "message"), YAML_FILES.items())
+def test_bad_yaml_file_is_told_in_one_line(text, message, tmp_path):
+    file = tmp_path / "experiment" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text("# @package _global_\n" + text)
+    outcome = call(check, "train", f"--config-dir={tmp_path}", "experiment=mine")
+    assert outcome.code == 2
+    assert one_error_line(outcome.err)
+    assert message in outcome.err
+
+
+def test_yaml_file_that_is_no_text(tmp_path):
+    file = tmp_path / "experiment" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_bytes(b"\xff\xfe\x00")
+    outcome = call(check, "train", f"--config-dir={tmp_path}", "experiment=mine")
+    assert outcome.code == 2
+    assert one_error_line(outcome.err)
+    assert "a config file cannot be read: 'utf-8' codec" in outcome.err
+
+
+def test_good_yaml_file_of_another_folder_counts(tmp_path):
+    file = tmp_path / "experiment" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text("# @package _global_\nmodel:\n  activation: tanh\n")
+    config = compose_raw(f"--config-dir={tmp_path}", "experiment=mine")
+    assert (config["model"]["activation"], config["experiment"]) == ("tanh", "mine")
+
+
+def test_a_key_is_sought_beside_those_of_the_yaml_file_of_another_folder(tmp_path):
+    file = tmp_path / "experiment" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text("# @package _global_\ndefaults:\n  - override /model: alexnet\n  - override /data: cifar10\n")
+    outcome = call(check, "train", f"--config-dir={tmp_path}", "experiment=mine", "model.nrom=none")
+    assert outcome.err == "error: unknown key `model.nrom`; did you mean `norm`?\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "`run` has no value; set it on the command line: run=..."),
+        (("run=a", "veiws=ten"), "unknown key `veiws`; did you mean `views`?"),
+        (("run=a", "views=nine"), "`views` is 'nine' (str); allowed: 'center'"),
+        (("run=a", "+data.root=b"), "unknown key `data.root`; allowed: dir"),
+        (("run=3",), "`run` is 3 (int); allowed: "),
+        (("run=a", "split=train"), "`split` is 'train' (str); allowed: 'test' or 'val'"),
+    ],
+)
+def test_bad_command_line_of_eval(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = call(check_evaluate, "eval", *words)
+    assert outcome.code == 2
+    assert one_error_line(outcome.err)
+    assert message in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_jobs_of_a_multirun_are_told_one_by_one_and_the_last_good_one_still_runs(tmp_path):
+    seen: list[int] = []
+    outcome = call(
+        lambda config: seen.append(check_train(config)["seed"]),
+        "train", "-m", "seed=-1,7", f"hydra.sweep.dir={tmp_path}",
+    )  # fmt: skip
+    assert (outcome.code, seen) == (2, [7])
+    assert "error: `seed` is -1 (int)" in outcome.err
+
+
+def test_hydra_full_error_shows_the_traceback_and_is_as_before_afterwards(monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ConfigError, match="greater than or equal to 1"):
+        _main_with("data.batch_size=0")
+    assert os.environ["HYDRA_FULL_ERROR"] == "1"
+    monkeypatch.delenv("HYDRA_FULL_ERROR")
+    assert call(check, "train", "data.batch_size=0").code == 2
+    assert "HYDRA_FULL_ERROR" not in os.environ
+
+
+def _main_with(*words: str) -> None:
+    from alexnet_lab.config.entry import main
+
+    before, sys.argv = sys.argv, ["train.py", *words]
+    try:
+        main(check, CONFIGS, "train")
+    finally:
+        sys.argv = before
+
+
+NO_TORCH = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    heavy = [name for name in ("torch", "numpy", "lightning", "wandb", "torchvision") if name in sys.modules]
+    print("imported:", heavy)
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "code"),
+    [
+        ("train.py", ["--help"], 0),
+        ("train.py", ["model=alexnet", "data=cifar10", "model.nrom=none"], 2),
+        ("train.py", ["model=alexnet", "data=cifar10", "model.stem=published"], 2),
+        ("train.py", ["optimizer._target_=torch.optim.AdamV"], 2),
+        ("train.py", ["--cfg", "job"], 0),
+        ("train.py", ["--info", "defaults"], 0),
+        ("eval.py", ["rn=x"], 2),
+    ],
+    ids=lambda value: "_".join(value) if isinstance(value, list) else str(value),
+)
+def test_answers_without_heavy_imports_and_files(script, words, code, tmp_path: Path):
+    ended = subprocess.run(
+        [sys.executable, "-c", NO_TORCH, str(REPOSITORY / script), *words],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert ended.returncode == code, ended.stderr
+    assert ended.stdout.splitlines()[-1] == "imported: []"
+    assert "Traceback" not in ended.stderr
+    assert (ended.stderr.count("\n") == 1) is (code == 2)
+    assert list(tmp_path.iterdir()) == []

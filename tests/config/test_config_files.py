@@ -1,0 +1,179 @@
+"""Every yaml file: it composes, is valid, has a header, and names exactly the fields of its target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import CONFIGS, call, compose_raw
+
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.config import check_train
+from alexnet_lab.config.schema import Callbacks, Evaluate, Section, Trainer
+from alexnet_lab.config.signatures import read_signature
+from alexnet_lab.config.validate import SUPPLIED
+
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+TARGETS = [path for path in FILES if "_target_:" in path.read_text() and path.parent.name != "model"]
+"""Those of models are held against their fields in tests/models."""
+
+CHOICES = [
+    path for path in FILES if path.parent != CONFIGS and path.parent.name not in ("model", "data", "trainer", "debug")
+]
+NEEDS = {
+    "loss=lenet5_1998": ("model=lenet5_1998",),
+    "optimizer=diagonal_lm": ("model=lenet5", "model.activation=tanh"),
+    "augment=alexnet": ("data=imagenette", "model=alexnet"),
+    "augment=for_imagenette": ("data=imagenette", "model=alexnet"),
+    "augment=for_mini_imagenet": ("data=mini_imagenet", "model=alexnet"),
+    "augment=for_image_folder": ("data=imagenette", "model=alexnet"),
+}
+"""What a choice needs beside it."""
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(CONFIGS))
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_has_a_header(path):
+    lines = path.read_text().splitlines()
+    start = 1 if lines[0].startswith("# @package") else 0
+    assert lines[start].startswith("# ")
+    assert len(lines[start]) > 8
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_lines_fit_and_end_as_they_should(path):
+    text = path.read_text()
+    assert "\t" not in text
+    assert text.endswith("\n")
+
+
+@pytest.mark.parametrize("path", TARGETS, ids=name)
+def test_names_every_field_of_its_target_and_no_other(path):
+    group = path.parent.name
+    fields = yaml.safe_load(path.read_text())
+    if "defaults" in fields:
+        pytest.skip("takes its fields from another file")
+    signature = read_signature(fields.pop("_target_"))
+    assert signature is not None
+    assert set(fields) == set(signature.fields) - SUPPLIED.get(group, set())
+
+
+@pytest.mark.parametrize(
+    ("file", "section"), [("trainer/default.yaml", Trainer), ("callbacks/default.yaml", Callbacks)], ids=str
+)
+def test_names_every_key_of_its_section(file, section: type[Section]):
+    assert list(yaml.safe_load((CONFIGS / file).read_text())) == list(section.model_fields)
+
+
+def test_eval_names_every_key():
+    keys = yaml.safe_load((CONFIGS / "eval.yaml").read_text())
+    assert set(keys) - {"defaults", "hydra"} == set(Evaluate.model_fields)
+
+
+@pytest.mark.parametrize("path", CHOICES, ids=name)
+def test_choice_is_valid(path, tmp_path):
+    word = f"{path.parent.name}={path.stem}"
+    config = check_train(compose_raw(word, *NEEDS.get(word, ()), f"data.dir={tmp_path}"))
+    assert config["overrides"][0] == word
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "data").glob("*.yaml")), ids=lambda path: path.stem)
+def test_data_is_valid_with_alexnet(path, tmp_path):
+    for name in ("apple", "pear"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+    root = (f"data.root={tmp_path}",) if path.stem == "image_folder" else ()
+    config = check_train(compose_raw("model=alexnet", f"data={path.stem}", *root))
+    assert config["model"]["num_classes"] == config["data"]["num_classes"]
+    if root:
+        assert config["data"]["num_classes"] == 2
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "debug").glob("*.yaml")), ids=lambda path: path.stem)
+def test_debug_is_valid(path):
+    config = check_train(compose_raw(f"debug={path.stem}"))
+    assert config["logger"] is None
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "trainer").glob("*.yaml")), ids=lambda path: path.stem)
+def test_trainer_is_valid(path):
+    config = check_train(compose_raw(f"trainer={path.stem}"))
+    assert set(config["trainer"]) == set(Trainer.model_fields)
+
+
+def test_augmentation_follows_the_data_unless_chosen():
+    assert compose_raw("data=mnist")["augment"]["mirror"] is False
+    assert (
+        compose_raw("data=cifar10", "model=alexnet")["augment"] | {}
+        == compose_raw("data=cifar10", "model=alexnet", "augment=flip_crop")["augment"]
+    )
+    assert compose_raw("data=imagenette", "model=alexnet")["augment"]["pca_colour"] == "code2012"
+    assert compose_raw("augment=none")["augment"] is None
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("model=alexnet", "data=imagenette", "schedule=plateau", "logger=csv", "callbacks=early_stopping"),
+        ("data=mini_imagenet", "model=alexnet", "optimizer=adam", "schedule=step", "tags=[a,b]"),
+    ],
+    ids=["default", "imagenette", "mini_imagenet"],
+)
+def test_checking_twice_changes_nothing(overrides):
+    config = check_train(compose_raw(*overrides))
+    assert check_train(yaml.safe_load(yaml.safe_dump(config))) == config
+
+
+def test_defaults_are_filled_in():
+    config = check_train(
+        {
+            "seed": 0,
+            "run_dir": "somewhere",
+            "model": {"_target_": "alexnet_lab.models.LeNet5"},
+            "data": {"_target_": "alexnet_lab.data.DigitsDataModule", "image_size": 28},
+            "loss": {"_target_": "alexnet_lab.training.losses.CrossEntropy"},
+            "optimizer": {"_target_": "alexnet_lab.training.optimizers.sgd"},
+        }
+    )
+    assert config["optimizer"]["momentum"] == 0.9
+    assert config["data"]["batch_size"] == 32
+    assert config["trainer"]["devices"] == 1
+    assert config["schedule"] is None
+
+
+def test_missing_group_is_named():
+    with pytest.raises(ConfigError, match="`optimizer` is missing"):
+        check_train({"seed": 0, "run_dir": "x", "model": {}, "data": {}, "loss": {}})
+
+
+def test_class_of_torch_is_checked_by_the_names_of_its_fields():
+    words = ("optimizer._target_=torch.optim.AdamW", "~optimizer.learning_rate", "~optimizer.momentum",
+             "~optimizer.nesterov", "~optimizer.decay_biases", "+optimizer.lr=0.1")  # fmt: skip
+    config = check_train(compose_raw(*words))
+    assert config["optimizer"] == {"_target_": "torch.optim.AdamW", "weight_decay": 5e-4, "lr": 0.1}
+    outcome = call(check_train, "train", *words, "+optimizer.lrr=1")
+    assert outcome.err.startswith("error: unknown key `optimizer.lrr`; did you mean `lr`?")
+
+
+@pytest.mark.parametrize(
+    ("mode", "folder"),
+    [((), "logs/runs/"), (("-m", "seed=0,1", "model.activation=tanh", "hydra.sweep.dir=SWEEP"), "SWEEP/")],
+    ids=["run", "multirun"],
+)
+def test_default_run_dir(mode, folder, tmp_path):
+    seen: list[str] = []
+    words = [word.replace("SWEEP", str(tmp_path)) for word in mode]
+    assert call(lambda config: seen.append(config["run_dir"]), "train", *words).code == 0
+    folder = folder.replace("SWEEP", str(tmp_path))
+    assert all(path.startswith(folder) for path in seen)
+    names = [Path(path).name for path in seen]
+    assert not any("=" in item for item in names)
+    if mode:
+        assert [item.split("_", 1)[1].startswith("activation-tanh") or "seed-" in item for item in names] == [True] * 2
+        assert len(set(names)) == 2
+    else:
+        assert names[0].endswith("_lenet5_digits")

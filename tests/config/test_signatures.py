@@ -1,0 +1,131 @@
+"""The fields of a `_target_`, read from its source, are those that Python itself sees."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+
+import pytest
+import yaml
+from conftest import CONFIGS
+from pydantic import TypeAdapter
+
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.config import signatures
+from alexnet_lab.config.signatures import Signature, read_signature
+
+
+def targets() -> list[str]:
+    found = set()
+    for path in CONFIGS.rglob("*.yaml"):
+        fields = yaml.safe_load(path.read_text())
+        if "_target_" in fields:
+            found.add(fields["_target_"])
+    return sorted(found)
+
+
+def called(target: str) -> dict[str, inspect.Parameter]:
+    module, _, name = target.rpartition(".")
+    return dict(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+
+
+def read(target: str) -> Signature:
+    signature = read_signature(target)
+    assert signature is not None
+    return signature
+
+
+@pytest.mark.parametrize("target", targets())
+def test_source_and_python_agree(target):
+    keyword_only = {
+        name: parameter.default
+        for name, parameter in called(target).items()
+        if parameter.kind == inspect.Parameter.KEYWORD_ONLY
+    }
+    fields = read(target).fields
+    assert list(fields) == list(keyword_only)
+    for name, default in keyword_only.items():
+        assert fields[name].default == (... if default is inspect.Parameter.empty else default)
+
+
+@pytest.mark.parametrize("target", targets())
+def test_types_can_be_used_and_take_the_defaults(target):
+    for field in read(target).fields.values():
+        adapter = TypeAdapter(field.annotation)
+        if field.default is not ...:
+            adapter.validate_python(field.default)
+
+
+def test_reexported_class_of_torch():
+    signature = read("torch.optim.AdamW")
+    names = [name for name in called("torch.optim.AdamW") if name != "self"]
+    assert list(signature.fields) == names
+    assert not signature.open
+
+
+def test_function_that_takes_any_keyword_is_open():
+    assert read("torchvision.models.resnet.ResNet").open is False
+    assert read("torchvision.models.alexnet.alexnet").open
+    assert read_signature("torchvision.models.alexnet") is None  # `from .alexnet import *`
+
+
+def test_class_without_a_constructor_of_its_own_decides_itself():
+    assert list(read("torch.nn.modules.activation.ReLU6").fields) == ["inplace"]
+    assert read_signature("torch.nn.modules.activation.Sigmoid") is None
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("alexnet_lab.models.AlexNett", "alexnet_lab.models has no `AlexNett`; did you mean `AlexNet`?"),
+        ("alexnet_lab.model.AlexNet", "there is no module `alexnet_lab.model`"),
+        ("alexnet_lab.models.alexnet.AlexNet.norm", "there is no module `alexnet_lab.models.alexnet.AlexNet`"),
+        ("nopackage_at_all.Net", "there is no package `nopackage_at_all`"),
+        ("torch.optim.AdamWW", "torch.optim has no `AdamWW`; did you mean `AdamW`?"),
+    ],
+)
+def test_names_that_do_not_exist(target, message):
+    with pytest.raises(ConfigError, match="does not exist") as caught:
+        read_signature(target)
+    assert message in str(caught.value)
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package `mine` made of the files that a test writes."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield folder
+    signatures._parse.cache_clear()
+
+
+def test_circle_of_reexports(package):
+    (package / "one.py").write_text("from mine.two import Net\n")
+    (package / "two.py").write_text("from .one import Net\n")
+    with pytest.raises(ConfigError, match=r"`_target_: mine\.one\.Net` is re-exported in a circle"):
+        read_signature("mine.one.Net")
+
+
+def test_relative_and_renamed_reexports(package):
+    (package / "inner").mkdir()
+    (package / "inner" / "__init__.py").write_text("from ..deep import Original as Net\n")
+    (package / "deep.py").write_text("class Original:\n    def __init__(self, a, *, b=1): ...\n")
+    assert list(read("mine.inner.Net").fields) == ["a", "b"]
+
+
+def test_star_import_is_left_to_the_call(package):
+    (package / "star.py").write_text("from mine.deep import *\n")
+    assert read_signature("mine.star.Net") is None
+
+
+def test_module_cannot_be_parsed(package):
+    (package / "broken.py").write_text("def net(:\n")
+    with pytest.raises(ConfigError, match=r"broken\.py cannot be read: "):
+        read_signature("mine.broken.net")
+
+
+def test_inherited_constructor_is_left_to_the_call(package):
+    (package / "deep.py").write_text("class Base:\n    pass\n\nclass Net(Base):\n    pass\n")
+    assert read_signature("mine.deep.Net") is None
