@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import CONFIGS, call, compose_raw
+from commands import CONFIGS, call, compose_raw
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.config import check_train

@@ -7,7 +7,7 @@ import inspect
 
 import pytest
 import yaml
-from conftest import CONFIGS
+from commands import CONFIGS
 from pydantic import TypeAdapter
 
 from alexnet_lab.base.errors import ConfigError

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +10,7 @@ from PIL import Image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     MakeFolder = Callable[..., Path]
 
@@ -38,12 +37,3 @@ def make_folder(tmp_path: Path) -> MakeFolder:
         return tmp_path / name
 
     return make
-
-
-@pytest.fixture
-def real_data() -> Path:
-    """The folder with MNIST, cifar10 and imagenette."""
-    folder = os.environ.get("ALEXNET_LAB_DATA")
-    if not folder:
-        pytest.skip("ALEXNET_LAB_DATA is not set")
-    return Path(folder)

@@ -102,6 +102,8 @@ def _wrong_value(key: str, details: list[ErrorDetails]) -> str:
 
 
 def _allowed(detail: ErrorDetails) -> str:
+    if detail["type"] in ("model_type", "dict_type"):
+        return "a group of keys"
     text = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     return text.removesuffix(", unable to parse string as a number")
 

@@ -21,7 +21,7 @@ from alexnet_lab.data.preview import preview
 from alexnet_lab.run import tracking
 from alexnet_lab.run.provenance import available_cores
 from alexnet_lab.training import Classifier
-from alexnet_lab.training.callbacks import STAGES, Checkpoints, MetricsCsv, Throughput, plain
+from alexnet_lab.training.callbacks import STAGES, Checkpoints, FiniteLoss, MetricsCsv, Throughput, plain, read_rows
 from alexnet_lab.training.checkpoint_io import SafeCheckpointIO
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _fit_and_test(
     throughput = Throughput()
     metrics_csv = MetricsCsv(directory.metrics, throughput)
     checkpoints = Checkpoints(directory.checkpoints, config["callbacks"]["checkpoint"]["monitor"])
-    callbacks = [throughput, *optional_callbacks(config, logger), metrics_csv, checkpoints]
+    callbacks = [throughput, *optional_callbacks(config, logger), FiniteLoss(), metrics_csv, checkpoints]
     trainer = build_trainer(config, directory, logger, callbacks)
     if config["callbacks"]["augmentation_preview"] and trainer.is_global_zero and not resume:
         data.setup("fit")
@@ -97,8 +97,9 @@ def _fit_and_test(
         ),
     )
     test = {name: plain(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
+    rows = metrics_csv.rows or read_rows(directory.metrics)  # resumed with all epochs behind it, no row is added
     return {
-        "metrics": metrics_of_epoch(metrics_csv.rows, checkpoints.best_epoch) | test,
+        "metrics": metrics_of_epoch(rows, checkpoints.best_epoch) | test,
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "images_per_second": round(throughput.images / throughput.seconds, 1) if throughput.seconds else None,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
+from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import write_text
 
 if TYPE_CHECKING:
@@ -59,6 +60,22 @@ class Throughput(Callback):
         self.images += self._epoch_images
 
 
+class FiniteLoss(Checkpoint):
+    """Ends a run that cannot come to anything, at the end of the epoch in which its training loss stopped being finite.
+
+    The checkpoints are then those of the epochs before.
+    """
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raises RunError in all processes alike: the loss is summed over them."""
+        loss = float(trainer.callback_metrics["train/loss"])
+        if not math.isfinite(loss):
+            raise RunError(
+                f"the training loss is {loss} in epoch {trainer.current_epoch + 1}; lower optimizer.learning_rate or "
+                f"set trainer.gradient_clip_val; trainer.detect_anomaly=true names the operation"
+            )
+
+
 class MetricsCsv(Checkpoint):
     """Writes `metrics.csv`: one row an epoch, the file whole after each, and one line of log.
 
@@ -74,9 +91,8 @@ class MetricsCsv(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the rows of the epochs that a resumed run has behind it."""
-        if trainer.is_global_zero and self.path.is_file():
-            with self.path.open(encoding="utf-8", newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < trainer.current_epoch]
+        if trainer.is_global_zero:
+            self.rows = [row for row in read_rows(self.path) if int(row["epoch"]) < trainer.current_epoch]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds the epoch's row."""
@@ -88,6 +104,14 @@ class MetricsCsv(Checkpoint):
             self.rows.append(place | metrics | {"learning_rate": rate, "images_per_second": round(speed, 1)})
             write_text(self.path, _csv_text(self.rows))
             log.info(epoch_line(trainer.current_epoch + 1, trainer.max_epochs, metrics, speed))
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a `metrics.csv`, values as text; none where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def plain(value: Tensor) -> float:
@@ -117,6 +141,8 @@ def epoch_line(epoch: int, epochs: int | None, metrics: dict[str, float], images
 class Checkpoints(Checkpoint):
     """Keeps `last.ckpt`, of the last epoch, and `best.ckpt`, of the epoch whose `monitor` was least so far.
 
+    Of equally good epochs the later one is kept: it has seen more, at lower rates.
+
     Args:
         folder: Where the two files lie.
         monitor: A logged metric; less is better. Without validation the last epoch counts as the best.
@@ -133,7 +159,7 @@ class Checkpoints(Checkpoint):
         if trainer.fast_dev_run:
             return
         score = trainer.callback_metrics.get(self.monitor)
-        better = score is None or float(score) < self.best_score or self.best_epoch < 0
+        better = score is None or float(score) <= self.best_score or self.best_epoch < 0
         if better:
             self.best_score = math.inf if score is None else float(score)
             self.best_epoch = trainer.current_epoch

@@ -1,0 +1,83 @@
+"""The commands of the repository, called in this process or started as one of their own."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from alexnet_lab.config.entry import main
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+REPOSITORY = Path(__file__).parent.parent
+CONFIGS = REPOSITORY / "configs"
+
+QUICK = (
+    "data.batch_size=16",
+    "logger=csv",
+    "trainer.num_threads=1",
+    "callbacks.augmentation_preview=false",
+    "trainer.progress_bar=false",
+)
+"""Overrides for runs that are to be short and to touch no tracker."""
+
+
+class Outcome(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def call(task: Callable[[dict[str, Any]], Any], name: str, *words: str) -> Outcome:
+    """`python {name}.py words` in this process: what it prints and its exit code."""
+    out, err = io.StringIO(), io.StringIO()
+    before, sys.argv = sys.argv, [f"{name}.py", *words]
+    try:
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            main(task, CONFIGS, name)
+    finally:
+        sys.argv = before
+        GlobalHydra.instance().clear()
+    assert isinstance(ended.value.code, int)
+    return Outcome(ended.value.code, out.getvalue(), err.getvalue())
+
+
+def compose_raw(*overrides: str, name: str = "train") -> dict[str, Any]:
+    """The config that the command line composes, resolved and not yet checked."""
+    composed: list[dict[str, Any]] = []
+    outcome = call(composed.append, name, *overrides)
+    assert outcome.code == 0, outcome.err
+    return composed[0]
+
+
+def command(script: str, *words: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
+    """Starts `python script words` as a process of its own, in `cwd`, with one thread and without trackers' logins."""
+    variables = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB", "HYDRA"))}
+    return subprocess.Popen(
+        [sys.executable, str(REPOSITORY / script), *words],
+        cwd=cwd,
+        env=variables | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(process: subprocess.Popen[str], timeout: float = 120.0) -> Outcome:
+    """Waits for a command to end."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+    return Outcome(process.returncode, out, err)

@@ -1,0 +1,299 @@
+"""How a run may end: completed, failed or interrupted, and what it leaves then."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from commands import QUICK, call, command, finished
+
+from alexnet_lab.base.errors import Interrupted, RunError
+from alexnet_lab.run import engine, launcher, train
+from alexnet_lab.training import Classifier
+from alexnet_lab.training.callbacks import MetricsCsv
+from alexnet_lab.training.checkpoint_io import load_checkpoint
+
+if TYPE_CHECKING:
+    import subprocess
+
+SHORT = ("trainer.max_epochs=3", "trainer.limit_train_batches=4", "trainer.limit_val_batches=2")
+
+
+def result(run: Path) -> dict[str, Any]:
+    return json.loads((run / "result.json").read_text())
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]
+
+
+def test_the_test_set_is_used_once_with_the_best_weights(compose, tmp_path, monkeypatch):
+    seen: list[tuple[int, dict[str, torch.Tensor]]] = []
+    original = Classifier.test_step
+
+    def counted(self: Classifier, batch: Any, index: int) -> torch.Tensor:
+        weights = {name: value.clone() for name, value in self.state_dict().items()}
+        seen.append((len(batch.labels), weights))
+        return original(self, batch, index)
+
+    monkeypatch.setattr(Classifier, "test_step", counted)
+    run = tmp_path / "run"
+    done = train(compose(f"run_dir={run}", *SHORT, "optimizer.learning_rate=0.05"))
+    assert sum(count for count, _ in seen) == 359  # a fifth of 1,797: each image once
+    best = load_checkpoint(run / "checkpoints" / "best.ckpt")
+    assert best["epoch"] == done["best_epoch"]
+    assert all(torch.equal(best["state_dict"][name], value) for name, value in seen[0][1].items())
+
+
+def test_failing_run_is_recorded_and_its_traceback_kept_in_the_log(compose, tmp_path, monkeypatch, capsys):
+    def fail(self: Classifier, batch: Any, index: int) -> None:
+        raise ValueError("first line\nsecond line")
+
+    monkeypatch.setattr(Classifier, "training_step", fail)
+    run = tmp_path / "run"
+    with pytest.raises(RunError, match="the run failed: ValueError: first line second line") as caught:
+        train(compose(f"run_dir={run}", *SHORT))
+    assert "\n" not in str(caught.value)
+    assert str(run / "train.log") in str(caught.value)
+    found = result(run)
+    assert (found["status"], found["error"]) == ("failed", "ValueError: first line second line")
+    assert found["best_checkpoint"] is None
+    assert "Traceback" in (run / "train.log").read_text()
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_loss_that_is_no_number_ends_the_run_and_keeps_the_weights_before(compose, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(RunError, match=r"the training loss is (nan|inf) in epoch 1; lower optimizer.learning_rate"):
+        train(compose(f"run_dir={run}", *SHORT, "optimizer.learning_rate=1e18", "schedule=constant"))
+    assert result(run)["status"] == "failed"
+    assert "the training loss is" in result(run)["error"]
+    assert not (run / "metrics.csv").exists()
+
+
+def test_resumed_run_ends_as_if_it_had_not_been_interrupted(compose, tmp_path, monkeypatch):
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    train(compose(f"run_dir={whole}", *SHORT))
+    _interrupt_in_epoch(monkeypatch, 2)
+    with pytest.raises(Interrupted, match="interrupted by Ctrl-C in epoch 3; go on with it: resume="):
+        train(compose(f"run_dir={parted}", *SHORT))
+    monkeypatch.undo()
+    assert result(parted)["status"] == "interrupted"
+    assert len(rows(parted)) == 2
+    train({"resume": str(parted)})
+    timeless = [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows(parted)]
+    assert timeless == [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows(whole)]
+    assert all(torch.equal(value, weights(whole)[name]) for name, value in weights(parted).items())
+    assert result(parted)["metrics"] == result(whole)["metrics"]
+    assert (result(parted)["status"], result(parted)["epochs"], result(parted)["steps"]) == ("completed", 3, 12)
+
+
+def _interrupt_in_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
+    original = Classifier.training_step
+
+    def step(self: Classifier, batch: Any, index: int) -> torch.Tensor:
+        if self.current_epoch == epoch and index == 1:
+            raise KeyboardInterrupt
+        return original(self, batch, index)
+
+    monkeypatch.setattr(Classifier, "training_step", step)
+
+
+def test_run_interrupted_while_it_is_tested_is_tested_when_resumed(compose, digits_run, tmp_path, monkeypatch):
+    def interrupted(self: Classifier, batch: Any, index: int) -> None:
+        raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    words = (f"run_dir={run}", "trainer.max_epochs=2", "trainer.limit_train_batches=12")
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "test_step", interrupted)
+        with pytest.raises(Interrupted):
+            train(compose(*words))
+    assert result(run)["status"] == "interrupted"
+    before = weights(run)
+    train({"resume": str(run)})
+    assert result(run)["metrics"] == result(digits_run)["metrics"]
+    assert (result(run)["epochs"], result(run)["steps"]) == (2, 24)
+    assert rows(run)[1]["train/loss"] == rows(digits_run)[1]["train/loss"]
+    assert all(torch.equal(value, before[name]) for name, value in weights(run).items())
+
+
+def test_interrupt_before_the_first_checkpoint_promises_no_resume(compose, tmp_path, monkeypatch):
+    _interrupt_in_epoch(monkeypatch, 0)
+    with pytest.raises(Interrupted, match=r"^interrupted by Ctrl-C in epoch 1$"):
+        train(compose(f"run_dir={tmp_path / 'run'}", *SHORT))
+
+
+def test_interrupt_outside_of_training_is_recorded_too(compose, tmp_path, monkeypatch):
+    def terminated(config: dict[str, Any]) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(engine, "build_classifier", terminated)
+    with pytest.raises(Interrupted, match=r"^interrupted by SIGTERM$"):
+        train(compose(f"run_dir={tmp_path / 'run'}", *SHORT))
+    assert result(tmp_path / "run")["status"] == "interrupted"
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_interrupt_ends_the_command_with_130(compose, tmp_path, monkeypatch, digits_dir):
+    _interrupt_in_epoch(monkeypatch, 1)
+    outcome = call(train, "train", f"run_dir={tmp_path / 'run'}", f"data.dir={digits_dir}", *QUICK, *SHORT)
+    assert outcome.code == 130
+    assert outcome.err.splitlines()[-1].startswith("error: interrupted by Ctrl-C in epoch 2; go on with it: resume=")
+    assert "Traceback" not in outcome.err
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_full_disk_while_a_checkpoint_is_written(compose, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    saved: list[int] = []
+    original = torch.save
+
+    def save(value: Any, path: Path) -> None:
+        saved.append(1)
+        if len(saved) > 2:
+            Path(path).write_bytes(b"half")
+            raise FULL
+        original(value, path)
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(RunError, match=r"No space left on device$"):
+        train(compose(f"run_dir={run}", *SHORT))
+    assert result(run)["status"] == "failed"
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    assert load_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] == 0
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_full_disk_from_the_start(compose, tmp_path, monkeypatch, capsys):
+    def full(self: Path, *_: Any, **__: Any) -> None:
+        raise FULL
+
+    run = tmp_path / "run"
+    config = compose(f"run_dir={run}", *SHORT)
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(RunError, match=r"No space left on device$"):
+        train(config)
+    assert [path.name for path in run.rglob("*")] == []
+    assert capsys.readouterr().err.splitlines() == ["error: result.json could not be written: No space left on device"]
+
+
+def test_log_on_a_full_disk_is_given_up_without_a_traceback(tmp_path, capsys):
+    from alexnet_lab.base.log import close_file, log_to_file, start_log
+
+    start_log()
+    handler = log_to_file(Path("/dev/full"))
+    logging.getLogger("alexnet_lab").info("a line")
+    close_file(handler)
+    assert capsys.readouterr().err == "a line\n"
+
+
+def test_fast_dev_run_keeps_no_checkpoint(compose, tmp_path):
+    run = tmp_path / "run"
+    done = train(compose(f"run_dir={run}", "trainer.fast_dev_run=true"))
+    assert (done["status"], done["steps"], done["best_checkpoint"]) == ("completed", 1, None)
+    assert {"test/loss", "train/loss", "val/loss"} <= set(done["metrics"])
+    assert not (run / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("debug", ["fast", "overfit"])
+def test_debug_runs(debug, compose, tmp_path):
+    done = train(compose(f"debug={debug}", f"run_dir={tmp_path / 'run'}", "trainer.max_epochs=1"))
+    assert done["steps"] == {"fast": 1, "overfit": 10}[debug]
+
+
+def test_early_stopping_ends_a_run(compose, tmp_path):
+    done = train(
+        compose(
+            f"run_dir={tmp_path / 'run'}", *SHORT, "callbacks=early_stopping",
+            "callbacks.augmentation_preview=false", "callbacks.early_stopping.patience_epochs=1",
+            "callbacks.early_stopping.min_delta=100.0", "trainer.max_epochs=9",
+        )
+    )  # fmt: skip
+    assert (done["status"], done["epochs"]) == ("completed", 2)
+
+
+def test_run_without_validation_keeps_the_last_epoch(compose, tmp_path):
+    done = train(compose(f"run_dir={tmp_path / 'run'}", *SHORT, "trainer.limit_val_batches=0", "trainer.max_epochs=2"))
+    assert done["best_epoch"] == 1
+    assert not any(name.startswith("val/") for name in done["metrics"])
+
+
+def test_preview_is_drawn(compose, tmp_path):
+    train(compose(f"run_dir={tmp_path / 'run'}", "debug=fast", "callbacks.augmentation_preview=true"))
+    assert (tmp_path / "run" / "augmentation.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_overfitting_needs_no_validation_metric_of_each_epoch(compose, tmp_path):
+    words = (*SHORT, "trainer.check_val_every_n_epoch=2")
+    done = train(compose(f"run_dir={tmp_path / 'run'}", *words))
+    assert done["status"] == "completed"
+    found = rows(tmp_path / "run")
+    assert len(found) == 3
+
+
+def test_summary_line():
+    result = {"metrics": {"test/top1_error": 0.0125, "test/loss": 1.0}, "wall_seconds": 61.2, "epochs": 3}
+    line = launcher.summary_line(result | {"images_per_second": None})
+    assert line == "done in 61 s: test/top1_error 1.25% (3 epochs, 0 images/s)"
+
+
+@pytest.mark.parametrize(
+    ("trainer", "processes"),
+    [({"devices": 3, "accelerator": "cpu"}, 3), ({"devices": "auto", "accelerator": "cpu"}, 1)],
+)
+def test_one_process_for_each_device(trainer, processes):
+    assert launcher.count_processes(trainer) == processes
+
+
+def test_metrics_of_a_resumed_run_go_on_where_they_were(tmp_path):
+    rows = [{"epoch": 0, "train/loss": 2.0}, {"epoch": 1, "train/loss": 1.0}]
+    assert engine.metrics_of_epoch(rows, 0) == {"train/loss": 2.0}
+    assert engine.metrics_of_epoch(rows, 7) == {"train/loss": 1.0}
+    assert engine.metrics_of_epoch([], 0) == {}
+    assert MetricsCsv(tmp_path / "m.csv", engine.Throughput()).rows == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"])
+def test_signal_ends_a_command_that_can_be_resumed(number, digits_dir, tmp_path):
+    run = tmp_path / "run"
+    words = ("trainer.max_epochs=6", "trainer.limit_train_batches=20", *QUICK)
+    process = command("train.py", f"run_dir={run}", f"data.dir={digits_dir}", *words, cwd=tmp_path)
+    _wait_for(run / "checkpoints" / "last.ckpt", process)
+    process.send_signal(number)
+    outcome = finished(process)
+    assert outcome.code == 130, outcome.err
+    assert "error: interrupted by" in outcome.err.splitlines()[-1]
+    assert "Traceback" not in outcome.err
+    found = result(run)
+    assert found["status"] == "interrupted"
+    assert load_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] == len(rows(run)) - 1
+    done = train({"resume": str(run)})
+    assert (done["status"], done["epochs"], done["steps"]) == ("completed", 6, 120)
+    assert [row["epoch"] for row in rows(run)] == list("012345")
+
+
+def _wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    """Until the file is there, or the process has ended, or a minute has passed."""
+    end = time.monotonic() + 60
+    while not path.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)

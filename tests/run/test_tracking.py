@@ -1,0 +1,127 @@
+"""What the trackers are told, read back from their own files."""
+
+from __future__ import annotations
+
+import csv
+from typing import Any
+
+import pytest
+import wandb_file
+from lightning.pytorch.loggers import WandbLogger
+
+from alexnet_lab.base.errors import RunError
+from alexnet_lab.run import tracking, train
+from alexnet_lab.training import Classifier
+
+SHORT = ("trainer.max_epochs=2", "trainer.limit_train_batches=3", "trainer.limit_val_batches=2")
+
+
+@pytest.fixture
+def no_login(monkeypatch, tmp_path):
+    """No account: nothing in the environment and nothing at home."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_SERVICE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "wandb-config"))
+
+
+def test_offline_run_holds_config_history_and_summary(compose, tmp_path, no_login, capsys):
+    run = tmp_path / "run"
+    config = compose(
+        f"run_dir={run}", *SHORT, "logger=wandb", "logger.group=widths", "tags=[a,b]", "logger.notes=few words"
+    )
+    result = train(config)
+    found = wandb_file.read(run)
+    assert (found.name, found.group, found.job_type, found.project) == ("run", "widths", "train", "alexnet-lab")
+    assert found.tags == ["a", "b"]
+    expected = tracking.flat(config)
+    assert {key: found.config[key] for key in expected} == expected
+    assert found.config["model.activation"] == "relu"
+    assert found.exit_code == 0
+    assert [row["epoch"] for row in found.history if "val/loss" in row] == [0, 1]
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    seen = [row["val/loss"] for row in found.history if "val/loss" in row]
+    assert seen == pytest.approx([float(row["val/loss"]) for row in rows], rel=1e-6)
+    assert found.summary["test/top1_error"] == result["metrics"]["test/top1_error"]
+    assert "W&B: no login, so offline; after `wandb login`, `wandb sync` uploads the run" in capsys.readouterr().err
+
+
+def test_failed_run_ends_as_failed(compose, tmp_path, no_login, monkeypatch):
+    def fail(self: Classifier, batch: Any, index: int) -> None:
+        raise ValueError("on purpose")
+
+    monkeypatch.setattr(Classifier, "training_step", fail)
+    run = tmp_path / "run"
+    with pytest.raises(RunError, match="on purpose"):
+        train(compose(f"run_dir={run}", *SHORT, "logger=wandb"))
+    assert wandb_file.read(run).exit_code == 1
+
+
+def test_one_after_the_other_are_two_runs(compose, tmp_path, no_login):
+    for name in ("one", "two"):
+        train(compose(f"run_dir={tmp_path / name}", "debug=fast", "logger=wandb"))
+    assert [wandb_file.read(tmp_path / name).name for name in ("one", "two")] == ["one", "two"]
+
+
+def test_disabled_leaves_no_files(compose, tmp_path, no_login):
+    run = tmp_path / "run"
+    train(compose(f"run_dir={run}", *SHORT, "logger=wandb", "logger.mode=disabled"))
+    assert not (run / "wandb").exists()
+
+
+def test_id_is_kept_for_a_resumed_run(tmp_path):
+    first = tracking._run_id(tmp_path)
+    assert tracking._run_id(tmp_path) == first
+    assert len(first) == 8
+
+
+@pytest.mark.parametrize(
+    ("asked", "environment", "mode"),
+    [("offline", "online", "offline"), ("auto", "dryrun", "offline"), ("auto", "disabled", "disabled")],
+)
+def test_mode(asked, environment, mode, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", environment)
+    assert tracking._mode(asked) == mode
+
+
+def test_no_network_becomes_an_offline_run(tmp_path, no_login, monkeypatch, caplog):
+    import wandb
+
+    original, modes = wandb.init, []
+
+    def init(*, mode: str, **arguments: Any) -> Any:
+        modes.append(mode)
+        if mode == "online":
+            raise wandb.errors.CommError("no network")
+        return original(mode=mode, **arguments)
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(wandb, "login", lambda **_: True)
+    monkeypatch.setattr(tracking.log, "propagate", True)
+    logger = tracking.wandb_logger(tmp_path, {"tags": []})
+    assert isinstance(logger, WandbLogger)
+    tracking.finish(logger, 0, {})
+    assert modes == ["online", "offline"]
+
+
+def test_tensorboard(compose, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tmp_path / "run"
+    train(compose(f"run_dir={run}", *SHORT, "logger=tensorboard"))
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    assert len(events.Scalars("val/loss")) == 2
+    assert not (run / "wandb").exists()
+
+
+def test_csv_leaves_no_tracker(digits_run):
+    assert not (digits_run / "wandb").exists()
+    assert not (digits_run / "wandb_id.txt").exists()
+
+
+def test_flat():
+    nested = {"a": {"b": {"c": 1}, "d": [1, {"e": 2}]}, "f": None, "g": {}}
+    assert tracking.flat(nested) == {"a.b.c": 1, "a.d": [1, {"e": 2}], "f": None}
