@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import MultiStepLR, OneCycleLR, ReduceLROnPlateau
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.models import AlexNet, CudaConvNet, LeNet5
+from alexnet_lab.training.callbacks import main_rate
 from alexnet_lab.training.krizhevsky import KrizhevskySGD, krizhevsky_sgd
 from alexnet_lab.training.optimizers import sgd
 
@@ -180,6 +181,12 @@ def test_biases_of_locally_connected_layers_count_as_biases_and_scales_do_not_de
     assert [(group["name"], group["lr"], group["weight_decay"]) for group in normed.param_groups] == [
         ("0.weights", 0.01, 5e-4), ("0.biases", 0.02, 0.0), ("1.scales", 0.01, 0.0), ("1.biases", 0.02, 0.0),
     ]  # fmt: skip
+
+
+def test_the_rate_that_is_told_of_an_epoch_is_that_of_the_largest_layer():
+    optimizer = krizhevsky_sgd(LeNet5(), layers={"c1": {"learning_rate": 0.0}, "c5": {"learning_rate": 0.03}})
+    assert optimizer.param_groups[0]["lr"] == 0.0
+    assert main_rate(optimizer) == 0.03  # c5 has 48,000 of 61,706 weights
 
 
 def test_parameters_that_are_not_trained_are_in_no_group():

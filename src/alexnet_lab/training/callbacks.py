@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from lightning import LightningModule, Trainer
     from torch import Tensor
+    from torch.optim import Optimizer
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class MetricsCsv(Checkpoint):
         speed = self.throughput.images_per_second
         if trainer.is_global_zero:
             place = {"epoch": trainer.current_epoch, "step": trainer.global_step}
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            rate = main_rate(trainer.optimizers[0])
             self.rows.append(place | metrics | {"learning_rate": rate, "images_per_second": round(speed, 1)})
             write_text(self.path, _csv_text(self.rows))
             log.info(epoch_line(trainer.current_epoch + 1, trainer.max_epochs, metrics, speed))
@@ -112,6 +113,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         return []
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def main_rate(optimizer: Optimizer) -> float:
+    """The learning rate of the group with the most weights: a first layer's may be 0, biases' twice as high."""
+    group = max(optimizer.param_groups, key=lambda group: sum(parameter.numel() for parameter in group["params"]))
+    return float(group["lr"])
 
 
 def plain(value: Tensor) -> float:
