@@ -45,7 +45,7 @@ COMMAND_LINES = {
     "trainer.limit_train_batches=1.5": "`trainer.limit_train_batches` is 1.5 (float); allowed: ",
     "callbacks.early_stopping=3": "`callbacks.early_stopping` is 3 (int); allowed: a group of keys",
     "run_dir=null": "`run_dir` is None (NoneType); allowed: string",
-    "data.batch_size=16 trainer.devices=3": "`data.batch_size` is 16 images in all, which 3 devices do not divide; take",
+    "data.batch_size=16 trainer.devices=3": "`data.batch_size` is 16 images in all, which 3 devices do not divide",
     "model.num_classes=9": "`model.num_classes` is 9 but the data has 10 (`data.num_classes`)",
     "model=alexnet data=cifar10 model.stem=published": "does not fit AlexNet with stem=published",
     "model._target_=alexnet_lab.models.LeNt": "`_target_: alexnet_lab.models.LeNt` does not exist",

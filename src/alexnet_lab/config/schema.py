@@ -102,4 +102,5 @@ class Evaluate(Section):
     split: Literal["test", "val"] = "test"
     name: str | None = None
     data: EvaluatedData = EvaluatedData()
+    trusted_packages: list[str] = []
     num_threads: Count | None = None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from alexnet_lab.base.files import write_json
@@ -37,7 +38,7 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
         DataError: Its data is missing or damaged.
     """
     start_log()
-    directory, run_config = finished_run(config["run"])
+    directory, run_config = finished_run(config["run"], config["trusted_packages"])
     if config["data"]["dir"] is not None:
         run_config = run_config | {"data": run_config["data"] | {"dir": config["data"]["dir"]}}
     predictions = predict(directory, run_config, config["split"], config["num_threads"])
@@ -69,11 +70,12 @@ def confusion(predictions: Predictions) -> list[list[int]]:
 
 def show(evaluation: Mapping[str, Any], path: Path) -> None:
     """Prints the evaluation, for a terminal or a file."""
-    console = Console()
+    console = Console(markup=False)
     for name, value in evaluation["metrics"].items():
         shown = f"{value:.2%}" if "error" in name else f"{value:.4f}"
         console.print(f"{name:<16} {shown}", highlight=False)
-    console.print(_matrix(evaluation) if len(evaluation["class_names"]) <= WIDEST_MATRIX else _confusions(evaluation))
+    table = _matrix(evaluation) if len(evaluation["class_names"]) <= WIDEST_MATRIX else _confusions(evaluation)
+    console.print(table, crop=False)
     console.print(f"{evaluation['images']:,} images, written to {path}", highlight=False, soft_wrap=True)
 
 
@@ -81,10 +83,11 @@ def _matrix(evaluation: Mapping[str, Any]) -> Table:
     table = Table(title="rows: true class, columns: predicted class")
     names = evaluation["class_names"]
     table.add_column("")
+    widest = max(len(str(count)) for row in evaluation["confusion"] for count in row)
     for name in names:
-        table.add_column(name[:5], justify="right")
+        table.add_column(name[:5], justify="right", no_wrap=True, min_width=widest)  # digits are never cut off
     for index, (name, row) in enumerate(zip(names, evaluation["confusion"], strict=True)):
-        cells = [f"[bold]{count}[/]" if column == index else str(count or "") for column, count in enumerate(row)]
+        cells = [Text(str(count), "bold") if column == index else str(count or "") for column, count in enumerate(row)]
         table.add_row(name, *cells)
     return table
 

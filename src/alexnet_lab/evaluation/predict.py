@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from lightning import Callback, Trainer
 
-from alexnet_lab.base.errors import RunError
+from alexnet_lab.base.errors import ConfigError, RunError, one_line
+from alexnet_lab.config import check_train
 from alexnet_lab.run.directory import RunDirectory
 from alexnet_lab.run.engine import build_classifier, build_data, build_trainer, set_threads
 from alexnet_lab.training.callbacks import plain
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lightning import LightningModule
+
+    from alexnet_lab.training import Classifier
 
 
 class Predictions(NamedTuple):
@@ -49,14 +54,24 @@ class Collector(Callback):
         self._keep(outputs, batch)
 
 
-def finished_run(run: str) -> tuple[RunDirectory, dict[str, Any]]:
+def finished_run(run: str, trusted_packages: list[str] | None = None) -> tuple[RunDirectory, dict[str, Any]]:
     """A run's directory and config.
 
+    Args:
+        run: The run directory.
+        trusted_packages: Packages besides the usual ones that a `_target_` of its config may name. A run from
+            elsewhere cannot grant that to itself: what its own config says of it does not count.
+
     Raises:
-        RunError: It is no run, has not finished, or its best checkpoint is missing or damaged.
+        RunError: It is no run, has not finished, or its config is damaged.
+        ConfigError: Its config names what is not trusted.
     """
     directory = RunDirectory(run)
-    config = directory.read_config()
+    saved = directory.read_config() | {"trusted_packages": trusted_packages or []}
+    try:
+        config = check_train(saved)
+    except ConfigError as error:
+        raise ConfigError(f"{directory.config}: {error}") from error
     result = directory.read_result()
     if result is None or result.get("status") != "completed":
         status = "is unfinished" if result is None else f"ended as {result.get('status')}"
@@ -77,7 +92,7 @@ def predict(
         split: Which images.
         num_threads: Of this process; None: all cores.
     """
-    load_checkpoint(directory.best)  # a damaged one is told before the data is read
+    checkpoint = load_checkpoint(directory.best)  # a damaged one is told before the data is read
     set_threads(num_threads, 1)
     collector = Collector()
     one_device = config | {
@@ -85,8 +100,25 @@ def predict(
     }
     trainer = build_trainer(one_device, directory, None, [collector])
     classifier, data = build_classifier(one_device), build_data(one_device)
+    load_weights(classifier, checkpoint, directory.best)
     evaluate = trainer.test if split == "test" else trainer.validate
-    evaluate(classifier, data, ckpt_path=directory.best, verbose=False, weights_only=True)
+    evaluate(classifier, data, verbose=False)
     logits, labels, indices = (torch.cat(parts) for parts in zip(*collector.kept, strict=True))
     metrics = {name: plain(value) for name, value in trainer.callback_metrics.items() if name.startswith(f"{split}/")}
     return Predictions(logits, labels, indices, data.class_names, metrics)
+
+
+def load_weights(classifier: Classifier, checkpoint: dict[str, Any], path: Path) -> None:
+    """Puts the weights of a checkpoint into a classifier.
+
+    Raises:
+        RunError: It holds none, or those of another network.
+    """
+    weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(weights, dict):
+        raise RunError(f"{path} is no checkpoint of a run: it holds no state_dict")
+    try:
+        classifier.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = one_line(error).partition(": ")[2]
+        raise RunError(f"checkpoint {path} does not fit the network of its config.yaml: {reason[:300]}") from error
