@@ -301,9 +301,18 @@ def test_auto_logs_its_choice(caplog):
         assert tiny(image_size=32).stem == "small"
         assert tiny(image_size=64).stem == "published"
     assert [record.message for record in caplog.records] == [
-        "AlexNet: stem=small for images of 32 px",
-        "AlexNet: stem=published for images of 64 px",
+        "AlexNet: stem=small and init=torch for images of 32 px",
+        "AlexNet: stem=published and init=paper for images of 64 px",
     ]
+
+
+def test_auto_start_lets_the_images_through_the_small_stem():
+    images = torch.randn(8, 3, 32, 32) * 60  # as CIFAR-10 minus its mean image
+    spread = {}
+    for init in ("paper", "auto"):
+        torch.manual_seed(0)
+        spread[init] = tiny(image_size=32, init=init).eval()(images).std(0).mean().item()
+    assert spread["paper"] < 1e-5 < 1e-3 < spread["auto"]
 
 
 def test_logits_at_zero_weights_give_the_loss_of_guessing():

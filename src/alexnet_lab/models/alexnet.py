@@ -98,11 +98,14 @@ class AlexNet(nn.Module):
         dropout: The share of units of fc6 and fc7 that a step drops (sec. 4.2: 0.5).
         dropout_scaling: `classic` halves outputs in evaluation, as published; `inverted` doubles them in training.
         dropout_place: `after` fc6 and fc7 as published, or `before` them (torchvision).
-        init: The start of weights and biases: `initialisation.PRESETS`, or he, glorot, torch.
+        init: The start of weights and biases: `initialisation.PRESETS`, or he, glorot, torch. `auto` is the paper's
+            with the published stem; with the small stem it is torch's, for deviations of 0.01 are made for the
+            paper's wide layers: CIFAR-10's signals would fade in them, and nothing would be learnt.
         bias_init: Replaces the biases that the paper starts at 1; None: as `init` has it.
 
     Attributes:
         stem: `published` or `small`.
+        init: The start that was taken.
         sizes: The output side of each layer, by its name.
 
     Raises:
@@ -135,7 +138,7 @@ class AlexNet(nn.Module):
         dropout: Fraction = 0.5,
         dropout_scaling: Literal["classic", "inverted"] = "classic",
         dropout_place: Literal["after", "before"] = "after",
-        init: Literal["paper", "code2012", "caffe", "caffenet", "he", "glorot", "torch"] = "paper",
+        init: Literal["auto", "paper", "code2012", "caffe", "caffenet", "he", "glorot", "torch"] = "auto",
         bias_init: float | None = None,
     ) -> None:
         check_fields(AlexNet.__init__, locals())
@@ -144,8 +147,9 @@ class AlexNet(nn.Module):
             image_size=image_size, stem=stem, stem_padding=stem_padding, pool=pool, ceil_pools=ceil_pools,
             without=without,
         )  # fmt: skip
-        if stem == "auto":
-            log.info("AlexNet: stem=%s for images of %d px", geometry.stem, image_size)
+        self.init = {"published": "paper", "small": "torch"}[geometry.stem] if init == "auto" else init
+        if "auto" in (stem, init):
+            log.info("AlexNet: stem=%s and init=%s for images of %d px", geometry.stem, self.init, image_size)
         widths = alexnet_maps(maps=tuple(maps), hidden=hidden, width=width, towers=towers)
         norms = _Norms(
             norm, alexnet_norms(norm=norm, norm_layers=norm_layers), towers if ORDERS[order].per_tower else 1,
@@ -161,7 +165,7 @@ class AlexNet(nn.Module):
         units = (_last_maps(widths, without) * geometry.sizes["pool5"] ** 2, widths.hidden, num_classes)
         drop = ClassicDropout if dropout_scaling == "classic" else nn.Dropout
         self.classifier = _classifier(units, act, lambda: drop(dropout), dropout_place == "before")
-        initialise(self.weighted_layers(), init, bias_init)
+        initialise(self.weighted_layers(), self.init, bias_init)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """From (B, in_channels, image_size, image_size) to logits (B, num_classes)."""
