@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -81,3 +82,10 @@ def finished(process: subprocess.Popen[str], timeout: float = 120.0) -> Outcome:
     finally:
         process.kill()
     return Outcome(process.returncode, out, err)
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    """Until the file is there, or the process has ended, or a minute has passed."""
+    end = time.monotonic() + 60
+    while not path.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)

@@ -7,23 +7,21 @@ import errno
 import json
 import logging
 import os
+import re
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
-from commands import QUICK, call, command, finished
+from commands import QUICK, call, command, finished, wait_for
 
-from alexnet_lab.base.errors import Interrupted, RunError
+from alexnet_lab.base.errors import ConfigError, Interrupted, RunError
 from alexnet_lab.run import engine, launcher, train
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.callbacks import MetricsCsv
 from alexnet_lab.training.checkpoint_io import load_checkpoint
-
-if TYPE_CHECKING:
-    import subprocess
 
 SHORT = ("trainer.max_epochs=3", "trainer.limit_train_batches=4", "trainer.limit_val_batches=2")
 
@@ -278,7 +276,7 @@ def test_signal_ends_a_command_that_can_be_resumed(number, digits_dir, tmp_path)
     run = tmp_path / "run"
     words = ("trainer.max_epochs=6", "trainer.limit_train_batches=20", *QUICK)
     process = command("train.py", f"run_dir={run}", f"data.dir={digits_dir}", *words, cwd=tmp_path)
-    _wait_for(run / "checkpoints" / "last.ckpt", process)
+    wait_for(run / "checkpoints" / "last.ckpt", process)
     process.send_signal(number)
     outcome = finished(process)
     assert outcome.code == 130, outcome.err
@@ -292,8 +290,24 @@ def test_signal_ends_a_command_that_can_be_resumed(number, digits_dir, tmp_path)
     assert [row["epoch"] for row in rows(run)] == list("012345")
 
 
-def _wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    """Until the file is there, or the process has ended, or a minute has passed."""
-    end = time.monotonic() + 60
-    while not path.exists() and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.01)
+@pytest.mark.parametrize(
+    ("accelerator", "devices", "found", "message"),
+    [
+        ("gpu", 1, 0, "`trainer.accelerator` is gpu, but there is none here; take trainer=cpu"),
+        ("cuda", "auto", 0, "`trainer.accelerator` is cuda, but there is none here"),
+        ("gpu", 8, 2, "`trainer.devices` is 8, but there are 2 here; take trainer.devices=2"),
+        ("gpu", 2, 2, None),
+        ("gpu", "auto", 2, None),
+        ("cpu", 99, 0, None),
+        ("auto", 99, 0, None),
+    ],
+)
+def test_gpus_that_are_not_there(accelerator, devices, found, message, monkeypatch):
+    counts = dict.fromkeys(launcher.GPUS, (lambda: found,))
+    monkeypatch.setattr(launcher, "GPUS", counts)
+    trainer = {"accelerator": accelerator, "devices": devices}
+    if message is None:
+        launcher.check_devices(trainer)
+        return
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        launcher.check_devices(trainer)

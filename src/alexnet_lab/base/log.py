@@ -39,7 +39,8 @@ def start_log(rank: int = 0) -> None:
     ours.setLevel(logging.DEBUG)  # tracebacks, which the file alone keeps
     ours.handlers = [Console()] if rank == 0 else []
     ours.propagate = False
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def log_to_file(path: Path, rank: int = 0) -> logging.Handler:
@@ -60,11 +61,11 @@ def close_file(handler: logging.Handler) -> None:
 
 
 @contextlib.contextmanager
-def quiet(name: str) -> Iterator[None]:
-    """Keeps a logger's messages below WARNING to itself for the time of the block."""
+def quiet(name: str, level: int = logging.WARNING) -> Iterator[None]:
+    """Keeps a logger's messages below `level` to itself for the time of the block."""
     logger = logging.getLogger(name)
     before = logger.level
-    logger.setLevel(logging.WARNING)
+    logger.setLevel(level)
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ sweep. So the workers get the config as an argument, and Lightning finds the ela
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -21,6 +22,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from alexnet_lab.base.errors import Interrupted, RunError, one_line
+from alexnet_lab.base.log import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,6 +31,12 @@ if TYPE_CHECKING:
 
 ELASTIC_PREFIXES = ("RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE", "MASTER_", "TORCHELASTIC", "WANDB_SERVICE")
 """Variables that belong to a worker itself and are not taken from the parent."""
+
+SHUTDOWN_SECONDS = 10
+"""What workers get to end their step and their tracker after a signal; torch would wait for 30 s."""
+
+WORKER_LOG = "torch.distributed.elastic.multiprocessing.api"
+"""Prints a worker's traceback, which train.log has, and each signal that a worker is sent."""
 
 REPLACED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Whose handlers elastic launch sets and does not restore."""
@@ -41,8 +49,13 @@ def run_workers(config: dict[str, Any], directory: RunDirectory, *, processes: i
         Interrupted: After Ctrl-C or SIGTERM, when all workers have ended.
         RunError: A worker raised, was killed or died; says which and why.
     """
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN_SECONDS))
     multiprocessing.set_forkserver_preload(["torch", "lightning", "torchmetrics", "alexnet_lab.run.engine"])
-    with tempfile.TemporaryDirectory(prefix="alexnet-lab-") as scratch, _signals_restored():
+    with (
+        tempfile.TemporaryDirectory(prefix="alexnet-lab-") as scratch,
+        _signals_restored(),
+        quiet(WORKER_LOG, logging.CRITICAL),
+    ):
         launch = LaunchConfig(
             min_nodes=1,
             max_nodes=1,

@@ -21,7 +21,7 @@ from alexnet_lab.run import elastic, engine, provenance
 from alexnet_lab.run.directory import RunDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import FrameType
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
     start_log()
     resume = bool(config.get("resume"))
     checked = _saved_config(config) if resume else check_train(config)
+    check_devices(checked["trainer"])
     processes = count_processes(checked["trainer"])
     directory = RunDirectory(checked["run_dir"])
     if resume and not directory.last.is_file():
@@ -95,6 +96,31 @@ def _saved_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if result is not None and result.get("status") == "completed":
         raise RunError(f"{path} is a finished run; there is nothing to go on with")
     return check_train(directory.read_config() | {"run_dir": path})
+
+
+def check_devices(trainer: Mapping[str, Any]) -> None:
+    """Raises ConfigError where more GPUs are asked for than this machine has."""
+    wanted, devices = trainer["accelerator"], trainer["devices"]
+    if wanted not in GPUS:
+        return
+    found = max(count() for count in GPUS[wanted])
+    if found == 0:
+        raise ConfigError(f"`trainer.accelerator` is {wanted}, but there is none here; take trainer=cpu")
+    if devices != "auto" and devices > found:
+        raise ConfigError(f"`trainer.devices` is {devices}, but there are {found} here; take trainer.devices={found}")
+
+
+def count_mps() -> int:
+    """1 where Apple's GPU can be used, else 0."""
+    return int(torch.backends.mps.is_available())
+
+
+GPUS: dict[str, tuple[Callable[[], int], ...]] = {
+    "gpu": (torch.cuda.device_count, count_mps),
+    "cuda": (torch.cuda.device_count,),
+    "mps": (count_mps,),
+}
+"""For each kind of GPU how many there are."""
 
 
 def count_processes(trainer: Mapping[str, Any]) -> int:

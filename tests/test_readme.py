@@ -1,0 +1,102 @@
+"""The commands of the README do what it says: each is run, with `debug=fast` and narrow networks."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from commands import REPOSITORY
+from hydra.core.global_hydra import GlobalHydra
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+LINES = [line.strip() for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+SHORT = ("debug=fast", "trainer.num_threads=1")
+"""Added to each training command."""
+
+
+def commands(start: str) -> list[str]:
+    return [line for line in LINES if line.startswith(start)]
+
+
+def run_script(script: str, *words: str) -> int:
+    """`python script words` in this process, where torch is loaded already."""
+    before, sys.argv = sys.argv, [script, *words]
+    try:
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(REPOSITORY / script), run_name="__main__")
+    finally:
+        sys.argv = before
+        GlobalHydra.instance().clear()
+    return ended.value.code if isinstance(ended.value.code, int) else 1
+
+
+def finished_runs(folder: Path) -> list[dict]:
+    return [json.loads(path.read_text()) for path in folder.glob("logs/**/result.json")]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_dir: Path) -> Path:
+    """A working directory of its own, with the digits where no other data is."""
+    monkeypatch.chdir(tmp_path)
+    if "ALEXNET_LAB_DATA" not in os.environ:
+        (tmp_path / "data").symlink_to(digits_dir)
+    return tmp_path
+
+
+def test_every_line_is_known():
+    known = ("python train.py", "python eval.py", "python report.py", "make ", "source ", "#")
+    assert [line for line in LINES if line and not line.startswith(known)] == []
+    assert len(commands("python train.py")) >= 5
+
+
+@pytest.mark.parametrize("line", [line for line in commands("python train.py") if "resume=" not in line])
+def test_train(line, here, monkeypatch):
+    words = shlex.split(line)[2:]
+    if "--help" in words:
+        assert run_script("train.py", *words) == 0
+        return
+    if "digits" not in line and set(words) & {"data=cifar10", "data=mnist"} | {w for w in words if "experiment=" in w}:
+        monkeypatch.setenv("ALEXNET_LAB_DATA", os.environ.get("ALEXNET_LAB_DATA") or pytest.skip("needs real data"))
+    if "trainer=gpu" in words and not torch.cuda.is_available():
+        words.remove("trainer=gpu")
+    narrow = ["model.width=0.0625"] if any("alexnet" in word for word in words) else []
+    assert run_script("train.py", *words, *narrow, *SHORT) == 0
+    jobs = 1
+    for word in words if "-m" in words else []:
+        jobs *= len(word.split(","))
+    results = finished_runs(here)
+    assert [result["status"] for result in results] == ["completed"] * jobs
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if "=logs/runs/" in line])
+def test_commands_on_a_run(line, here, digits_run):
+    run = here / "logs" / "runs" / "NAME"
+    shutil.copytree(digits_run, run)
+    _, script, *words = shlex.split(line)
+    if "resume=" in line:
+        (run / "result.json").unlink()
+    assert run_script(script, *words) == 0
+    assert json.loads((run / "result.json").read_text())["status"] == "completed"
+    if script == "eval.py":
+        assert (run / "eval" / "test_center.json").is_file()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("line", commands("make "))
+def test_make(line):
+    done = subprocess.run(
+        ["make", "-n", *shlex.split(line)[1:]], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert "python" in done.stdout

@@ -1,0 +1,135 @@
+"""The Classifier's loss and step, and the rows that a run writes of them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from torch.nn import functional
+
+from alexnet_lab.base.errors import RunError
+from alexnet_lab.data.loader import Batch
+from alexnet_lab.training import Classifier
+from alexnet_lab.training.callbacks import FiniteLoss, MetricsCsv, Throughput, epoch_line, plain
+
+LENET = {"_target_": "alexnet_lab.models.LeNet5"}
+SGD = {"_target_": "alexnet_lab.training.optimizers.sgd", "learning_rate": 0.1, "momentum": 0.0, "weight_decay": 0.0}
+
+
+def classifier(**fields: Any) -> Classifier:
+    torch.manual_seed(0)
+    return Classifier(model=LENET, num_classes=10, optimizer=SGD, **fields)
+
+
+def batch(count: int, total: int | None = None) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(count, 1, 28, 28, generator=generator)
+    labels = torch.randint(0, 10, (count,), generator=generator)
+    return Batch(images, labels, torch.arange(count), total or count)
+
+
+def with_trainer(module: Classifier, world_size: int) -> Classifier:
+    module._trainer = cast("Any", SimpleNamespace(world_size=world_size))
+    module._jit_is_scripting = True  # gives the trainer out without asking it anything
+    return module
+
+
+def test_loss_is_the_mean_over_the_global_batch():
+    module = with_trainer(classifier(), 1)
+    some = batch(6)
+    expected = functional.cross_entropy(module.net(some.images), some.labels)
+    torch.testing.assert_close(module.training_step(some, 0), expected)
+
+
+@pytest.mark.parametrize("shares", [(4, 4), (5, 3), (8, 0), (3, 3, 2)])
+def test_shares_of_processes_average_to_the_loss_of_the_whole(shares):
+    module = with_trainer(classifier(), len(shares))
+    whole = batch(sum(shares))
+    parts, start = [], 0
+    for share in shares:
+        rows = slice(start, start + share)
+        part = Batch(whole.images[rows], whole.labels[rows], whole.indices[rows], sum(shares))
+        parts.append(module.training_step(part, 0))
+        start += share
+    expected = functional.cross_entropy(module.net(whole.images), whole.labels)
+    torch.testing.assert_close(torch.stack(parts).mean(), expected)
+
+
+def test_memory_layout_does_not_change_the_logits():
+    some = batch(3)
+    one, other = classifier(memory_format="contiguous"), classifier(memory_format="channels_last")
+    torch.testing.assert_close(one(some.images), other(some.images))
+
+
+def test_step_counts_loss_and_errors():
+    module = with_trainer(classifier(), 1)
+    some = batch(6)
+    module.training_step(some, 0)
+    module.training_step(some, 1)
+    found = module.train_counts.compute()
+    logits = module.net(some.images)
+    assert found["loss"].item() == pytest.approx(functional.cross_entropy(logits, some.labels).item(), rel=1e-5)
+    assert found["top1_error"].item() == pytest.approx((logits.argmax(1) != some.labels).float().mean().item())
+    assert module.train_counts.images == 12
+
+
+def trainer(epoch: int, **metrics: float) -> Any:
+    values = {name.replace("_", "/", 1): torch.tensor(value) for name, value in metrics.items()}
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))], lr=0.5)
+    return SimpleNamespace(
+        callback_metrics=values, current_epoch=epoch, global_step=(epoch + 1) * 10, max_epochs=3,
+        is_global_zero=True, optimizers=[optimizer],
+    )  # fmt: skip
+
+
+def test_metrics_csv_is_whole_after_each_epoch_and_goes_on_when_resumed(tmp_path):
+    path = tmp_path / "metrics.csv"
+    module: Any = None
+    first = MetricsCsv(path, Throughput())
+    for epoch in range(3):
+        first.on_train_epoch_end(trainer(epoch, train_loss=1.0 / (epoch + 1), train_top1_error=0.5), module)
+    again = MetricsCsv(path, Throughput())
+    again.on_train_start(trainer(2), module)
+    again.on_train_epoch_end(
+        trainer(2, train_loss=9.0, train_top1_error=0.25, val_loss=8.0, val_top1_error=0.1), module
+    )
+    assert path.read_text().splitlines() == [
+        "epoch,step,train/loss,train/top1_error,learning_rate,images_per_second,val/loss,val/top1_error",
+        "0,10,1.0,0.5,0.5,nan,,",
+        "1,20,0.5,0.5,0.5,nan,,",
+        "2,30,9.0,0.25,0.5,nan,8.0,0.1",
+    ]
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_loss_that_is_no_number_ends_the_run(loss):
+    module: Any = None
+    FiniteLoss().on_train_epoch_end(trainer(1, train_loss=3e38), module)
+    with pytest.raises(RunError, match=rf"the training loss is {loss} in epoch 2; lower optimizer\.learning_rate"):
+        FiniteLoss().on_train_epoch_end(trainer(1, train_loss=loss), module)
+
+
+def test_throughput_counts_global_batches_between_an_epochs_start_and_its_last_batch(monkeypatch):
+    times = iter([10.0, 11.0, 12.0, 20.0, 21.0])
+    monkeypatch.setattr("alexnet_lab.training.callbacks.time.perf_counter", lambda: next(times))
+    throughput, nothing = Throughput(), cast("Any", None)
+    for sizes in ((100, 60), (50,)):
+        throughput.on_train_epoch_start(nothing, nothing)
+        for size in sizes:
+            throughput.on_train_batch_end(nothing, nothing, None, SimpleNamespace(total=size), 0)
+        throughput.on_train_epoch_end(nothing, nothing)
+    assert (throughput.images, throughput.seconds, throughput.images_per_second) == (210, 3.0, 50.0)
+
+
+def test_plain_numbers_are_the_shortest():
+    assert plain(torch.tensor(8 / 9)) == 0.8888889
+    assert str(plain(torch.tensor(0.1))) == "0.1"
+
+
+def test_epoch_line():
+    metrics = {"train/loss": 0.5, "train/top1_error": 0.125, "val/loss": 0.25, "val/top1_error": 0.0625}
+    assert epoch_line(2, 10, metrics, 1234.5) == (
+        "epoch 2/10 | train loss 0.5000, top-1 error 12.50% | val loss 0.2500, top-1 error 6.25% | 1,234 images/s"
+    )
