@@ -24,6 +24,8 @@ CHOICES = [
 NEEDS = {
     "loss=lenet5_1998": ("model=lenet5_1998",),
     "optimizer=diagonal_lm": ("model=lenet5", "model.activation=tanh"),
+    "schedule=recorded_145": ("optimizer=krizhevsky_sgd",),
+    "schedule=dexp": ("optimizer=krizhevsky_sgd",),
     "augment=alexnet": ("data=imagenette", "model=alexnet"),
     "augment=for_imagenette": ("data=imagenette", "model=alexnet"),
     "augment=for_mini_imagenet": ("data=mini_imagenet", "model=alexnet"),

@@ -1,4 +1,4 @@
-"""Whether the parts of a config fit each other: model and data, batch and devices."""
+"""Whether the parts of a config fit each other: model and data, batch and devices, optimiser and schedule."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ def check_fit(config: dict[str, Any]) -> None:
     _check_facts(config["model"], config["data"])
     check_model(config["model"]["_target_"], config["model"])
     _check_batch(config["data"], config["trainer"])
+    _check_schedule(config["schedule"] or {}, config["optimizer"])
+    _check_lenet5_1998(config)
 
 
 def _check_facts(model: dict[str, Any], data: dict[str, Any]) -> None:
@@ -33,4 +35,37 @@ def _check_batch(data: dict[str, Any], trainer: dict[str, Any]) -> None:
         raise ConfigError(
             f"`data.batch_size` is {data['batch_size']} images in all, which {devices} devices do not divide; "
             f"take a multiple of {devices}"
+        )
+
+
+def _check_schedule(schedule: dict[str, Any], optimizer: dict[str, Any]) -> None:
+    """Schedules that treat biases or the first layer apart need an optimiser that keeps them apart."""
+    name = str(schedule.get("_target_")).removeprefix("alexnet_lab.training.")
+    wishes = {
+        "published.recorded": "schedule=recorded_145",
+        "published.dexp": "schedule.bias_target_factor" if schedule.get("bias_target_factor") is not None else None,
+        "schedules.plateau": None if schedule.get("lower_biases", True) else "schedule.lower_biases=false",
+    }
+    if wishes.get(name) and optimizer["_target_"] != "alexnet_lab.training.krizhevsky.krizhevsky_sgd":
+        raise ConfigError(
+            f"`{wishes[name]}` needs parameter groups for weights and for biases, layer by layer; "
+            f"take optimizer=krizhevsky_sgd"
+        )
+    if name == "published.caffe_step" and (schedule["step_iterations"] is None) == (schedule["step_share"] is None):
+        raise ConfigError("give either `schedule.step_iterations` or `schedule.step_share`, and set the other to null")
+
+
+def _check_lenet5_1998(config: dict[str, Any]) -> None:
+    """What was made for the network of 1998 and means nothing to others."""
+    model, loss, optimizer = (config[group]["_target_"] for group in ("model", "loss", "optimizer"))
+    if loss == "alexnet_lab.training.losses.LeNet5Criterion" and model != "alexnet_lab.models.LeNet51998":
+        raise ConfigError(
+            "`loss=lenet5_1998` takes logits that are negative distances, as model=lenet5_1998 gives them; "
+            "take that model, or loss=cross_entropy"
+        )
+    norm = config["model"].get("norm", "none")
+    if optimizer == "alexnet_lab.training.diagonal_lm.diagonal_lm" and norm != "none":
+        raise ConfigError(
+            f"`optimizer=diagonal_lm` knows no second derivatives of a normalisation, and `model.norm` is {norm}; "
+            f"set model.norm=none, or take another optimizer"
         )

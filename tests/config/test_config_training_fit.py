@@ -1,0 +1,82 @@
+"""Optimiser, schedule, loss and model that do not go together are refused, in one line, before anything starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.config import check_train
+
+TRAINING = "alexnet_lab.training"
+LENET5 = {"_target_": "alexnet_lab.models.LeNet5", "image_size": 32}
+SGD = {"_target_": f"{TRAINING}.optimizers.sgd"}
+KRIZHEVSKY = {"_target_": f"{TRAINING}.krizhevsky.krizhevsky_sgd"}
+LM = {"_target_": f"{TRAINING}.diagonal_lm.diagonal_lm"}
+CROSS_ENTROPY = {"_target_": f"{TRAINING}.losses.CrossEntropy"}
+CRITERION = {"_target_": f"{TRAINING}.losses.LeNet5Criterion"}
+RECORDED = {"_target_": f"{TRAINING}.published.recorded"}
+DEXP = {"_target_": f"{TRAINING}.published.dexp"}
+PLATEAU = {"_target_": f"{TRAINING}.schedules.plateau"}
+CAFFE_STEP = {"_target_": f"{TRAINING}.published.caffe_step"}
+
+
+def check(**groups: Any) -> dict[str, Any]:
+    data = {"_target_": "alexnet_lab.data.DigitsDataModule", "dir": "data", "batch_size": 16}
+    given = {"seed": 0, "run_dir": "x", "model": LENET5, "data": data, "optimizer": SGD, "loss": CROSS_ENTROPY}
+    return check_train(given | groups)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"schedule": RECORDED}, "`schedule=recorded_145` needs parameter groups for weights and for biases"),
+        ({"schedule": DEXP}, "`schedule.bias_target_factor` needs parameter groups .*; take optimizer=krizhevsky_sgd"),
+        ({"schedule": PLATEAU | {"lower_biases": False}}, "`schedule.lower_biases=false` needs parameter groups"),
+        ({"schedule": CAFFE_STEP | {"step_iterations": 5}}, "give either `schedule.step_iterations` or"),
+        ({"schedule": CAFFE_STEP | {"step_share": None}}, "give either `schedule.step_iterations` or"),
+        (
+            {"loss": CRITERION},
+            "`loss=lenet5_1998` takes logits that are negative distances, as model=lenet5_1998 gives",
+        ),
+        (
+            {"optimizer": LM, "model": {"_target_": "alexnet_lab.models.CudaConvNet", "in_channels": 1}},
+            "`optimizer=diagonal_lm` knows no second derivatives of a normalisation, and `model.norm` is spatial",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(groups: dict[str, Any], message: str):
+    with pytest.raises(ConfigError, match=message):
+        check(**groups)
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {"optimizer": KRIZHEVSKY, "schedule": RECORDED | {"run": 147}},
+        {"optimizer": KRIZHEVSKY | {"layers": {"c1": {"learning_rate": 0}, "f*": {"weight_decay": 0.1}}}},
+        {"optimizer": KRIZHEVSKY, "schedule": DEXP},
+        {"schedule": DEXP | {"bias_target_factor": None}},
+        {"schedule": PLATEAU},
+        {"schedule": CAFFE_STEP},
+        {"schedule": {"_target_": f"{TRAINING}.published.by_pass", "factors": [1.0, 0.5], "passes": [3]}},
+        {"loss": CRITERION, "model": {"_target_": "alexnet_lab.models.LeNet51998", "image_size": 32}, "optimizer": LM},
+    ],
+)
+def test_what_fits_is_taken(groups: dict[str, Any]):
+    checked = check(**groups)
+    for group, fields in groups.items():
+        assert {key: checked[group][key] for key in fields} == fields
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ({"c1": {"rate": 0.1}}, "allowed: 'learning_rate', 'bias_learning_rate' or 'weight_decay'"),
+        ({"c1": {"learning_rate": -1.0}}, "`optimizer.layers` is -1.0 .*; allowed: greater than or equal to 0"),
+    ],
+)
+def test_layers_are_checked_too(layers: Any, message: str):
+    with pytest.raises(ConfigError, match=message):
+        check(optimizer=KRIZHEVSKY | {"layers": layers})
