@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -116,11 +117,13 @@ def one_cycle(
         end_divisor: The last rate is the first divided by this.
         anneal: The shape of both slopes.
     """
+    exactly_one = math.isclose(warmup_fraction * duration.steps, 1.0)  # step of warm-up: torch would divide by zero
+    warmup = warmup_fraction * (1 + 1e-6) if exactly_one else warmup_fraction
     scheduler = OneCycleLR(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],
         total_steps=duration.steps,
-        pct_start=warmup_fraction,
+        pct_start=warmup,
         anneal_strategy=anneal,
         cycle_momentum=False,
         div_factor=start_divisor,
