@@ -12,9 +12,11 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.data import DigitsDataModule
+from alexnet_lab.data.order import epoch_order
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.callbacks import Checkpoints
 from alexnet_lab.training.checkpoint_io import SafeCheckpointIO
+from alexnet_lab.training.diagonal_lm import DiagonalLM
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,9 +48,15 @@ class Record(Checkpoint):
 
 
 def fit(
-    data_folder: Path, folder: Path, *, optimizer: dict[str, Any], schedule: dict[str, Any] | None, **settings: Any
+    data_folder: Path,
+    folder: Path,
+    *,
+    optimizer: dict[str, Any],
+    schedule: dict[str, Any] | None,
+    batches: int = 2,
+    **settings: Any,
 ) -> tuple[Classifier, Record]:
-    """Trains a LeNet-5 on two batches of digits an epoch; `ckpt_path` among `settings` resumes."""
+    """Trains a LeNet-5 on a few batches of digits an epoch; `ckpt_path` among `settings` resumes."""
     torch.manual_seed(0)
     data = DigitsDataModule(dir=str(data_folder), batch_size=32, seed=0)
     classifier = Classifier(
@@ -61,10 +69,10 @@ def fit(
     record = Record(folder)
     ckpt_path = settings.pop("ckpt_path", None)
     trainer = Trainer(
-        max_epochs=EPOCHS, limit_train_batches=2, accelerator="cpu", logger=False, enable_progress_bar=False,
+        max_epochs=EPOCHS, accelerator="cpu", logger=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=[Checkpoints(folder, "val/loss"), record], plugins=[SafeCheckpointIO()],
         num_sanity_val_steps=0, log_every_n_steps=1, use_distributed_sampler=False, default_root_dir=folder,
-        **settings,
+        limit_train_batches=batches, **settings,
     )  # fmt: skip
     trainer.fit(classifier, data, ckpt_path=ckpt_path, weights_only=True)
     return classifier, record
@@ -142,3 +150,32 @@ def test_curvature_needs_a_loader_that_can_be_read_ahead(digits_folder: Path, tm
     images = TensorDataset(torch.zeros(4, 1, 28, 28), torch.zeros(4, dtype=torch.long))
     with pytest.raises(ConfigError, match="reads ahead in the training data, which only a BatchLoader allows"):
         trainer.fit(classifier, DataLoader(images, batch_size=2), DataLoader(images, batch_size=2))
+
+
+class Watched:
+    """Notes what each estimate of the curvature was given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[list[int]] = []
+        monkeypatch.setattr(DiagonalLM, "estimate_curvature", self._keep)
+        monkeypatch.setattr(DiagonalLM, "rate", lambda self, parameter: torch.zeros_like(parameter))
+
+    def _keep(self, net: Any, loss: Any, batches: Any) -> None:
+        self.seen.append([index for batch in batches for index in batch.indices.tolist()])
+
+
+@pytest.mark.parametrize(("every", "estimates"), [(None, 1), (64, 2), (32, 3)])
+def test_curvature_is_measured_on_the_images_that_come_next(
+    digits_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int | None, estimates: int
+):
+    watched = Watched(monkeypatch)
+    optimizer = {"_target_": f"{TRAINING}.diagonal_lm.diagonal_lm", "samples": 40, "every_images": every}
+    fit(digits_folder, tmp_path, optimizer=optimizer, schedule=None, batches=3)
+    assert len(watched.seen) == EPOCHS * estimates
+    assert all(len(indices) == 64 for indices in watched.seen)  # two batches of 32 hold 40 images
+    data = DigitsDataModule(dir=str(digits_folder), batch_size=32, seed=0)
+    data.prepare_data()
+    data.setup()
+    order = epoch_order(0, 1, data.num_train)  # of epoch 1
+    first = (0 if every is None else every) * (estimates - 1)
+    assert watched.seen[2 * estimates - 1] == data.split.train[order[first : first + 64]].tolist()

@@ -99,11 +99,14 @@ class Classifier(LightningModule):
         counts.update(logits, batch.labels, self.loss(logits.float(), batch.labels))
         return logits
 
-    def on_train_epoch_start(self) -> None:
-        """Lets an optimiser that measures curvature see some training images ahead of the pass."""
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Lets an optimiser that measures curvature see the coming training images, ahead of a pass or within it."""
         optimizer = self.trainer.optimizers[0]
         if isinstance(optimizer, DiagonalLM):
-            optimizer.estimate_curvature(self.net, self.loss, coming_batches(self.trainer, optimizer.samples))
+            loader = readable_ahead(self.trainer)
+            if optimizer.estimate_is_due(batch_idx, loader.batch_sampler.batch_size):
+                coming = coming_batches(self.trainer, loader, batch_idx, optimizer.samples)
+                optimizer.estimate_curvature(self.net, self.loss, coming)
 
     def on_train_epoch_end(self) -> None:
         """Logs `train/...` of the epoch, as seen while training: augmented, with dropout; then lowers the rates."""
@@ -162,22 +165,30 @@ def duration_of(trainer: Trainer) -> Duration:
     return Duration(steps, steps / steps_per_epoch)
 
 
-def coming_batches(trainer: Trainer, images: int) -> Iterator[Batch]:
-    """The first batches of the epoch that is about to start, as training is going to see them.
-
-    They are read beside the loader, whose place in the epoch stays what it is. Each process has its share of them.
-
-    Args:
-        trainer: That fits a model, at the start of an epoch.
-        images: In all processes together there are at least so many, if the epoch has them.
+def readable_ahead(trainer: Trainer) -> BatchLoader:
+    """The loader of the training images.
 
     Raises:
-        ConfigError: The loader is not one of this package, and cannot be read ahead.
+        ConfigError: It is not one of this package, and cannot be read ahead.
     """
     loader = trainer.train_dataloader
     if not isinstance(loader, BatchLoader):
         raise ConfigError("optimizer=diagonal_lm reads ahead in the training data, which only a BatchLoader allows")
+    return loader
+
+
+def coming_batches(trainer: Trainer, loader: BatchLoader, first: int, images: int) -> Iterator[Batch]:
+    """The batches of this epoch from number `first` on, as training is going to see them.
+
+    They are read beside the loader, whose place in the epoch stays what it is. Each process has its share of them.
+
+    Args:
+        trainer: That fits a model.
+        loader: Of the training images.
+        first: The first of them; at the end of an epoch they go on with its beginning.
+        images: In all processes together there are at least so many, if the epoch has them.
+    """
     order = loader.batch_sampler
     positions = order.positions()
-    for number in range(min(math.ceil(images / order.batch_size), len(loader))):
-        yield trainer.strategy.batch_to_device(loader.batch(order.epoch, number, positions))
+    for number in range(first, first + min(math.ceil(images / order.batch_size), len(loader))):
+        yield trainer.strategy.batch_to_device(loader.batch(order.epoch, number % len(loader), positions))

@@ -19,12 +19,16 @@ from alexnet_lab.models.checks import check_fields
 from alexnet_lab.training.curvature import Curvature, summed_curvature
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from torch import Tensor, nn
 
     from alexnet_lab.base.ranges import Count, Positive
     from alexnet_lab.data.loader import Batch
+
+
+PART = 100
+"""Images whose curvature is computed at once."""
 
 
 class DiagonalLM(Optimizer):
@@ -38,11 +42,21 @@ class DiagonalLM(Optimizer):
         lr: eta, the global rate, > 0.
         damping: mu, > 0: no weight's rate is above lr / damping.
         samples: Images that an estimate takes.
+        every_images: Estimates are made again within a pass whenever so many more images were seen; None: not.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float, damping: float, samples: int) -> None:
+    def __init__(
+        self, parameters: Iterable[Tensor], lr: float, damping: float, samples: int, every_images: int | None = None
+    ) -> None:
         super().__init__(parameters, {"lr": lr, "damping": damping})
         self.samples = samples
+        self.every_images = every_images
+
+    def estimate_is_due(self, batch_index: int, batch_size: int) -> bool:
+        """Whether the curvature is to be estimated ahead of a batch: of an epoch's first, and by `every_images`."""
+        if self.every_images is None or batch_index == 0:
+            return batch_index == 0
+        return batch_index % max(1, self.every_images // batch_size) == 0
 
     def estimate_curvature(
         self, net: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], batches: Iterable[Batch]
@@ -60,11 +74,10 @@ class DiagonalLM(Optimizer):
         device = next(net.parameters()).device
         total: Curvature = {name: torch.zeros_like(value) for name, value in net.named_parameters()}
         images = torch.zeros((), device=device)
-        for batch in batches:
-            if len(batch.labels):
-                for name, value in summed_curvature(net, loss, batch.images, batch.labels).items():
-                    total[name] += value
-                images += len(batch.labels)
+        for part, labels in _gathered(batches):
+            for name, value in summed_curvature(net, loss, part, labels).items():
+                total[name] += value
+            images += len(labels)
         if distributed.is_available() and distributed.is_initialized():
             for value in (*total.values(), images):
                 distributed.all_reduce(value)
@@ -100,8 +113,25 @@ class DiagonalLM(Optimizer):
         return loss
 
 
+def _gathered(batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and labels in larger parts: batches of one image, which the method is made for, would cost much more."""
+    kept: list[Batch] = []
+    for batch in batches:
+        kept.append(batch)
+        if sum(len(batch.labels) for batch in kept) >= PART:
+            yield torch.cat([batch.images for batch in kept]), torch.cat([batch.labels for batch in kept])
+            kept = []
+    if any(len(batch.labels) for batch in kept):
+        yield torch.cat([batch.images for batch in kept]), torch.cat([batch.labels for batch in kept])
+
+
 def diagonal_lm(
-    net: nn.Module, *, learning_rate: Positive = 5e-4, damping: Positive = 0.02, samples: Count = 500
+    net: nn.Module,
+    *,
+    learning_rate: Positive = 5e-4,
+    damping: Positive = 0.02,
+    samples: Count = 500,
+    every_images: Count | None = None,
 ) -> DiagonalLM:
     """LeNet-5's optimiser (LeCun et al. 1998, sec. III.C): eta .0005 at first, mu .02, 500 images.
 
@@ -111,9 +141,12 @@ def diagonal_lm(
         damping: mu.
         samples: Training images whose curvature is averaged before each pass; whole batches are taken, so there may
             be a few more.
+        every_images: Estimate again within a pass whenever so many more images were seen; None: before each pass
+            alone, as the paper says.
 
     Raises:
         ConfigError: A field out of its range.
     """
-    check_fields(diagonal_lm, {"learning_rate": learning_rate, "damping": damping, "samples": samples})
-    return DiagonalLM(net.parameters(), learning_rate, damping, samples)
+    fields = {"learning_rate": learning_rate, "damping": damping, "samples": samples, "every_images": every_images}
+    check_fields(diagonal_lm, fields)
+    return DiagonalLM(net.parameters(), learning_rate, damping, samples, every_images)
