@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from alexnet_lab.models import AlexNet
 from alexnet_lab.training.krizhevsky import KrizhevskySGD, krizhevsky_sgd
 from alexnet_lab.training.optimizers import sgd
 from alexnet_lab.training.published import RUNS, by_pass, caffe_inv, caffe_step, dexp, recorded
-from alexnet_lab.training.schedules import Duration, plateau
+from alexnet_lab.training.schedules import Duration, one_cycle, plateau
 
 
 def tiny_alexnet() -> nn.Sequential:
@@ -197,3 +198,13 @@ def test_a_plateau_can_leave_the_biases_rate_alone():
         ConfigError, match=r"schedule.lower_biases=false needs parameter groups for weights and for biases"
     ):
         plateau(sgd(tiny_alexnet()), Duration(1, 1), lower_biases=False)
+
+
+def test_one_cycle_with_one_step_of_warm_up():
+    """torch's own schedule divides by zero there."""
+    optimizer = sgd(tiny_alexnet())
+    found = [row[0] for row in rates(optimizer, one_cycle(optimizer, Duration(5, 1), warmup_fraction=0.2), 4)]
+    assert found[0] == pytest.approx(0.01 / 25)
+    assert found[1:] == pytest.approx(
+        [0.01 / 25e4 + (0.01 - 0.01 / 25e4) * (1 + math.cos(math.pi * n / 4)) / 2 for n in (1, 2, 3)], rel=1e-4
+    )
