@@ -88,13 +88,14 @@ def test_mode(asked, environment, mode, monkeypatch):
 
 def test_no_network_becomes_an_offline_run(tmp_path, no_login, monkeypatch, caplog):
     import wandb
+    from wandb.errors import CommError
 
     original, modes = wandb.init, []
 
-    def init(*, mode: str, **arguments: Any) -> Any:
+    def init(*, mode: Any, **arguments: Any) -> Any:
         modes.append(mode)
         if mode == "online":
-            raise wandb.errors.CommError("no network")
+            raise CommError("no network")
         return original(mode=mode, **arguments)
 
     monkeypatch.setattr(wandb, "init", init)

@@ -72,7 +72,7 @@ def records(content: bytes) -> Iterator[Any]:
         position += CHUNK_HEADER + length
         parts = data if kind in (FULL, FIRST) else parts + data
         if kind in (FULL, LAST):
-            yield wandb_internal_pb2.Record.FromString(parts)
+            yield wandb_internal_pb2.Record.FromString(parts)  # pyright: ignore[reportAttributeAccessIssue] - made at run time
 
 
 def items(pairs: Any) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def test_kernels_and_matrices_decay_biases_and_scales_do_not():
 
 def test_each_trainable_parameter_is_in_one_group():
     net = LeNet5()
-    frozen = next(net.parameters()).requires_grad_(requires_grad=False)
+    frozen = next(net.parameters()).requires_grad_(False)
     groups = decayed_and_not(net, 0.1, decay_biases=False)
     found = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(found) == sorted(id(parameter) for parameter in net.parameters() if parameter is not frozen)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import hydra
 import yaml
 from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
@@ -178,7 +179,7 @@ def _composed_without(config_dir: Path, config_name: str, *, hydra_too: bool) ->
     chosen = [word for word in arguments.overrides if word.partition("=")[0] in groups]
     if arguments.config_dir is not None:
         chosen.append(f"hydra.searchpath=[file://{Path(arguments.config_dir).absolute()}]")
-    hydra.core.global_hydra.GlobalHydra.instance().clear()
+    GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(config_dir), version_base="1.3"):
         try:
             return hydra.compose(config_name, chosen, return_hydra_config=hydra_too)

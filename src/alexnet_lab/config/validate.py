@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -74,10 +74,10 @@ def _key(detail: ErrorDetails, raw: Mapping[str, Any]) -> str:
     path: list[str] = []
     node: Any = raw
     for part in detail["loc"]:
-        inside = (isinstance(node, dict) and part in node) or (isinstance(node, list) and isinstance(part, int))
-        if not inside:
+        keys: Any = range(len(node)) if isinstance(node, list) else node if isinstance(node, dict) else ()
+        if part not in keys:
             break
-        node = node[part]
+        node = cast("Any", node)[part]
         path.append(str(part))
     return ".".join(path)
 

@@ -41,14 +41,26 @@ class Collector(Callback):
     def _keep(self, logits: torch.Tensor, batch: Any) -> None:
         self.kept.append((logits.float().cpu(), batch.labels.cpu(), batch.indices.cpu()))
 
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    def on_test_batch_end(  # noqa: PLR0917 - Lightning's signature
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Keeps a batch of the test set."""
         self._keep(outputs, batch)
 
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    def on_validation_batch_end(  # noqa: PLR0917 - Lightning's signature
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Keeps a batch of the validation part."""
         self._keep(outputs, batch)

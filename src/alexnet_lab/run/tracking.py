@@ -67,13 +67,14 @@ def wandb_logger(
 def _start(mode: Literal["online", "offline"], arguments: dict[str, Any]) -> Any:
     """Starts the run; without a network an online one becomes an offline one."""
     import wandb  # noqa: PLC0415
+    from wandb.errors import CommError  # noqa: PLC0415
 
     settings = wandb.Settings(
         x_transaction_log_flush_interval=1, console="off", silent=True, init_timeout=INIT_TIMEOUT_SECONDS
     )
     try:
         return wandb.init(mode=mode, settings=settings, **arguments)
-    except wandb.errors.CommError as error:
+    except CommError as error:
         if mode == "offline":
             raise
         log.warning("W&B cannot be reached (%s); this run is kept offline", type(error).__name__)

@@ -163,7 +163,7 @@ class Checkpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the checkpoints of the epoch; all processes take part, the first one writes."""
-        if trainer.fast_dev_run:
+        if trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue] - Lightning sets it out of pyright's sight
             return
         score = trainer.callback_metrics.get(self.monitor)
         better = score is None or float(score) <= self.best_score or self.best_epoch < 0
