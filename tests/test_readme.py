@@ -12,10 +12,14 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from commands import REPOSITORY
 from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+
+from alexnet_lab.data.cifar10 import NAMES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,9 +54,23 @@ def finished_runs(folder: Path) -> list[dict]:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_dir: Path) -> Path:
     """A working directory of its own, with the digits where no other data is."""
     monkeypatch.chdir(tmp_path)
-    if "ALEXNET_LAB_DATA" not in os.environ:
+    if not os.environ.get("ALEXNET_LAB_DATA"):
+        monkeypatch.delenv("ALEXNET_LAB_DATA", raising=False)
         (tmp_path / "data").symlink_to(digits_dir)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def small_cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder copy of CIFAR-10 of 20 and 4 random images in each class."""
+    folder, rng = tmp_path_factory.mktemp("cifar10"), np.random.default_rng(0)
+    for part, count in (("train", 20), ("test", 4)):
+        for name in NAMES:
+            (folder / "cifar10" / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / "cifar10" / part / name / f"{number:04}.png")
+    return folder
 
 
 def test_every_line_is_known():
@@ -62,13 +80,15 @@ def test_every_line_is_known():
 
 
 @pytest.mark.parametrize("line", [line for line in commands("python train.py") if "resume=" not in line])
-def test_train(line, here, monkeypatch):
+def test_train(line, here, monkeypatch, small_cifar10):
     words = shlex.split(line)[2:]
     if "--help" in words:
         assert run_script("train.py", *words) == 0
         return
-    if "digits" not in line and set(words) & {"data=cifar10", "data=mnist"} | {w for w in words if "experiment=" in w}:
-        monkeypatch.setenv("ALEXNET_LAB_DATA", os.environ.get("ALEXNET_LAB_DATA") or pytest.skip("needs real data"))
+    if "cifar10" in line:
+        monkeypatch.setenv("ALEXNET_LAB_DATA", str(small_cifar10))
+    elif "mnist" in line and not os.environ.get("ALEXNET_LAB_DATA"):
+        pytest.skip("needs MNIST")
     if "trainer=gpu" in words and not torch.cuda.is_available():
         words.remove("trainer=gpu")
     narrow = ["model.width=0.0625"] if any("alexnet" in word for word in words) else []
