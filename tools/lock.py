@@ -37,10 +37,15 @@ def closure(requirements: list[str]) -> dict[str, str]:
         package = metadata.distribution(name)
         versions[name] = package.version
         extras = ["", *requirement.extras]
-        for needed in map(Requirement, package.requires or []):
-            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
-                waiting.append(needed)
+        needed = map(Requirement, package.requires or [])
+        waiting += [item for item in needed if _applies(item, extras)]
     return versions
+
+
+def _applies(requirement: Requirement, extras: list[str]) -> bool:
+    """Whether a requirement with a marker counts here, for one of the extras."""
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({"extra": extra}) for extra in extras)
 
 
 def main() -> None:

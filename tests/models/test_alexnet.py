@@ -312,7 +312,8 @@ def test_auto_start_lets_the_images_through_the_small_stem():
     for init in ("paper", "auto"):
         torch.manual_seed(0)
         spread[init] = tiny(image_size=32, init=init).eval()(images).std(0).mean().item()
-    assert spread["paper"] < 1e-5 < 1e-3 < spread["auto"]
+    assert spread["paper"] < 1e-5
+    assert spread["auto"] > 1e-3
 
 
 def test_logits_at_zero_weights_give_the_loss_of_guessing():
