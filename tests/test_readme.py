@@ -110,7 +110,8 @@ def test_commands_on_a_run(line, here, digits_run):
     assert run_script(script, *words) == 0
     assert json.loads((run / "result.json").read_text())["status"] == "completed"
     if script == "eval.py":
-        assert (run / "eval" / "test_center.json").is_file()
+        views = next((word.removeprefix("views=") for word in words if word.startswith("views=")), "center")
+        assert (run / "eval" / f"test_{views}.json").is_file()
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

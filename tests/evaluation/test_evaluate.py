@@ -17,7 +17,8 @@ from commands import call
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.config import check_evaluate
 from alexnet_lab.evaluation import evaluate as evaluation
-from alexnet_lab.evaluation.predict import finished_run, predict
+from alexnet_lab.evaluation import predict as predict_module
+from alexnet_lab.evaluation.predict import finished_run, mean_probabilities, predict
 
 
 def run_eval(run: Path, *words: str) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def test_confusion_matrix_counts_each_image_once(run):
     matrix = np.array(found["confusion"])
     assert found["images"] == matrix.sum() == 359
     directory, config = finished_run(str(run))
-    labels = predict(directory, config, "test", 1).labels.numpy()
+    labels = predict(directory, config, "test", num_threads=1).labels.numpy()
     assert matrix.sum(1).tolist() == np.bincount(labels, minlength=10).tolist()
     assert 1 - np.trace(matrix) / matrix.sum() == pytest.approx(found["metrics"]["test/top1_error"], rel=1e-6)
 
@@ -240,3 +241,29 @@ def test_run_cannot_grant_trust_to_itself(run, tmp_path):
     with pytest.raises(ConfigError, match=r"`_target_: os\.system` lies outside the trusted packages"):
         run_eval(run)
     assert not (tmp_path / "trap").exists()
+
+
+def test_views_average_probabilities_not_logits():
+    logits = torch.tensor([[[4.0, 0, -9]], [[0, 1.5, 0]], [[0, 1.5, 0]]])  # fidelity, check 32
+    mean = mean_probabilities(logits)[0]
+    assert mean.tolist() == pytest.approx([0.4302, 0.4670, 0.1029], abs=5e-5)
+    assert mean.argmax() == 1
+    assert logits.mean(0)[0].tolist() == pytest.approx([1.333, 1, -3], abs=5e-4)
+
+
+@pytest.mark.parametrize(("views", "number"), [("ten", 10), ("nine", 9)])
+def test_views_give_the_mean_of_single_views(run, views, number, monkeypatch):
+    seen: list[torch.Tensor] = []
+    single = predict_module._predict_view
+
+    def remembered(*arguments: Any) -> Any:
+        seen.append((prediction := single(*arguments)).logits)
+        return prediction
+
+    monkeypatch.setattr(predict_module, "_predict_view", remembered)
+    found = run_eval(run, f"views={views}")
+    assert len(seen) == number
+    labels = predict(*finished_run(str(run)), "test", num_threads=1).labels
+    mean = torch.stack([logits.softmax(1) for logits in seen[:number]]).mean(0)
+    assert found["metrics"]["test/top1_error"] == pytest.approx((mean.argmax(1) != labels).double().mean().item())
+    assert (run / "eval" / f"test_{views}.json").is_file()

@@ -98,7 +98,7 @@ class Evaluate(Section):
     """The config of eval.py."""
 
     run: str
-    views: Literal["center"] = "center"
+    views: Literal["center", "ten", "nine"] = "center"
     split: Literal["test", "val"] = "test"
     name: str | None = None
     data: EvaluatedData = EvaluatedData()

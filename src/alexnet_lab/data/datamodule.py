@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from alexnet_lab.data.views import View
+
 log = logging.getLogger(__name__)
 
 
@@ -100,6 +102,7 @@ class ImageDataModule(LightningDataModule):
         self.shares = Shares(val_fraction, val_seed, test_fraction, test_seed)
         self.augment: Augment | None = None if augment is None else build(augment)
         self._check_colour()
+        self.view: View | None = None  # of images that are not augmented; None: the centre view
         self._verified = False
         self._store: Store | None = None
         self._split: Split | None = None
@@ -308,8 +311,11 @@ class ImageDataModule(LightningDataModule):
         """The normalised views of a raw batch, on its device."""
         training = raw.draws is not None
         gain = self.augment.gain if training and self.augment else 1.0
+        draws = raw.draws
+        if draws is None and self.view is not None:
+            draws = self.view.draws(len(raw.labels), raw.images.device)
         normalizer = self.normalizer(raw.images.device)
-        images = apply(raw.images, raw.draws, self.geometry(training=training), normalizer, gain)
+        images = apply(raw.images, draws, self.geometry(training=draws is not None), normalizer, gain)
         return Batch(images, raw.labels, raw.indices, raw.total)
 
     def grey_levels(self, images: torch.Tensor) -> NDArray[np.uint8]:

@@ -41,7 +41,9 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     directory, run_config = finished_run(config["run"], config["trusted_packages"])
     if config["data"]["dir"] is not None:
         run_config = run_config | {"data": run_config["data"] | {"dir": config["data"]["dir"]}}
-    predictions = predict(directory, run_config, config["split"], config["num_threads"])
+    predictions = predict(
+        directory, run_config, config["split"], views=config["views"], num_threads=config["num_threads"]
+    )
     name = config["name"] or f"{config['split']}_{config['views']}"
     evaluation = {
         "version": FORMAT_VERSION,
