@@ -101,7 +101,7 @@ class Kernels:
         compiled = self._compiled.setdefault(formula.__name__, torch.compile(formula))
         try:
             return compiled(*arguments)
-        except Exception as error:
+        except Exception as error:  # whatever the compiler raises: the plain formula does the same
             self.broken = True
             log.info("the response norm is not compiled here (%s): it takes about twice the time", type(error).__name__)
             return None
