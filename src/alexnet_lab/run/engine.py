@@ -160,6 +160,7 @@ def build_trainer(
     settings = {name: config["trainer"][name] for name in PASSED_ON}
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # between Lightning 2.6 and torch 2.14
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid of `deterministic`; costs about 5 %
     return Trainer(
         **settings,
         strategy="ddp" if world_size > 1 else "auto",
