@@ -1,0 +1,108 @@
+"""How all figures look, and how they reach the disk.
+
+No pyplot: figures are made of `matplotlib.figure.Figure`, which draws with Agg and needs no screen and no global
+state. The background is white, so that a figure can be read on a dark page too. Import this module where a figure
+is made, not earlier: matplotlib takes half a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from alexnet_lab.base.files import atomic_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Okabe and Ito's, which the colour-blind can tell apart; in this order."""
+
+RIGHT, WRONG, OTHER = "#009e73", "#d55e00", "#9aa5b1"
+"""The true class, a class that was called wrongly, any other."""
+
+INK, FAINT = "#222222", "#d8dde3"
+
+DOTS_PER_INCH = 150
+
+RC = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same figure everywhere
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "text.color": INK,
+    "text.parse_math": False,  # a class or a file may be called "$x$"
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "alexnet-lab",  # the same bytes each time
+}
+
+
+@contextlib.contextmanager
+def styled() -> Iterator[None]:
+    """Within the block figures are made and saved in the style of the house."""
+    with mpl.rc_context(RC):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure.
+
+    Args:
+        width: In inches.
+        height: In inches.
+    """
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Writes `<name>.png` and `<name>.svg` into `folder`, whole or not at all, and returns their paths."""
+    paths = [folder / f"{name}.{kind}" for kind in ("png", "svg")]
+    metadata: list[dict[str, Any]] = [{"Software": None}, {"Date": None, "Creator": None}]
+    with styled(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a class in a script that the font lacks
+        for path, told in zip(paths, metadata, strict=True):
+            with atomic_path(path) as part:
+                figure.savefig(part, format=path.suffix[1:], dpi=DOTS_PER_INCH, metadata=told)
+    return paths
+
+
+def show_image(axes: Axes, image: NDArray) -> None:
+    """Puts an image (C, H, W), uint8, into axes without ticks; its pixels stay visible where it is small."""
+    if len(image) == 1:
+        axes.imshow(image[0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    else:
+        axes.imshow(image.transpose(1, 2, 0), interpolation="nearest" if image.shape[-1] < 100 else "antialiased")
+    bare(axes)
+
+
+def bare(axes: Axes) -> None:
+    """Takes ticks and frame away."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def shorten(text: str, length: int) -> str:
+    """At most `length` characters of a text."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
