@@ -59,11 +59,19 @@ class EarlyStopping(Section):
     min_delta: NonNegative = 0.0
 
 
+class ToError(Section):
+    """Measures epochs, steps and seconds until the training error falls to `error`; `stop` ends training there."""
+
+    error: Annotated[float, Gt(0), Lt(1)] = 0.25
+    stop: bool = False
+
+
 class Callbacks(Section):
     """What looks on while a network trains."""
 
     checkpoint: Checkpoint = Checkpoint()
     early_stopping: EarlyStopping | None = None
+    to_error: ToError | None = None
     augmentation_preview: bool = True
 
 

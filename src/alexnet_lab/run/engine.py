@@ -23,6 +23,7 @@ from alexnet_lab.run.provenance import available_cores
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.callbacks import STAGES, Checkpoints, FiniteLoss, MetricsCsv, Throughput, plain, read_rows
 from alexnet_lab.training.checkpoint_io import SafeCheckpointIO
+from alexnet_lab.training.to_error import TimeToError
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -44,7 +45,8 @@ def fit_and_test(
         resume: Go on from `last.ckpt`.
 
     Returns:
-        The fields of result.json that training decides: metrics, epochs, steps, images_per_second, best_checkpoint.
+        The fields of result.json that training decides: metrics, epochs, steps, images_per_second, best_checkpoint,
+        best_epoch, to_error.
 
     Raises:
         Interrupted: After Ctrl-C or SIGTERM; what was reached lies in the checkpoints.
@@ -89,6 +91,8 @@ def _fit_and_test(
     interruptible(
         trainer, lambda: trainer.fit(classifier, data, ckpt_path=directory.last if resume else None, weights_only=True)
     )
+    # now, for the test is going to load the state that the callbacks had at the best checkpoint
+    to_error = next((callback.result for callback in callbacks if isinstance(callback, TimeToError)), None)
     kept = checkpoints.best_epoch >= 0
     interruptible(
         trainer,
@@ -105,6 +109,7 @@ def _fit_and_test(
         "images_per_second": round(throughput.images / throughput.seconds, 1) if throughput.seconds else None,
         "best_checkpoint": str(directory.best.relative_to(directory.path)) if kept else None,
         "best_epoch": checkpoints.best_epoch if kept else None,
+        "to_error": to_error,
     }
 
 
@@ -138,6 +143,9 @@ def optional_callbacks(config: dict[str, Any], logger: Logger | None) -> list[Ca
         callbacks.append(
             EarlyStopping(stopping["monitor"], min_delta=stopping["min_delta"], patience=stopping["patience_epochs"])
         )
+    to_error = config["callbacks"]["to_error"]
+    if to_error is not None:
+        callbacks.append(TimeToError(error=to_error["error"], stop=to_error["stop"]))
     if logger is not None:
         callbacks.append(LearningRateMonitor("epoch"))
     if config["trainer"]["progress_bar"] and os.isatty(2):
