@@ -13,19 +13,21 @@ import hydra
 import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, did_you_mean, one_line
+from alexnet_lab.config.names import default_run_dir, default_sweep_dir, folder_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """Hydra's own switch for tracebacks; ours follows it."""
+
+FLAGS = {"--dry-run": "sweep.dry_run=true"}
+"""Flags of ours, which Hydra does not know, and the overrides that they stand for."""
 
 UNREADABLE = (yaml.YAMLError, UnicodeDecodeError)
 """What Hydra lets through of a file that is no yaml."""
@@ -42,8 +44,8 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
         config_name: The primary config in it, e.g. "train".
     """
     traceback_wanted = os.environ.get(FULL_ERROR, "") not in ("", "0")
-    for name, resolver in RESOLVERS.items():
-        OmegaConf.register_new_resolver(name, resolver, replace=True)
+    register_resolvers()
+    sys.argv[1:] = [FLAGS.get(word, word) for word in sys.argv[1:]]
     job = _Job(task, traceback_wanted=traceback_wanted)
     try:
         _anchor_config_path()
@@ -53,12 +55,23 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         sys.exit(Interrupted.exit_code)
+    except AlexNetLabError as error:  # of a sweep as a whole
+        if traceback_wanted:
+            raise
+        _complain(error)
+        sys.exit(error.exit_code)
     except (HydraException, OmegaConfBaseException, *UNREADABLE) as error:
         if traceback_wanted:
             raise
         _complain(_explain(error, config_dir, config_name))
         sys.exit(ConfigError.exit_code)
     sys.exit(job.exit_code)
+
+
+def register_resolvers() -> None:
+    """Lets the yaml files call the functions of `RESOLVERS`."""
+    for name, resolver in RESOLVERS.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
 
 
 @contextlib.contextmanager
@@ -91,9 +104,14 @@ class _Job:
         self.traceback_wanted = traceback_wanted
         self.exit_code = 0
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Arrived in another process (joblib, submitit), which composes its job there."""
+        self.__dict__ |= state
+        register_resolvers()
+
     def run(self, config: DictConfig) -> None:
         try:
-            self.task(_plain(config))
+            self.task(plain(config))
         except AlexNetLabError as error:
             if self.traceback_wanted:
                 raise
@@ -107,8 +125,8 @@ def _complain(error: AlexNetLabError) -> None:
     print(f"error: {error}", file=sys.stderr)
 
 
-def _plain(config: DictConfig) -> dict[str, Any]:
-    """The config without interpolations; what went wrong in one is told as it is."""
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The config without interpolations; raises ConfigError where one cannot be resolved or has no value."""
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -208,20 +226,12 @@ def _crop_padding(stored_size: int, image_size: int) -> int:
     return 0 if stored_size > image_size else stored_size // 8
 
 
-def _default_run_dir(model: str, data: str, now: str) -> str:
-    """`logs/runs/<date>_<time>_<model>_<data>`; in a sweep a folder of the sweep, named by the job's overrides."""
-    hydra_config = HydraConfig.get()
-    if hydra_config.mode != RunMode.MULTIRUN:
-        return f"logs/runs/{now}_{model}_{data}"
-    words = [word.lstrip("+~") for word in hydra_config.overrides.task]
-    name = "_".join(re.sub(r"[^\w.-]+", "-", word) for word in sorted(words)) or "job"
-    return f"{hydra_config.sweep.dir}/{name[:200]}"
-
-
 RESOLVERS = {
     "count_classes": _count_classes,
     "count_among": _count_among,
     "crop_padding": _crop_padding,
-    "default_run_dir": _default_run_dir,
+    "default_run_dir": default_run_dir,
+    "default_sweep_dir": default_sweep_dir,
+    "folder_name": folder_name,
 }
 """What the yaml files may call, as `${name:...}`."""

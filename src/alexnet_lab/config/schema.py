@@ -7,12 +7,16 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict
 
-from alexnet_lab.base.ranges import Count, NonNegative
+from alexnet_lab.base.ranges import Count, Index, NonNegative
 
 Limit = Annotated[int, Ge(0)] | Annotated[float, Ge(0), Le(1)]
 """A number of batches (int), or a share of them (float in [0, 1])."""
 
 Seed = Annotated[int, Ge(0), Lt(2**32)]
+
+
+Level = bool | int | float | str | None
+"""A value of a swept key."""
 
 
 class Section(BaseModel):
@@ -75,6 +79,28 @@ class Callbacks(Section):
     augmentation_preview: bool = True
 
 
+class Sweep(Section):
+    """What a sweep compares, for its table and its report; a file of `configs/sweep` says it, `-m` runs it."""
+
+    name: str | None = None
+    factor: str | list[str] | None = None
+    base: Level | list[Level] = None
+    metric: str = "test/top1_error"
+    claim: str | None = None
+    paper: str | None = None
+    dry_run: bool = False
+    extend: bool = False
+    dir: str | None = None
+
+
+class Launcher(Section):
+    """How the processes of a run are started, and how many jobs of a sweep run at a time."""
+
+    workers: Literal["auto"] | bool = "auto"
+    retries: Index = 2
+    jobs_side_by_side: Count = 1
+
+
 class Train(Section):
     """The whole config of one run. A `dict` is a `_target_` with its fields, checked against its signature."""
 
@@ -91,6 +117,8 @@ class Train(Section):
     trainer: Trainer = Trainer()
     callbacks: Callbacks = Callbacks()
     logger: dict[str, Any] | None = None
+    launcher: Launcher = Launcher()
+    sweep: Sweep = Sweep()
     experiment: str | None = None
     tags: list[str] = []
     overrides: list[str] = []

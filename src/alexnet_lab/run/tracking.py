@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from alexnet_lab.base.files import write_text
+from alexnet_lab.base.nested import flat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,22 +102,6 @@ def _run_id(run_dir: Path) -> str:
     if not path.is_file():
         write_text(path, secrets.token_hex(4) + "\n")
     return path.read_text(encoding="utf-8").strip()
-
-
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, with dotted keys.
-
-    Example:
-        >>> flat({"model": {"norm": "lrn"}, "seed": 0})
-        {'model.norm': 'lrn', 'seed': 0}
-    """
-    items: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            items |= flat(value, f"{prefix}{key}.")
-        else:
-            items[f"{prefix}{key}"] = value
-    return items
 
 
 def tensorboard_logger(run_dir: Path, config: dict[str, Any]) -> Logger:

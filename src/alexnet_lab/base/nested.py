@@ -1,0 +1,21 @@
+"""Nested dictionaries as flat ones, with dotted keys as the command line writes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with dotted keys.
+
+    Example:
+        >>> flat({"model": {"norm": "lrn"}, "seed": 0})
+        {'model.norm': 'lrn', 'seed': 0}
+    """
+    items: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            items |= flat(value, f"{prefix}{key}.")
+        else:
+            items[f"{prefix}{key}"] = value
+    return items

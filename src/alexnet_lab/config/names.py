@@ -1,0 +1,82 @@
+"""The places that runs and sweeps get where the user chooses none."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+MAX_LENGTH = 120
+"""Of a folder's name; file systems allow 255 bytes."""
+
+OUTWARD = ("launcher", "logger", "sweep", "run_dir", "data.dir", "hydra", "trainer.progress_bar")
+"""Keys, and groups of keys, that decide where and how jobs run and not what they compute."""
+
+
+def is_outward(key: str) -> bool:
+    """Whether a key decides only where and how a job runs.
+
+    Example:
+        >>> is_outward("launcher.retries"), is_outward("model.norm")
+        (True, False)
+    """
+    return any(key == name or key.startswith((f"{name}.", f"{name}/")) for name in OUTWARD)
+
+
+def job_name(words: Iterable[str]) -> str:
+    """A folder's name for a job, made of its overrides; the seed comes last.
+
+    Example:
+        >>> job_name(["seed=0", "model.norm=lrn"])
+        'model.norm-lrn_seed-0'
+    """
+    ordered = sorted((word.lstrip("+~") for word in words), key=lambda word: (word.startswith("seed="), word))
+    name = "_".join(re.sub(r"[^\w.-]+", "-", word) for word in ordered) or "job"
+    return name if len(name) <= MAX_LENGTH else f"{name[: MAX_LENGTH - 9]}-{short_hash(ordered)}"
+
+
+def short_hash(words: Iterable[str]) -> str:
+    """Eight hexadecimal digits that stand for some words."""
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:8]
+
+
+def default_run_dir(model: str, data: str, now: str) -> str:
+    """`logs/runs/<date>_<time>_<model>_<data>`; in a multirun without our sweeper a folder of its directory."""
+    config = HydraConfig.get()
+    if config.mode != RunMode.MULTIRUN:
+        return f"logs/runs/{now}_{model}_{data}"
+    return f"{config.sweep.dir}/{job_name(config.overrides.task)}"
+
+
+def default_sweep_dir(choices: Mapping[str, Any], words: Iterable[str]) -> str:
+    """The same place for the same sweep, so that the same command goes on with it.
+
+    Args:
+        choices: The chosen file of each group.
+        words: The overrides of the command line.
+
+    Returns:
+        `logs/sweeps/<sweep>_<model>_<data>`; without a `sweep=NAME` the swept keys and a hash of the overrides that
+        decide what is computed.
+    """
+    overrides = [item for item in OverridesParser.create().parse_overrides(list(words)) if item.input_line]
+    chosen = {item.key_or_group: item.input_line.partition("=")[2] for item in overrides}
+    parts = [re.sub(r"[^\w.-]+", "-", str(chosen.get(group, choices[group]))) for group in ("model", "data")]
+    if choices.get("sweep"):
+        return "logs/sweeps/" + "_".join([str(choices["sweep"]), *parts])[:MAX_LENGTH]
+    swept = [item.key_or_group.rpartition(".")[2] for item in overrides if item.is_sweep_override()]
+    factors = "-".join(key for key in swept if key != "seed") or "seeds"
+    inward = sorted(item.input_line or "" for item in overrides if not is_outward(item.key_or_group))
+    return "logs/sweeps/" + "_".join([factors, *parts])[: MAX_LENGTH - 9] + f"_{short_hash(inward)}"
+
+
+def folder_name(path: str | None) -> str | None:
+    """The last part of a path; None for none."""
+    return path.rstrip("/").rpartition("/")[2] if path else None

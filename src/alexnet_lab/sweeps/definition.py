@@ -1,0 +1,159 @@
+"""What a sweep is: its jobs, what each computes, and what is compared. It lies in `sweep.json`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from alexnet_lab.base.nested import flat
+from alexnet_lab.config.names import is_outward, job_name, short_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+SWEEP_VERSION = 1
+"""Of the format of sweep.json."""
+
+RECORDS = ("resume", "overrides", "tags", "experiment", "trusted_packages")
+"""Top-level keys that say nothing of what a job computes."""
+
+SEED = "seed"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep."""
+
+    name: str  # and its folder in the sweep's
+    overrides: tuple[str, ...]  # that tell it from the others: ("model.norm=lrn", "seed=0")
+    config: dict[str, Any] = field(default_factory=dict)  # what it computes, flat: {"model.norm": "lrn", ...}
+
+    @property
+    def label(self) -> str:
+        """The job's overrides in one line."""
+        return " ".join(self.overrides) or self.name
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A whole sweep.
+
+    Attributes:
+        about: name, factor and base (as lists), metric, claim, paper: the config's `sweep` node.
+        command: That started it.
+        overrides: Common to all jobs.
+        jobs: In the order in which they run.
+    """
+
+    about: dict[str, Any]
+    command: str
+    overrides: tuple[str, ...]
+    jobs: tuple[Job, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of sweep.json. What all jobs' configs have in common is written once."""
+        common = _common([job.config for job in self.jobs])
+        jobs = [
+            {
+                "job": job.name,
+                "run_dir": job.name,
+                "overrides": list(job.overrides),
+                "config": {key: value for key, value in job.config.items() if key not in common},
+            }
+            for job in self.jobs
+        ]
+        return {
+            "version": SWEEP_VERSION, **self.about, "command": self.command, "overrides": list(self.overrides),
+            "config": common, "jobs": jobs,
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Definition:
+        """The definition that a sweep.json holds."""
+        about = {key: value for key, value in content.items() if key not in ("version", *OWN_KEYS)}
+        common = content["config"]
+        jobs = [Job(item["job"], tuple(item["overrides"]), common | item["config"]) for item in content["jobs"]]
+        return cls(about, content["command"], tuple(content["overrides"]), tuple(jobs))
+
+
+OWN_KEYS = ("command", "overrides", "config", "jobs")
+"""What sweep.json holds beside the description."""
+
+
+def _common(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The items that all have."""
+    first, *others = configs or [{}]
+    return {key: value for key, value in first.items() if all(key in o and same(o[key], value) for o in others)}
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal, and of one type: 1 and true are not the same, nor 1 and 1.0."""
+    return json.dumps(one) == json.dumps(other)
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a checked config that decides what a job computes, flat."""
+    return {key: value for key, value in flat(dict(config)).items() if key not in RECORDS and not is_outward(key)}
+
+
+def describe(node: Mapping[str, Any], swept: Iterable[str]) -> dict[str, Any]:
+    """The `sweep` node as sweep.json has it: factors and bases as lists.
+
+    Args:
+        node: name, factor, base, metric, ...; the keys that only say how to run (dry_run, extend, dir) are left out.
+        swept: The swept keys; all but the seed are the factors where the node names none.
+    """
+    about = {key: value for key, value in node.items() if key not in ("dry_run", "extend", "dir")}
+    factor = [key for key in swept if key != SEED] if node["factor"] is None else _listed(node["factor"])
+    return about | {"factor": factor, "base": [] if node["base"] is None else _listed(node["base"])}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def named(overrides: Sequence[Sequence[str]]) -> list[tuple[str, tuple[str, ...]]]:
+    """Each job's name and overrides; a job that is listed twice counts once.
+
+    Names that would be alike (`a=x/y`, `a=x y`) get a hash.
+    """
+    unique = list(dict.fromkeys(tuple(words) for words in overrides))
+    names = [job_name(words) for words in unique]
+    return [
+        (name if names.count(name) == 1 else f"{name}-{short_hash(words)}", words)
+        for name, words in zip(names, unique, strict=True)
+    ]
+
+
+def differences(old: Definition, new: Definition) -> list[str]:
+    """What differs in what is computed, in words; nothing if `new` asks for the same jobs as `old`."""
+    before, after = ({job.name: job.config for job in definition.jobs} for definition in (old, new))
+    changed = [
+        line for name in before if name in after for line in _changed_keys(before[name], after[name])
+    ]  # the same change in many jobs is told once
+    lines = list(dict.fromkeys(changed))
+    for title, names in (("no longer asked for", before.keys() - after.keys()), ("new", after.keys() - before.keys())):
+        if names:
+            lines.append(f"{title}: {_few(sorted(names))}")
+    return lines
+
+
+def _changed_keys(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    return [
+        f"{key} was {before.get(key, 'not set')}, is {after.get(key, 'not set')}"
+        for key in dict.fromkeys([*before, *after])
+        if key not in before or key not in after or not same(before[key], after[key])
+    ]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def extended(old: Definition, new: Definition) -> Definition:
+    """The jobs of both, those of `old` first; `new` says the rest."""
+    known = {job.name for job in old.jobs}
+    return Definition(
+        new.about, new.command, new.overrides, (*old.jobs, *(job for job in new.jobs if job.name not in known))
+    )

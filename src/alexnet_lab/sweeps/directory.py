@@ -1,0 +1,110 @@
+"""The directory of one sweep: its definition, its ledger, one folder per job, and who may run it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from alexnet_lab.base.errors import RunError
+from alexnet_lab.base.files import finite, write_json
+from alexnet_lab.run.directory import RunDirectory
+from alexnet_lab.sweeps.definition import Definition, Job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LEDGER_VERSION = 1
+"""Of the format of a line of ledger.jsonl."""
+
+
+class SweepDirectory:
+    """A sweep's directory and the places of its files."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.definition = self.path / "sweep.json"
+        self.ledger = self.path / "ledger.jsonl"
+        self.summary_csv = self.path / "summary.csv"
+        self.summary_md = self.path / "summary.md"
+
+    def run(self, job: Job) -> RunDirectory:
+        """The run directory of a job."""
+        return RunDirectory(self.path / job.name)
+
+    def read(self) -> Definition | None:
+        """What `sweep.json` says, or None where there is none.
+
+        Raises:
+            RunError: It is damaged.
+        """
+        try:
+            return Definition.from_json(json.loads(self.definition.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{self.definition} cannot be read: {type(error).__name__}: {error}") from error
+
+    def write(self, definition: Definition) -> None:
+        """Writes sweep.json, whole or not at all."""
+        write_json(self.definition, definition.to_json())
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Appends one line to the ledger, at once and in one piece; several processes may do so."""
+        line = {"version": LEDGER_VERSION, **entry, "ended": datetime.now(UTC).isoformat(timespec="seconds")}
+        text = json.dumps(finite(line), allow_nan=False) + "\n"
+        with self.locked(), self.ledger.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, 2)
+                text = text if file.read(1) == b"\n" else "\n" + text  # a line that a killed process left half
+            file.write(text.encode())
+            file.flush()
+
+    def entries(self) -> list[dict[str, Any]]:
+        """The ledger's lines, in order. A half line that a killed process left is passed over."""
+        try:
+            lines = self.ledger.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+        found = []
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+        return [entry for entry in found if isinstance(entry, dict) and "job" in entry]
+
+    def latest(self) -> dict[str, dict[str, Any]]:
+        """The last line of each job that has one."""
+        return {entry["job"]: entry for entry in self.entries()}
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Within the block no other process appends to the ledger, or writes the summary."""
+        with FileLock(self.path / ".ledger.lock", timeout=60):
+            yield
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Makes the sweep this process's own for the time of the block.
+
+        Raises:
+            RunError: Another process runs it, or the directory cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".sweep.lock")
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise RunError(f"another process runs the sweep {self.path}; wait for it, or stop it") from None
+        except OSError as error:
+            raise RunError(f"the sweep {self.path} cannot be written: {error.strerror or error}") from error
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                (self.path / ".sweep.lock").unlink(missing_ok=True)  # while it is held: who waits for it sees it gone
+                self.path.rmdir()  # only if nothing was written
+            lock.release()
