@@ -179,3 +179,8 @@ def test_default_run_dir(mode, folder, tmp_path):
         assert len(set(names)) == 2
     else:
         assert names[0].endswith("_lenet5_digits")
+
+
+def test_empty_variable_counts_as_not_set(monkeypatch):
+    monkeypatch.setenv("ALEXNET_LAB_DATA", "")
+    assert compose_raw()["data"]["dir"] == "data"

@@ -37,6 +37,14 @@ def check(**groups: Any) -> dict[str, Any]:
         ({"schedule": CAFFE_STEP | {"step_iterations": 5}}, "give either `schedule.step_iterations` or"),
         ({"schedule": CAFFE_STEP | {"step_share": None}}, "give either `schedule.step_iterations` or"),
         (
+            {"schedule": {"_target_": f"{TRAINING}.schedules.step", "drop_epochs": [3, 2]}},
+            r"`schedule.drop_epochs` must be rising epochs >= 1, got \[3, 2\]",
+        ),
+        (
+            {"schedule": {"_target_": f"{TRAINING}.published.by_pass", "factors": [1.0], "passes": [3]}},
+            "`schedule.passes` has 1 entries and `schedule.factors` 1; give one factor more than passes",
+        ),
+        (
             {"loss": CRITERION},
             "`loss=lenet5_1998` takes logits that are negative distances, as model=lenet5_1998 gives",
         ),

@@ -123,6 +123,7 @@ def test_config_is_complete_and_enough_to_run_again(digits_run, tmp_path, monkey
     assert [timeless(row) for row in rows(tmp_path / "again")] == [timeless(row) for row in rows(digits_run)]
     assert result(tmp_path / "again")["metrics"] == result(digits_run)["metrics"]
     assert same(weights(tmp_path / "again"), weights(digits_run))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "before"]  # no outputs/ of Hydra's
 
 
 def test_another_seed_is_another_run(digits_run, compose, tmp_path):

@@ -46,6 +46,8 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
     traceback_wanted = os.environ.get(FULL_ERROR, "") not in ("", "0")
     register_resolvers()
     sys.argv[1:] = [FLAGS.get(word, word) for word in sys.argv[1:]]
+    if not os.environ.get("ALEXNET_LAB_DATA", "unset"):
+        del os.environ["ALEXNET_LAB_DATA"]  # empty: as if it were not set, instead of the folder we are in
     job = _Job(task, traceback_wanted=traceback_wanted)
     try:
         _anchor_config_path()
@@ -89,11 +91,20 @@ def _errors_handed_on() -> Iterator[None]:
 
 
 def _anchor_config_path() -> None:
-    """A relative `--config-path RUN_DIR` starts here, not (Hydra's rule) at the file of the decorated function."""
+    """A relative `--config-path RUN_DIR` starts here, not (Hydra's rule) at the file of the decorated function.
+
+    The config of a run says nothing of Hydra, whose own defaults would leave a folder `outputs`.
+    """
     arguments, _ = get_args_parser().parse_known_args()
     path = arguments.config_path
-    if path is not None and not path.startswith("pkg://") and not Path(path).is_absolute():
+    if path is None:
+        return
+    if not path.startswith("pkg://") and not Path(path).is_absolute():
         sys.argv += ["--config-path", str(Path(path).absolute())]  # the last one counts
+    place = (
+        sys.argv.index(arguments.overrides[0]) if arguments.overrides else 1
+    )  # argparse wants overrides side by side
+    sys.argv[place:place] = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
 
 
 class _Job:

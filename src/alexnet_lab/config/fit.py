@@ -51,8 +51,22 @@ def _check_schedule(schedule: dict[str, Any], optimizer: dict[str, Any]) -> None
             f"`{wishes[name]}` needs parameter groups for weights and for biases, layer by layer; "
             f"take optimizer=krizhevsky_sgd"
         )
+    _check_stretches(name, schedule)
     if name == "published.caffe_step" and (schedule["step_iterations"] is None) == (schedule["step_share"] is None):
         raise ConfigError("give either `schedule.step_iterations` or `schedule.step_share`, and set the other to null")
+
+
+def _check_stretches(name: str, schedule: dict[str, Any]) -> None:
+    """What the schedules say of their lists of epochs, said before anything is written."""
+    if name == "schedules.step":
+        drops = schedule["drop_epochs"]
+        if drops != sorted(set(drops)) or any(epoch < 1 for epoch in drops):
+            raise ConfigError(f"`schedule.drop_epochs` must be rising epochs >= 1, got {drops}")
+    if name == "published.by_pass" and len(schedule["passes"]) != len(schedule["factors"]) - 1:
+        raise ConfigError(
+            f"`schedule.passes` has {len(schedule['passes'])} entries and `schedule.factors` "
+            f"{len(schedule['factors'])}; give one factor more than passes: the last one is for the rest of the run"
+        )
 
 
 def _check_lenet5_1998(config: dict[str, Any]) -> None:
