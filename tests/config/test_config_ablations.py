@@ -1,4 +1,4 @@
-"""Configs published as pairs differ in what they say they differ in, and in nothing else: fidelity, check 45."""
+"""Configs published as pairs differ in what they say they differ in, and in nothing else: docs/fidelity.md, 45."""
 
 from __future__ import annotations
 

@@ -116,6 +116,12 @@ def test_augmentation_follows_the_data_unless_chosen():
     assert compose_raw("augment=none")["augment"] is None
 
 
+@pytest.mark.parametrize(("epochs", "end"), [(91, 67), (10, 7)])
+def test_colour_noise_of_run_145_ends_at_the_same_share_of_any_run(epochs, end):
+    config = compose_raw("experiment=alexnet_2012", f"trainer.max_epochs={epochs}")
+    assert config["augment"]["pca_epochs"] == end
+
+
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -1,4 +1,4 @@
-"""Augmentation: against naive loops, and the published numbers of fidelity checks 26 to 30."""
+"""Augmentation: against naive loops, and the published numbers of docs/fidelity.md, 26 to 30."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def random_images(n: int, stored: int, channels: int = 3, seed: int = 0) -> torc
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (n, channels, stored, stored), dtype=np.uint8))
 
 
-def naive(images: np.ndarray, draws: Draws, geometry: Geometry, normalizer: Normalizer, gain: float) -> np.ndarray:
+def naive(images: np.ndarray, draws: Draws, geometry: Geometry, normalizer: Normalizer) -> np.ndarray:
     """Pixel by pixel: crop with padding, mirror, minus mean, plus shift, times scale and gain, padding is 0."""
     n, channels, stored, _ = images.shape
     side, padding = geometry.side, geometry.padding
@@ -48,7 +48,7 @@ def naive(images: np.ndarray, draws: Draws, geometry: Geometry, normalizer: Norm
                     for c in range(channels):
                         shift = 0.0 if draws.shift is None else float(draws.shift[i, c])
                         level = float(images[i, c, row, column]) - mean[c, y, x] + shift
-                        views[i, c, y, x] = level * float(normalizer.scale[c, 0, 0]) * gain
+                        views[i, c, y, x] = level * float(normalizer.scale[c, 0, 0]) * draws.gain
     return views
 
 
@@ -68,11 +68,9 @@ def test_views_equal_those_of_a_naive_loop(*, stored, less, padding, colour, nor
     geometry = augment.geometry(stored, max(1, stored - less))
     draws = augment.draw(generator(seed, "augment", 0, 0), 4, geometry, statistics)
     normalizer = make_normalizer(normalization, statistics, geometry.side)
-    found = apply(images, draws, geometry, normalizer, augment.gain)
+    found = apply(images, draws, geometry, normalizer)
     assert found.dtype == torch.float32
-    np.testing.assert_allclose(
-        found.numpy(), naive(images.numpy(), draws, geometry, normalizer, augment.gain), rtol=1e-5, atol=1e-4
-    )
+    np.testing.assert_allclose(found.numpy(), naive(images.numpy(), draws, geometry, normalizer), rtol=1e-5, atol=1e-4)
 
 
 def test_evaluation_takes_the_unchanged_centre():
@@ -84,7 +82,7 @@ def test_evaluation_takes_the_unchanged_centre():
 
 
 def test_the_centre_of_the_mean_image_is_subtracted_wherever_the_view_is_taken():
-    """Fidelity check 26: mean image 3x256x256; its centre 224 for every crop."""
+    """docs/fidelity.md, 26: mean image 3x256x256; its centre 224 for every crop."""
     images = random_images(3, 256)
     statistics = image_statistics(images.numpy(), np.arange(3))
     assert statistics.mean_image.shape == (3, 256, 256)
@@ -98,7 +96,7 @@ def test_the_centre_of_the_mean_image_is_subtracted_wherever_the_view_is_taken()
 
 @pytest.mark.parametrize(("crop_starts", "last", "views"), [("paper", 31, 2048), ("code2012", 32, 2178)])
 def test_crop_starts_of_paper_and_code(crop_starts, last, views):
-    """Fidelity check 27: both ends are reached, and each view is as likely as another."""
+    """docs/fidelity.md, 27: both ends are reached, and each view is as likely as another."""
     augment = Augment(crop_starts=crop_starts)
     draws = augment.draw(generator(0, "augment", 0, 0), 100_000, augment.geometry(256, 224), ilsvrc_statistics())
     for starts in (draws.top, draws.left):
@@ -111,7 +109,7 @@ def test_crop_starts_of_paper_and_code(crop_starts, last, views):
 
 
 def test_half_of_the_training_images_are_mirrored_and_no_test_image():
-    """Fidelity check 28."""
+    """docs/fidelity.md, 28."""
     augment = Augment()
     draws = augment.draw(generator(0, "augment", 0, 0), 100_000, augment.geometry(32, 32), ilsvrc_statistics())
     assert abs(draws.mirror.float().mean() - 0.5) < 0.01
@@ -125,7 +123,7 @@ def test_half_of_the_training_images_are_mirrored_and_no_test_image():
     [("code2012", [7.40, 7.20, 7.70], [6.73, 6.55, 7.00]), ("lighting", [3.17, 3.22, 3.25], [3.17, 3.22, 3.25])],
 )
 def test_colour_noise_has_the_published_strength(pca_colour, before, after):
-    """Fidelity checks 29 and 30: standard deviation of each channel, in grey levels, within 2 %.
+    """docs/fidelity.md, 29 and 30: standard deviation of each channel, in grey levels, within 2 %.
 
     The deviations of `lighting` were published with Torch's own eigenvalues.
     """
@@ -139,14 +137,36 @@ def test_colour_noise_has_the_published_strength(pca_colour, before, after):
         draws,
         augment.geometry(2, 2),
         Normalizer(torch.zeros(3, 1, 1), torch.ones(3, 1, 1)),
-        augment.gain,
     )
     np.testing.assert_allclose(views[:, :, 0, 0].std(dim=0).numpy(), after, rtol=0.02)
     assert torch.equal(views, views[:, :, :1, :1].expand_as(views))  # the same shift at all pixels of an image
 
 
+def test_colour_noise_ends_with_its_last_epoch_and_nothing_else_changes():
+    """Run 145: the coefficient is 0 from epoch 67 on, so that nothing is divided by 1.1 either."""
+    geometry = Geometry(40, 32)
+
+    def draw(augment: Augment, epoch: int) -> Draws:
+        rng = generator(0, "augment", epoch, 0)
+        return augment.draw(rng, 16, geometry, ilsvrc_statistics(), epoch)
+
+    recorded, never = Augment(pca_colour="code2012", pca_epochs=67), Augment(pca_colour="code2012")
+    for epoch in (0, 66):
+        on, expected = draw(recorded, epoch), draw(never, epoch)
+        assert on.shift is not None
+        assert expected.shift is not None
+        assert torch.equal(on.shift, expected.shift)
+        assert on.gain == 1 / 1.1
+    for epoch in (67, 90):
+        off, expected = draw(recorded, epoch), draw(Augment(), epoch)
+        assert off.shift is None
+        assert off.gain == 1.0
+        assert all(torch.equal(one, two) for one, two in zip(off[:3], expected[:3], strict=True))
+    assert draw(Augment(pca_colour="lighting", pca_epochs=0), 0).shift is None
+
+
 def torch_lighting_statistics() -> Statistics:
-    """fb.resnet.torch's eigenvalues (variances on 0..1) and eigenvectors: fidelity, section 2."""
+    """fb.resnet.torch's eigenvalues (variances on 0..1) and eigenvectors, as its public ports have them."""
     axes = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
     return ilsvrc_statistics()._replace(colour_stdevs=255 * np.sqrt([0.2175, 0.0188, 0.0045]), colour_axes=axes)
 
@@ -182,9 +202,9 @@ def test_a_part_of_the_draws_gives_bit_identical_views():
     geometry = augment.geometry(12, 17)  # enlarged as well
     draws = augment.draw(generator(0, "augment", 0, 0), 10, geometry, statistics)
     normalizer = make_normalizer("mean_image", statistics, geometry.side)
-    whole = apply(images, draws, geometry, normalizer, augment.gain)
+    whole = apply(images, draws, geometry, normalizer)
     for part in (slice(0, 3), slice(3, 4), slice(4, 10), slice(2, 2)):
-        assert torch.equal(apply(images[part], draws.part(part), geometry, normalizer, augment.gain), whole[part])
+        assert torch.equal(apply(images[part], draws.part(part), geometry, normalizer), whole[part])
 
 
 def test_a_larger_model_side_enlarges_the_normalised_image():
@@ -251,6 +271,7 @@ def test_principal_axes_of_grey_images_do_no_harm():
         ({"mirror": "yes"}, "`augment.mirror` is 'yes'; allowed: true, false"),
         ({"pca_colour": "code2013"}, "`augment.pca_colour` is 'code2013'; did you mean `code2012`?"),
         ({"pca_std": -0.1}, "`augment.pca_std` is -0.1; allowed: a finite number >= 0"),
+        ({"pca_epochs": -1}, "`augment.pca_epochs` is -1; allowed: a whole number >= 0"),
         ({"brightness": float("inf")}, "`augment.brightness` is inf; allowed: a finite number >= 0"),
         ({"crop_starts": "papers"}, "`augment.crop_starts` is 'papers'; did you mean `paper`?"),
     ],

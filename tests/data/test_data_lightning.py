@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from lightning import Callback, LightningModule, Trainer
 
 from alexnet_lab.base.errors import DataError
-from alexnet_lab.data import DigitsDataModule
+from alexnet_lab.data import DigitsDataModule, ImageFolderDataModule
 
 if TYPE_CHECKING:
     from alexnet_lab.data.loader import Batch
@@ -30,10 +30,10 @@ EPOCHS = 3
 class Linear(LightningModule):
     """A linear classifier that writes down which images it saw."""
 
-    def __init__(self) -> None:
+    def __init__(self, features: int = 64) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.net = torch.nn.Linear(64, 10)
+        self.net = torch.nn.Linear(features, 10)
         self.seen: list[tuple[int, int, list[int]]] = []
 
     def training_step(self, batch: Batch, batch_index: int) -> torch.Tensor:
@@ -148,6 +148,30 @@ def test_a_resumed_run_sees_the_same_images_and_ends_with_the_same_weights(whole
     assert first.seen + second.seen == whole_run.seen
     for one, two in zip(second.state_dict().values(), whole_run.state_dict().values(), strict=True):
         assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("at", [1, 2, 4])
+def test_colour_noise_ends_with_the_same_epoch_in_a_resumed_run(make_folder, tmp_path, at):
+    """As the recorded run 145 switched it off; here after the first of three epochs of two steps."""
+    root = make_folder(count=5)
+
+    def run(*callbacks: Callback, pca_epochs: int | None = 1, **settings: Any) -> list[torch.Tensor]:
+        data = ImageFolderDataModule(
+            dir=str(tmp_path), root=str(root), batch_size=4, num_classes=2, stored_size=10, image_size=8,
+            augment={"_target_": AUGMENT["_target_"], "pca_colour": "code2012", "pca_epochs": pca_epochs},
+        )  # fmt: skip
+        model = Linear(features=3 * 8 * 8)
+        try:
+            make_trainer(tmp_path, *callbacks).fit(model, datamodule=data, weights_only=True, **settings)
+        except (KeyboardInterrupt, SystemExit):
+            assert callbacks
+        return list(model.state_dict().values())
+
+    whole, never_off = run(), run(pca_epochs=None)
+    assert not torch.equal(whole[0], never_off[0])
+    run(StopAt("batch end", at, tmp_path / "last.ckpt"))
+    resumed = run(ckpt_path=tmp_path / "last.ckpt")
+    assert all(torch.equal(one, two) for one, two in zip(resumed, whole, strict=True))
 
 
 def test_going_on_with_other_images_is_refused_and_testing_on_them_is_not(data_dir, tmp_path):

@@ -360,7 +360,7 @@ def test_mini_imagenet_has_the_guides_classes_and_says_where_to_put_them(tmp_pat
 
 
 def test_mini_imagenet_splits_as_the_guide_does(make_folder, tmp_path):
-    """Fidelity, section 6: 513 images make 462 and 51; here 32 make 29 and 3."""
+    """The guide's 513 images make 462 and 51; here 32 make 29 and 3."""
     classes = tuple(MiniImageNetDataModule(dir=str(tmp_path)).classes or ())
     make_folder("mini_imagenet", classes=classes, count=2, parts=("train", "val"))
     module = ready(MiniImageNetDataModule(dir=str(tmp_path), image_size=6, stored_size=8, batch_size=2))

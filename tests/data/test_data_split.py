@@ -148,7 +148,7 @@ def test_a_constant_channel_has_deviation_one_not_zero():
 
 
 def test_pca_recovers_the_axes_of_gaussian_pixels():
-    """Fidelity check 31."""
+    """docs/fidelity.md, 31."""
     stdevs = np.array([19.72083305, 37.09388853, 121.78006099]) / 4  # ILSVRC-2012's, small enough not to be clipped
     axes = np.array(
         [
@@ -166,7 +166,7 @@ def test_pca_recovers_the_axes_of_gaussian_pixels():
 
 
 def test_the_published_axes_give_the_published_channel_deviations():
-    """Fidelity, section 2: V diag(s^2) V^T has channel deviations 74.00, 72.00, 77.04; and back."""
+    """ILSVRC-2012's, of cuda-convnet2: V diag(s^2) V^T has channel deviations 74.00, 72.00, 77.04; and back."""
     stdevs = np.array([19.72083305, 37.09388853, 121.78006099])
     axes = np.array(
         [

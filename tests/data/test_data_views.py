@@ -1,4 +1,4 @@
-"""The views over which predictions are averaged: fidelity, check 32."""
+"""The views over which predictions are averaged: docs/fidelity.md, 32."""
 
 from __future__ import annotations
 

@@ -244,7 +244,7 @@ def test_run_cannot_grant_trust_to_itself(run, tmp_path):
 
 
 def test_views_average_probabilities_not_logits():
-    logits = torch.tensor([[[4.0, 0, -9]], [[0, 1.5, 0]], [[0, 1.5, 0]]])  # fidelity, check 32
+    logits = torch.tensor([[[4.0, 0, -9]], [[0, 1.5, 0]], [[0, 1.5, 0]]])  # docs/fidelity.md, 32
     mean = mean_probabilities(logits)[0]
     assert mean.tolist() == pytest.approx([0.4302, 0.4670, 0.1029], abs=5e-5)
     assert mean.argmax() == 1

@@ -115,6 +115,18 @@ def test_start_is_uniform_within_the_fan_in_of_each_unit():
         assert c3.weight[pair].abs().max().item() <= 2.4 / (25 * len(C3_TABLE[row]))
 
 
+def test_start_of_efficient_backprop_has_deviation_one_over_the_root_of_the_fan_in():
+    torch.manual_seed(0)
+    named = layers(LeNet51998(init="efficient_backprop"))
+    for name, inputs in {"c5": 400, "f6": 120}.items():
+        assert named[name].weight.std().item() == pytest.approx(inputs**-0.5, rel=0.02)
+        assert named[name].weight.abs().max().item() <= (3 / inputs) ** 0.5
+    c3 = named["c3"]
+    for pair, row in enumerate(c3.rows.tolist()):
+        assert c3.weight[pair].abs().max().item() <= (3 / (25 * len(C3_TABLE[row]))) ** 0.5
+    assert c3.weight[:18].std().item() == pytest.approx(75**-0.5, rel=0.1)
+
+
 def test_mean_square_criterion_is_the_mean_distance_to_the_right_bitmap():
     logits, labels = -torch.rand(5, 10) * 40, torch.arange(5)
     expected = sum(-logits[n, n].item() for n in range(5)) / 5
@@ -153,6 +165,7 @@ def test_a_step_down_the_criterion_lowers_it():
         (lambda: LeNet51998(num_classes=16), "num_classes=16 does not fit LeNet-5 of 1998, .* take model=lenet5"),
         (lambda: LeNet51998(in_channels=3), r"in_channels=3 does not fit .* reads grey images \(data.channels=1\)"),
         (lambda: LeNet51998(image_size=224), "image_size=224 does not fit .* set data.image_size=32"),
+        (lambda: LeNet51998(init="torch"), "unknown init=torch; allowed: efficient_backprop, paper"),
         (lambda: LeNet51998()(torch.zeros(1, 1, 32, 32)), "built for batches of 1 x 28 x 28"),
         (lambda: LeNet5Loss(form="ce"), "unknown form=ce; allowed: map, mse"),
         (lambda: LeNet5Loss(rubbish=-1.0), r"rubbish=-1.0 is out of range: it must be at least 0"),

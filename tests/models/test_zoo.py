@@ -56,6 +56,25 @@ def test_parameters_and_multiply_adds(name):
     assert f"| {COUNTS[name][0]:,} | {COUNTS[name][1]:,} |" in document()
 
 
+def test_batch_norm_variant_has_the_46_818_064_numbers_that_keras_counts():
+    assert num_parameters(meta("alexnet_bn"), statistics=True) == 46_818_064
+    assert 46_818_064 - COUNTS["alexnet_bn"][0] == 2 * (96 + 256 + 384 + 384 + 256)
+
+
+@pytest.mark.parametrize(("classes", "parameters"), [(1000, 61_100_840), (10, 57_044_810)])
+def test_owt_has_as_many_parameters_as_torchvisions_alexnet(classes, parameters):
+    with torch.device("meta"):
+        theirs = torchvision.models.alexnet(num_classes=classes)
+    assert num_parameters(theirs) == parameters
+    assert num_parameters(meta("alexnet_owt", num_classes=classes)) == parameters
+
+
+def test_numpy_net_of_seed_004_lacks_the_biases_of_its_convolutions():
+    net = meta("alexnet", towers=1, image_size=227)
+    biases = sum(layer.bias.numel() for layer in net.weighted_layers().values() if isinstance(layer, nn.Conv2d))
+    assert num_parameters(net) - biases == 62_376_968
+
+
 def test_every_config_has_its_line_in_the_table_and_the_reverse():
     assert {path.stem for path in config_dir().glob("*.yaml")} == set(ZOO)
     assert set(ZOO) - set(COUNTS) == {"alexnet_seed001", "torchvision"}

@@ -274,6 +274,19 @@ def test_the_estimate_is_a_mean_over_images_however_they_are_batched():
     assert torch.allclose(rates[0], rates[2], rtol=1e-4)
 
 
+@pytest.mark.parametrize(("init", "least", "most"), [("paper", 0.018, 0.021), ("efficient_backprop", 3e-4, 2e-3)])
+def test_median_rate_with_the_printed_start_of_lenet_is_near_its_limit(init: Any, least: float, most: float):
+    """.0005 / .02 = .025, where there is no curvature; on MNIST the medians are .019 and .0007."""
+    torch.manual_seed(0)
+    net = LeNet51998(init=init)
+    images = (torch.rand(40, 1, 28, 28) > 0.9).float()
+    optimizer = diagonal_lm(net)
+    optimizer.estimate_curvature(net, LeNet5Criterion(), batches(images, torch.arange(40) % 10, 40))
+    rates = torch.cat([optimizer.rate(parameter).flatten() for parameter in net.parameters()])
+    assert least < rates.median().item() < most
+    assert rates.max().item() <= 0.025
+
+
 def test_the_estimate_is_part_of_the_state():
     net = LeNet5()
     optimizer = diagonal_lm(net)

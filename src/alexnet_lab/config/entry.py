@@ -237,6 +237,11 @@ def _crop_padding(stored_size: int, image_size: int) -> int:
     return 0 if stored_size > image_size else stored_size // 8
 
 
+def _stretched(epoch: int, of_epochs: int, max_epochs: int) -> int:
+    """An epoch of a recorded run, at the same share of a run of another length."""
+    return round(epoch / of_epochs * max_epochs)
+
+
 RESOLVERS = {
     "count_classes": _count_classes,
     "count_among": _count_among,
@@ -244,5 +249,6 @@ RESOLVERS = {
     "default_run_dir": default_run_dir,
     "default_sweep_dir": default_sweep_dir,
     "folder_name": folder_name,
+    "stretched": _stretched,
 }
 """What the yaml files may call, as `${name:...}`."""

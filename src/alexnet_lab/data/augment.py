@@ -56,11 +56,12 @@ class Draws(NamedTuple):
     left: Tensor  # int64 (n,), first column
     mirror: Tensor  # bool (n,)
     shift: Tensor | None  # float32 (n, C), grey levels added to all pixels of an image
+    gain: float = 1.0  # what all pixels are multiplied by afterwards
 
     def part(self, positions: slice) -> Draws:
         """Those of some images of the batch."""
         shift = None if self.shift is None else self.shift[positions]
-        return Draws(self.top[positions], self.left[positions], self.mirror[positions], shift)
+        return Draws(self.top[positions], self.left[positions], self.mirror[positions], shift, self.gain)
 
 
 class Augment:
@@ -77,6 +78,8 @@ class Augment:
             code does in training (test images are not divided). "lighting": by pca_std * N(0, 1) * variance on the
             scale 0..1, as fb.resnet.torch reads the paper's section 4.1: about half as strong.
         pca_std: Of the normal numbers, >= 0; 0.1 in both sources.
+        pca_epochs: From this epoch on (0-based) colours are left alone, and not divided either; None: never. In the
+            recorded run 145 the coefficient was set from .1 to 0 at epoch 67 of 91.
         brightness: A number from the uniform distribution on [-brightness, brightness] is added to all pixels of an
             image, where 1 is the whole scale from black to white.
         crop_starts: "code2012": each of the places 0..room; "paper": without the last, which makes 32 * 32 * 2 =
@@ -94,6 +97,7 @@ class Augment:
         mirror: bool = True,
         pca_colour: Literal["none", "code2012", "lighting"] = "none",
         pca_std: NonNegative = 0.1,
+        pca_epochs: Index | None = None,
         brightness: NonNegative = 0.0,
         crop_starts: Literal["paper", "code2012"] = "code2012",
     ) -> None:
@@ -102,6 +106,8 @@ class Augment:
         check_flag("augment.mirror", mirror)
         check_choice("augment.pca_colour", pca_colour, ("none", "code2012", "lighting"))
         check_non_negative("augment.pca_std", pca_std)
+        if pca_epochs is not None:
+            check_whole("augment.pca_epochs", pca_epochs, least=0)
         check_non_negative("augment.brightness", brightness)
         check_choice("augment.crop_starts", crop_starts, ("paper", "code2012"))
         if padding and not crop:
@@ -111,49 +117,53 @@ class Augment:
         self.mirror = mirror
         self.pca_colour = pca_colour
         self.pca_std = pca_std
+        self.pca_epochs = pca_epochs
         self.brightness = brightness
         self.crop_starts = crop_starts
-
-    @property
-    def gain(self) -> float:
-        """What the shifted pixels are multiplied by."""
-        return 1 / (1 + self.pca_std) if self.pca_colour == "code2012" else 1.0
 
     def geometry(self, stored: int, image_size: int) -> Geometry:
         """Where it takes its views."""
         return Geometry(stored, image_size, self.padding)
 
-    def draw(self, rng: np.random.Generator, n: int, geometry: Geometry, statistics: Statistics) -> Draws:
-        """The random numbers of a global batch of n images."""
+    def draw(
+        self, rng: np.random.Generator, n: int, geometry: Geometry, statistics: Statistics, epoch: int = 0
+    ) -> Draws:
+        """The random numbers of a global batch of n images in an epoch (0-based)."""
         uniform = rng.random((n, 4))  # top, left, mirror, brightness
         normal = rng.standard_normal((n, 3))
         starts = np.full((n, 2), geometry.centre)
         if self.crop:
             starts = (uniform[:, :2] * self._places(geometry.room)).astype(np.int64)
+        colour = self._colour(epoch)
         return Draws(
             top=torch.from_numpy(starts[:, 0].copy()),
             left=torch.from_numpy(starts[:, 1].copy()),
             mirror=torch.from_numpy((uniform[:, 2] < 0.5) & self.mirror),
-            shift=self._shift(normal, uniform[:, 3], statistics),
+            shift=self._shift(colour, normal, uniform[:, 3], statistics),
+            gain=1 / (1 + self.pca_std) if colour == "code2012" else 1.0,
         )
+
+    def _colour(self, epoch: int) -> str:
+        """The kind of colour noise in an epoch."""
+        return self.pca_colour if self.pca_epochs is None or epoch < self.pca_epochs else "none"
 
     def _places(self, room: int) -> int:
         """How many rows a view may start at."""
         return max(1, room if self.crop_starts == "paper" else room + 1)
 
-    def _shift(self, normal: NDArray, uniform: NDArray, statistics: Statistics) -> Tensor | None:
+    def _shift(self, colour: str, normal: NDArray, uniform: NDArray, statistics: Statistics) -> Tensor | None:
         """Grey levels (n, C) to add, or None if there is nothing to add."""
-        if self.pca_colour == "none" and self.brightness == 0:
+        if colour == "none" and self.brightness == 0:
             return None
         shift = np.zeros((len(normal), len(statistics.channel_mean)))
-        if self.pca_colour != "none":
-            shift += colour_shift(self.pca_std * normal, self.pca_colour, statistics)
+        if colour != "none":
+            shift += colour_shift(self.pca_std * normal, colour, statistics)
         shift += 255 * self.brightness * (2 * uniform[:, None] - 1)
         return torch.from_numpy(shift.astype(np.float32))
 
 
 def colour_shift(alphas: NDArray, pca_colour: str, statistics: Statistics) -> NDArray:
-    """Grey levels (n, 3) along the principal colour axes (fidelity, section 2).
+    """Grey levels (n, 3) along the principal colour axes (Krizhevsky 2012, sec. 4.1).
 
     Args:
         alphas: (n, 3), the paper's alpha_i, one triple per image.
@@ -166,7 +176,7 @@ def colour_shift(alphas: NDArray, pca_colour: str, statistics: Statistics) -> ND
     return (alphas * lengths) @ statistics.colour_axes.T
 
 
-def apply(images: Tensor, draws: Draws | None, geometry: Geometry, normalizer: Normalizer, gain: float = 1.0) -> Tensor:
+def apply(images: Tensor, draws: Draws | None, geometry: Geometry, normalizer: Normalizer) -> Tensor:
     """Cuts the views out, normalises them, and enlarges them if the model wants more pixels than are stored.
 
     Args:
@@ -174,7 +184,6 @@ def apply(images: Tensor, draws: Draws | None, geometry: Geometry, normalizer: N
         draws: Of these images; None takes the centre views, unchanged.
         geometry: Where the views are.
         normalizer: For views of geometry.side.
-        gain: A last factor, where there are draws.
 
     Returns:
         float32 (B, C, T, T), T = geometry.image_size; 0 in the padding.
@@ -189,7 +198,7 @@ def apply(images: Tensor, draws: Draws | None, geometry: Geometry, normalizer: N
         views -= normalizer.mean
         if draws.shift is not None:
             views += draws.shift[:, :, None, None]
-        views *= normalizer.scale * gain
+        views *= normalizer.scale * draws.gain
         if geometry.padding:
             views *= inside(rows, geometry)[:, None, :, None] * inside(columns, geometry)[:, None, None, :]
     if geometry.image_size == geometry.side:

@@ -305,17 +305,15 @@ class ImageDataModule(LightningDataModule):
         if self.augment is None:
             raise RuntimeError("there is no augmentation")
         rng = generator(self.seed, "augment", epoch, batch)
-        return self.augment.draw(rng, n, self.geometry(training=True), self.split.statistics)
+        return self.augment.draw(rng, n, self.geometry(training=True), self.split.statistics, epoch)
 
     def to_batch(self, raw: RawBatch) -> Batch:
         """The normalised views of a raw batch, on its device."""
-        training = raw.draws is not None
-        gain = self.augment.gain if training and self.augment else 1.0
         draws = raw.draws
         if draws is None and self.view is not None:
             draws = self.view.draws(len(raw.labels), raw.images.device)
         normalizer = self.normalizer(raw.images.device)
-        images = apply(raw.images, draws, self.geometry(training=draws is not None), normalizer, gain)
+        images = apply(raw.images, draws, self.geometry(training=draws is not None), normalizer)
         return Batch(images, raw.labels, raw.indices, raw.total)
 
     def grey_levels(self, images: torch.Tensor) -> NDArray[np.uint8]:

@@ -41,7 +41,7 @@ def make_normalizer(normalization: str, statistics: Statistics, side: int) -> No
     """The constants for views of `side` x `side` pixels.
 
     Of the mean image it is always the centre that is subtracted, wherever a view was taken, as in the 2012 code
-    (fidelity: data_mean_crop).
+    (data_mean_crop in its data provider).
     """
     channels, stored, _ = statistics.mean_image.shape
     margin = (stored - side) // 2

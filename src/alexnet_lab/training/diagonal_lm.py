@@ -1,4 +1,4 @@
-"""The stochastic diagonal Levenberg-Marquardt method of LeCun et al. 1998 (sec. III.C and appendix C).
+"""The stochastic diagonal Levenberg-Marquardt method of LeCun et al. 1998 (sec. III.B and appendix C).
 
     w_k <- w_k - eps_k dE/dw_k,   eps_k = eta / (mu + h_kk)
 
@@ -133,7 +133,7 @@ def diagonal_lm(
     samples: Count = 500,
     every_images: Count | None = None,
 ) -> DiagonalLM:
-    """LeNet-5's optimiser (LeCun et al. 1998, sec. III.C): eta .0005 at first, mu .02, 500 images.
+    """LeNet-5's optimiser (LeCun et al. 1998, sec. III.B): eta .0005 at first, mu .02, 500 images.
 
     Args:
         net: A chain of weighted sums, pools and squashing functions.

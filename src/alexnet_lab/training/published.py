@@ -174,7 +174,7 @@ def by_pass(
     factors: tuple[NonNegative, ...] = (1.0, 0.4, 0.2, 0.1, 0.02),
     passes: tuple[Count, ...] = (2, 3, 3, 4),
 ) -> dict[str, Any]:
-    """A factor for the first passes, another for the next ones, and so on: LeCun et al. 1998, sec. III.C.
+    """A factor for the first passes, another for the next ones, and so on: LeCun et al. 1998, sec. III.B.
 
     LeNet-5's eta was .0005 for two passes, .0002 for three, .0001 for three, .00005 for four, .00001 for the rest.
 
