@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, did_you_mean, one_line
+from alexnet_lab.config.foreign import check_hydra, is_foreign, refuse_trust, trust_is_typed
 from alexnet_lab.config.names import default_run_dir, default_sweep_dir, folder_name
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
     job = _Job(task, traceback_wanted=traceback_wanted)
     try:
         _anchor_config_path()
+        if is_foreign():
+            check_hydra(config_dir, config_name)
+            job.grants_no_trust = not trust_is_typed()
         with _errors_handed_on():
             hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(job.run)()
     except BrokenPipeError:  # `--help | head`: the reader has seen enough
@@ -114,6 +118,7 @@ class _Job:
         self.task = task
         self.traceback_wanted = traceback_wanted
         self.exit_code = 0
+        self.grants_no_trust = False  # what the config trusts is from a file from elsewhere
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Arrived in another process (joblib, submitit), which composes its job there."""
@@ -122,7 +127,10 @@ class _Job:
 
     def run(self, config: DictConfig) -> None:
         try:
-            self.task(plain(config))
+            resolved = plain(config)
+            if self.grants_no_trust:
+                refuse_trust(resolved)
+            self.task(resolved)
         except AlexNetLabError as error:
             if self.traceback_wanted:
                 raise

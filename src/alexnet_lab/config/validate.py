@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -23,6 +24,10 @@ TARGET_GROUPS = ("model", "data", "augment", "loss", "optimizer", "schedule", "l
 SUPPLIED = {"data": {"seed", "augment"}}
 """Fields that the run fills in itself: no key of the group."""
 
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxother = 100
+"""Shows a value in one line of a terminal, whatever somebody put there."""
+
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
@@ -41,12 +46,24 @@ def check_train(raw: Mapping[str, Any]) -> dict[str, Any]:
         if config[group] is not None:
             config[group] = _check_target_group(group, config[group], trusted)
     check_fit(config)
+    _refuse_empty_text("", config)
     return config
 
 
 def check_evaluate(raw: Mapping[str, Any]) -> dict[str, Any]:
     """The complete config of eval.py; raises ConfigError like `check_train`."""
-    return _check_section(Evaluate, raw).model_dump()
+    config = _check_section(Evaluate, raw).model_dump()
+    _refuse_empty_text("", config)
+    return config
+
+
+def _refuse_empty_text(key: str, value: Any) -> None:
+    """An empty text would be the present directory, or as good as no text: null says so."""
+    if value == "":
+        raise ConfigError(f"`{key}` is '' (str); allowed: a text that is not empty, or null where none is needed")
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, item in items:
+        _refuse_empty_text(f"{key}.{name}" if key else str(name), item)
 
 
 def _check_section(section: type[Section], raw: Mapping[str, Any]) -> Section:
@@ -98,7 +115,7 @@ def unknown_key(key: str, known: list[str]) -> str:
 def _wrong_value(key: str, details: list[ErrorDetails]) -> str:
     got = details[0]["input"]
     allowed = " or ".join(dict.fromkeys(_allowed(detail) for detail in details))
-    return f"`{key}` is {got!r} ({type(got).__name__}); allowed: {allowed}"
+    return f"`{key}` is {SHORT.repr(got)} ({type(got).__name__}); allowed: {allowed}"
 
 
 def _allowed(detail: ErrorDetails) -> str:
@@ -113,8 +130,11 @@ def _check_target_group(group: str, spec: dict[str, Any], trusted: tuple[str, ..
     if not isinstance(target, str):
         keys = ", ".join(f"{group}.{key}" for key in spec if key != "_target_")
         raise ConfigError(f"`{group}` is switched off or has no `_target_`, but sets {keys}; choose a {group}=...")
-    check_target(target, trusted)
-    signature = read_signature(target)
+    check_target(target, group, trusted)
+    try:
+        signature = read_signature(target)
+    except ConfigError as error:
+        raise ConfigError(f"`{group}`: {error}") from error
     if signature is None:
         return spec
     fields = {name: field for name, field in signature.fields.items() if name not in SUPPLIED.get(group, ())}

@@ -100,7 +100,7 @@ class ImageDataModule(LightningDataModule):
         self.stored_size = stored_size
         self.skip_unreadable = skip_unreadable
         self.shares = Shares(val_fraction, val_seed, test_fraction, test_seed)
-        self.augment: Augment | None = None if augment is None else build(augment)
+        self.augment: Augment | None = None if augment is None else build(augment, "augment")
         self._check_colour()
         self.view: View | None = None  # of images that are not augmented; None: the centre view
         self._verified = False

@@ -50,7 +50,7 @@ def _layers(name: str, settings: list[str]) -> str:
     with torch.device(
         "cpu" if name == "torchvision" else "meta"
     ):  # some of theirs compute their own sizes from weights
-        net = build(fields)
+        net = build(fields, "model")
     return layer_table(net, (fields["in_channels"], fields["image_size"], fields["image_size"]))
 
 

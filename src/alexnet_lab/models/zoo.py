@@ -108,4 +108,4 @@ def build(name: str, overrides: Mapping[str, Any] | None = None) -> nn.Module:
         >>> build("lenet5", {"activation": "tanh"}).input_shape
         (1, 28, 28)
     """
-    return build_target(resolve(name, overrides))
+    return build_target(resolve(name, overrides), "model")

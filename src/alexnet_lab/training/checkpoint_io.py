@@ -6,13 +6,16 @@ import pickle
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from alexnet_lab.base.errors import RunError
+from alexnet_lab.base.errors import RunError, one_line
 from alexnet_lab.base.files import atomic_path
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -36,21 +39,65 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """The content of a checkpoint file.
 
     Raises:
-        RunError: The file is missing, cut short, damaged, or asks for code to be run.
+        RunError: The file is missing, cannot be read, is cut short or damaged, or asks for code to be run.
     """
     try:
+        check_records(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch wonders about foreign pickles before it refuses them
             return torch.load(path, map_location=map_location, weights_only=True)
     except FileNotFoundError:
         raise RunError(f"there is no checkpoint {path}; has the run finished an epoch?") from None
     except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(path):
-            raise RunError(
-                f"checkpoint {path} holds more than tensors, numbers and strings; it is not loaded"
-            ) from error
-        raise RunError(
-            f"checkpoint {path} is no checkpoint, or would run code when loaded; it is not loaded"
-        ) from error
+        raise RunError(f"checkpoint {path} holds more than tensors, numbers and strings; it is not loaded") from error
+    except OSError as error:
+        raise RunError(f"checkpoint {path} cannot be read: {error.strerror or error}") from error
+    except RunError:
+        raise
     except Exception as error:  # what damaged bytes raise in torch's reader is anybody's guess
+        raise RunError(f"checkpoint {path} is damaged ({one_line(error)[:200]})") from error
+
+
+def check_records(path: Path) -> None:
+    """Holds each record of a checkpoint against its CRC-32: torch writes them, but does not look at them when it reads.
+
+    Raises:
+        RunError: The file is no zip archive, as torch writes them since 1.6; or a record is damaged or packed.
+    """
+    if not zipfile.is_zipfile(path):
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(4)
+        if size == 0 or start == b"PK\x03\x04":
+            raise RunError(f"checkpoint {path} is damaged or cut short ({size:,} bytes)")
+        raise RunError(f"checkpoint {path} is no checkpoint, or would run code when loaded; it is not loaded")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
+                raise RunError(f"checkpoint {path} is packed, which torch never does; it is not loaded")
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
         raise RunError(f"checkpoint {path} is damaged or cut short ({path.stat().st_size:,} bytes)") from error
+    if damaged is not None:
+        raise RunError(f"checkpoint {path} is damaged: {damaged} has not the content that was written")
+
+
+def load_weights(module: nn.Module, checkpoint: Any, path: Path) -> None:
+    """Puts the weights of a checkpoint into a module.
+
+    Args:
+        module: A Classifier.
+        checkpoint: What `load_checkpoint` gave.
+        path: Of its file, for messages.
+
+    Raises:
+        RunError: It holds none, or those of another network.
+    """
+    weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(weights, dict):
+        raise RunError(f"{path} is no checkpoint of a run: it holds no state_dict")
+    try:
+        module.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = one_line(error).partition(": ")[2] or one_line(error)
+        raise RunError(f"checkpoint {path} does not fit the network of its config: {reason[:300]}") from error

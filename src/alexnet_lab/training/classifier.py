@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from lightning import LightningModule
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.targets import build
 from alexnet_lab.data.loader import BatchLoader
+from alexnet_lab.training.checkpoint_io import load_checkpoint, load_weights
 from alexnet_lab.training.diagonal_lm import DiagonalLM
 from alexnet_lab.training.losses import CrossEntropy
 from alexnet_lab.training.metrics import ErrorCounts
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from alexnet_lab.data.loader import Batch
+
+
+SAVED_FIELDS = ("model", "num_classes", "optimizer", "schedule", "loss", "memory_format")
+"""The fields of a Classifier that its checkpoints hold."""
 
 
 class Classifier(LightningModule):
@@ -43,7 +49,8 @@ class Classifier(LightningModule):
             `{"_target_": "alexnet_lab.training.losses.LeNet5Criterion"}`; None is the cross-entropy.
         memory_format: How images and kernels lie in memory; channels_last is faster for convolutions, the values are
             the same to rounding.
-        trusted_packages: Packages besides the usual ones that a `_target_` may name.
+        trusted_packages: Packages besides the usual ones that a `_target_` may name. A checkpoint does not keep them:
+            a file cannot grant trust to itself.
     """
 
     def __init__(
@@ -58,18 +65,47 @@ class Classifier(LightningModule):
         trusted_packages: list[str] | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(logger=False)  # W&B gets the whole config as flat keys instead
+        self.save_hyperparameters(ignore="trusted_packages", logger=False)  # W&B gets the config as flat keys instead
         self.optimizer_spec = optimizer
         self.schedule_spec = schedule
         self.trusted = tuple(trusted_packages or ())
         self.memory_format = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
-        net: nn.Module = build(model, trusted=self.trusted)
+        net: nn.Module = build(model, "model", trusted=self.trusted)
         self.net = net.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
-        self.loss: nn.Module = CrossEntropy() if loss is None else build(loss, trusted=self.trusted)
+        self.loss: nn.Module = CrossEntropy() if loss is None else build(loss, "loss", trusted=self.trusted)
         self.validated: dict[str, float] = {}  # val/... of this epoch, for a schedule that waits for them
         self.train_counts = ErrorCounts(num_classes)
         self.val_counts = ErrorCounts(num_classes)
         self.test_counts = ErrorCounts(num_classes)
+
+    @classmethod
+    def load_from_checkpoint(  # pyright: ignore[reportIncompatibleMethodOverride] - Lightning's way in trusts the file more
+        cls,
+        checkpoint_path: str | Path,
+        map_location: Any = "cpu",
+        *,
+        trusted_packages: list[str] | None = None,
+    ) -> Classifier:
+        """The trained classifier of a checkpoint file, which needs no other file.
+
+        Args:
+            checkpoint_path: E.g. `RUN_DIR/checkpoints/best.ckpt`.
+            map_location: Where its tensors go, as `torch.load` has it.
+            trusted_packages: See `Classifier`; what the file says of it does not count.
+
+        Raises:
+            RunError: The file is missing, damaged, or no checkpoint of a classifier.
+            ConfigError: It names a `_target_` that is not allowed.
+        """
+        path = Path(checkpoint_path)
+        checkpoint = load_checkpoint(path, map_location)
+        fields = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
+        if not isinstance(fields, dict) or not set(fields) >= {"model", "num_classes", "optimizer"}:
+            raise RunError(f"{path} is no checkpoint of a Classifier: it does not say which network it holds")
+        known = {name: fields[name] for name in SAVED_FIELDS if name in fields}
+        classifier = cls(**known, trusted_packages=trusted_packages)
+        load_weights(classifier, checkpoint, path)
+        return classifier
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, num_classes) of images (B, C, H, W)."""
@@ -149,7 +185,7 @@ class Classifier(LightningModule):
         optimizer = build_optimizer(self.optimizer_spec, self.net, self.trusted)
         if self.schedule_spec is None:
             return optimizer
-        schedule = build(self.schedule_spec, optimizer, duration_of(self.trainer), trusted=self.trusted)
+        schedule = build(self.schedule_spec, "schedule", optimizer, duration_of(self.trainer), trusted=self.trusted)
         if isinstance(schedule["scheduler"], ReduceLROnPlateau) and self.trainer.limit_val_batches == 0:
             raise ConfigError(
                 "`schedule` waits for validation, and `trainer.limit_val_batches` is 0: set it to 1.0, or take "

@@ -70,6 +70,6 @@ def decayed_and_not(net: nn.Module, weight_decay: float, *, decay_biases: bool) 
 
 def build_optimizer(spec: Mapping[str, Any], net: nn.Module, trusted: tuple[str, ...] = ()) -> Optimizer:
     """The optimiser of a config; a class such as `torch.optim.AdamW` gets all parameters in one group."""
-    target = locate(spec["_target_"], trusted)
+    target = locate(spec["_target_"], "optimizer", trusted)
     foreign = isinstance(target, type) and issubclass(target, Optimizer)
-    return build(spec, net.parameters() if foreign else net, trusted=trusted)
+    return build(spec, "optimizer", net.parameters() if foreign else net, trusted=trusted)
