@@ -19,6 +19,7 @@ from alexnet_lab.config import check_evaluate
 from alexnet_lab.evaluation import evaluate as evaluation
 from alexnet_lab.evaluation import predict as predict_module
 from alexnet_lab.evaluation.predict import finished_run, mean_probabilities, predict
+from alexnet_lab.run.directory import RunDirectory
 
 
 def run_eval(run: Path, *words: str) -> dict[str, Any]:
@@ -86,7 +87,9 @@ def test_data_may_lie_elsewhere(run, digits_dir, tmp_path):
     moved = Path(shutil.copytree(digits_dir, tmp_path / "moved"))
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["data"]["dir"] = "/nowhere"
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    directory = RunDirectory(run)
+    directory.write_config(config)
+    directory.write_result(directory.read_result() or {})  # so that the config is that of the run
     found = evaluation.evaluate(check_evaluate({"run": str(run), "data": {"dir": str(moved)}, "num_threads": 1}))
     assert found["metrics"] == own_metrics(run, "test")
 
@@ -166,7 +169,7 @@ DAMAGES = {
     "torch_legacy": "it is not loaded",
     "text": "is no checkpoint, or would run code when loaded; it is not loaded",
     "other_content": "is no checkpoint of a run",
-    "other_network": "does not fit the network of its config.yaml",
+    "other_network": "does not fit the network of its config",
 }
 
 

@@ -91,7 +91,9 @@ def test_metrics_csv_is_whole_after_each_epoch_and_goes_on_when_resumed(tmp_path
     for epoch in range(3):
         first.on_train_epoch_end(trainer(epoch, train_loss=1.0 / (epoch + 1), train_top1_error=0.5), module)
     again = MetricsCsv(path, Throughput())
-    again.on_train_start(trainer(2), module)
+    again.load_state_dict({"rows": first.state_dict()["rows"][:2]})  # of the checkpoint of epoch 2
+    path.write_text("damaged meanwhile")
+    again.on_fit_start(trainer(2), module)
     again.on_train_epoch_end(
         trainer(2, train_loss=9.0, train_top1_error=0.25, val_loss=8.0, val_top1_error=0.1), module
     )

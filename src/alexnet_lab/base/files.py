@@ -58,6 +58,25 @@ def finite(value: Any) -> Any:
     return value
 
 
+CHECKSUM = "checksum"
+"""The field of a sealed record that holds the checksum of all others."""
+
+
+def sealed(record: dict[str, Any]) -> dict[str, Any]:
+    """A record for a JSON file with a checksum of its content: a flipped bit in a number would still be a number."""
+    return record | {CHECKSUM: _checksum(record)}
+
+
+def is_whole(record: dict[str, Any]) -> bool:
+    """Whether a record that was read is what was sealed. One without a checksum counts as whole."""
+    return CHECKSUM not in record or record[CHECKSUM] == _checksum(record)
+
+
+def _checksum(record: dict[str, Any]) -> str:
+    content = finite({key: value for key, value in record.items() if key != CHECKSUM})
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def sha256(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with Path(path).open("rb") as file:

@@ -8,18 +8,16 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from lightning import Callback, Trainer
 
-from alexnet_lab.base.errors import ConfigError, RunError, one_line
+from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.config import check_train
 from alexnet_lab.data.views import views_of
 from alexnet_lab.run.directory import RunDirectory
 from alexnet_lab.run.engine import build_classifier, build_data, build_trainer, set_threads
 from alexnet_lab.training.callbacks import plain
-from alexnet_lab.training.checkpoint_io import load_checkpoint
+from alexnet_lab.training.checkpoint_io import load_checkpoint, load_weights
 from alexnet_lab.training.metrics import ErrorCounts
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lightning import LightningModule
 
     from alexnet_lab.training import Classifier
@@ -91,6 +89,7 @@ def finished_run(run: str, trusted_packages: list[str] | None = None) -> tuple[R
     if result is None or result.get("status") != "completed":
         status = "is unfinished" if result is None else f"ended as {result.get('status')}"
         raise RunError(f"run {run} {status}; eval.py takes finished runs; go on with it: python train.py resume={run}")
+    directory.check_file(directory.config)
     return directory, config
 
 
@@ -121,6 +120,7 @@ def predict(
     }
     classifier, data = build_classifier(one_device), build_data(one_device)
     load_weights(classifier, checkpoint, directory.best)
+    directory.check_file(directory.best)
     if views == "center":
         return _predict_view(directory, one_device, split, classifier, data)
     each: list[Predictions] = []
@@ -161,19 +161,3 @@ def count(logits: torch.Tensor, labels: torch.Tensor, split: str) -> dict[str, f
     counts = ErrorCounts(logits.shape[1])
     counts.update(logits, labels, F.cross_entropy(logits, labels, reduction="none"))
     return {f"{split}/{name}": plain(value) for name, value in counts.compute().items()}
-
-
-def load_weights(classifier: Classifier, checkpoint: dict[str, Any], path: Path) -> None:
-    """Puts the weights of a checkpoint into a classifier.
-
-    Raises:
-        RunError: It holds none, or those of another network.
-    """
-    weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
-    if not isinstance(weights, dict):
-        raise RunError(f"{path} is no checkpoint of a run: it holds no state_dict")
-    try:
-        classifier.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = one_line(error).partition(": ")[2]
-        raise RunError(f"checkpoint {path} does not fit the network of its config.yaml: {reason[:300]}") from error

@@ -11,7 +11,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from alexnet_lab.base.errors import RunError
-from alexnet_lab.base.files import write_json, write_text
+from alexnet_lab.base.files import is_whole, sealed, sha256, write_json, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,7 @@ class RunDirectory:
             config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise RunError(f"{self.path} is no run directory: it has no config.yaml") from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no text, or a date of no calendar
             raise RunError(f"{self.config} cannot be read: {error}") from error
         if not isinstance(config, dict):
             raise RunError(f"{self.config} holds no config")
@@ -61,8 +61,10 @@ class RunDirectory:
             return None
         except (OSError, ValueError) as error:
             raise RunError(f"{self.result} cannot be read: {error}") from error
-        if not isinstance(result, dict):
+        if not isinstance(result, dict) or "status" not in result:
             raise RunError(f"{self.result} holds no result")
+        if not is_whole(result):
+            raise RunError(f"{self.result} is damaged: its checksum is not that of its content")
         return result
 
     @contextlib.contextmanager
@@ -109,5 +111,26 @@ class RunDirectory:
         write_text(self.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Writes result.json, whole or not at all."""
-        write_json(self.result, result | {"version": RESULT_VERSION})
+        """Writes result.json, whole or not at all; that of a completed run says what its files hold."""
+        record = result | {"version": RESULT_VERSION}
+        if result["status"] == "completed":
+            files = (self.config, self.metrics, self.best)
+            record["files"] = {str(file.relative_to(self.path)): sha256(file) for file in files if file.is_file()}
+        write_json(self.result, sealed(record))
+
+    def check_file(self, file: Path) -> None:
+        """Holds a file of a completed run against its SHA-256 in result.json, where that says one.
+
+        Raises:
+            RunError: It is not what the run left.
+        """
+        expected = ((self.read_result() or {}).get("files") or {}).get(str(file.relative_to(self.path)))
+        try:
+            same = expected is None or sha256(file) == expected
+        except OSError as error:
+            raise RunError(f"{file} cannot be read: {error.strerror or error}") from error
+        if not same:
+            raise RunError(
+                f"{file} is not what the run left (its SHA-256 differs from that in {self.result.name}); "
+                f"bring it back, or train again"
+            )

@@ -19,6 +19,7 @@ from alexnet_lab.base.log import close_file, log_to_file, start_log
 from alexnet_lab.base.targets import build
 from alexnet_lab.data.preview import preview
 from alexnet_lab.run import tracking
+from alexnet_lab.run.identity import KeepConfig
 from alexnet_lab.run.provenance import available_cores
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.callbacks import STAGES, Checkpoints, FiniteLoss, MetricsCsv, Throughput, plain, read_rows
@@ -84,6 +85,7 @@ def _fit_and_test(
     metrics_csv = MetricsCsv(directory.metrics, throughput)
     checkpoints = Checkpoints(directory.checkpoints, config["callbacks"]["checkpoint"]["monitor"])
     callbacks = [throughput, *optional_callbacks(config, logger), FiniteLoss(), metrics_csv, checkpoints]
+    callbacks.append(KeepConfig(config))
     trainer = build_trainer(config, directory, logger, callbacks)
     if config["callbacks"]["augmentation_preview"] and trainer.is_global_zero and not resume:
         data.setup("fit")
@@ -116,7 +118,7 @@ def _fit_and_test(
 def build_data(config: dict[str, Any]) -> Any:
     """The LightningDataModule of a config."""
     trusted = tuple(config["trusted_packages"])
-    return build(config["data"], trusted=trusted, seed=config["seed"], augment=config["augment"])
+    return build(config["data"], "data", trusted=trusted, seed=config["seed"], augment=config["augment"])
 
 
 def build_classifier(config: dict[str, Any]) -> Classifier:
@@ -167,6 +169,7 @@ def build_trainer(
     """Lightning's Trainer; what it does beside training is left to our callbacks."""
     settings = {name: config["trainer"][name] for name in PASSED_ON}
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    warnings.filterwarnings("ignore", message=".*srun. command is available")  # a login node of SLURM is a machine too
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # between Lightning 2.6 and torch 2.14
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid of `deterministic`; costs about 5 %
     return Trainer(
@@ -189,7 +192,7 @@ def build_logger(config: dict[str, Any], directory: RunDirectory) -> Logger | No
     if config["logger"] is None or config["trainer"]["fast_dev_run"]:
         return None
     trusted = tuple(config["trusted_packages"])
-    return build(config["logger"], directory.path, config, trusted=trusted)
+    return build(config["logger"], "logger", directory.path, config, trusted=trusted)
 
 
 def interruptible(trainer: Trainer, action: Any) -> None:

@@ -19,6 +19,8 @@ from alexnet_lab.config import check_train
 from alexnet_lab.models.counts import num_macs, num_parameters
 from alexnet_lab.run import elastic, engine, provenance
 from alexnet_lab.run.directory import RunDirectory
+from alexnet_lab.run.identity import check_same_config
+from alexnet_lab.training.checkpoint_io import load_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -44,12 +46,10 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     start_log()
     resume = bool(config.get("resume"))
-    checked = _saved_config(config) if resume else check_train(config)
+    checked = saved_config(config) if resume else check_train(config)
     check_devices(checked["trainer"])
     processes = count_processes(checked["trainer"])
     directory = RunDirectory(checked["run_dir"])
-    if resume and not directory.last.is_file():
-        raise RunError(f"{directory.path} has no checkpoint to go on from; start it again with its config.yaml")
     size = network_size(checked)
     with directory.claimed(resume=resume), terminable():
         prepare(checked)
@@ -85,9 +85,18 @@ def terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _saved_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The own config of the run to go on with; other overrides would be ignored, so they are refused."""
-    others = [word for word in config.get("overrides", []) if not word.startswith("resume=")]
+def saved_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The own config of the run to go on with, checked; other overrides would be ignored, so they are refused.
+
+    Args:
+        config: With `resume`, and `trusted_packages`: what the run's own config says of these does not count.
+
+    Raises:
+        ConfigError: The command line sets something else, or the run's config names what is not trusted.
+        RunError: There is nothing to go on with, or the config is not that of the checkpoint.
+    """
+    own = ("resume=", "trusted_packages=")
+    others = [word for word in config.get("overrides", []) if not word.startswith(own)]
     if others:
         raise ConfigError(f"resume takes the run's own config; it cannot be changed by {others[0]}")
     path = str(config["resume"])
@@ -95,7 +104,15 @@ def _saved_config(config: Mapping[str, Any]) -> dict[str, Any]:
     result = directory.read_result()
     if result is not None and result.get("status") == "completed":
         raise RunError(f"{path} is a finished run; there is nothing to go on with")
-    return check_train(directory.read_config() | {"run_dir": path})
+    given = {"run_dir": path, "trusted_packages": config.get("trusted_packages", [])}
+    try:
+        checked = check_train(directory.read_config() | given)
+    except ConfigError as error:
+        raise ConfigError(f"{directory.config}: {error}") from error
+    if not directory.last.is_file():
+        raise RunError(f"{directory.path} has no checkpoint to go on from; start it again with its config.yaml")
+    check_same_config(load_checkpoint(directory.last), checked, directory.config)
+    return checked
 
 
 def check_devices(trainer: Mapping[str, Any]) -> None:
@@ -134,7 +151,7 @@ def count_processes(trainer: Mapping[str, Any]) -> int:
 def network_size(config: dict[str, Any]) -> dict[str, int]:
     """Parameters and multiply-adds of the network, built without numbers; ConfigError if it cannot be built."""
     with torch.device("meta"), quiet("alexnet_lab.models"):  # the run itself will say what it builds
-        net = build(config["model"], trusted=tuple(config["trusted_packages"]))
+        net = build(config["model"], "model", trusted=tuple(config["trusted_packages"]))
     data = config["data"]
     shape = (data["channels"], data["image_size"], data["image_size"])
     return {"num_parameters": num_parameters(net), "num_macs": num_macs(net, shape)}

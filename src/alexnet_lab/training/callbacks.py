@@ -81,7 +81,8 @@ class MetricsCsv(Checkpoint):
     """Writes `metrics.csv`: one row an epoch, the file whole after each, and one line of log.
 
     Args:
-        path: The file; rows of earlier epochs that it holds are kept when a run is resumed.
+        path: The file. When a run is resumed it is written anew from the rows in the checkpoint: what became of the
+            file meanwhile does not matter.
         throughput: Whose images per second are written beside the metrics.
     """
 
@@ -90,10 +91,10 @@ class MetricsCsv(Checkpoint):
         self.throughput = throughput
         self.rows: list[dict[str, Any]] = []
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keeps the rows of the epochs that a resumed run has behind it."""
-        if trainer.is_global_zero:
-            self.rows = [row for row in read_rows(self.path) if int(row["epoch"]) < trainer.current_epoch]
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the rows of the epochs that a resumed run has behind it."""
+        if trainer.is_global_zero and self.rows:
+            write_text(self.path, _csv_text(self.rows))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds the epoch's row."""
@@ -105,6 +106,14 @@ class MetricsCsv(Checkpoint):
             self.rows.append(place | metrics | {"learning_rate": rate, "images_per_second": round(speed, 1)})
             write_text(self.path, _csv_text(self.rows))
             log.info(epoch_line(trainer.current_epoch + 1, trainer.max_epochs, metrics, speed))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up the rows of the interrupted run."""
+        self.rows = list(state_dict["rows"])
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

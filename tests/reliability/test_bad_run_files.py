@@ -1,0 +1,137 @@
+"""The files of a run, damaged: a run goes on, or is evaluated, as what it was, or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+import yaml
+from commands import call
+from faults import survey
+
+from alexnet_lab.base.errors import RunError
+from alexnet_lab.base.files import is_whole, sealed
+from alexnet_lab.config import check_evaluate
+from alexnet_lab.evaluation.evaluate import evaluate
+from alexnet_lab.run import train
+from alexnet_lab.run.directory import RunDirectory
+from alexnet_lab.run.identity import differences
+from alexnet_lab.run.launcher import saved_config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def run(digits_run: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run, to be damaged."""
+    return shutil.copytree(digits_run, tmp_path / "run")
+
+
+@pytest.fixture
+def unfinished(run: Path) -> Path:
+    """As if it had been killed at its last step."""
+    (run / "result.json").unlink()
+    return run
+
+
+def without_place(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key != "run_dir"}
+
+
+def test_config_of_a_run_that_goes_on(unfinished):
+    other = (unfinished / "config.yaml").read_bytes().replace(b"seed: 0", b"seed: 1")
+    tally = survey(
+        unfinished / "config.yaml", lambda: without_place(saved_config({"resume": str(unfinished)})), other=other
+    )
+    assert tally.told > 10 * tally.harmless
+
+
+def test_checkpoint_of_a_run_that_goes_on(unfinished):
+    """Without effect means here: torch would load the same."""
+    path = unfinished / "checkpoints" / "last.ckpt"
+    survey(path, lambda: without_place(saved_config({"resume": str(unfinished)})), flips=30, naming="checkpoint")
+
+
+def test_checkpoint_of_another_run_is_refused_with_the_difference(unfinished, compose, tmp_path):
+    short = ("trainer.max_epochs=1", "trainer.limit_train_batches=1")
+    train(compose(f"run_dir={tmp_path / 'other'}", "seed=3", *short))
+    shutil.copy(tmp_path / "other" / "checkpoints" / "last.ckpt", unfinished / "checkpoints")
+    with pytest.raises(RunError, match=r"config\.yaml is not the config of its checkpoint: `seed` is 0, "):
+        train({"resume": str(unfinished)})
+
+
+def test_differences():
+    one, other = {"seed": 0, "run_dir": "a", "model": {"norm": "lrn"}}, {"seed": 0, "run_dir": "b", "model": {"x": 1}}
+    assert differences(one, one | {"trusted_packages": ["mine"]}) == []
+    assert differences(one, other) == [
+        "`model.norm` is 'nothing', the checkpoint has 'lrn'", "`model.x` is 1, the checkpoint has 'nothing'",
+    ]  # fmt: skip
+
+
+def test_result(run):
+    directory = RunDirectory(run)
+    right = directory.read_result() or {}
+
+    def read() -> Any:
+        found = directory.read_result() or {}
+        return {key: found.get(key) for key in right if key != "checksum"}
+
+    tally = survey(run / "result.json", read, other=b"{}\n", naming="result.json")
+    assert tally.told > 10 * tally.harmless
+
+
+def test_a_sealed_record_is_told_from_a_changed_one():
+    record = sealed({"metrics": {"val/loss": 0.5}, "nothing": float("nan"), "list": (1, 2)})
+    read = json.loads(json.dumps(record | {"nothing": None}))
+    assert is_whole(record)
+    assert is_whole(read)
+    assert not is_whole(read | {"metrics": {"val/loss": 0.25}})
+    assert is_whole({"of": "an older version"})
+
+
+def test_metrics_of_a_run_that_goes_on_do_not_depend_on_the_file(unfinished, digits_run):
+    """The rows are in the checkpoint; the file is written anew."""
+    right = (digits_run / "metrics.csv").read_text()
+    for damage in (b"", b"\xff\xfe", right[: len(right) // 2].encode(), b"epoch,step\nx,y\n"):
+        copy = shutil.copytree(unfinished, unfinished.parent / "copy", dirs_exist_ok=True)
+        (copy / "metrics.csv").write_bytes(damage)
+        train({"resume": str(copy)})
+        assert (copy / "metrics.csv").read_text() == right
+        found, expected = (json.loads((path / "result.json").read_text()) for path in (copy, digits_run))
+        assert found["metrics"] == expected["metrics"]
+        shutil.rmtree(copy)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "checkpoints/best.ckpt"])
+def test_files_of_a_finished_run(run, name):
+    directory = RunDirectory(run)
+
+    def read() -> bytes:
+        directory.check_file(run / name)
+        return (run / name).read_bytes()
+
+    tally = survey(run / name, read, flips=20)
+    assert tally.harmless == 0
+
+
+def test_weights_of_another_run_are_not_evaluated(run):
+    """They fit and load; but they are not what result.json was written for."""
+    path = run / "checkpoints" / "best.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["state_dict"] = {name: value + 1 for name, value in checkpoint["state_dict"].items()}
+    torch.save(checkpoint, path)
+    outcome = call(lambda config: evaluate(check_evaluate(config)), "eval", f"run={run}", "num_threads=1")
+    assert outcome.code == 1
+    assert "best.ckpt is not what the run left (its SHA-256 differs from that in result.json)" in outcome.err
+
+
+def test_changed_config_is_not_evaluated(run):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["val_seed"] = 7
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(RunError, match=r"config\.yaml is not what the run left"):
+        evaluate(check_evaluate({"run": str(run)}))
