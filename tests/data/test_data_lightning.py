@@ -271,7 +271,6 @@ def _free_port() -> str:
         return str(free.getsockname()[1])
 
 
-@pytest.mark.slow
 def test_two_processes_share_the_batches_and_end_where_one_would(whole_run, data_dir, tmp_path):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["lightning", "alexnet_lab.data.digits"])  # import them once, not in each process

@@ -37,7 +37,6 @@ def test_mnist_has_its_published_counts_and_mean(linked):
     assert labels["train"][:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
 
 
-@pytest.mark.slow
 def test_the_copy_of_cifar10_has_the_official_counts_and_nearly_the_official_means(linked):
     module = CIFAR10DataModule(dir=str(linked))
     module.prepare_data()
@@ -51,7 +50,6 @@ def test_the_copy_of_cifar10_has_the_official_counts_and_nearly_the_official_mea
     np.testing.assert_allclose(statistics.channel_std, [63.0, 62.1, 66.7], atol=0.6)
 
 
-@pytest.mark.slow
 def test_imagenette_classes_have_their_published_counts(linked):
     module = ImageNetteDataModule(
         dir=str(linked), classes=["n03888257", "n01440764"], num_classes=2, stored_size=32, image_size=28

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 MODES = {1: "L", 3: "RGB"}
 """Pillow's name of what an image becomes, by its number of channels."""
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "WEBP")
+"""What is decoded, whatever a file is called: Pillow knows others too, and hands PostScript to another program."""
+
+LARGEST = 1 << 27
+"""Pixels that an image may have, as stored and when it has been scaled: 134 million, 512 MiB in colour."""
+
 
 def read_image(path: Path, size: int, channels: int) -> NDArray[np.uint8]:
     """Decodes a file, scales its shorter side to `size` and cuts out the centre (Krizhevsky 2012, section 2).
@@ -32,14 +38,24 @@ def read_image(path: Path, size: int, channels: int) -> NDArray[np.uint8]:
         The image (channels, size, size), 0..255.
 
     Raises:
-        ValueError: The file's name does not end like an image's.
+        ValueError: It is no file (a pipe would be waited for), its name does not end like an image's, or it is so much
+            longer than wide that it would be far too large when scaled.
         Exception: Whatever Pillow raises for a file that is no image, is cut short, or is far too large.
     """
     if path.suffix.lower() not in EXTENSIONS:
         raise ValueError(f"not named like an image ({', '.join(EXTENSIONS)})")
-    with Image.open(path) as file:
-        image = to_mode(file, MODES[channels])
-    pixels = np.asarray(centre_square(image, size))
+    if not path.is_file():
+        raise ValueError("not a file")
+    with Image.open(path, formats=FORMATS) as file:
+        if file.format != "PNG":
+            return _pixels(file, size, channels)
+        file.verify()  # the CRC-32 of its parts, which Pillow passes over when it decodes
+    with Image.open(path, formats=FORMATS) as file:
+        return _pixels(file, size, channels)
+
+
+def _pixels(file: Image.Image, size: int, channels: int) -> NDArray[np.uint8]:
+    pixels = np.asarray(centre_square(to_mode(file, MODES[channels]), size))
     return pixels.reshape(size, size, channels).transpose(2, 0, 1)
 
 
@@ -57,6 +73,8 @@ def centre_square(image: Image.Image, size: int) -> Image.Image:
     width, height = image.size
     short = min(width, height)
     width, height = size * width // short, size * height // short
+    if width * height > LARGEST:
+        raise ValueError(f"{image.width} x {image.height} pixels are too long a strip to be scaled to {size}")
     image = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = round((width - size) / 2), round((height - size) / 2)
     return image.crop((left, top, left + size, top + size))

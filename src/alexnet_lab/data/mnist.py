@@ -6,6 +6,8 @@ They are looked for, and put, where torchvision has them: `<dir>/MNIST/raw`.
 from __future__ import annotations
 
 import gzip
+import hashlib
+import logging
 import math
 import struct
 import zlib
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+log = logging.getLogger(__name__)
+
 NAMES = [str(digit) for digit in range(10)]
 
 MIRRORS = ["https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"]
@@ -36,6 +40,17 @@ CHECKSUMS = {
     "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
 }
 """MD5 of the files, as torchvision publishes them."""
+
+UNPACKED = {
+    "train-images-idx3-ubyte": (47_040_016, "6bbc9ace898e44ae57da46a324031adb"),
+    "train-labels-idx1-ubyte": (60_008, "a25bea736e30d166cdddb491f175f624"),
+    "t10k-images-idx3-ubyte": (7_840_016, "2646ac647ad5339dbf082846283269ea"),
+    "t10k-labels-idx1-ubyte": (10_008, "27ae3e4e09519cfbb04c329615203637"),
+}
+"""Bytes and MD5 of the files without gzip, whose format has no checksum."""
+
+LARGEST = 1 << 30
+"""Bytes that an unpacked file may have; MNIST's largest has 47 MB."""
 
 UNSIGNED_BYTE = 8
 """The code of the only element type that MNIST uses."""
@@ -65,13 +80,43 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise _damaged(path, f"it has more than {LARGEST:,} bytes")
+        return content
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise _damaged(path, f"it cannot be unpacked: {error}") from error
 
 
 def _damaged(path: Path, what: str) -> DataError:
     return DataError(f"{path} is no sound IDX file: {what}; delete it, it is downloaded again")
+
+
+def check_published(path: Path, content: NDArray[np.uint8]) -> None:
+    """Tells a file of the published size from the published file; says so where the size is another.
+
+    Raises:
+        DataError: It has the size of MNIST's file, but not its content.
+    """
+    name = path.name.removesuffix(".gz")
+    size, checksum = UNPACKED[name]
+    head = 4 + 4 * content.ndim
+    if head + content.nbytes != size:
+        log.warning("%s is not MNIST's published file; errors are those of what it holds", path)
+        return
+    whole = hashlib.md5(idx_head(content), usedforsecurity=False)
+    whole.update(content.data)
+    if whole.hexdigest() != checksum:
+        raise DataError(
+            f"{path} has the size of MNIST's published file, but not its content (MD5 {whole.hexdigest()} instead of "
+            f"{checksum}): damaged, or another data set; delete it, MNIST's is downloaded again"
+        )
+
+
+def idx_head(content: NDArray[np.uint8]) -> bytes:
+    """The first bytes of an IDX file of bytes."""
+    return struct.pack(f">HBB{content.ndim}i", 0, UNSIGNED_BYTE, content.ndim, *content.shape)
 
 
 def find_or_fetch(raw: Path, name: str) -> Path:
@@ -100,14 +145,21 @@ def load_mnist(raw: Path) -> Contents:
 
 
 def _load_part(raw: Path, prefix: str) -> Part:
-    images = read_idx(find_or_fetch(raw, f"{prefix}-images-idx3-ubyte"), 3)
-    labels = read_idx(find_or_fetch(raw, f"{prefix}-labels-idx1-ubyte"), 1)
+    images = _load_file(raw, f"{prefix}-images-idx3-ubyte", 3)
+    labels = _load_file(raw, f"{prefix}-labels-idx1-ubyte", 1)
     if images.shape != (len(labels), 28, 28) or len(labels) == 0 or labels.max() > 9:
         raise DataError(
             f"the {prefix} files in {raw} are not MNIST's: images of shape {images.shape}, {len(labels)} labels; "
             f"delete them, they are downloaded again"
         )
     return Part(labels.astype(np.int64), images[:, None].__getitem__)
+
+
+def _load_file(raw: Path, name: str, dimensions: int) -> NDArray[np.uint8]:
+    path = find_or_fetch(raw, name)
+    content = read_idx(path, dimensions)
+    check_published(path, content)
+    return content
 
 
 class MNISTDataModule(ImageDataModule):

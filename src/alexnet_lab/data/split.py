@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import zipfile
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -105,29 +104,35 @@ def stored_split(store: Store, shares: Shares) -> Split:
     if not path.exists():
         split = make_split(store, shares)
         try:
-            _write(path, split)
+            _write(path, split, store)
         except OSError as error:
             reason = error.strerror or error
             raise DataError(f"cannot write {path} ({reason}); set data.dir to a folder you may write to") from error
-    return _read(path)
+    return _read(path, store)
 
 
-def _write(path: Path, split: Split) -> None:
+def _write(path: Path, split: Split, store: Store) -> None:
     arrays = {"train": split.train, "val": split.val, "test": split.test, **split.statistics._asdict()}
     with atomic_path(path) as part, part.open("wb") as file:
-        np.savez(file, digest=np.array(_digest(arrays)), **arrays)
+        np.savez(file, digest=np.array(_digest(arrays)), belongs=np.array(_belongs(path, store)), **arrays)
 
 
-def _read(path: Path) -> Split:
+def _belongs(path: Path, store: Store) -> str:
+    """Tells a split from that of other images, shares or seeds."""
+    return f"{path.name} of {store.hash}"
+
+
+def _read(path: Path, store: Store) -> Split:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = dict(archive)
         digest = str(arrays.pop("digest"))
+        belongs = str(arrays.pop("belongs", _belongs(path, store)))
         statistics = Statistics(*(arrays.pop(name) for name in Statistics._fields))
         split = Split(**arrays, statistics=statistics)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # what damaged bytes raise in numpy's reader is anybody's guess
         raise _damaged(path) from error
-    if digest != _digest({**arrays, **statistics._asdict()}):
+    if digest != _digest({**arrays, **statistics._asdict()}) or belongs != _belongs(path, store):
         raise _damaged(path)
     return split
 

@@ -22,7 +22,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from alexnet_lab.base.errors import DataError
-from alexnet_lab.base.files import sha256, write_json
+from alexnet_lab.base.files import is_whole, sealed, sha256, write_json
 from alexnet_lab.data.images import strict_decoding
 from alexnet_lab.data.progress import progress_bar
 
@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 """Of the folder; raised when its content changes its meaning."""
+
+META_KEYS = {"source", "fingerprint", "class_names", "shape", "files", "skipped"}
+"""What meta.json holds, besides its format and its checksum."""
 
 CHUNK = 64
 """Images that a thread decodes in one go."""
@@ -166,7 +169,7 @@ def _build(path: Path, contents: Contents, skip_unreadable: bool) -> None:
             for name, part in contents.parts.items()
             for failure in _write_part(temporary, name, part, contents.shape, skip_unreadable)
         ]
-        write_json(temporary / "meta.json", _meta(temporary, contents, skipped))
+        write_json(temporary / "meta.json", sealed(_meta(temporary, contents, skipped)))
         _swap(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -276,16 +279,19 @@ def read_meta(path: Path) -> dict[str, Any]:
     """What `meta.json` of the store at `path` says.
 
     Raises:
-        DataError: It is missing, no JSON, or of another format.
+        DataError: It is missing, no JSON, of another format, or not what was written.
     """
     file = path / "meta.json"
     try:
         meta = json.loads(file.read_text(encoding="utf-8"))
-        found = meta["format"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise _damaged(path, f"{file.name} cannot be read ({error})") from error
-    if found != FORMAT:
-        raise _damaged(path, f"its format is {found}, this version reads {FORMAT}")
+    if not isinstance(meta, dict) or "format" not in meta:
+        raise _damaged(path, f"{file.name} is not that of a store")
+    if meta["format"] != FORMAT:
+        raise _damaged(path, f"its format is {meta['format']}, this version reads {FORMAT}")
+    if not is_whole(meta) or not set(meta) >= META_KEYS:
+        raise _damaged(path, f"{file.name} has not the content that was written (its checksum differs)")
     return meta
 
 
@@ -302,11 +308,14 @@ def open_store(path: Path, *, verify: bool) -> Store:
     if not exists(path):
         raise DataError(f"there is no store {path}; it is made by prepare_data(), which was not called")
     meta = read_meta(path)
-    for name, entry in meta["files"].items():
-        _check_file(path, path / name, entry, verify)
-    parts = [name.removesuffix("_images.npy") for name in meta["files"] if name.endswith("_images.npy")]
-    images = {part: np.load(path / f"{part}_images.npy", mmap_mode="r") for part in parts}
-    labels = {part: np.load(path / f"{part}_labels.npy") for part in parts}
+    try:
+        for name, entry in meta["files"].items():
+            _check_file(path, path / name, entry, verify)
+        parts = [name.removesuffix("_images.npy") for name in meta["files"] if name.endswith("_images.npy")]
+        images = {part: np.load(path / f"{part}_images.npy", mmap_mode="r") for part in parts}
+        labels = {part: np.load(path / f"{part}_labels.npy") for part in parts}
+    except (OSError, ValueError) as error:  # ValueError: unverified, and no array
+        raise _damaged(path, f"a file cannot be read ({error})") from error
     return Store(path, meta, images, labels)
 
 
