@@ -1,5 +1,6 @@
 # make train   sets up what is missing and trains LeNet-5 on the digits; make train ARGS="model=alexnet data=cifar10"
-# make test    sets up what is missing and runs all tests;               make test ARGS="-k lenet5"
+# make test    sets up what is missing and runs the tests;               make test ARGS="-k lenet5"
+# make test-all  the long tests too (25 minutes on 2 cores); make audit  looks at what is installed
 # make check   the style and type checks;  make lock  writes requirements.lock anew
 
 PYTHON ?= python3
@@ -7,19 +8,25 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: train test check lock clean
+.PHONY: train test test-all check audit lock clean
 
 train: $(INSTALLED)
 	$(BIN)/python train.py $(ARGS)
 
 # One thread per worker: two workers of two threads each on two cores would wait for each other.
 test: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
+
+test-all: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
+
+audit: $(INSTALLED)
+	$(BIN)/python tools/audit.py
 
 # pip again only when the packages asked for have changed
 $(INSTALLED): requirements.lock pyproject.toml

@@ -29,7 +29,6 @@ def norm_and_gradient(x: torch.Tensor, slope: torch.Tensor, groups: int) -> tupl
     return out.detach(), x.grad
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("groups", [1, 2])
 def test_compiled_equals_plain(groups, kernels):
     torch.manual_seed(0)

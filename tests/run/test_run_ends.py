@@ -270,7 +270,6 @@ def test_metrics_of_a_resumed_run_go_on_where_they_were(tmp_path):
     assert MetricsCsv(tmp_path / "m.csv", engine.Throughput()).rows == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"])
 def test_signal_ends_a_command_that_can_be_resumed(number, digits_dir, tmp_path):
     run = tmp_path / "run"

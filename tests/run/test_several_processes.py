@@ -18,8 +18,6 @@ from alexnet_lab.training.checkpoint_io import load_checkpoint
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.slow
-
 SHORT = ("trainer.max_epochs=2", "trainer.limit_train_batches=4", "trainer.accelerator=cpu", "data.batch_size=18")
 
 
