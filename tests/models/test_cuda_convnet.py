@@ -151,3 +151,13 @@ def test_he_start():
 def test_wrong_requests_are_refused(build, words):
     with pytest.raises(ConfigError, match=words):
         build()
+
+
+def test_dropout_drops_inputs_of_the_last_layer_in_training_alone():
+    net = CudaConvNet(dropout=0.25)
+    assert list(net.state_dict()) == list(CudaConvNet().state_dict())
+    assert list(dict(net.classifier.named_children())) == ["flatten", "drop", "fc10"]
+    seen = torch.ones(2000, 64 * 4 * 4)
+    kept = net.classifier.drop(seen)
+    assert (kept == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
+    assert torch.equal(net.eval().classifier.drop(seen), seen)

@@ -83,3 +83,15 @@ def test_wrong_fields_are_refused_in_one_line(fields, words):
 def test_images_of_another_shape_are_refused():
     with pytest.raises(ConfigError, match=r"built for batches of 1 x 28 x 28 .* shape \(2, 3, 28, 28\)"):
         LeNet5()(torch.zeros(2, 3, 28, 28))
+
+
+def test_dropout_drops_units_of_f6_in_training_alone():
+    net = LeNet5(dropout=0.5)
+    assert list(net.state_dict()) == list(LeNet5().state_dict())
+    hidden = torch.ones(2000, 84)
+    tail = net.classifier[-2:]
+    assert [type(layer).__name__ for layer in tail] == ["Dropout", "Linear"]
+    kept = tail[0](hidden)
+    assert set(kept.unique().tolist()) == {0.0, 2.0}
+    assert (kept == 0).float().mean().item() == pytest.approx(0.5, abs=0.01)
+    assert torch.equal(net.eval().classifier[-2](hidden), hidden)

@@ -97,7 +97,13 @@ def test_identity_leaves_out_where_and_how():
 )
 def test_factors_and_bases_are_lists(node, factor, base):
     about = describe(node | {"dry_run": True, "extend": False, "dir": "x"}, ["model.norm", "model.pool", "seed"])
-    assert about == {"factor": factor, "base": base}
+    assert about == {"factor": factor, "base": base, "tuned": []}
+
+
+def test_a_tuned_key_is_no_factor():
+    about = describe({"factor": None, "base": None, "tuned": "optimizer.learning_rate"},
+                     ["model.norm", "optimizer.learning_rate", "seed"])  # fmt: skip
+    assert about == {"factor": ["model.norm"], "base": [], "tuned": ["optimizer.learning_rate"]}
 
 
 @pytest.mark.parametrize(

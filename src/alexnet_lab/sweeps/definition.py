@@ -98,15 +98,17 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe(node: Mapping[str, Any], swept: Iterable[str]) -> dict[str, Any]:
-    """The `sweep` node as sweep.json has it: factors and bases as lists.
+    """The `sweep` node as sweep.json has it: factors, bases and tuned keys as lists.
 
     Args:
         node: name, factor, base, metric, ...; the keys that only say how to run (dry_run, extend, dir) are left out.
-        swept: The swept keys; all but the seed are the factors where the node names none.
+        swept: The swept keys; all but the seed and the tuned ones are the factors where the node names none.
     """
     about = {key: value for key, value in node.items() if key not in ("dry_run", "extend", "dir")}
-    factor = [key for key in swept if key != SEED] if node["factor"] is None else _listed(node["factor"])
-    return about | {"factor": factor, "base": [] if node["base"] is None else _listed(node["base"])}
+    lists = {name: [] if node.get(name) is None else _listed(node[name]) for name in ("factor", "base", "tuned")}
+    if node["factor"] is None:
+        lists["factor"] = [key for key in swept if key not in (SEED, *lists["tuned"])]
+    return about | lists
 
 
 def _listed(value: Any) -> list[Any]:

@@ -1,0 +1,67 @@
+"""After each job: the sweep's directory read, its table written to `summary.csv` and `summary.md`, and shown."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from alexnet_lab.base.files import write_text
+from alexnet_lab.sweeps.summary import Outcome, Summary, split, summarise
+from alexnet_lab.sweeps.tables import csv_text, markdown, terminal_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from alexnet_lab.run.directory import RunDirectory
+    from alexnet_lab.sweeps.definition import Definition, Job
+    from alexnet_lab.sweeps.directory import SweepDirectory
+
+
+def update_summary(directory: SweepDirectory, definition: Definition) -> Summary:
+    """Writes `summary.csv` and `summary.md` anew, each whole or not at all."""
+    with directory.locked():
+        summary = summarise(definition.about, outcomes(directory, definition))
+        write_text(directory.summary_csv, csv_text(summary))
+        write_text(directory.summary_md, markdown(summary))
+    return summary
+
+
+def show(summary: Summary) -> None:
+    """Prints the table to standard output; where that is no terminal it gets the width that it needs."""
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDE).print(terminal_table(summary))
+
+
+WIDE = 160
+"""Columns of a table in a file."""
+
+
+def outcomes(directory: SweepDirectory, definition: Definition) -> list[Outcome]:
+    """What became of each job, in the sweep's order."""
+    latest = directory.latest()
+    metric = definition.about["metric"]
+    return [_outcome(directory.run(job), job, latest.get(job.name), metric) for job in definition.jobs]
+
+
+def _outcome(run: RunDirectory, job: Job, entry: Mapping[str, Any] | None, metric: str) -> Outcome:
+    overrides = split(job.overrides)
+    if entry is None or entry["status"] != "completed":
+        return Outcome(overrides, "to_go" if entry is None else entry["status"])
+    chosen_by = metric.replace("test/", "val/")  # nothing is chosen on the test set
+    return Outcome(overrides, "completed", measured(run, entry, metric), measured(run, entry, chosen_by))
+
+
+def measured(run: RunDirectory, entry: Mapping[str, Any], metric: str) -> float | None:
+    """A metric of a finished job, or a number of its result.json by its path such as `to_error/epochs`, or None."""
+    if metric in entry["metrics"]:
+        return _number(entry["metrics"][metric])
+    node: Any = run.read_result()
+    for part in metric.split("/"):
+        node = node.get(part) if isinstance(node, dict) else None
+    return _number(node)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

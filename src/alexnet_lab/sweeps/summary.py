@@ -1,0 +1,206 @@
+"""What a sweep has come to so far: one row for each level of its factor.
+
+A job's overrides fall into parts: the factor's keys (their values are the level), the seed (it pairs jobs), tuned keys
+(each level counts with the best of their values), and whatever else is swept, the setting: levels are compared within
+it. A sweep that has only begun has a summary too, of what is there.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.sweeps.definition import SEED
+from alexnet_lab.sweeps.statistics import Difference, Sample, describe, difference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+Pairs = tuple[tuple[str, str], ...]
+"""Keys and their values, as the overrides write them."""
+
+LEFT_OUT = ("failed", "interrupted", "to_go", "empty")
+"""Why a job may have no value; `empty`: it is completed, but never came to what the metric measures."""
+
+
+class Outcome(NamedTuple):
+    """One job of a sweep, and what became of it."""
+
+    overrides: dict[str, str]  # what tells it from the others
+    status: str  # completed, failed, interrupted, to_go
+    value: float | None = None  # of the sweep's metric
+    choice: float | None = None  # what tuned keys are chosen by; less is better
+
+
+class Cell(NamedTuple):
+    """The place of a job in the table."""
+
+    level: Pairs
+    setting: Pairs
+
+
+@dataclass(frozen=True)
+class Row:
+    """One level of the factor, in one setting."""
+
+    cell: Cell
+    tuned: Pairs  # the values of the tuned keys that were chosen
+    sample: Sample
+    against_base: Difference | None  # None: the base itself, or nothing to compare
+    ratio: float | None  # of the means; None likewise
+    counts: dict[str, int]  # of the jobs that `sample` leaves out, by the names of LEFT_OUT
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one of several factors does, averaged over the others."""
+
+    key: str
+    level: str
+    base: str
+    against_base: Difference
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The table of a sweep."""
+
+    about: dict[str, Any]  # name, factor, base, metric, claim, paper: as sweep.json has them
+    rows: list[Row]  # the base first, then in the sweep's order
+    effects: list[Effect] = field(default_factory=list)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many jobs have no value, in all rows together, by the names of LEFT_OUT."""
+        return {name: sum(row.counts[name] for row in self.rows) for name in LEFT_OUT}
+
+
+def split(overrides: Iterable[str]) -> dict[str, str]:
+    """Overrides as keys and values.
+
+    Example:
+        >>> split(["+model.norm=lrn", "seed=0"])
+        {'model.norm': 'lrn', 'seed': '0'}
+    """
+    return {key.lstrip("+~"): value for key, _, value in (word.partition("=") for word in overrides)}
+
+
+def base_level(about: Mapping[str, Any], jobs: Sequence[Mapping[str, str]]) -> Pairs:
+    """The level that the others are compared with: the one named by `sweep.base`, or the first.
+
+    Args:
+        about: The sweep's description.
+        jobs: The overrides of all jobs.
+
+    Raises:
+        ConfigError: A factor or tuned key is not swept, a factor has one level only, or no job has the base's.
+    """
+    keys = about["factor"]
+    for key in (*keys, *(about.get("tuned") or ())):
+        values = list(dict.fromkeys(job[key] for job in jobs if key in job))
+        if not values:
+            raise ConfigError(f"the sweep is over `{key}`, which no job sets; give its values: {key}=A,B")
+        if len(values) == 1 and key in keys:
+            raise ConfigError(f"`{key}` is {values[0]} in all jobs, so there is nothing to compare; set {key}=A,B")
+    if not about.get("base"):
+        return tuple((key, jobs[0][key]) for key in keys)
+    if len(about["base"]) != len(keys):
+        raise ConfigError(f"`sweep.base` has {len(about['base'])} values for {len(keys)} factors: {', '.join(keys)}")
+    return tuple(_named_level(key, base, jobs) for key, base in zip(keys, about["base"], strict=True))
+
+
+def _named_level(key: str, base: Any, jobs: Sequence[Mapping[str, str]]) -> tuple[str, str]:
+    values = list(dict.fromkeys(job[key] for job in jobs))
+    for value in values:
+        if str(base) == value or base == OverridesParser.create().parse_override(f"{key}={value}").value():
+            return key, value
+    raise ConfigError(f"`sweep.base` is {base} for `{key}`, which no job has; take one of {', '.join(values)}")
+
+
+def summarise(about: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Summary:
+    """The table of a sweep.
+
+    Args:
+        about: Its description, as sweep.json has it: name, factor, base, tuned, metric, claim, paper.
+        outcomes: Of all jobs, those that have not run too, in the sweep's order.
+
+    Raises:
+        ConfigError: See `base_level`.
+    """
+    base = base_level(about, [outcome.overrides for outcome in outcomes])
+    tuned = tuple(about.get("tuned") or ())
+    cells: dict[Cell, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        cells[_cell(outcome, about["factor"], tuned)].append(outcome)
+    chosen = {cell: _best(members, tuned) for cell, members in cells.items()}
+    values = {cell: by_seed(members) for cell, members in chosen.items()}
+    rows = [
+        _row(cell, _part(chosen[cell][0], tuned), chosen[cell], values.get(Cell(base, cell.setting), {}), base)
+        for cell in sorted(cells, key=lambda cell: cell.level != base)  # stable
+    ]
+    return Summary(dict(about), rows, _effects(base, values) if len(base) > 1 else [])
+
+
+def _cell(outcome: Outcome, factor: Sequence[str], tuned: Sequence[str]) -> Cell:
+    others = sorted(key for key in outcome.overrides if key not in (*factor, *tuned, SEED))
+    return Cell(_part(outcome, factor), _part(outcome, others))
+
+
+def _part(outcome: Outcome, keys: Sequence[str]) -> Pairs:
+    return tuple((key, outcome.overrides[key]) for key in keys)
+
+
+def by_seed(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """The values that are there, by seed."""
+    return {outcome.overrides.get(SEED, ""): outcome.value for outcome in outcomes if outcome.value is not None}
+
+
+def _best(outcomes: list[Outcome], tuned: Sequence[str]) -> list[Outcome]:
+    """The jobs of one choice of the tuned keys: of those with most results the one whose mean is least."""
+    groups: dict[Pairs, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        groups[_part(outcome, tuned)].append(outcome)
+
+    def rank(members: list[Outcome]) -> tuple[int, float]:
+        found = [outcome.choice for outcome in members if outcome.choice is not None]
+        return -len(found), sum(found) / len(found) if found else 0.0
+
+    return min(groups.values(), key=rank)
+
+
+def _row(cell: Cell, tuned: Pairs, outcomes: list[Outcome], base_values: dict[str, float], base: Pairs) -> Row:
+    values = by_seed(outcomes)
+    sample, base_sample = describe(list(values.values())), describe(list(base_values.values()))
+    without = [outcome.status for outcome in outcomes if outcome.value is None]
+    counts = {reason: without.count("completed" if reason == "empty" else reason) for reason in LEFT_OUT}
+    if cell.level == base:
+        return Row(cell, tuned, sample, None, None, counts)
+    ratio = sample.mean / base_sample.mean if sample.mean is not None and base_sample.mean else None
+    return Row(cell, tuned, sample, difference(values, base_values), ratio, counts)
+
+
+def _effects(base: Pairs, values: Mapping[Cell, dict[str, float]]) -> list[Effect]:
+    """Each factor's own effect: within a seed the mean over all other cells, then over seeds."""
+    effects = []
+    for key, reference in base:
+        grids: dict[str, dict[Any, dict[str, float]]] = defaultdict(dict)
+        for cell, results in values.items():
+            others = tuple(pair for pair in cell.level if pair[0] != key)
+            grids[dict(cell.level)[key]][others, cell.setting] = results
+        base_grid = grids.pop(reference)
+        for level, grid in grids.items():
+            shared = [place for place in grid if place in base_grid]
+            found = difference(_averaged([grid[p] for p in shared]), _averaged([base_grid[p] for p in shared]))
+            if found is not None:
+                effects.append(Effect(key, level, reference, found))
+    return effects
+
+
+def _averaged(cells: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """By seed the mean over all cells, for the seeds that every cell has."""
+    seeds = set.intersection(*(set(cell) for cell in cells)) if cells else set()
+    return {seed: sum(cell[seed] for cell in cells) / len(cells) for seed in sorted(seeds)}

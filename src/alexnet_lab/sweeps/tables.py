@@ -1,0 +1,176 @@
+"""A sweep's summary as text: numbers for machines (CSV), tables for people (Markdown, terminal)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from alexnet_lab.sweeps.statistics import Difference
+    from alexnet_lab.sweeps.summary import Row, Summary
+
+COUNT_WORDS = {"failed": "failed", "interrupted": "interrupted", "to_go": "to go", "empty": "without a value"}
+"""Jobs that a row's n leaves out, in words."""
+
+
+def csv_text(summary: Summary) -> str:
+    """All numbers in full; fields that do not apply are empty."""
+    rows = [_record(summary, row) for row in summary.rows]
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0]) if rows else ["level"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def _record(summary: Summary, row: Row) -> dict[str, Any]:
+    gap = row.against_base
+    numbers = {"n": row.sample.n, "mean": row.sample.mean, "std": row.sample.std}
+    compared = {
+        "difference": gap and gap.mean,
+        "ci95_low": gap and gap.low,
+        "ci95_high": gap and gap.high,
+        "pairs": gap and gap.pairs,
+        "interval": gap and gap.method,
+        "ratio": row.ratio,
+    }
+    place = {"level": level_label(row), "setting": pairs_label(row.cell.setting), "tuned": pairs_label(row.tuned)}
+    return place | {"metric": summary.about["metric"]} | numbers | compared | row.counts
+
+
+def markdown(summary: Summary) -> str:
+    """The summary as a page of Markdown."""
+    parts = [f"# {title(summary)}", *told(summary), _markdown_table(summary)]
+    if summary.effects:
+        parts += ["Each factor alone, averaged over the others within a seed:", "\n".join(effect_lines(summary))]
+    return "\n\n".join([*parts, reading(summary)]) + "\n"
+
+
+def _markdown_table(summary: Summary) -> str:
+    head, rows = cells(summary)
+    lines = [head, ["---"] + ["---:"] * (len(head) - 2) + ["---"], *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def terminal_table(summary: Summary) -> Table:
+    """The summary as a table of rich."""
+    head, rows = cells(summary)
+    table = Table(title=Text(title(summary)), title_justify="left", caption_justify="left")
+    table.caption = Text("\n".join([*told(summary), *effect_lines(summary)])) or None
+    for number, name in enumerate(head):
+        table.add_column(name, justify="left" if number in (0, len(head) - 1) else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))  # as they are: [red] is a value here, not markup
+    return table
+
+
+def told(summary: Summary) -> list[str]:
+    """What the paper says."""
+    about = summary.about
+    return [f"{name.capitalize()}: {about[name]}" for name in ("claim", "paper") if about.get(name)]
+
+
+def title(summary: Summary) -> str:
+    """Its name and its metric."""
+    return f"Sweep {summary.about.get('name') or ''}: {summary.about['metric']}".replace(" :", ":")
+
+
+def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
+    """The head and the rows, formatted; columns that no row fills are left out."""
+    units = Units(summary.about["metric"])
+    factor = " ".join(key.rpartition(".")[2] for key in summary.about["factor"])
+    mean, gap = ("mean, %", "difference, points") if units.per_cent else ("mean", "difference")
+    head = [factor, "setting", "tuned", "n", mean, "deviation", gap, "95 % interval", "ratio", "left out"]
+    rows = [_cells(row, units, is_base=row.cell.level == summary.rows[0].cell.level) for row in summary.rows]
+    empty = {column for column in OPTIONAL if not any(row[column] for row in rows)}
+    kept = [column for column in range(len(head)) if column not in empty]
+    return [head[column] for column in kept], [[row[column] for column in kept] for row in rows]
+
+
+OPTIONAL = (1, 2, 8, 9)
+"""The columns that are left out where no row fills them."""
+
+
+def _cells(row: Row, units: Units, *, is_base: bool) -> list[str]:
+    gap = row.against_base
+    left_out = ", ".join(f"{count} {COUNT_WORDS[name]}" for name, count in row.counts.items() if count)
+    return [
+        level_label(row),
+        pairs_label(row.cell.setting),
+        pairs_label(row.tuned),
+        str(row.sample.n),
+        units.number(row.sample.mean),
+        units.number(row.sample.std),
+        "base" if gap is None and is_base else units.signed(gap and gap.mean),
+        interval(gap, units),
+        "" if row.ratio is None or units.per_cent else f"{row.ratio:.2f}x",
+        left_out,
+    ]
+
+
+def interval(gap: Difference | None, units: Units) -> str:
+    """Such as `+0.80 to +1.60`; Welch's and few pairs say so."""
+    if gap is None or gap.low is None:
+        return ""
+    return f"{units.signed(gap.low)} to {units.signed(gap.high)}{' (Welch)' if gap.method == 'welch' else ''}"
+
+
+def effect_lines(summary: Summary) -> list[str]:
+    """Of several factors each one's own effect, in a line."""
+    units = Units(summary.about["metric"])
+    lines = []
+    for effect in summary.effects:
+        gap = effect.against_base
+        spread = f" ({interval(gap, units)})" if gap.low is not None else ""
+        lines.append(
+            f"- {effect.key}={effect.level} against {effect.base}: {units.signed(gap.mean)}"
+            f"{' points' * units.per_cent}{spread}, {gap.pairs} seeds"
+        )
+    return lines
+
+
+def reading(summary: Summary) -> str:
+    """How to read the table."""
+    tuned = " The tuned keys are those of each level's best mean on the validation part." if _tuned(summary) else ""
+    return (
+        "n jobs per level; sample deviation; difference to the base over the seeds that both have, with the 95 % "
+        f"interval of Student's t over these pairs (Welch's where seeds do not pair).{tuned}"
+    )
+
+
+def _tuned(summary: Summary) -> bool:
+    return any(row.tuned for row in summary.rows)
+
+
+def level_label(row: Row) -> str:
+    """`lrn`; of several factors `norm=across local3=32`."""
+    level = row.cell.level
+    return level[0][1] if len(level) == 1 else pairs_label(level) or "all"
+
+
+def pairs_label(pairs: tuple[tuple[str, str], ...]) -> str:
+    """Keys by their last part, with their values."""
+    return " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in pairs)
+
+
+class Units:
+    """How the numbers of a metric are written: error rates in per cent, others to four digits."""
+
+    def __init__(self, metric: str) -> None:
+        self.per_cent = metric.endswith("_error")
+
+    def number(self, value: float | None) -> str:
+        """A mean or a deviation."""
+        if value is None:
+            return ""
+        return f"{100 * value:.2f}" if self.per_cent else f"{value:.4g}"
+
+    def signed(self, value: float | None) -> str:
+        """A difference."""
+        if value is None:
+            return ""
+        return f"{100 * value:+.2f}" if self.per_cent else f"{value:+.4g}"
