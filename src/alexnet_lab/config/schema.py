@@ -79,13 +79,22 @@ class Callbacks(Section):
     augmentation_preview: bool = True
 
 
+Metric = Literal[
+    "test/top1_error", "test/top5_error", "test/loss", "val/top1_error", "val/top5_error", "val/loss",
+    "train/top1_error", "train/top5_error", "train/loss", "to_error/epochs", "to_error/steps", "to_error/seconds",
+    "epochs", "images_per_second", "wall_seconds",
+]  # fmt: skip
+"""What a sweep may compare: a metric, or a number of result.json."""
+
+
 class Sweep(Section):
     """What a sweep compares, for its table and its report; a file of `configs/sweep` says it, `-m` runs it."""
 
     name: str | None = None
     factor: str | list[str] | None = None
     base: Level | list[Level] = None
-    metric: str = "test/top1_error"
+    tuned: str | list[str] | None = None
+    metric: Metric = "test/top1_error"
     claim: str | None = None
     paper: str | None = None
     dry_run: bool = False

@@ -19,7 +19,7 @@ from alexnet_lab.models.layers import ACTIVATIONS, LocallyConnected2d, LocalResp
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from alexnet_lab.base.ranges import Count
+    from alexnet_lab.base.ranges import Count, Fraction
 
 STARTS = {  # deviations of Gaussian weights; biases start at 0
     "conv1": 1e-4, "conv2": 1e-2, "conv3": 1e-2, "local3": 4e-2, "local4": 4e-2, "fc10": 1e-2,
@@ -43,6 +43,7 @@ class CudaConvNet(nn.Module):
             a map with alpha 5e-5 / 9. Both stand after pool1, and after pool2 (`conv`) or before it (`local`).
         pool: 3x3 or 2x2, both with stride 2.
         activation: relu, or tanh for the paper's figure 1.
+        dropout: The share of fc10's inputs that a step drops; the layer files have none.
         init: `published` is Gaussian with the layer files' deviations; `he` is He et al. 2015; `torch` torch's own.
 
     Attributes:
@@ -63,6 +64,7 @@ class CudaConvNet(nn.Module):
         norm: Literal["none", "spatial", "across"] = "spatial",
         pool: Literal["overlapping", "non_overlapping"] = "overlapping",
         activation: Literal["relu", "tanh", "sigmoid", "scaled_tanh"] = "relu",
+        dropout: Fraction = 0.0,
         init: Literal["published", "he", "torch"] = "published",
     ) -> None:
         check_fields(CudaConvNet.__init__, locals())
@@ -73,9 +75,9 @@ class CudaConvNet(nn.Module):
         build = _conv_body if body == "conv" else _local_body
         self.features = build(plan, in_channels, NORMS[norm], ACTIVATIONS[activation])
         last = 64 if body == "conv" else 32
-        self.classifier = nn.Sequential(
-            OrderedDict(flatten=nn.Flatten(), fc10=nn.Linear(last * list(plan.sizes.values())[-1] ** 2, num_classes))
-        )
+        drop = {"drop": nn.Dropout(dropout)} if dropout else {}
+        units = last * list(plan.sizes.values())[-1] ** 2
+        self.classifier = nn.Sequential(OrderedDict(flatten=nn.Flatten(), **drop, fc10=nn.Linear(units, num_classes)))
         _start({**dict(self.features.named_children()), **dict(self.classifier.named_children())}, init)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from alexnet_lab.models.geometry import LeNet5Sizes, lenet5_sizes
 from alexnet_lab.models.layers import ACTIVATIONS, MinPool2d
 
 if TYPE_CHECKING:
-    from alexnet_lab.base.ranges import Count
+    from alexnet_lab.base.ranges import Count, Fraction
 
 POOLS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d, "min": MinPool2d}
 
@@ -36,6 +36,7 @@ class LeNet5(nn.Module):
             the original saw a 28 px digit within 32 px.
         c5: `dense` connects 120 units to all of S4; `conv` is a 5x5 convolution (the same on 5x5 maps);
             `conv_same` pads it by 2 px and keeps the side, as one notebook does.
+        dropout: The share of F6's units that a step drops; 0 in 1998, long before dropout.
         init: `torch` leaves torch's own start; `glorot` is Keras' (uniform, biases 0).
         legacy_softmax: A documented fault: returns softmax outputs, on which a cross-entropy cannot fall below
             ln(1 + 9 / e) = 1.461150 with 10 classes. For showing it; the logits are right.
@@ -54,6 +55,7 @@ class LeNet5(nn.Module):
         pool: Literal["max", "average", "min"] = "max",
         c1_padding: Literal["auto", "same", "valid"] = "auto",
         c5: Literal["dense", "conv", "conv_same"] = "dense",
+        dropout: Fraction = 0.0,
         init: Literal["torch", "glorot"] = "torch",
         legacy_softmax: bool = False,
     ) -> None:
@@ -75,6 +77,7 @@ class LeNet5(nn.Module):
             **_c5(c5, sizes, act()),  # (B, 120)
             f6=nn.Linear(120 * sizes.sizes["c5"] ** 2, 84),  # (B, 84)
             act6=act(),
+            **({"drop6": nn.Dropout(dropout)} if dropout else {}),
             output=nn.Linear(84, num_classes),
         ))  # fmt: skip
         if init == "glorot":
