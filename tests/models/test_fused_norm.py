@@ -1,4 +1,4 @@
-"""The compiled response norm against the plain one, and what happens where nothing compiles."""
+"""The fast forms of the response norm against the plain one, and what happens where nothing compiles."""
 
 from __future__ import annotations
 
@@ -7,66 +7,145 @@ import logging
 import pytest
 import torch
 
+from alexnet_lab.base import native
 from alexnet_lab.models.layers import fused
+from alexnet_lab.models.layers.fused import Compiled, Constants, Native, Plain
 from alexnet_lab.models.layers.response_norm import local_response_norm
 
-SHAPE = (8, 32, 64, 64)  # just large enough to be compiled
+PAPER = Constants(5, 1e-4, 0.75, 2.0, 1)
 
 
 @pytest.fixture
-def kernels(monkeypatch: pytest.MonkeyPatch) -> fused.Kernels:
-    """Fresh ones, which have neither compiled nor failed yet."""
-    kernels = fused.Kernels()
-    monkeypatch.setattr("alexnet_lab.models.layers.response_norm.KERNELS", kernels)
-    return kernels
-
-
-def norm_and_gradient(x: torch.Tensor, slope: torch.Tensor, groups: int) -> tuple[torch.Tensor, torch.Tensor]:
-    x = x.detach().requires_grad_()
-    out = local_response_norm(x, groups=groups)
-    out.backward(slope)
-    assert x.grad is not None
-    return out.detach(), x.grad
-
-
-@pytest.mark.parametrize("groups", [1, 2])
-def test_compiled_equals_plain(groups, kernels):
-    torch.manual_seed(0)
-    x = (10 * torch.randn(SHAPE)).contiguous(memory_format=torch.channels_last)
-    slope = torch.randn(SHAPE)
-    out, gradient = norm_and_gradient(x, slope, groups)
-    if kernels.broken:
+def native_form() -> Native:
+    form = Native()
+    if not form.library.available:
         pytest.skip("there is no compiler here")
-    kernels.broken = True  # from here on the plain formula
-    plain, plain_gradient = norm_and_gradient(x, slope, groups)
-    assert (out - plain).abs().max() / plain.abs().max() < 1e-6
-    assert (gradient - plain_gradient).abs().max() / plain_gradient.abs().max() < 1e-6
-    assert out.is_contiguous(memory_format=torch.channels_last)
+    return form
 
 
-def test_without_a_compiler_the_plain_formula_is_taken_and_said_once(kernels, monkeypatch, caplog):
-    def refuse(formula: object) -> object:
-        def compiled(*arguments: object) -> None:
-            raise RuntimeError("no compiler")
+def both(form: Native | Plain, x: torch.Tensor, slope: torch.Tensor, constants: Constants) -> list[torch.Tensor]:
+    """The norm and its gradient."""
+    return [form.forward(x, constants), form.backward(x, slope, constants)]
 
-        return compiled
 
-    monkeypatch.setattr(torch, "compile", refuse)
-    x, slope = torch.randn(SHAPE), torch.randn(SHAPE)
-    with caplog.at_level(logging.INFO, "alexnet_lab.models"):
-        out, _ = norm_and_gradient(x, slope, 1)
-        norm_and_gradient(x, slope, 1)
-    assert kernels.broken
+def images(shape: tuple[int, ...], layout: torch.memory_format, dtype: torch.dtype) -> torch.Tensor:
+    values = 60 * torch.randn(shape, generator=torch.Generator().manual_seed(len(shape) + shape[1]))
+    return values.to(dtype).contiguous(memory_format=layout if len(shape) == 4 else torch.contiguous_format)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", fused.SIZES)
+@pytest.mark.parametrize(
+    ("shape", "groups"),
+    [
+        ((2, 96, 9, 9), 1),  # 81 pixels: one whole block of 64 and a part of one
+        ((3, 96, 8, 8), 2),
+        ((1, 6, 5, 5), 3),  # groups smaller than a window
+        ((2, 1, 3, 3), 1),
+        ((70, 48, 6, 6), 1),  # many blocks of pixels
+        ((5, 12), 1),
+        ((2, 8, 3, 4, 5), 1),
+        ((0, 8, 3, 3), 1),
+    ],
+)
+def test_cpp_equals_the_formula_in_float64(shape, groups, size, layout, native_form):
+    x, slope = images(shape, layout, torch.float32), images(shape, torch.contiguous_format, torch.float32)
+    constants = Constants(size, 1e-4, 0.75, 2.0, groups)
+    assert native_form.suits(x, constants)
+    found = both(native_form, x, slope, constants)
+    exact = both(Plain(), x.double(), slope.double(), constants)
+    for ours, true in zip(found, exact, strict=True):
+        assert ours.stride() == x.stride()
+        assert ours.dtype == torch.float32
+        if len(x):
+            assert ((ours - true).abs() <= 1e-6 * true.abs().max()).all()
+    if len(x):  # the norm itself number by number; its gradient is a difference, which may be near 0
+        assert ((found[0] - exact[0]).abs() <= 1e-6 * exact[0].abs()).all()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_cpp_widens_bfloat16_and_rounds_once(layout, native_form):
+    x, slope = (images(shape, layout, torch.bfloat16) for shape in [(4, 96, 9, 9), (4, 96, 9, 9)])
+    slope = slope.roll(1, 0)
+    found = both(native_form, x, slope, PAPER)
+    wide = both(native_form, x.float(), slope.float(), PAPER)
+    for ours, true in zip(found, wide, strict=True):
+        assert torch.equal(ours, true.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_what_is_no_number_stays_with_its_neighbours(layout, native_form):
+    x = torch.ones(2, 16, 3, 3).contiguous(memory_format=layout)
+    x[0, 8, 1, 1] = torch.nan
+    x[1, 0, 2, 2] = torch.inf
+    for form in (native_form, Plain()):
+        out, gradient = both(form, x, torch.ones_like(x), PAPER)
+        assert out.isnan().nonzero().tolist() == [[0, map_, 1, 1] for map_ in range(6, 11)] + [[1, 0, 2, 2]]
+        assert gradient[1, 8:].isfinite().all()
+        assert gradient[0].isfinite().all(0).logical_not().nonzero().tolist() == [[1, 1]]
+
+
+def test_the_number_of_threads_changes_no_bit(native_form):
+    x = images((5, 96, 13, 13), torch.channels_last, torch.float32)
+    one = both(native_form, x, x, PAPER)
+    torch.set_num_threads(3)
+    assert all(torch.equal(a, b) for a, b in zip(one, both(native_form, x, x, PAPER), strict=True))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_pieces_change_no_value(batch, monkeypatch):
+    x, slope = (torch.randn(batch, 8, 6, 6) for _ in range(2))
+    whole = both(Plain(), x, slope, PAPER)
+    monkeypatch.setattr(fused, "PIECE", 8 * 6 * 6)
+    assert all(torch.equal(a, b) for a, b in zip(whole, both(Plain(), x, slope, PAPER), strict=True))
+
+
+def test_without_a_compiler_the_formula_is_taken_and_said_once(monkeypatch, caplog, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # nothing is compiled yet
+    monkeypatch.setattr(native, "COMPILERS", ("no-such-compiler",))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(fused, "FORMS", (Native(), Plain()))
+    x = images((2, 16, 5, 5), torch.contiguous_format, torch.float32).requires_grad_()
+    with caplog.at_level(logging.INFO, "alexnet_lab"):
+        for _ in range(2):
+            local_response_norm(x).sum().backward()
     assert [record.message for record in caplog.records] == [
-        "the response norm is not compiled here (RuntimeError): it takes about twice the time"
+        "the response norm is not compiled here: it takes about four times the time (no compiler: no-such-compiler)"
     ]
     window = sum(x[:, 3 + step] ** 2 for step in range(-2, 3))
-    torch.testing.assert_close(out[:, 3], x[:, 3] / (2 + 1e-4 * window) ** 0.75)
+    torch.testing.assert_close(local_response_norm(x)[:, 3], x[:, 3] / (2 + 1e-4 * window) ** 0.75)
+
+
+def test_where_torch_compiles_nothing_the_formula_is_taken_and_said_once(monkeypatch, caplog):
+    def refuse(formula: object) -> object:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    form = Compiled()
+    with caplog.at_level(logging.INFO, "alexnet_lab.models"):
+        assert form.forward(torch.ones(1, 8, 2, 2), PAPER) is None
+        assert form.backward(torch.ones(1, 8, 2, 2), torch.ones(1, 8, 2, 2), PAPER) is None
+    assert [record.message for record in caplog.records] == [
+        "the response norm is not compiled here (RuntimeError): it is slower"
+    ]
 
 
 @pytest.mark.parametrize(
-    ("x", "beta"),
-    [(torch.zeros(2, 8, 4, 4), 0.75), (torch.zeros(SHAPE, dtype=torch.float64), 0.75), (torch.zeros(SHAPE), 0.5)],
+    ("x", "constants"),
+    [
+        (torch.zeros(2, 8, 4, 4, dtype=torch.float64), PAPER),
+        (torch.zeros(2, 8, 4, 4, dtype=torch.float16), PAPER),
+        (torch.zeros(2, 8, 4, 4, device="meta"), PAPER),
+        (torch.zeros(2, 8, 4, 4), PAPER._replace(beta=0.5)),
+        (torch.zeros(2, 8, 4, 4), PAPER._replace(size=4)),
+    ],
 )
-def test_small_double_and_unusual_inputs_are_not_compiled(x, beta, kernels):
-    assert not kernels.suit(x, beta)
+def test_other_types_devices_and_constants_take_the_formula(x, constants):
+    assert not Native().suits(x, constants)
+    assert not Compiled().suits(x, constants)
+
+
+def test_a_network_that_torch_compiles_sees_the_formula():
+    x = images((2, 16, 5, 5), torch.contiguous_format, torch.float32)
+    compiled = torch.compile(local_response_norm, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), local_response_norm(x), rtol=1e-6, atol=0)

@@ -14,47 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.models.layers.fused import KERNELS, Constants
-
-
-def window_sum(values: torch.Tensor, size: int, groups: int = 1, reverse: bool = False) -> torch.Tensor:
-    """For each map, the sum over the window of `size` maps around it, clipped at the borders of its group.
-
-    Args:
-        values: (B, C, ...), C a multiple of `groups`.
-        size: Maps in a window: from i - size // 2 on, so 5 means i - 2 .. i + 2.
-        groups: Windows do not cross from one of the equal parts of the maps into the next.
-        reverse: The mirrored window, i + size // 2 down: the transpose, which the gradient needs.
-
-    Returns:
-        (B, C, ...), like `values`.
-    """
-    total = values.clone()
-    before, after = size // 2, size - 1 - size // 2
-    if reverse:
-        before, after = after, before
-    for part, out in zip(values.chunk(groups, 1), total.chunk(groups, 1), strict=True):
-        maps = part.shape[1]
-        for step in range(1, min(before, maps - 1) + 1):
-            out[:, step:] += part[:, :-step]
-        for step in range(1, min(after, maps - 1) + 1):
-            out[:, :-step] += part[:, step:]
-    return total
-
-
-def _power(base: torch.Tensor, beta: float) -> torch.Tensor:
-    """`base` to the power of -beta. Roots take a fraction of the time that `pow` takes."""
-    if beta == 0.75:
-        root = base.rsqrt()
-        return root * root.sqrt()
-    if beta == 0.5:
-        return base.rsqrt()
-    return base.pow(-beta)
-
-
-def _at_least_float(x: torch.Tensor) -> torch.Tensor:
-    """Squares of half-precision numbers overflow or lose the sum's small parts, so norms count in float32."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+from alexnet_lab.models.layers.fused import Constants, at_least_float, gradient_of, norm_of, power
 
 
 class _ResponseNorm(torch.autograd.Function):
@@ -62,13 +22,9 @@ class _ResponseNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, constants: Constants) -> torch.Tensor:
-        size, alpha, beta, k, groups = ctx.constants = constants
+        ctx.constants = constants
         ctx.save_for_backward(x)
-        if KERNELS.suit(x, beta) and (fused := KERNELS.forward(x, constants)) is not None:
-            return fused
-        wide = _at_least_float(x)
-        scale = window_sum(wide.square(), size, groups).mul_(alpha).add_(k)
-        return _power(scale, beta).mul_(wide).to(x.dtype)
+        return norm_of(x, constants)
 
     @staticmethod
     @once_differentiable
@@ -76,15 +32,7 @@ class _ResponseNorm(torch.autograd.Function):
         ctx: Any, gradient: torch.Tensor
     ) -> tuple[torch.Tensor, None]:
         (x,) = ctx.saved_tensors
-        size, alpha, beta, k, groups = ctx.constants
-        if KERNELS.suit(x, beta) and (fused := KERNELS.backward(x, gradient, ctx.constants)) is not None:
-            return fused, None
-        wide, slope = _at_least_float(x), _at_least_float(gradient)
-        scale = window_sum(wide.square(), size, groups).mul_(alpha).add_(k)
-        direct = _power(scale, beta).mul_(slope)  # through the numerator
-        spread = (direct * wide).div_(scale)  # through the denominators of all maps that see this one
-        spread = window_sum(spread, size, groups, reverse=True).mul_(wide)
-        return direct.sub_(spread, alpha=2 * alpha * beta).to(x.dtype), None
+        return gradient_of(x, gradient, ctx.constants), None
 
 
 def local_response_norm(
@@ -152,9 +100,9 @@ class SpatialResponseNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) in and out."""
-        wide = _at_least_float(x)
+        wide = at_least_float(x)
         squares = functional.avg_pool2d(wide.square(), self.size, 1, self.size // 2, divisor_override=1)
-        return (wide * _power(squares * self.alpha + self.k, self.beta)).to(x.dtype)
+        return (wide * power(squares * self.alpha + self.k, self.beta)).to(x.dtype)
 
     def extra_repr(self) -> str:
         """The constants, for printing."""
