@@ -8,6 +8,8 @@ crops of a run without mirroring are those of the run with it.
 
 from __future__ import annotations
 
+import ctypes
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.native import Library
 from alexnet_lab.base.ranges import Index, NonNegative
 from alexnet_lab.data.checks import check_choice, check_flag, check_non_negative, check_whole
 
@@ -24,6 +27,14 @@ if TYPE_CHECKING:
 
     from alexnet_lab.data.normalize import Normalizer
     from alexnet_lab.data.statistics import Statistics
+
+
+NATIVE = Library(
+    Path(__file__).with_name("views.cpp"),
+    {"take_views": [ctypes.c_void_p] * 8 + [ctypes.c_int64] * 5 + [ctypes.c_int] * 2},
+    without="augmentation is not compiled here: it takes about four times the time",
+)
+"""The one-pass form of what torch's operations do one after the other."""
 
 
 class Geometry(NamedTuple):
@@ -62,6 +73,11 @@ class Draws(NamedTuple):
         """Those of some images of the batch."""
         shift = None if self.shift is None else self.shift[positions]
         return Draws(self.top[positions], self.left[positions], self.mirror[positions], shift, self.gain)
+
+    def to(self, device: torch.device) -> Draws:
+        """The same on another device."""
+        top, left, mirror = (tensor.to(device) for tensor in (self.top, self.left, self.mirror))
+        return Draws(top, left, mirror, None if self.shift is None else self.shift.to(device), self.gain)
 
 
 class Augment:
@@ -188,22 +204,46 @@ def apply(images: Tensor, draws: Draws | None, geometry: Geometry, normalizer: N
     Returns:
         float32 (B, C, T, T), T = geometry.image_size; 0 in the padding.
     """
-    if draws is None:
-        first, last = geometry.centre - geometry.padding, geometry.centre - geometry.padding + geometry.side
-        views = images[:, :, first:last, first:last].float() - normalizer.mean
-        views *= normalizer.scale
-    else:
-        rows, columns = view_pixels(draws, geometry)
-        views = take_views(images, rows, columns).float()  # (B, C, K, K)
-        views -= normalizer.mean
-        if draws.shift is not None:
-            views += draws.shift[:, :, None, None]
-        views *= normalizer.scale * draws.gain
-        if geometry.padding:
-            views *= inside(rows, geometry)[:, None, :, None] * inside(columns, geometry)[:, None, None, :]
+    if draws is not None:
+        normalizer = normalizer._replace(scale=normalizer.scale * draws.gain)
+    native = images.device.type == "cpu" and NATIVE.available
+    views = (native_views if native else gathered_views)(images, draws, geometry, normalizer)
     if geometry.image_size == geometry.side:
         return views
     return F.interpolate(views, size=(geometry.image_size, geometry.image_size), mode="bilinear", align_corners=False)
+
+
+def native_views(images: Tensor, draws: Draws | None, geometry: Geometry, normalizer: Normalizer) -> Tensor:
+    """Normalised views (B, C, K, K), K = geometry.side, of images on a CPU, where NATIVE is available."""
+    batch, channels, stored, _ = images.shape
+    if draws is None:
+        place = torch.full((batch,), geometry.centre)
+        draws = Draws(place, place, torch.zeros(batch, dtype=torch.bool), None)
+    views = torch.empty(batch, channels, geometry.side, geometry.side)
+    arrays = [images, draws.top, draws.left, draws.mirror, draws.shift, normalizer.mean, normalizer.scale, views]
+    dense = [None if array is None else array.contiguous() for array in arrays]
+    NATIVE.call(
+        "take_views", *[None if array is None else array.data_ptr() for array in dense], batch, channels, stored,
+        geometry.side, geometry.padding, normalizer.mean.shape[-1] > 1, torch.get_num_threads(),
+    )  # fmt: skip
+    return views
+
+
+def gathered_views(images: Tensor, draws: Draws | None, geometry: Geometry, normalizer: Normalizer) -> Tensor:
+    """The same, (B, C, K, K), by torch's operations, on any device."""
+    if draws is None:
+        first, last = geometry.centre - geometry.padding, geometry.centre - geometry.padding + geometry.side
+        views = images[:, :, first:last, first:last].float() - normalizer.mean
+        return views.mul_(normalizer.scale)
+    rows, columns = view_pixels(draws, geometry)
+    views = take_views(images, rows, columns).float()
+    views -= normalizer.mean
+    if draws.shift is not None:
+        views += draws.shift[:, :, None, None]
+    views *= normalizer.scale
+    if geometry.padding:
+        views *= inside(rows, geometry)[:, None, :, None] * inside(columns, geometry)[:, None, None, :]
+    return views
 
 
 def view_pixels(draws: Draws, geometry: Geometry) -> tuple[Tensor, Tensor]:

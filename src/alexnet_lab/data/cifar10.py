@@ -160,6 +160,7 @@ class CIFAR10DataModule(ImageDataModule):
         stored_size: Literal[32] = 32,
         skip_unreadable: bool = False,
         augment: dict[str, Any] | None = None,
+        device: Literal["auto", "cpu"] = "auto",
     ) -> None:
         super().__init__(
             dir=dir,
@@ -174,6 +175,7 @@ class CIFAR10DataModule(ImageDataModule):
             stored_size=stored_size,
             skip_unreadable=skip_unreadable,
             augment=augment,
+            device=device,
         )
 
     def store_name(self) -> str:

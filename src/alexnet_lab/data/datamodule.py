@@ -16,7 +16,7 @@ from alexnet_lab.base.random import generator
 from alexnet_lab.base.targets import build
 from alexnet_lab.data.augment import Augment, Draws, Geometry, apply
 from alexnet_lab.data.checks import check_choice, check_flag, check_share, check_whole
-from alexnet_lab.data.loader import Batch, BatchLoader, RawBatch, Rows
+from alexnet_lab.data.loader import Batch, BatchLoader, RawBatch, Rows, resident
 from alexnet_lab.data.normalize import CENTRED, NORMALIZATIONS, Normalizer, make_normalizer
 from alexnet_lab.data.order import BatchOrder
 from alexnet_lab.data.split import Shares, Split, stored_split
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from alexnet_lab.data.views import View
 
 log = logging.getLogger(__name__)
+
+READ_AHEAD = 2
+"""Batches that are read while a GPU is busy; on a CPU reading ahead would only take time from training."""
 
 
 class ImageDataModule(LightningDataModule):
@@ -52,6 +55,8 @@ class ImageDataModule(LightningDataModule):
         image_size: Side of what the model sees, in pixels.
         stored_size: Side of the stored images, in pixels.
         augment: `{"_target_": "alexnet_lab.data.augment.Augment", ...}`; None trains on the centre views.
+        device: Where the stored images lie while a GPU trains: "auto" is its own memory if a quarter of it holds
+            them, "cpu" is the memory that all processes share. Without a GPU there is no difference.
         skip_unreadable: Leave out files that are no images, instead of stopping.
         test_fraction: Share of the images that is set apart as the test set where there is no official one.
         test_seed: Of that choice, >= 0.
@@ -74,6 +79,7 @@ class ImageDataModule(LightningDataModule):
         image_size: int,
         stored_size: int,
         augment: dict[str, Any] | None,
+        device: str = "auto",
         skip_unreadable: bool = False,
         test_fraction: float | None = None,
         test_seed: int = 0,
@@ -86,6 +92,7 @@ class ImageDataModule(LightningDataModule):
         check_whole("data.num_classes", num_classes, least=2)
         check_choice("data.channels", channels, (1, 3))
         check_choice("data.normalization", normalization, NORMALIZATIONS)
+        check_choice("data.device", device, ("auto", "cpu"))
         check_flag("data.skip_unreadable", skip_unreadable)
         check_share("data.val_fraction", val_fraction)
         if test_fraction is not None:
@@ -98,6 +105,7 @@ class ImageDataModule(LightningDataModule):
         self.channels = channels
         self.image_size = image_size
         self.stored_size = stored_size
+        self.device = device
         self.skip_unreadable = skip_unreadable
         self.shares = Shares(val_fraction, val_seed, test_fraction, test_seed)
         self.augment: Augment | None = None if augment is None else build(augment, "augment")
@@ -107,6 +115,7 @@ class ImageDataModule(LightningDataModule):
         self._store: Store | None = None
         self._split: Split | None = None
         self._normalizer: Normalizer | None = None
+        self._resident: dict[str, torch.Tensor | None] = {}  # by file
 
     def _check_colour(self) -> None:
         """Refuses colour noise where it would mean nothing."""
@@ -188,12 +197,13 @@ class ImageDataModule(LightningDataModule):
         trainer = self.trainer
         rank, world_size = self._place()
         return BatchLoader(
-            self.rows("train"),
+            self._rows_at_hand("train"),
             BatchOrder(self.num_train, self.batch_size, None if getattr(trainer, "overfit_batches", 0) else self.seed),
             rank=rank,
             world_size=world_size,
             draw=None if self.augment is None else self.draw,
             batches_done=None if trainer is None else self._batches_done,
+            ahead=READ_AHEAD if self._gpu() else 0,
         )
 
     def val_dataloader(self) -> BatchLoader:
@@ -204,6 +214,12 @@ class ImageDataModule(LightningDataModule):
         """Batches of the test set, in order, unchanged."""
         return self.plain_loader("test")
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Moves a raw batch; Lightning would look through all that it holds, which takes longer than small steps."""
+        if isinstance(batch, RawBatch):
+            return batch.to(device)
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
         """Turns a raw batch, now on the device, into what the model sees, in the number format of its weights.
 
@@ -212,7 +228,9 @@ class ImageDataModule(LightningDataModule):
         if not isinstance(batch, RawBatch):
             return batch
         seen = self.to_batch(batch)
-        return seen if self.trainer is None else self.trainer.precision_plugin.convert_input(seen)
+        if self.trainer is None:
+            return seen
+        return seen._replace(images=self.trainer.precision_plugin.convert_input(seen.images))
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint says about the images: their hash."""
@@ -325,15 +343,36 @@ class ImageDataModule(LightningDataModule):
 
     def rows(self, part: str) -> Rows:
         """The images of "train", "val" or "test"."""
-        file = part if part in self.store.images else "train"  # val, and test where there is no official one
+        file = self._file_of(part)
         return Rows(self.store.images[file], self.store.labels[file], getattr(self.split, part))
 
     def plain_loader(self, part: str) -> BatchLoader:
         """Batches of "train", "val" or "test" in order, centre views, unchanged."""
-        rows = self.rows(part)
+        rows = self._rows_at_hand(part)
         rank, world_size = self._place()
         order = BatchOrder(len(rows.indices), self.batch_size, None)
-        return BatchLoader(rows, order, rank=rank, world_size=world_size)
+        return BatchLoader(rows, order, rank=rank, world_size=world_size, ahead=READ_AHEAD if self._gpu() else 0)
+
+    def _gpu(self) -> torch.device | None:
+        """The GPU that trains, if one does."""
+        strategy = getattr(self.trainer, "strategy", None)
+        return strategy.root_device if strategy is not None and strategy.root_device.type == "cuda" else None
+
+    def _rows_at_hand(self, part: str) -> Rows:
+        """The images of a part, in the memory of the GPU if they are to be there and fit."""
+        rows = self.rows(part)
+        gpu = self._gpu()
+        if gpu is None or self.device == "cpu":
+            return rows
+        file = self._file_of(part)
+        if file not in self._resident:
+            self._resident[file] = resident(self.store.images[file], gpu)
+        copy = self._resident[file]
+        return rows if copy is None else rows._replace(images=copy)
+
+    def _file_of(self, part: str) -> str:
+        """Which file of the store holds a part: val lies in train's, and test where there is no official one."""
+        return part if part in self.store.images else "train"
 
     def _place(self) -> tuple[int, int]:
         """Rank and number of processes."""

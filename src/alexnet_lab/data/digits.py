@@ -50,6 +50,7 @@ class DigitsDataModule(ImageDataModule):
         image_size: Count = 32,
         stored_size: Literal[8] = 8,
         augment: dict[str, Any] | None = None,
+        device: Literal["auto", "cpu"] = "auto",
     ) -> None:
         super().__init__(
             dir=dir,
@@ -63,6 +64,7 @@ class DigitsDataModule(ImageDataModule):
             image_size=image_size,
             stored_size=stored_size,
             augment=augment,
+            device=device,
             test_fraction=TEST_FRACTION,
             test_seed=TEST_SEED,
         )

@@ -43,6 +43,7 @@ class FolderDataModule(ImageDataModule):
         stored_size: The shorter side is scaled to this, and the centre square stored.
         skip_unreadable: Leave out files that are no images, instead of stopping.
         augment: See `ImageDataModule`.
+        device: See there.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class FolderDataModule(ImageDataModule):
         stored_size: int,
         skip_unreadable: bool,
         augment: dict[str, Any] | None,
+        device: str,
     ) -> None:
         super().__init__(
             dir=dir,
@@ -79,6 +81,7 @@ class FolderDataModule(ImageDataModule):
             image_size=image_size,
             stored_size=stored_size,
             augment=augment,
+            device=device,
             skip_unreadable=skip_unreadable,
             test_fraction=test_fraction,
             test_seed=test_seed,

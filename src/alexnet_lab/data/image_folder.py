@@ -43,6 +43,7 @@ class ImageFolderDataModule(FolderDataModule):
         stored_size: Count = 256,
         skip_unreadable: bool = False,
         augment: dict[str, Any] | None = None,
+        device: Literal["auto", "cpu"] = "auto",
     ) -> None:
         super().__init__(
             name="image_folder",
@@ -63,4 +64,5 @@ class ImageFolderDataModule(FolderDataModule):
             stored_size=stored_size,
             skip_unreadable=skip_unreadable,
             augment=augment,
+            device=device,
         )

@@ -67,6 +67,7 @@ class ImageNetteDataModule(FolderDataModule):
         stored_size: Count = 256,
         skip_unreadable: bool = False,
         augment: dict[str, Any] | None = None,
+        device: Literal["auto", "cpu"] = "auto",
     ) -> None:
         super().__init__(
             name="imagenette",
@@ -87,6 +88,7 @@ class ImageNetteDataModule(FolderDataModule):
             stored_size=stored_size,
             skip_unreadable=skip_unreadable,
             augment=augment,
+            device=device,
         )
 
     def contents(self) -> Contents:

@@ -1,10 +1,13 @@
-"""Batches straight out of the memory-mapped store: no worker processes, nothing copied twice."""
+"""Batches straight out of the memory-mapped store, or out of a GPU's memory: no worker processes."""
 
 from __future__ import annotations
 
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from alexnet_lab.data.order import BatchOrder, rank_slice
 
@@ -13,9 +16,14 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from alexnet_lab.data.augment import Draws
+
+SHARE = 0.25
+"""Of a GPU's free memory that stored images may take."""
+
+CHUNK_BYTES = 2**26
+"""Of images that are copied to a GPU in one go."""
 
 
 class RawBatch(NamedTuple):
@@ -26,6 +34,21 @@ class RawBatch(NamedTuple):
     indices: Tensor  # int64 (B,): rows of the stored part
     total: int  # images in the global batch, over all processes
     draws: Draws | None  # the random numbers of the augmentation; None: the plain centre view
+
+    def to(self, device: torch.device) -> RawBatch:
+        """The same on a device; out of pinned memory it is copied while the processor goes on."""
+        if device.type == "cpu":
+            return self
+        images, labels, indices = (tensor.to(device, non_blocking=True) for tensor in self[:3])
+        draws = None if self.draws is None else self.draws.to(device)
+        return RawBatch(images, labels, indices, self.total, draws)
+
+    def pinned(self) -> RawBatch:
+        """The same in memory that a GPU reads by itself; where there is no GPU it stays as it is."""
+        if not torch.cuda.is_available():
+            return self
+        images, labels, indices = (tensor if tensor.is_cuda else tensor.pin_memory() for tensor in self[:3])
+        return self._replace(images=images, labels=labels, indices=indices)
 
 
 class Batch(NamedTuple):
@@ -40,15 +63,33 @@ class Batch(NamedTuple):
 class Rows(NamedTuple):
     """Some images of a stored part: of the training file, the part to train on, say."""
 
-    images: NDArray[np.uint8]  # (N, C, S, S), all of the file
+    images: NDArray[np.uint8] | Tensor  # (N, C, S, S), all of the file; a tensor where they lie on a GPU
     labels: NDArray[np.int64]  # (N,)
     indices: NDArray[np.int64]  # (n,), which of the N rows
+
+
+def resident(images: NDArray[np.uint8], gpu: torch.device) -> Tensor | None:
+    """All images (N, C, S, S) in a GPU's memory; None where they would take more than a quarter of what is free."""
+    free, _ = torch.cuda.mem_get_info(gpu)
+    return None if images.nbytes > SHARE * free else copied(images, gpu)
+
+
+def copied(images: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """A copy of images (N, C, S, S) on a device, made in pieces: they need not fit into this process's own memory."""
+    copy = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    step = max(1, CHUNK_BYTES // max(1, images[:1].nbytes))
+    for start in range(0, len(images), step):
+        copy[start : start + step] = torch.from_numpy(images[start : start + step].copy())
+    return copy
 
 
 def read_batch(rows: Rows, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
     """Gathers images (B, C, S, S), labels (B,) and their rows in the file (B,), of places in `rows.indices`."""
     indices = rows.indices[positions]
-    images = torch.from_numpy(rows.images[indices])
+    if isinstance(rows.images, Tensor):
+        images = rows.images[torch.from_numpy(indices).to(rows.images.device)]
+    else:
+        images = torch.from_numpy(rows.images[indices])
     return images, torch.from_numpy(rows.labels[indices]), torch.from_numpy(indices)
 
 
@@ -63,6 +104,7 @@ class BatchLoader:
         draw: (epoch, batch, images in the global batch) -> the draws of the whole global batch; None: no augmentation.
         batches_done: Asked at the start of each epoch: how many of its batches training has behind it. Lightning
             knows that better than a loader, which cannot tell a batch that was handed out from one that was used.
+        ahead: Batches that a thread reads, and pins for the GPU, before they are asked for.
     """
 
     def __init__(
@@ -74,6 +116,7 @@ class BatchLoader:
         world_size: int = 1,
         draw: Callable[[int, int, int], Draws] | None = None,
         batches_done: Callable[[], int] | None = None,
+        ahead: int = 0,
     ) -> None:
         self.rows = rows
         self.batch_sampler = order
@@ -81,6 +124,7 @@ class BatchLoader:
         self.world_size = world_size
         self._draw = draw
         self._batches_done = batches_done
+        self._ahead = ahead
         self._handed_out = 0
         self._resume_at = (0, 0)  # (epoch, batch)
 
@@ -95,9 +139,11 @@ class BatchLoader:
         """
         epoch = self.batch_sampler.epoch
         positions = self.batch_sampler.positions()
-        for number in range(self._first_batch(epoch), len(self)):
+        numbers = range(self._first_batch(epoch), len(self))
+        batches = read_ahead(lambda number: self.batch(epoch, number, positions), numbers, self._ahead)
+        for number, batch in zip(numbers, batches, strict=True):
             self._handed_out = number + 1
-            yield self.batch(epoch, number, positions)
+            yield batch
 
     def batch(self, epoch: int, number: int, positions: NDArray[np.int64]) -> RawBatch:
         """This process's part of batch `number`, given the order of the whole epoch."""
@@ -122,3 +168,18 @@ class BatchLoader:
         """Makes the next iteration go on in the saved epoch, behind the batches that were handed out."""
         self.batch_sampler.set_epoch(state_dict["epoch"])
         self._resume_at = (state_dict["epoch"], state_dict["batch"])
+
+
+def read_ahead(read: Callable[[int], RawBatch], numbers: range, ahead: int) -> Iterator[RawBatch]:
+    """The batches of `numbers`, of which a thread reads and pins up to `ahead` before they are asked for."""
+    if ahead == 0:
+        yield from map(read, numbers)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
+        coming = deque()
+        for number in numbers:
+            coming.append(thread.submit(lambda number=number: read(number).pinned()))
+            if len(coming) > ahead:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()

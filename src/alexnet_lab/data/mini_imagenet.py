@@ -55,6 +55,7 @@ class MiniImageNetDataModule(FolderDataModule):
         stored_size: Count = 256,
         skip_unreadable: bool = False,
         augment: dict[str, Any] | None = None,
+        device: Literal["auto", "cpu"] = "auto",
     ) -> None:
         super().__init__(
             name="mini_imagenet",
@@ -75,4 +76,5 @@ class MiniImageNetDataModule(FolderDataModule):
             stored_size=stored_size,
             skip_unreadable=skip_unreadable,
             augment=augment,
+            device=device,
         )

@@ -179,6 +179,7 @@ class MNISTDataModule(ImageDataModule):
         image_size: Count = 28,
         stored_size: Literal[28] = 28,
         augment: dict[str, Any] | None = None,
+        device: Literal["auto", "cpu"] = "auto",
     ) -> None:
         super().__init__(
             dir=dir,
@@ -192,6 +193,7 @@ class MNISTDataModule(ImageDataModule):
             image_size=image_size,
             stored_size=stored_size,
             augment=augment,
+            device=device,
         )
 
     def store_name(self) -> str:
