@@ -49,7 +49,7 @@ def test_half_precision_logits_and_whole_counts():
     counts = ErrorCounts(10)
     for _ in range(3000):  # more images than a half-precision sum can count
         counts.update(torch.eye(10, dtype=torch.bfloat16), torch.arange(10).roll(1), torch.full((10,), 0.1))
-    assert counts.images == 30_000
+    assert counts.images == counts.top1_wrong == 30_000
     assert counts.compute()["top1_error"] == 1
     assert counts.compute()["loss"].item() == pytest.approx(0.1, rel=1e-3)
 
@@ -64,6 +64,7 @@ def test_reset_forgets():
 
 def test_no_images_give_no_number():
     counts = ErrorCounts(10)
-    counts.reset()
-    with pytest.warns(UserWarning, match="before the ``update`` method"):
-        assert math.isnan(counts.compute()["loss"].item())
+    assert counts.images == counts.top1_wrong == 0
+    assert [math.isnan(value.item()) for value in counts.compute().values()] == [True, True, True]
+    counts.update(torch.zeros(0, 10), torch.zeros(0, dtype=torch.int64), torch.zeros(0))  # a process without a share
+    assert math.isnan(counts.compute()["loss"].item())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from alexnet_lab.base.memory import keep_freed_memory
+
 if TYPE_CHECKING:
     from alexnet_lab.run.launcher import train
 
@@ -12,6 +14,7 @@ __all__ = ["train"]
 
 def __getattr__(name: str) -> Any:
     if name == "train":
+        keep_freed_memory()  # before torch is imported
         from alexnet_lab.run.launcher import train  # noqa: PLC0415 - torch takes seconds to import
 
         return train

@@ -23,6 +23,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from alexnet_lab.base.errors import Interrupted, RunError, one_line
 from alexnet_lab.base.log import quiet
+from alexnet_lab.base.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -86,6 +87,7 @@ def work(
 
     os.environ.update({key: value for key, value in environment.items() if not key.startswith(ELASTIC_PREFIXES)})
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    keep_freed_memory()
     return fit_and_test(config, directory, processes=processes, resume=resume)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning import Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor
+from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.strategies import DDPStrategy
 
 from alexnet_lab.base.errors import Interrupted
 from alexnet_lab.base.log import close_file, log_to_file, start_log
@@ -24,6 +27,7 @@ from alexnet_lab.run.provenance import available_cores
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.callbacks import STAGES, Checkpoints, FiniteLoss, MetricsCsv, Throughput, plain, read_rows
 from alexnet_lab.training.checkpoint_io import SafeCheckpointIO
+from alexnet_lab.training.progress import ProgressLine
 from alexnet_lab.training.to_error import TimeToError
 
 if TYPE_CHECKING:
@@ -151,7 +155,7 @@ def optional_callbacks(config: dict[str, Any], logger: Logger | None) -> list[Ca
     if logger is not None:
         callbacks.append(LearningRateMonitor("epoch"))
     if config["trainer"]["progress_bar"] and os.isatty(2):
-        callbacks.append(RichProgressBar(refresh_rate=10))
+        callbacks.append(ProgressLine())
     return callbacks
 
 
@@ -174,7 +178,7 @@ def build_trainer(
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid of `deterministic`; costs about 5 %
     return Trainer(
         **settings,
-        strategy="ddp" if world_size > 1 else "auto",
+        strategy=DDPStrategy(gradient_as_bucket_view=True) if world_size > 1 else "auto",
         logger=logger if logger is not None else False,
         callbacks=callbacks,
         plugins=[SafeCheckpointIO()],
@@ -182,9 +186,21 @@ def build_trainer(
         num_sanity_val_steps=0,
         enable_model_summary=False,
         log_every_n_steps=1,  # metrics are told once an epoch; Lightning would warn of epochs shorter than this
-        enable_progress_bar=any(isinstance(callback, RichProgressBar) for callback in callbacks),
+        enable_progress_bar=False,  # ours is a callback
+        profiler=NoProfiler(),
         use_distributed_sampler=False,  # the loader shares the batches out itself
     )
+
+
+class NoProfiler(PassThroughProfiler):
+    """Lightning asks its profiler around each hook of each callback, even if it measures nothing: this one is quick."""
+
+    def profile(self, action_name: str) -> contextlib.AbstractContextManager[None]:
+        """Nothing around the action."""
+        return NOTHING
+
+
+NOTHING = contextlib.nullcontext()
 
 
 def build_logger(config: dict[str, Any], directory: RunDirectory) -> Logger | None:

@@ -1,0 +1,109 @@
+"""A progress bar on a terminal: drawn twice a second by a thread of its own, whatever the speed of the steps.
+
+Lightning's bars are drawn by the training loop, each time after some steps: with small networks that is hundreds of
+times a second.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from lightning import LightningModule, Trainer
+    from rich.progress import TaskID
+
+SECONDS = 0.5
+"""Between two pictures."""
+
+
+class ProgressLine(Callback):
+    """Shows how far the epoch, the validation or the test is; the log's lines appear above."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(
+            *columns, console=Console(stderr=True), transient=True, refresh_per_second=1 / SECONDS, expand=False
+        )
+        self._tasks: list[TaskID] = []  # validation runs within an epoch
+        self._next = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A bar for the epoch."""
+        self._begin(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", trainer.num_training_batches)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Moves it on."""
+        self._advance(batch_idx + 1)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes it away."""
+        self._end()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A bar for the validation."""
+        self._begin("validation", sum(trainer.num_val_batches))
+
+    def on_validation_batch_end(  # noqa: PLR0917 - Lightning's signature
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Moves it on."""
+        self._advance(batch_idx + 1)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes it away."""
+        self._end()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A bar for the test."""
+        self._begin("test", sum(trainer.num_test_batches))
+
+    def on_test_batch_end(  # noqa: PLR0917 - Lightning's signature
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Moves it on."""
+        self._advance(batch_idx + 1)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes it away."""
+        self._end()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leaves the terminal as it was."""
+        self._bar.stop()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """The same at the end."""
+        self._bar.stop()
+
+    def _begin(self, title: str, batches: float) -> None:
+        self._bar.start()
+        self._tasks.append(self._bar.add_task(title, total=None if math.isinf(batches) else batches))
+
+    def _advance(self, batches: int) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + SECONDS
+            self._bar.update(self._tasks[-1], completed=batches)
+
+    def _end(self) -> None:
+        self._bar.remove_task(self._tasks.pop())
