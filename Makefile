@@ -1,6 +1,7 @@
 # make train   sets up what is missing and trains LeNet-5 on the digits; make train ARGS="model=alexnet data=cifar10"
 # make test    sets up what is missing and runs the tests;               make test ARGS="-k lenet5"
 # make test-all  the long tests too (25 minutes on 2 cores); make audit  looks at what is installed
+# make bench   measures what docs/speed.md tells, in under 10 minutes; make bench ARGS="start lenet5_epoch" a part of it
 # make check   the style and type checks;  make lock  writes requirements.lock anew
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: train test test-all check audit lock clean
+.PHONY: train test test-all bench check audit lock clean
 
 train: $(INSTALLED)
 	$(BIN)/python train.py $(ARGS)
@@ -19,6 +20,9 @@ test: $(INSTALLED)
 
 test-all: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

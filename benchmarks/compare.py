@@ -2,43 +2,175 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import math
 import statistics
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
 
-class Comparison(NamedTuple):
-    """Medians in seconds, and the goal for how many times faster ours shall be."""
+class Row(NamedTuple):
+    """One line of the table."""
 
     what: str
     ours: float
-    theirs: float
+    theirs: float | None  # None: the goal is for `ours` alone
+    unit: str  # of both
+    ratio: float  # what the goal is for
     goal: float
+    least: bool  # the goal is a least value; else a largest one
 
-    def row(self) -> str:
-        """One line of the table."""
-        ratio = self.theirs / self.ours
-        met = "met" if ratio >= self.goal else "missed"
-        times = f"{self.ours * 1e3:>9.1f} {self.theirs * 1e3:>9.1f}"
-        return f"{self.what:<48} {times} {ratio:>6.2f} {self.goal:>6.2f} {met}"
+    @property
+    def met(self) -> bool:
+        """Whether the goal is reached."""
+        return self.ratio >= self.goal if self.least else self.ratio <= self.goal
+
+    def cells(self) -> list[str]:
+        """What the table shows."""
+        theirs = "" if self.theirs is None else _number(self.theirs)
+        goal = f"{'>=' if self.least else '<='} {self.goal:g}"
+        return [
+            self.what,
+            _number(self.ours),
+            theirs,
+            self.unit,
+            f"{self.ratio:.2f}",
+            goal,
+            "yes" if self.met else "NO",
+        ]
 
 
-HEADER = f"{'what':<48} {'ours, ms':>9} {'theirs':>9} {'ratio':>6} {'goal':>6}"
+HEADER = ["what", "ours", "theirs", "unit", "ratio", "goal", "reached"]
 
 
-def interleaved(
-    what: str, ours: Callable[[], object], theirs: Callable[[], object], *, goal: float, rounds: int = 7
-) -> Comparison:
-    """Medians over `rounds` rounds, each of which times both, after one untimed call of each."""
-    ours()
-    theirs()
-    times: tuple[list[float], list[float]] = ([], [])
+def _number(value: float) -> str:
+    """Three digits at least, none behind the point where there are three before it."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def faster(what: str, ours: float, theirs: float, goal: float) -> Row:
+    """Both in seconds; the goal is how many times faster ours shall be at least."""
+    return Row(what, ours * 1e3, theirs * 1e3, "ms", theirs / ours, goal, least=True)
+
+
+def slower(what: str, ours: float, theirs: float, goal: float) -> Row:
+    """Both in seconds; the goal is how many times theirs ours may take."""
+    return Row(what, ours * 1e3, theirs * 1e3, "ms", ours / theirs, goal, least=False)
+
+
+def more(what: str, ours: float, theirs: float, unit: str, goal: float) -> Row:
+    """Both are rates; the goal is how many times theirs ours shall be at least."""
+    return Row(what, ours, theirs, unit, ours / theirs, goal, least=True)
+
+
+def at_most(what: str, ours: float, unit: str, goal: float) -> Row:
+    """The goal is for the number itself."""
+    return Row(what, ours, None, unit, ours, goal, least=False)
+
+
+def medians(calls: Mapping[str, Callable[[], object]], *, rounds: int, warm: int = 1) -> dict[str, float]:
+    """The median seconds of each call over `rounds` rounds, each of which makes every call once, in turns."""
+    for _ in range(warm):
+        for call in calls.values():
+            call()
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
-        for kept, call in zip(times, (ours, theirs), strict=True):
+        for name, call in calls.items():
             start = time.perf_counter()
             call()
-            kept.append(time.perf_counter() - start)
-    return Comparison(what, statistics.median(times[0]), statistics.median(times[1]), goal)
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+
+class Contestant:
+    """A process of its own, which does its work once for each time that it is asked to: see `serve`."""
+
+    def __init__(self, script: str, name: str) -> None:
+        command = [sys.executable, script, "--serve", name]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._pipes = self.process.stdin, self.process.stdout
+
+    def __call__(self) -> float:
+        """The seconds that the work took, as the process itself counts them."""
+        stdin, stdout = self._pipes
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write("\n")
+        stdin.flush()
+        return float(stdout.readline())
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.process.communicate("")
+
+
+def serve(work: Callable[[], object]) -> None:
+    """Does `work` once for each line that comes in, and prints the seconds that it took."""
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        work()
+        print(time.perf_counter() - start, flush=True)
+
+
+def contest(script: str, names: Iterable[str], *, rounds: int, warm: int = 2) -> dict[str, float]:
+    """The median seconds of the works that `script --serve NAME` does, each in a process of its own, in turns."""
+    contestants = {name: Contestant(script, name) for name in names}
+    try:
+        for _ in range(warm):
+            for contestant in contestants.values():
+                contestant()
+        times = {name: [] for name in contestants}
+        for _ in range(rounds):
+            for name, contestant in contestants.items():
+                times[name].append(contestant())
+    finally:
+        for contestant in contestants.values():
+            contestant.close()
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+
+def slope(sizes: list[int], seconds: list[float]) -> float:
+    """The exponent p of seconds ~ size^p, by least squares: 1 is linear."""
+    x, y = [math.log(size) for size in sizes], [math.log(second) for second in seconds]
+    return statistics.linear_regression(x, y).slope
+
+
+def script_main(rows: Callable[[], Iterable[Row]], works: Mapping[str, Callable[[], Callable[[], object]]]) -> None:
+    """What each script does when it is started.
+
+    Args:
+        rows: Measures; each row is printed as soon as it is there, and with `--json FILE` kept.
+        works: Of the contestants: makes what is to be timed.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--serve", choices=list(works) or None)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        serve(works[arguments.serve]())
+        return
+    found = []
+    for row in rows():
+        print(line(row.cells()), flush=True)
+        found.append(row._asdict())
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found))
+
+
+WIDTHS = (74, 9, 9, 9, 7, 8, 7)
+
+
+def line(cells: list[str]) -> str:
+    """One line of the table on the screen."""
+    first, *others = [
+        cell.rjust(width) if number else cell.ljust(width)
+        for number, (cell, width) in enumerate(zip(cells, WIDTHS, strict=True))
+    ]
+    return " ".join([first, *others]).rstrip()

@@ -1,48 +1,49 @@
-"""Forward and backward of AlexNet's two response norms against torch.nn.LocalResponseNorm.
-
-Run it as `python benchmarks/response_norm.py`.
-"""
+"""Forward and backward of AlexNet's two response norms against torch.nn.LocalResponseNorm."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from compare import HEADER, interleaved
+from compare import Row, faster, medians, script_main
 from torch import nn
 
-from alexnet_lab.models.layers import LocalResponseNorm
+from alexnet_lab.models.layers import LocalResponseNorm, fused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SHAPES = ((128, 96, 55, 55), (128, 256, 27, 27))
 """AlexNet's at a batch of 128: after conv1 and after conv2."""
 
-GOAL = 7.5
-"""Times faster."""
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 
 
-def step(norm: nn.Module, images: torch.Tensor, slope: torch.Tensor) -> None:
-    """One forward and one backward pass."""
+def step(norm: nn.Module, images: torch.Tensor, slope: torch.Tensor, *, compiler: bool = True) -> None:
+    """One forward and one backward pass; without compiler as if there were none on this machine."""
     images.grad = None
+    forms, fused.FORMS = fused.FORMS, fused.FORMS if compiler else fused.FORMS[-1:]
     norm(images).backward(slope)
+    fused.FORMS = forms
 
 
-def main() -> None:
-    """Prints one line for each shape and memory layout."""
+def rows() -> Iterator[Row]:
+    """Two rows for each shape and memory layout: with and without a compiler."""
     ours, theirs = LocalResponseNorm(5, 1e-4, 0.75, 2.0), nn.LocalResponseNorm(5, 5e-4, 0.75, 2.0)
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
-    print(HEADER)
     for shape in SHAPES:
-        for layout in (torch.contiguous_format, torch.channels_last):
-            images = torch.randn(shape).contiguous(memory_format=layout).requires_grad_()
-            slope = torch.randn(shape).contiguous(memory_format=layout)
-            what = f"LRN {'x'.join(map(str, shape))} {str(layout).removeprefix('torch.')}"
-            comparison = interleaved(
-                what,
-                lambda images=images, slope=slope: step(ours, images, slope),
-                lambda images=images, slope=slope: step(theirs, images, slope),
-                goal=GOAL,
-                rounds=5,
-            )
-            print(comparison.row(), flush=True)
+        for layout, memory_format in LAYOUTS.items():
+            images = torch.randn(shape).contiguous(memory_format=memory_format).requires_grad_()
+            slope = torch.randn(shape).contiguous(memory_format=memory_format)
+            calls = {
+                "ours": lambda images=images, slope=slope: step(ours, images, slope),
+                "plain": lambda images=images, slope=slope: step(ours, images, slope, compiler=False),
+                "theirs": lambda images=images, slope=slope: step(theirs, images, slope),
+            }
+            seconds = medians(calls, rounds=5)
+            what = f"LRN {'x'.join(map(str, shape))}, {layout}"
+            yield faster(what, seconds["ours"], seconds["theirs"], 7.5)
+            yield faster(f"{what}, no compiler", seconds["plain"], seconds["theirs"], 2.0)
 
 
 if __name__ == "__main__":
-    main()
+    script_main(rows, {})

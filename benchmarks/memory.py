@@ -1,0 +1,124 @@
+"""Memory: what a data set takes in each worker of a run, and a data set larger than the memory that is allowed."""
+
+from __future__ import annotations
+
+import re
+import resource
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+from compare import Row, at_most, script_main
+from runs import CIFAR10, data_folder, train
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RUN = ("model=lenet5", "data=cifar10", "trainer.devices=2", "trainer.num_threads=1", "trainer.max_epochs=1")
+
+MEGABYTE = 2**20
+STREAMED, ALLOWED = 4096, 1024
+"""Megabytes of the store, and of the private memory that the process reading it may have."""
+
+
+class Watch:
+    """The largest private memory that any process below a given one had; files that are mapped are shared."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._ended = threading.Event()
+
+    def __call__(self, pid: int) -> None:
+        """Starts to look on."""
+        threading.Thread(target=self._look, args=(pid,), daemon=True).start()
+
+    def _look(self, pid: int) -> None:
+        while Path(f"/proc/{pid}").exists():
+            for child in descendants(pid):
+                self.peak = max(self.peak, private_bytes(child))
+            time.sleep(0.05)
+
+
+def descendants(pid: int) -> list[int]:
+    """The process numbers of all children, theirs too."""
+    try:
+        children = [
+            int(word)
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            for word in (task / "children").read_text().split()
+        ]
+    except OSError:  # it has ended
+        return []
+    return children + [grandchild for child in children for grandchild in descendants(child)]
+
+
+def private_bytes(pid: int) -> int:
+    """What a process has written: no other one can share it."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    return sum(1024 * int(number) for number in re.findall(r"^Private_Dirty:\s+(\d+) kB", text, re.MULTILINE))
+
+
+def peak_of_workers(folder: Path) -> int:
+    """Bytes, over an epoch of training, validation and test."""
+    watch = Watch()
+    train(*RUN, f"data.dir={folder}", watch=watch)
+    return watch.peak
+
+
+def stream(path: str) -> None:
+    """Takes every image of a store once, in random order, and prints images per second and peak private megabytes."""
+    import torch  # noqa: PLC0415, F401 - counts as what the process has before
+
+    from alexnet_lab.data.loader import BatchLoader, Rows  # noqa: PLC0415
+    from alexnet_lab.data.order import BatchOrder  # noqa: PLC0415
+
+    limit = ALLOWED * MEGABYTE
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    images = np.load(path, mmap_mode="r")
+    loader = BatchLoader(
+        Rows(images, np.zeros(len(images), np.int64), np.arange(len(images))), BatchOrder(len(images), 128, 0)
+    )
+    start = time.perf_counter()
+    seen = sum(len(batch.labels) for batch in loader)
+    seconds = time.perf_counter() - start
+    assert seen == len(images)
+    status = Path("/proc/self/status").read_text()
+    anonymous = int(re.findall(r"^RssAnon:\s+(\d+) kB", status, re.MULTILINE)[0])
+    print(seen / seconds, anonymous / 1024)
+
+
+def stream_elsewhere() -> tuple[float, float]:
+    """The same in a process of its own, out of a file that takes no room on the disk."""
+    count = STREAMED * MEGABYTE // (3 * 256 * 256)
+    with TemporaryDirectory(prefix="alexnet-lab-bench-") as folder:
+        path = f"{folder}/train_images.npy"
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, 3, 256, 256))
+        done = subprocess.run([sys.executable, __file__, "--stream", path], capture_output=True, text=True, check=True)
+    rate, megabytes = map(float, done.stdout.split())
+    return rate, megabytes
+
+
+def rows() -> Iterator[Row]:
+    """Two."""
+    few = CIFAR10._replace(train=1000, test=1000)
+    with data_folder(CIFAR10) as many_images, data_folder(few) as few_images:
+        grown = peak_of_workers(many_images) - peak_of_workers(few_images)
+    yield at_most("CIFAR-10 run: private memory of a worker beyond a run on 1,000 images", grown / MEGABYTE, "MB", 200)
+    rate, megabytes = stream_elsewhere()
+    what = f"private memory while {STREAMED:,} MB are streamed ({rate:,.0f} images/s of 256 px; {ALLOWED:,} MB allowed)"
+    yield at_most(what, megabytes, "MB", ALLOWED)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--stream"]:
+        stream(sys.argv[2])
+    else:
+        script_main(rows, {})
