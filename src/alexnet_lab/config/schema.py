@@ -70,12 +70,20 @@ class ToError(Section):
     stop: bool = False
 
 
+class Pruning(Section):
+    """Ends a trial of a search that is worse than the median of the complete ones; after so many trials and epochs."""
+
+    startup_trials: Index = 5
+    warmup_epochs: Index = 5
+
+
 class Callbacks(Section):
     """What looks on while a network trains."""
 
     checkpoint: Checkpoint = Checkpoint()
     early_stopping: EarlyStopping | None = None
     to_error: ToError | None = None
+    pruning: Pruning | None = None
     augmentation_preview: bool = True
 
 

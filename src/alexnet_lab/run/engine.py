@@ -28,6 +28,7 @@ from alexnet_lab.training import Classifier
 from alexnet_lab.training.callbacks import STAGES, Checkpoints, FiniteLoss, MetricsCsv, Throughput, plain, read_rows
 from alexnet_lab.training.checkpoint_io import SafeCheckpointIO
 from alexnet_lab.training.progress import ProgressLine
+from alexnet_lab.training.pruning import Pruning, Rule
 from alexnet_lab.training.to_error import TimeToError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _fit_and_test(
     throughput = Throughput()
     metrics_csv = MetricsCsv(directory.metrics, throughput)
     checkpoints = Checkpoints(directory.checkpoints, config["callbacks"]["checkpoint"]["monitor"])
-    callbacks = [throughput, *optional_callbacks(config, logger), FiniteLoss(), metrics_csv, checkpoints]
+    callbacks = [throughput, *optional_callbacks(config, directory, logger), FiniteLoss(), metrics_csv, checkpoints]
     callbacks.append(KeepConfig(config))
     trainer = build_trainer(config, directory, logger, callbacks)
     if config["callbacks"]["augmentation_preview"] and trainer.is_global_zero and not resume:
@@ -141,7 +142,7 @@ def build_classifier(config: dict[str, Any]) -> Classifier:
     return classifier
 
 
-def optional_callbacks(config: dict[str, Any], logger: Logger | None) -> list[Callback]:
+def optional_callbacks(config: dict[str, Any], directory: RunDirectory, logger: Logger | None) -> list[Callback]:
     """Those that the config asks for."""
     callbacks: list[Callback] = []
     stopping = config["callbacks"]["early_stopping"]
@@ -152,6 +153,10 @@ def optional_callbacks(config: dict[str, Any], logger: Logger | None) -> list[Ca
     to_error = config["callbacks"]["to_error"]
     if to_error is not None:
         callbacks.append(TimeToError(error=to_error["error"], stop=to_error["stop"]))
+    pruning = config["callbacks"]["pruning"]
+    if pruning is not None:
+        monitor = config["callbacks"]["checkpoint"]["monitor"]
+        callbacks.append(Pruning(directory.path, monitor, Rule(pruning["startup_trials"], pruning["warmup_epochs"])))
     if logger is not None:
         callbacks.append(LearningRateMonitor("epoch"))
     if config["trainer"]["progress_bar"] and os.isatty(2):

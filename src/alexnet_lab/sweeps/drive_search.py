@@ -1,0 +1,107 @@
+"""A search from its first trial to its last: asks for values, runs their jobs, tells what they came to."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from alexnet_lab.base.errors import RunError
+from alexnet_lab.base.log import start_log
+from alexnet_lab.sweeps.bonds import stoppable
+from alexnet_lab.sweeps.directory import SweepDirectory
+from alexnet_lab.sweeps.drive import busy, run_left
+from alexnet_lab.sweeps.preflight import Request, plan
+from alexnet_lab.sweeps.results import measured
+from alexnet_lab.sweeps.search import Search, Settings, distribution
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hydra.core.override_parser.types import Override
+
+    from alexnet_lab.sweeps.drive import Launch
+    from alexnet_lab.sweeps.preflight import Compose
+
+log = logging.getLogger(__name__)
+
+
+def drive_search(
+    request: Request, space: Sequence[Override], settings: Settings, compose: Compose, launch: Launch
+) -> None:
+    """Runs what is left of a search.
+
+    Args:
+        request: The sweep's directory, and the overrides of all trials; its grid is not looked at.
+        space: The overrides whose values are searched for.
+        settings: How many trials, and how they are proposed.
+        compose: Gives the checked config of a trial.
+        launch: Runs jobs, given by their overrides.
+
+    Raises:
+        ConfigError: The config or a range is wrong, or the directory holds another search.
+        RunError: No trial is complete; or another process runs the search.
+        Interrupted: After Ctrl-C or SIGTERM; the same command goes on.
+    """
+    start_log()
+    config = compose([*request.common, *(example(item) for item in space)])
+    if config["sweep"]["dry_run"]:
+        print("\n".join([f"{settings.trials} trials over", *(f"  {item.input_line}" for item in space)]))
+        return
+    sweep = SweepDirectory(request.place)
+    with sweep.claimed(), stoppable(sweep.stop, lambda: _busy(sweep)):
+        search = Search(sweep.path, space, settings)
+        log.info("sweep directory: %s", sweep.path)
+        log.info(counts(search))
+        while batch := search.batch(config["launcher"]["jobs_side_by_side"]):
+            _run_batch(search, batch, request, compose, launch)
+            log.info(counts(search))
+        _finish(search, request, config["sweep"]["metric"])
+
+
+def example(item: Override) -> str:
+    """One value of a range, with which the config can be checked before the first trial."""
+    found = distribution(item)
+    return f"{item.get_key_element()}={found.choices[0] if hasattr(found, 'choices') else found.low}"
+
+
+def _busy(sweep: SweepDirectory) -> bool:
+    definition = sweep.read()
+    return definition is not None and busy(sweep, definition.jobs)
+
+
+def _run_batch(
+    search: Search, batch: dict[int, tuple[str, ...]], request: Request, compose: Compose, launch: Launch
+) -> None:
+    planned = plan(replace(request, grid=tuple(batch.values())), compose)
+    jobs = {job.overrides: job for job in planned.jobs}
+    for number, overrides in batch.items():
+        search.name(number, jobs[overrides].name)
+    run_left(planned, launch)
+    latest = planned.sweep.latest()
+    for number, overrides in batch.items():
+        line = latest.get(jobs[overrides].name, {})
+        done = line.get("status") == "completed"
+        metric = planned.settings["metric"]
+        search.tell(number, measured(planned.sweep.run(jobs[overrides]), line, metric) if done else None)
+
+
+def counts(search: Search) -> str:
+    """Such as `20 trials: 12 complete, 3 pruned, 1 failed, 4 to go`."""
+    numbers = {state: len(search.trials(state)) for state in ("COMPLETE", "PRUNED", "FAIL")}
+    left = search.settings.trials - sum(numbers.values())
+    return (
+        f"{search.settings.trials} trials: {numbers['COMPLETE']} complete, {numbers['PRUNED']} pruned, "
+        f"{numbers['FAIL']} failed, {max(0, left)} to go"
+    )
+
+
+def _finish(search: Search, request: Request, metric: str) -> None:
+    best = search.best()
+    if not best:
+        raise RunError(f"no trial of the search is complete; see {request.place}/ledger.jsonl")
+    print(f"{metric} of the best trials")
+    for value, number, overrides in best:
+        print(f"  {value:.6g}  trial {number}  {' '.join(overrides)}")
+    kept = [word for word in request.common if not word.startswith(("sweep", "hydra", "callbacks", "seed="))]
+    print("the best with several seeds: " + " ".join(["python train.py -m", *kept, *best[0][2], "'seed=range(0,5)'"]))

@@ -1,0 +1,170 @@
+"""A search: what earlier trials came to decides which values the next ones try. optuna proposes, jobs of a sweep run.
+
+All that is known of the trials lies in `search.journal` in the sweep's directory, a file that is appended to. A trial
+that was asked for and has not been told is one whose job was interrupted: the search goes on with it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.files import write_text
+from alexnet_lab.sweeps.definition import SEED
+from alexnet_lab.training.pruning import JOB, JOURNAL, PRUNED_AT, STUDY, open_journal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
+
+SPACE = "space"
+"""The study's attribute that holds the ranges."""
+
+
+class Settings(NamedTuple):
+    """How a search goes about it."""
+
+    trials: int  # in all
+    sampler: str  # tpe, random
+    seed: int  # of the sampler
+
+
+class Search:
+    """The trials of a search.
+
+    Args:
+        folder: The sweep's directory.
+        space: The overrides whose values are searched for.
+        settings: How.
+
+    Raises:
+        ConfigError: A range that cannot be searched, another search in the folder, no optuna.
+    """
+
+    def __init__(self, folder: Path, space: Sequence[Override], settings: Settings) -> None:
+        self.settings = settings
+        self.space = {item.get_key_element(): distribution(item) for item in space}
+        journal = folder / JOURNAL
+        mend(journal)
+        storage = open_journal(str(journal))
+
+        import optuna  # noqa: PLC0415 - an optional package
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.study = optuna.create_study(study_name=STUDY, storage=storage, load_if_exists=True)
+        done = len(self.study.trials)
+        samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
+        self.study.sampler = samplers[settings.sampler](seed=settings.seed + done)  # going on, it draws other numbers
+        self._check_space({item.get_key_element(): str(item.input_line).partition("=")[2] for item in space})
+
+    def _check_space(self, space: dict[str, str]) -> None:
+        known = self.study.user_attrs.get(SPACE)
+        if known is None:
+            self.study.set_user_attr(SPACE, space)
+        elif known != space:
+            changed = next(key for key in {**known, **space} if known.get(key) != space.get(key))
+            raise ConfigError(
+                f"the directory holds a search in which {changed} is {known.get(changed, 'fixed')}, not "
+                f"{space.get(changed, 'fixed')}; choose another hydra.sweep.dir"
+            )
+
+    def batch(self, size: int) -> dict[int, tuple[str, ...]]:
+        """The overrides of the next trials by their numbers: first those that are still open, then new ones."""
+        open_trials = {trial.number: words(trial.params) for trial in self.trials("RUNNING")}
+        room = min(size - len(open_trials), self.settings.trials - len(self.study.trials))
+        for _ in range(room):
+            trial = self.study.ask(self.space)
+            open_trials[trial.number] = words(trial.params)
+        return dict(list(open_trials.items())[:size])
+
+    def name(self, number: int, job: str) -> None:
+        """Notes the job of a trial, so that the job finds its trial."""
+        trial_id = self.study.trials[number]._trial_id  # optuna has no public way from a number to these two
+        self.study._storage.set_trial_user_attr(trial_id, JOB, job)
+
+    def tell(self, number: int, value: float | None) -> None:
+        """Tells what a trial came to: complete, pruned, or failed where there is no finite value."""
+        import optuna  # noqa: PLC0415 - an optional package
+
+        states = optuna.trial.TrialState
+        if self._pruned(self.study.trials[number].user_attrs.get(JOB)):
+            self.study.tell(number, state=states.PRUNED)
+        elif value is None or not math.isfinite(value):
+            self.study.tell(number, state=states.FAIL)
+        else:
+            self.study.tell(number, value)
+
+    def _pruned(self, job: str | None) -> bool:
+        """Whether a job ended early; another trial may have had the same values, and so the same job."""
+        return any(PRUNED_AT in trial.user_attrs and trial.user_attrs.get(JOB) == job for trial in self.study.trials)
+
+    def trials(self, *states: str) -> list[FrozenTrial]:
+        """The trials in one of some states of optuna's: RUNNING, COMPLETE, PRUNED, FAIL."""
+        return [trial for trial in self.study.trials if trial.state.name in states]
+
+    def best(self, count: int = 5) -> list[tuple[float, int, tuple[str, ...]]]:
+        """The best complete trials: value, number, overrides; least value first."""
+        complete = [(trial.value, trial.number, words(trial.params)) for trial in self.trials("COMPLETE")]
+        return sorted((value, number, found) for value, number, found in complete if value is not None)[:count]
+
+
+def words(params: Mapping[str, Any]) -> tuple[str, ...]:
+    """Parameters as overrides; numbers with four digits.
+
+    Example:
+        >>> words({"optimizer.learning_rate": 0.0123456789, "model.activation": "relu", "data.batch_size": 64})
+        ('optimizer.learning_rate=0.01235', 'model.activation=relu', 'data.batch_size=64')
+    """
+    return tuple(f"{key}={_written(value)}" for key, value in params.items())
+
+
+def _written(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    text = f"{value:.4g}"
+    return text if any(sign in text for sign in ".e") else f"{text}.0"
+
+
+def distribution(item: Override) -> BaseDistribution:
+    """The values that an override allows: `choice(a,b)`, `range(1,5)`, `interval(0,1)`, `tag(log,interval(1e-4,1))`.
+
+    Raises:
+        ConfigError: It cannot be searched.
+    """
+    from optuna import distributions  # noqa: PLC0415 - an optional package
+
+    sweep, key = item.value(), item.get_key_element()
+    if key == SEED:
+        raise ConfigError("a search takes one seed; train the best values with several: -m 'seed=range(0,5)'")
+    if isinstance(sweep, ChoiceSweep):
+        return distributions.CategoricalDistribution(list(item.sweep_string_iterator()))
+    if isinstance(sweep, RangeSweep):
+        values = list(sweep.range())
+        low, high, step = values[0], values[-1], sweep.step
+        if all(isinstance(value, int) for value in values):
+            return distributions.IntDistribution(int(low), int(high), step=int(step))
+        return distributions.FloatDistribution(low, high, step=step)
+    assert isinstance(sweep, IntervalSweep)  # noqa: S101 - Hydra's grammar has no fourth kind
+    low, high, log = sweep.start, sweep.end, "log" in sweep.tags
+    if low is None or high is None or low >= high or (log and low <= 0):
+        raise ConfigError(f"`{key}` cannot be searched in {item.input_line}: {LIMITS[log]}")
+    if isinstance(low, int) and isinstance(high, int):
+        return distributions.IntDistribution(low, high, log=log)
+    return distributions.FloatDistribution(low, high, log=log)
+
+
+LIMITS = {False: "the first end must lie below the second", True: "with log, 0 < first end < second end"}
+
+
+def mend(journal: Path) -> None:
+    """Takes the half line away that a killed process may have left at the journal's end."""
+    if journal.exists():
+        text = journal.read_text(encoding="utf-8", errors="replace")
+        if text and not text.endswith("\n"):
+            write_text(journal, text[: text.rfind("\n") + 1])

@@ -1,0 +1,117 @@
+"""Ends a trial of a search early when it does worse than the others did at the same epoch.
+
+The trials of a search know of each other through the search's journal, a file that each of them appends to.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from lightning.pytorch.callbacks import Callback
+
+from alexnet_lab.base.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lightning import LightningModule, Trainer
+    from optuna.storages import BaseStorage
+
+log = logging.getLogger(__name__)
+
+JOURNAL = "search.journal"
+"""Lies in the sweep's directory, beside the runs."""
+
+STUDY = "search"
+"""The name of the one study in a journal."""
+
+JOB = "job"
+"""A trial's attribute: the name of its job, which is that of its run directory."""
+
+PRUNED_AT = "pruned_at_epoch"
+"""A trial's attribute: how many epochs it had when it was ended early."""
+
+
+def open_journal(path: str) -> BaseStorage:
+    """The storage in a journal file.
+
+    Raises:
+        ConfigError: optuna is not installed.
+    """
+    try:
+        from optuna.storages import JournalStorage  # noqa: PLC0415 - an optional package
+        from optuna.storages.journal import JournalFileBackend  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError("sweep=search needs optuna: pip install 'alexnet-lab[sweeps]'") from error
+    return JournalStorage(JournalFileBackend(path))
+
+
+class Rule(NamedTuple):
+    """Which trials are ended."""
+
+    startup_trials: int  # so many run to their end before any is ended
+    warmup_epochs: int  # so many epochs each trial has in any case
+
+
+class Pruning(Callback):
+    """Reports the monitored metric after each epoch, and ends training where the median rule says so.
+
+    The rule (optuna's MedianPruner): the trial's best value so far is worse than the median of the completed trials'
+    values at the same epoch. The first process reports and decides, the others follow.
+
+    Args:
+        run_dir: Of the trial.
+        monitor: What is reported; less is better.
+        rule: Which trials are ended.
+
+    Raises:
+        ConfigError: The run is no trial of a search.
+    """
+
+    def __init__(self, run_dir: Path, monitor: str, rule: Rule) -> None:
+        self.journal = run_dir.absolute().parent / JOURNAL
+        self.job = run_dir.name
+        self.monitor = monitor
+        self.rule = rule
+        if not self.journal.exists():
+            raise ConfigError(f"`callbacks.pruning` is for the trials of sweep=search, and there is no {self.journal}")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A trial that was interrupted after it had been ended does not train on."""
+        self._follow(trainer, trainer.is_global_zero and self._pruned())
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Reports the epoch, and asks whether to go on."""
+        value = float(trainer.callback_metrics.get(self.monitor, math.nan))  # NaN: this epoch has no validation
+        asked = trainer.is_global_zero and math.isfinite(value)
+        self._follow(trainer, asked and self._worse(trainer.current_epoch + 1, value))
+
+    def _follow(self, trainer: Trainer, decision: bool) -> None:
+        """All processes do what the first one says."""
+        if trainer.strategy.broadcast(decision):
+            trainer.should_stop = True
+
+    def _pruned(self) -> bool:
+        storage = open_journal(str(self.journal))
+        return PRUNED_AT in storage.get_trial(self._trial_id(storage)).user_attrs
+
+    def _worse(self, epochs: int, value: float) -> bool:
+        import optuna  # noqa: PLC0415 - an optional package
+
+        storage = open_journal(str(self.journal))
+        trial_id = self._trial_id(storage)
+        storage.set_trial_intermediate_value(trial_id, epochs, value)
+        pruner = optuna.pruners.MedianPruner(self.rule.startup_trials, self.rule.warmup_epochs)
+        study = optuna.load_study(study_name=STUDY, storage=storage, pruner=pruner)
+        if not pruner.prune(study, storage.get_trial(trial_id)):
+            return False
+        storage.set_trial_user_attr(trial_id, PRUNED_AT, epochs)
+        log.info("the trial ends after %d epochs: worse than the median of the others", epochs)
+        return True
+
+    def _trial_id(self, storage: BaseStorage) -> int:
+        """The trial of this job; of several with the same values the last."""
+        trials = storage.get_all_trials(storage.get_study_id_from_name(STUDY))
+        return next(trial._trial_id for trial in reversed(trials) if trial.user_attrs.get(JOB) == self.job)

@@ -1,0 +1,225 @@
+"""The trials of a search: their ranges, their journal, what they are told, and when one is ended early."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.sweeps.search import Search, Settings, distribution, mend, words
+from alexnet_lab.training.pruning import JOB, JOURNAL, PRUNED_AT, Pruning, Rule, open_journal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+optuna = pytest.importorskip("optuna")
+
+SPACE = ("optimizer.learning_rate=tag(log,interval(0.001,0.1))", "model.activation=choice(relu,tanh)")
+
+
+def parse(*texts: str) -> list[Any]:
+    return OverridesParser.create().parse_overrides(list(texts))
+
+
+def search(folder: Path, *, trials: int = 6, space: tuple[str, ...] = SPACE, sampler: str = "tpe") -> Search:
+    return Search(folder, parse(*space), Settings(trials, sampler, seed=0))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a=interval(0.0,1.0)", "FloatDistribution(high=1.0, log=False, low=0.0, step=None)"),
+        ("a=tag(log,interval(1e-4,1e-1))", "FloatDistribution(high=0.1, log=True, low=0.0001, step=None)"),
+        ("a=interval(1,9)", "FloatDistribution(high=9.0, log=False, low=1.0, step=None)"),
+        ("a=int(interval(1,9))", "IntDistribution(high=9, log=False, low=1, step=1)"),
+        ("a=range(1,10,3)", "IntDistribution(high=7, log=False, low=1, step=3)"),
+        ("a=range(0.0,1.0,0.25)", "FloatDistribution(high=0.75, log=False, low=0.0, step=0.25)"),
+        ("a=choice(relu,tanh,1.5)", "CategoricalDistribution(choices=('relu', 'tanh', '1.5'))"),
+        ("a=16,32", "CategoricalDistribution(choices=('16', '32'))"),
+    ],
+)
+def test_ranges_are_those_of_hydras_grammar(text, expected):
+    assert str(distribution(parse(text)[0])) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed=range(0,5)", "a search takes one seed; train the best values with several"),
+        ("a=interval(1.0,0.5)", "`a` cannot be searched in a=interval.*: the first end must lie below the second"),
+        ("a=tag(log,interval(0.0,0.5))", "with log, 0 < first end < second end"),
+    ],
+)
+def test_ranges_that_cannot_be_searched(text, message):
+    with pytest.raises(ConfigError, match=message):
+        distribution(parse(text)[0])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.1, "0.1"), (1e-05, "1e-05"), (0.0012345678, "0.001235"), (3.0, "3.0"), (7, "7"), ("x", "x")]
+)
+def test_values_as_overrides(value, text):
+    assert words({"a.b": value}) == (f"a.b={text}",)
+    assert parse(f"a.b={text}")[0].value() == (float(text) if isinstance(value, float) else value)
+
+
+def test_trials_are_asked_told_and_counted(tmp_path):
+    found = search(tmp_path)
+    seen = 0
+    while batch := found.batch(2):
+        assert len(batch) == 2
+        for number, overrides in batch.items():
+            rate = float(overrides[0].partition("=")[2])
+            assert 0.001 <= rate <= 0.1
+            found.tell(number, [rate, math.nan, None, math.inf][number % 4])
+            seen += 1
+    assert seen == 6
+    assert [trial.state.name for trial in found.study.trials] == [
+        "COMPLETE",
+        "FAIL",
+        "FAIL",
+        "FAIL",
+        "COMPLETE",
+        "FAIL",
+    ]
+    best = found.best()
+    assert len(best) == 2
+    assert best[0][0] <= best[1][0]
+    assert best[0][2] == words(found.study.trials[best[0][1]].params)
+
+
+def test_an_interrupted_search_goes_on_with_its_open_trials(tmp_path):
+    first = search(tmp_path)
+    first.tell(0, 0.5) if first.batch(1) else None
+    asked = first.batch(2)  # their jobs are interrupted
+    again = search(tmp_path)
+    assert again.batch(2) == asked
+    assert again.batch(3).items() > asked.items()
+    for number in list(again.batch(3)):
+        again.tell(number, 0.1)
+    more = search(tmp_path, trials=8)
+    assert len(more.batch(99)) == 4
+    assert len({words(trial.params) for trial in more.study.trials}) == 8, "going on, it draws other numbers"
+
+
+def test_another_search_in_the_same_place_is_refused(tmp_path):
+    search(tmp_path)
+    with pytest.raises(ConfigError, match=r"a search in which model.activation is choice\(relu,tanh\), not fixed"):
+        search(tmp_path, space=SPACE[:1])
+
+
+def test_tpe_comes_closer_to_the_least_value_than_chance(tmp_path):
+    def least(sampler: str, seed: int) -> float:
+        folder = tmp_path / f"{sampler}{seed}"
+        folder.mkdir()
+        found = Search(folder, parse("a=interval(0.0,1.0)", "b=interval(0.0,1.0)"), Settings(30, sampler, seed))
+        while batch := found.batch(1):
+            for number in batch:
+                params = found.study.trials[number].params
+                found.tell(number, (params["a"] - 0.3) ** 2 + (params["b"] - 0.7) ** 2)
+        return found.best()[0][0]
+
+    mean = {sampler: sum(least(sampler, seed) for seed in range(3)) / 3 for sampler in ("tpe", "random")}
+    assert mean["tpe"] < mean["random"]
+
+
+def test_half_a_line_at_the_end_of_the_journal_is_taken_away(tmp_path):
+    found = search(tmp_path)
+    found.batch(1)
+    journal = tmp_path / JOURNAL
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + b'{"op_code": 6, "tri')
+    again = search(tmp_path)
+    assert len(again.study.trials) == 1
+    assert journal.read_bytes().startswith(whole)
+    mend(tmp_path / "nowhere")
+
+
+class Trainer:
+    """As much of Lightning's as the callback asks."""
+
+    is_global_zero = True
+    should_stop = False
+
+    class strategy:  # noqa: N801 - stands for an attribute
+        @staticmethod
+        def broadcast(decision: bool) -> bool:
+            return decision
+
+    def __init__(self) -> None:
+        self.callback_metrics: dict[str, float] = {}
+        self.current_epoch = 0
+
+
+def train(folder: Path, job: str, values: list[float], rule: Rule) -> int:
+    """One trial; returns its epochs."""
+    trainer: Any = Trainer()
+    callback = Pruning(folder / job, "val/top1_error", rule)
+    callback.on_train_start(trainer, None)  # pyright: ignore[reportArgumentType] - it does not look at the module
+    for epoch, value in enumerate(values):
+        if trainer.should_stop:
+            return epoch
+        trainer.current_epoch, trainer.callback_metrics = epoch, {"val/top1_error": value}
+        callback.on_train_epoch_end(trainer, None)  # pyright: ignore[reportArgumentType]
+    return len(values)
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Search:
+    """Three complete trials, with 0.5, 0.4 and 0.3 in all epochs, and one that is open: job-3."""
+    found = search(tmp_path)
+    for value in (0.5, 0.4, 0.3):
+        (number,) = found.batch(1)
+        found.name(number, f"job-{number}")
+        assert train(tmp_path, f"job-{number}", [value] * 6, Rule(99, 0)) == 6
+        found.tell(number, value)
+    (number,) = found.batch(1)
+    found.name(number, f"job-{number}")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("values", "rule", "epochs"),
+    [
+        ([0.45] * 6, Rule(3, 3), 3),  # worse than the median, 0.4, as soon as it may end
+        ([0.45] * 6, Rule(3, 0), 1),
+        ([0.45] * 6, Rule(4, 3), 6),  # too few complete trials
+        ([0.35] * 6, Rule(3, 0), 6),  # better
+        ([0.45, 0.45, 0.39, 0.9, 0.9, 0.9], Rule(3, 3), 6),  # its best so far counts
+        ([math.nan] * 6, Rule(3, 0), 6),  # an epoch without validation
+    ],
+)
+def test_a_trial_ends_when_it_is_worse_than_the_median(begun, tmp_path, values, rule, epochs):
+    assert train(tmp_path, "job-3", values, rule) == epochs
+    begun.tell(3, min(values))
+    expected = "PRUNED" if epochs < 6 else "FAIL" if math.isnan(values[0]) else "COMPLETE"
+    assert begun.study.trials[3].state.name == expected
+
+
+def test_a_pruned_trial_that_was_interrupted_does_not_train_on(begun, tmp_path):
+    assert train(tmp_path, "job-3", [0.9] * 6, Rule(3, 2)) == 2
+    assert train(tmp_path, "job-3", [0.9] * 6, Rule(3, 2)) == 0
+    assert begun.study.trials[3].user_attrs == {JOB: "job-3", PRUNED_AT: 2}
+
+
+def test_a_second_trial_with_the_same_values_shares_the_fate_of_the_first(begun, tmp_path):
+    train(tmp_path, "job-3", [0.9] * 6, Rule(3, 2))
+    begun.tell(3, 0.9)
+    (number,) = begun.batch(1)
+    begun.name(number, "job-3")
+    begun.tell(number, 0.9)
+    assert begun.study.trials[number].state.name == "PRUNED"
+
+
+def test_pruning_outside_of_a_search_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"`callbacks.pruning` is for the trials of sweep=search, and there is no"):
+        Pruning(tmp_path / "run", "val/top1_error", Rule(5, 5))
+
+
+def test_without_optuna_the_package_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(__import__("sys").modules, "optuna.storages", None)
+    with pytest.raises(ConfigError, match="sweep=search needs optuna: pip install 'alexnet-lab\\[sweeps\\]'"):
+        open_journal(str(tmp_path / JOURNAL))
