@@ -111,6 +111,7 @@ class ImageDataModule(LightningDataModule):
         self.augment: Augment | None = None if augment is None else build(augment, "augment")
         self._check_colour()
         self.view: View | None = None  # of images that are not augmented; None: the centre view
+        self.guests: Rows | None = None  # images that are tested on in place of the test set
         self._verified = False
         self._store: Store | None = None
         self._split: Split | None = None
@@ -343,6 +344,8 @@ class ImageDataModule(LightningDataModule):
 
     def rows(self, part: str) -> Rows:
         """The images of "train", "val" or "test"."""
+        if part == "test" and self.guests is not None:
+            return self.guests
         file = self._file_of(part)
         return Rows(self.store.images[file], self.store.labels[file], getattr(self.split, part))
 
