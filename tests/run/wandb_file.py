@@ -29,15 +29,23 @@ class OfflineRun(NamedTuple):
     history: list[dict[str, Any]]
     summary: dict[str, Any]
     exit_code: int | None
+    files: list[str]  # pictures and tables, relative to `folder`
+    folder: Path
 
 
 def read(run_dir: Path) -> OfflineRun:
     """The one offline run below a run directory."""
     (path,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
+    return read_file(path)
+
+
+def read_file(path: Path) -> OfflineRun:
+    """One offline run from its file."""
     facts: dict[str, Any] = {}
     config: dict[str, Any] = {}
     summary: dict[str, Any] = {}
     history: list[dict[str, Any]] = []
+    files: list[str] = []
     exit_code = None
     for record in records(path.read_bytes()):
         if record.HasField("run"):
@@ -53,9 +61,14 @@ def read(run_dir: Path) -> OfflineRun:
             summary |= items(record.summary.update)
         elif record.HasField("history"):
             history.append(items(record.history.item))
+        elif record.HasField("files"):
+            files += [file.path for file in record.files.files]
         elif record.HasField("exit"):
             exit_code = record.exit.exit_code
-    return OfflineRun(**facts, config=config, history=history, summary=summary, exit_code=exit_code)
+    return OfflineRun(
+        **facts, config=config, history=history, summary=summary, exit_code=exit_code, files=files,
+        folder=path.parent / "files",
+    )  # fmt: skip
 
 
 def records(content: bytes) -> Iterator[Any]:
