@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import write_text
-from alexnet_lab.base.tables import csv_text, read_rows
+from alexnet_lab.base.tables import csv_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,7 +97,7 @@ class MetricsCsv(Checkpoint):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the rows of the epochs that a resumed run has behind it."""
         if trainer.is_global_zero and self.rows:
-            write_text(self.path, _csv_text(self.rows))
+            write_text(self.path, csv_text(self.rows))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds the epoch's row."""
