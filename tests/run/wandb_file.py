@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE_HEADER, BLOCK, CHUNK_HEADER = 7, 32_768, 7  # bytes
+PATIENCE_SECONDS = 10.0
 FULL, FIRST, LAST = 1, 2, 4  # kinds of chunks; 3 is a middle one
 
 
@@ -40,7 +42,10 @@ def read(run_dir: Path) -> OfflineRun:
 
 
 def read_file(path: Path) -> OfflineRun:
-    """One offline run from its file."""
+    """One offline run from its file, which W&B's service may still be writing a moment after the run's end."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not any(record.HasField("exit") for record in records(path.read_bytes())) and time.monotonic() < end:
+        time.sleep(0.05)
     facts: dict[str, Any] = {}
     config: dict[str, Any] = {}
     summary: dict[str, Any] = {}
@@ -81,6 +86,8 @@ def records(content: bytes) -> Iterator[Any]:
             continue
         checksum, length, kind = struct.unpack_from("<IHB", content, position)
         data = content[position + CHUNK_HEADER : position + CHUNK_HEADER + length]
+        if len(data) < length:  # not yet written to its end
+            return
         assert checksum == zlib.crc32(data, zlib.crc32(bytes([kind])))
         position += CHUNK_HEADER + length
         parts = data if kind in (FULL, FIRST) else parts + data
