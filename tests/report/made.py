@@ -83,7 +83,7 @@ def make_run(
     return path
 
 
-def make_sweep(folder: Path, errors: Mapping[str, Sequence[float]], **definition: Any) -> Path:
+def make_sweep(folder: Path, errors: Mapping[str, Sequence[float | None]], **definition: Any) -> Path:
     """A sweep over `model.activation`: for each level the test error of seeds 0, 1, ...; None is a job to go."""
     jobs, ledger = [], []
     for level, values in errors.items():

@@ -94,6 +94,8 @@ def test_other_metrics_and_columns(shown):
     assert shown.datasets("dots", "run")[0]["data"][0]["x"] == pytest.approx(0.3)
     assert shown.page.locator("[data-metric='test/loss']").is_visible()
     assert not shown.page.locator("[data-metric='test/top1_error']").is_visible()
+    shown.page.check("#logarithmic-dots")
+    assert shown.page.evaluate("alexnetLab.charts.dots.options.scales.x.type") == "logarithmic"
     shown.page.select_option("#curve", "learning_rate")
     shown.page.check("#logarithmic")
     assert shown.datasets("curves", "mean")[0]["data"][1]["y"] == pytest.approx(0.05)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import time
 
+import numpy as np
 import pytest
 from made import make_run, report
 
@@ -86,9 +87,9 @@ def test_unknown_metric(sweep):
 def test_levels_figure_draws_each_run_and_the_mean(sweep):
     axes = figures(from_sweep(sweep))["levels"].axes[0]
     dots, mean, bar = axes.lines[:3]
-    assert list(dots.get_xdata()) == [0.1, 0.12, 0.14]
-    assert list(mean.get_xdata()) == pytest.approx([0.12, 0.12])
-    assert list(bar.get_xdata()) == pytest.approx([0.10, 0.14])
+    assert np.asarray(dots.get_xdata()).tolist() == [0.1, 0.12, 0.14]
+    assert np.asarray(mean.get_xdata()).tolist() == pytest.approx([0.12, 0.12])
+    assert np.asarray(bar.get_xdata()).tolist() == pytest.approx([0.10, 0.14])
     assert [label.get_text() for label in axes.get_yticklabels()] == ["relu", "tanh"]
 
 

@@ -33,8 +33,9 @@ def test_firing_against_a_loop(shape):
 
 
 def test_weights_are_tensors_of_two_axes_and_more():
-    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 2))
-    net[2].weight.requires_grad = False
+    frozen = nn.Linear(2, 2)
+    frozen.weight.requires_grad = False
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), frozen)
     assert list(weights(net)) == ["0"]
 
 

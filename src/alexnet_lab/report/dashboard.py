@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import wandb_workspaces.reports.v2 as wr
+import wandb_workspaces.reports.v2.interface as wr
 import wandb_workspaces.workspaces as ws
 from pydantic.dataclasses import dataclass
 from wandb_workspaces import expr
@@ -156,7 +156,7 @@ def panels(study: Study) -> list[Any]:
     """The metric by level, curves by level, parallel coordinates, layers, what differs between runs, their pictures."""
     keys = group_keys(study)
     by = wr.Config(f"{keys[0]}.value") if keys else None
-    columns = [FlatColumn(metric=wr.Config(key)) for key in [*keys, "seed"]]
+    columns: list[Any] = [FlatColumn(metric=wr.Config(key)) for key in [*keys, "seed"]]
     columns.append(FlatColumn(metric=wr.SummaryMetric(study.metric)))
     curves = [name for name in CURVES if name in study.curve_names()]
     drawn = [(name, [name]) for name in curves] + [

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from alexnet_lab.base.errors import one_line
 from alexnet_lab.base.files import write_text
 from alexnet_lab.base.nested import flat
-from alexnet_lab.base.targets import build, locate
+from alexnet_lab.base.targets import build
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -166,7 +166,7 @@ def _shown(
 
     logged: dict[str, Any] = {path.stem: wandb.Image(str(path)) for path in pictures if path.is_file()}
     if epochs:
-        columns = list(dict.fromkeys(name for row in epochs for name in row))
+        columns: list[Any] = list(dict.fromkeys(name for row in epochs for name in row))
         logged["epochs"] = wandb.Table(columns, [[_number(row.get(name, "")) for name in columns] for row in epochs])
     if confusion is not None:
         logged |= _confusion(confusion, class_names)
@@ -182,9 +182,9 @@ def add_pictures(run_dir: Path, config: Mapping[str, Any], pictures: Sequence[Pa
         pictures: PNG files.
     """
     spec = config["logger"]
-    if spec is None or locate(spec["_target_"]) is not wandb_logger or not (run_dir / "wandb_id.txt").is_file():
+    if spec is None or spec["_target_"] != f"{__name__}.wandb_logger" or not (run_dir / "wandb_id.txt").is_file():
         return
-    logger = build(spec, run_dir, config)
+    logger = build(spec, "logger", run_dir, config)
     show(logger, pictures=pictures, epochs=[], confusion=None, class_names=[])
     finish(logger, 0, {})
 

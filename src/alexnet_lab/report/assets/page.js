@@ -53,6 +53,7 @@
   function drawDots() {
     if (!element("dots")) return;
     const metric = element("metric").value;
+    const logarithmic = element("logarithmic-dots").checked;
     const datasets = [];
     data.levels.forEach((_, level) => {
       const present = indices(level).filter((index) => data.runs[index].metrics[metric] != null);
@@ -68,7 +69,8 @@
       const bar = (from, to, width) => ({
         kind: "mean", data: [from, to], showLine: true, borderColor: strong, borderWidth: width, pointRadius: 0, pointHitRadius: 0,
       });
-      datasets.push(bar({ x: mean - deviation, y: level }, { x: mean + deviation, y: level }, 1.5));
+      const low = logarithmic && mean <= deviation ? Math.min(...values) : mean - deviation;  // no logarithm below 0
+      datasets.push(bar({ x: low, y: level }, { x: mean + deviation, y: level }, 1.5));
       datasets.push(bar({ x: mean, y: level - 0.28 }, { x: mean, y: level + 0.28 }, 3));
     });
     element("dots-box").style.height = `${90 + 52 * data.levels.length}px`;
@@ -77,7 +79,7 @@
       data: { datasets },
       options: {
         scales: {
-          x: scale(metric, { ticks: { callback: tick(metric), maxTicksLimit: window.innerWidth < 640 ? 5 : 9 } }),
+          x: scale(metric, { type: logarithmic ? "logarithmic" : "linear", ticks: { callback: tick(metric), maxTicksLimit: window.innerWidth < 640 ? 5 : 9 } }),
           y: scale("", {
             min: -0.5, max: data.levels.length - 0.5, reverse: true,
             afterBuildTicks: (axis) => { axis.ticks = data.levels.map((_, value) => ({ value })); },
@@ -203,6 +205,7 @@
     document.querySelectorAll("[data-metric]").forEach((table) => { table.hidden = table.dataset.metric !== event.target.value; });
     drawDots();
   });
+  element("logarithmic-dots")?.addEventListener("change", drawDots);
   ["curve", "each", "logarithmic"].forEach((id) => element(id)?.addEventListener("change", drawCurves));
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   redraw();
