@@ -6,10 +6,10 @@ import io
 import sys
 
 import pytest
-from lightning.pytorch.callbacks import RichProgressBar
 
 from alexnet_lab.data.progress import progress_bar
 from alexnet_lab.run.engine import optional_callbacks
+from alexnet_lab.training.progress import ProgressLine
 
 
 class Terminal(io.StringIO):
@@ -27,7 +27,7 @@ def test_bars_are_for_those_who_watch(error_output, ci, shown, compose, monkeypa
     monkeypatch.setenv("CI", ci)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", error_output())
-    assert any(isinstance(callback, RichProgressBar) for callback in optional_callbacks(config)) is shown
+    assert any(isinstance(callback, ProgressLine) for callback in optional_callbacks(config)) is shown
     with progress_bar("images", 3) as advance:
         advance(1)
     assert bool(sys.stderr.getvalue()) is shown  # pyright: ignore[reportAttributeAccessIssue] - ours, see above
