@@ -85,6 +85,7 @@ class Callbacks(Section):
     to_error: ToError | None = None
     pruning: Pruning | None = None
     augmentation_preview: bool = True
+    layer_statistics: bool = False
 
 
 Metric = Literal[
@@ -167,3 +168,15 @@ class Evaluate(Section):
     data: EvaluatedData = EvaluatedData()
     trusted_packages: list[str] = []
     num_threads: Count | None = None
+
+
+class Report(Section):
+    """The config of report.py."""
+
+    sweep: str | None = None
+    runs: str | list[str] | None = None
+    metric: str | None = None
+    out: str | None = None
+    wandb: bool = False
+    entity: str | None = None
+    project: str | None = None
