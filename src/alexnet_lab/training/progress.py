@@ -7,7 +7,7 @@ times a second.
 from __future__ import annotations
 
 import math
-import time
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.callbacks import Callback
@@ -100,7 +100,7 @@ class ProgressLine(Callback):
         self._tasks.append(self._bar.add_task(title, total=None if math.isinf(batches) else batches))
 
     def _advance(self, batches: int) -> None:
-        now = time.monotonic()
+        now = monotonic()
         if now >= self._next:
             self._next = now + SECONDS
             self._bar.update(self._tasks[-1], completed=batches)
