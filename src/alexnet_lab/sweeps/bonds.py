@@ -73,7 +73,7 @@ def stoppable(stop: Path, busy: Callable[[], bool]) -> Iterator[None]:
 def end_with_sweep(stop: Path) -> None:
     """Sends this process SIGTERM when its sweep is to stop, or is gone; the sweep's own process needs no such word."""
     where, _, number = os.environ.get(VARIABLE, "").rpartition("/")
-    if number == str(os.getpid()) and where == place():
+    if not where or (where == place() and number == str(os.getpid())):
         return
     pid = int(number) if where == place() else None  # a job elsewhere outlives its sweep
 
