@@ -79,20 +79,23 @@ def test_failed_job_is_recorded_with_the_end_of_its_log_and_does_not_raise(sweep
     assert line["log"] == [f"line {number}" for number in range(4, 9)]
 
 
-@pytest.mark.parametrize("error", [Interrupted("interrupted by SIGTERM"), KeyboardInterrupt("interrupted by SIGTERM")])
+@pytest.mark.parametrize(
+    "error",
+    [Interrupted("interrupted by SIGTERM; go on with it: resume=x"), KeyboardInterrupt("interrupted by SIGTERM")],
+)
 def test_interrupted_job_is_recorded_and_ends_the_sweep(error, sweep, monkeypatch):
     def run(given: dict[str, Any], *, resume: bool) -> dict[str, Any]:
         raise error
 
     monkeypatch.setattr(launcher, "run", run)
-    with pytest.raises(type(error)):
+    with pytest.raises(KeyboardInterrupt, match="^interrupted by SIGTERM$"):
         jobs.run_job(config(sweep))
     assert sweep.entries()[0]["status"] == "interrupted"
 
 
 def test_no_job_begins_when_the_sweep_is_to_stop(sweep):
     sweep.stop.touch()
-    with pytest.raises(Interrupted, match="the sweep is to stop"):
+    with pytest.raises(KeyboardInterrupt, match="the sweep is to stop"):
         jobs.run_job(config(sweep))
     assert sweep.entries() == []
 

@@ -41,6 +41,9 @@ SHUTDOWN_SECONDS = 10
 WORKER_LOG = "torch.distributed.elastic.multiprocessing.api"
 """Prints a worker's traceback, which train.log has, and each signal that a worker is sent."""
 
+AGENT_LOG = "torch.distributed.elastic.agent.server.api"
+"""Prints the signals that the parent of the workers gets."""
+
 REPLACED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Whose handlers elastic launch sets and does not restore."""
 
@@ -92,6 +95,7 @@ def run_workers(config: dict[str, Any], directory: RunDirectory, *, processes: i
         tempfile.TemporaryDirectory(prefix="alexnet-lab-") as scratch,
         _signals_restored(),
         quiet(WORKER_LOG, logging.CRITICAL),
+        quiet(AGENT_LOG, logging.CRITICAL),
     ):
         launch = LaunchConfig(
             min_nodes=place.nodes,

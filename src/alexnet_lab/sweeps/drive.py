@@ -49,7 +49,7 @@ def drive(plan: Plan, launch: Launch) -> None:
         left = [job for job in plan.jobs if states[job.name] != "done"]
         try:
             _run(plan, left, lines, launch)
-        except (KeyboardInterrupt, Interrupted) as error:
+        except KeyboardInterrupt as error:
             _record_killed(sweep, left, lines)
             counts = progress.count_line(progress.states(sweep, plan.jobs).values())
             raise Interrupted(f"{one_line(error) or 'interrupted'}; {counts}; the same command goes on") from error

@@ -31,13 +31,13 @@ def run_job(config: dict[str, Any]) -> None:
         config: Checked; `sweep.dir` and `run_dir` say which job of which sweep it is.
 
     Raises:
-        Interrupted: After Ctrl-C or SIGTERM, recorded too.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, recorded too.
     """
     start_log()
     sweep = SweepDirectory(config["sweep"]["dir"])
     end_with_sweep(sweep.stop)
     if sweep.stop.exists():
-        raise Interrupted("the sweep is to stop")
+        raise KeyboardInterrupt("the sweep is to stop")
     definition, job = _find(sweep, config["run_dir"])
     if not sweep.run(job).is_completed():
         with terminable():
@@ -65,7 +65,9 @@ def _run(sweep: SweepDirectory, definition: Definition, job: Job, config: dict[s
         status = "interrupted" if interrupted else "failed"
         so_far = directory.read_result() or {}
         _record(sweep, definition, progress.entry(sweep, job, so_far, status=status, error=text))
-        if interrupted or not isinstance(error, Exception):
+        if interrupted:
+            raise KeyboardInterrupt(text.partition("; go on")[0]) from error  # ends the sweep, which says how to go on
+        if not isinstance(error, Exception):
             raise
         log.error("job %s failed: %s", job.label, text)
         log.debug("its traceback", exc_info=True)
@@ -93,5 +95,7 @@ def _record(sweep: SweepDirectory, definition: Definition, entry: dict[str, Any]
         with deferred():
             sweep.append(entry)
             summary = results.update_summary(sweep, definition)
-            if len(sweep.latest()) < len(definition.jobs):  # the last table is the sweep's to show
+            if entry["status"] != "interrupted" and len(sweep.latest()) < len(
+                definition.jobs
+            ):  # the sweep shows the last
                 results.show(summary)

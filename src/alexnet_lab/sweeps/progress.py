@@ -22,7 +22,7 @@ KEPT = ("metrics", "epochs", "steps", "wall_seconds", "attempts")
 
 def entry(sweep: SweepDirectory, job: Job, result: dict[str, Any], *, status: str, error: str | None) -> dict[str, Any]:
     """A job's line of the ledger, from its result.json as far as there is one."""
-    log = None if status == "completed" else last_lines(sweep, job)
+    log = last_lines(sweep, job) if status == "failed" else None
     return {
         "job": job.name, "run_dir": job.name, "overrides": list(job.overrides), "status": status,
         **{key: result.get(key) for key in KEPT}, "error": error, "log": log,
