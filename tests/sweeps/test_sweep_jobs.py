@@ -88,7 +88,7 @@ def test_interrupted_job_is_recorded_and_ends_the_sweep(error, sweep, monkeypatc
         raise error
 
     monkeypatch.setattr(launcher, "run", run)
-    with pytest.raises(KeyboardInterrupt, match="^interrupted by SIGTERM$"):
+    with pytest.raises(KeyboardInterrupt, match=r"^interrupted by SIGTERM$"):
         jobs.run_job(config(sweep))
     assert sweep.entries()[0]["status"] == "interrupted"
 
