@@ -131,7 +131,7 @@ def test_signal_becomes_interrupted(monkeypatch, compose, tmp_path):
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
-def failure(exitcode: int, message: object = "none") -> ChildFailedError:
+def failure(exitcode: int, message: Any = "none") -> ChildFailedError:
     one = ProcessFailure(local_rank=1, pid=1, exitcode=exitcode, error_file="none")
     one.message = message
     return ChildFailedError("train", {1: one})

@@ -80,7 +80,7 @@ def test_failed_jobs_are_told_at_the_end_and_tried_again_by_the_next_command(tmp
     assert (
         "error: seed-1: it broke\n  first\n  last words\n3 jobs: 2 done, 1 failed, 0 to go" in capsys.readouterr().err
     )
-    drive(sweep_plan, lambda jobs: end(sweep_plan, *jobs))
+    drive(sweep_plan, lambda jobs: [end(sweep_plan, words) for words in jobs])
     assert [line["status"] for line in sweep_plan.sweep.entries() if line["job"] == "seed-1"] == ["failed", "completed"]
 
 

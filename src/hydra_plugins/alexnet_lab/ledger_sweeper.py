@@ -49,9 +49,9 @@ class LedgerSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Takes what Hydra hands over, and builds the launcher."""
-        self.config = config
-        self.hydra_context = hydra_context
-        self.launcher = Plugins.instance().instantiate_launcher(
+        self.master = config
+        self.loader = hydra_context.config_loader
+        self.launcher_plugin = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
@@ -63,7 +63,7 @@ class LedgerSweeper(Sweeper):
         """
         from alexnet_lab.sweeps.preflight import plan  # noqa: PLC0415 - a plugin is imported at each start
 
-        planned = plan(self.request(arguments), Composer(self.hydra_context.config_loader, self.config))
+        planned = plan(self.request(arguments), Composer(self.loader, self.master))
         if planned.settings["dry_run"]:
             from alexnet_lab.sweeps import dry_run  # noqa: PLC0415
 
@@ -78,13 +78,13 @@ class LedgerSweeper(Sweeper):
         from alexnet_lab.sweeps.preflight import Request  # noqa: PLC0415
 
         words = [f"{key}={value}" for key, value in self.params.items()] + arguments
-        parsed = OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(words)
+        parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(words)
         last = {item.get_key_element(): item for item in parsed}  # the command line wins over the sweep's file
         swept = [item for item in last.values() if item.is_sweep_override()]
         (grid,) = BasicSweeper.split_arguments(swept, None)
         common = [item for item in last.values() if not item.is_sweep_override()]
         return Request(
-            place=str(self.config.hydra.sweep.dir),
+            place=str(self.master.hydra.sweep.dir),
             common=tuple(word for (word,) in (self._single(item) for item in common)),
             grid=tuple(tuple(job) for job in grid),
             command=" ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -99,7 +99,7 @@ class LedgerSweeper(Sweeper):
         """Hands jobs to Hydra's launcher, `max_batch_size` at a time."""
         size = self.max_batch_size or len(jobs)
         for start in range(0, len(jobs), size):
-            self.launcher.launch(jobs[start : start + size], initial_job_idx=start)
+            self.launcher_plugin.launch(jobs[start : start + size], initial_job_idx=start)
 
 
 class Composer:
