@@ -61,7 +61,8 @@ def _run(sweep: SweepDirectory, definition: Definition, job: Job, config: dict[s
         result = launcher.run(config, resume=directory.last.is_file())
     except BaseException as error:
         interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
-        text = one_line(error if isinstance(error, AlexNetLabError) else f"{type(error).__name__}: {error}")
+        own = interrupted or isinstance(error, AlexNetLabError)
+        text = one_line(error if own else f"{type(error).__name__}: {error}") or "interrupted"
         status = "interrupted" if interrupted else "failed"
         so_far = directory.read_result() or {}
         _record(sweep, definition, progress.entry(sweep, job, so_far, status=status, error=text))
