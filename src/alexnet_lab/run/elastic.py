@@ -126,8 +126,8 @@ def work(
     from alexnet_lab.run.engine import fit_and_test  # noqa: PLC0415 - the parent of the workers does not need it
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    keep_freed_memory()
     os.environ.update({key: value for key, value in environment.items() if not key.startswith(ELASTIC_PREFIXES)})
+    keep_freed_memory()
     try:
         with terminable():
             return fit_and_test(config, directory, processes=processes, resume=resume)
