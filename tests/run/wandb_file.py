@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE_HEADER, BLOCK, CHUNK_HEADER = 7, 32_768, 7  # bytes
+PATIENCE_SECONDS = 10.0
 FULL, FIRST, LAST = 1, 2, 4  # kinds of chunks; 3 is a middle one
 
 
@@ -29,15 +31,26 @@ class OfflineRun(NamedTuple):
     history: list[dict[str, Any]]
     summary: dict[str, Any]
     exit_code: int | None
+    files: list[str]  # pictures and tables, relative to `folder`
+    folder: Path
 
 
 def read(run_dir: Path) -> OfflineRun:
     """The one offline run below a run directory."""
     (path,) = run_dir.glob("wandb/offline-run-*/run-*.wandb")
+    return read_file(path)
+
+
+def read_file(path: Path) -> OfflineRun:
+    """One offline run from its file, which W&B's service may still be writing a moment after the run's end."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not any(record.HasField("exit") for record in records(path.read_bytes())) and time.monotonic() < end:
+        time.sleep(0.05)
     facts: dict[str, Any] = {}
     config: dict[str, Any] = {}
     summary: dict[str, Any] = {}
     history: list[dict[str, Any]] = []
+    files: list[str] = []
     exit_code = None
     for record in records(path.read_bytes()):
         if record.HasField("run"):
@@ -53,9 +66,14 @@ def read(run_dir: Path) -> OfflineRun:
             summary |= items(record.summary.update)
         elif record.HasField("history"):
             history.append(items(record.history.item))
+        elif record.HasField("files"):
+            files += [file.path for file in record.files.files]
         elif record.HasField("exit"):
             exit_code = record.exit.exit_code
-    return OfflineRun(**facts, config=config, history=history, summary=summary, exit_code=exit_code)
+    return OfflineRun(
+        **facts, config=config, history=history, summary=summary, exit_code=exit_code, files=files,
+        folder=path.parent / "files",
+    )  # fmt: skip
 
 
 def records(content: bytes) -> Iterator[Any]:
@@ -68,6 +86,8 @@ def records(content: bytes) -> Iterator[Any]:
             continue
         checksum, length, kind = struct.unpack_from("<IHB", content, position)
         data = content[position + CHUNK_HEADER : position + CHUNK_HEADER + length]
+        if len(data) < length:  # not yet written to its end
+            return
         assert checksum == zlib.crc32(data, zlib.crc32(bytes([kind])))
         position += CHUNK_HEADER + length
         parts = data if kind in (FULL, FIRST) else parts + data

@@ -86,7 +86,8 @@ def trainer(epoch: int, **metrics: float) -> Any:
 
 def test_metrics_csv_is_whole_after_each_epoch_and_goes_on_when_resumed(tmp_path):
     path = tmp_path / "metrics.csv"
-    module: Any = None
+    told: list[dict[str, float]] = []
+    module: Any = SimpleNamespace(log_dict=told.append)
     first = MetricsCsv(path, Throughput())
     for epoch in range(3):
         first.on_train_epoch_end(trainer(epoch, train_loss=1.0 / (epoch + 1), train_top1_error=0.5), module)
@@ -103,6 +104,7 @@ def test_metrics_csv_is_whole_after_each_epoch_and_goes_on_when_resumed(tmp_path
         "1,20,0.5,0.5,0.5,nan,,",
         "2,30,9.0,0.25,0.5,nan,8.0,0.1",
     ]
+    assert [values["learning_rate"] for values in told] == [0.5] * 4  # for trackers
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])

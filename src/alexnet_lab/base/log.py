@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,11 @@ def close_file(handler: logging.Handler) -> None:
         logging.getLogger(name).removeHandler(handler)
     with contextlib.suppress(OSError):  # of a full disk: see LogFile
         handler.close()
+
+
+def shows_bars() -> bool:
+    """Whether somebody watches: progress bars are for a terminal, and neither for a file nor for CI's log."""
+    return sys.stderr.isatty() and not os.environ.get("CI")
 
 
 @contextlib.contextmanager

@@ -77,6 +77,7 @@ class Callbacks(Section):
     early_stopping: EarlyStopping | None = None
     to_error: ToError | None = None
     augmentation_preview: bool = True
+    layer_statistics: bool = False
 
 
 Metric = Literal[
@@ -149,3 +150,15 @@ class Evaluate(Section):
     data: EvaluatedData = EvaluatedData()
     trusted_packages: list[str] = []
     num_threads: Count | None = None
+
+
+class Report(Section):
+    """The config of report.py."""
+
+    sweep: str | None = None
+    runs: str | list[str] | None = None
+    metric: str | None = None
+    out: str | None = None
+    wandb: bool = False
+    entity: str | None = None
+    project: str | None = None

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from alexnet_lab.base.log import shows_bars
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -17,6 +19,6 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """Shows a bar on the standard error output while the block runs; gives a function that moves it on."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    with Progress(*columns, console=console, disable=not shows_bars(), transient=True) as progress:
         task = progress.add_task(title, total=total)
         yield lambda count: progress.update(task, advance=count)

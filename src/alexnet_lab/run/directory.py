@@ -67,6 +67,18 @@ class RunDirectory:
             raise RunError(f"{self.result} is damaged: its checksum is not that of its content")
         return result
 
+    def read_manifest(self) -> dict[str, Any]:
+        """Where the run came from, as `manifest.json` says; empty where there is none."""
+        try:
+            manifest = json.loads(self.manifest.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return manifest if isinstance(manifest, dict) else {}
+
+    def pictures(self) -> list[Path]:
+        """The pictures that training leaves, for a tracker."""
+        return sorted(self.path.glob("*.png"))
+
     @contextlib.contextmanager
     def claimed(self, *, resume: bool = False) -> Iterator[None]:
         """Makes the directory this run's own for the time of the block.

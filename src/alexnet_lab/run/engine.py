@@ -13,20 +13,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning import Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import DDPStrategy
 
 from alexnet_lab.base.errors import Interrupted
-from alexnet_lab.base.log import close_file, log_to_file, start_log
+from alexnet_lab.base.log import close_file, log_to_file, shows_bars, start_log
+from alexnet_lab.base.tables import read_rows
 from alexnet_lab.base.targets import build
 from alexnet_lab.data.preview import preview
 from alexnet_lab.run import tracking
 from alexnet_lab.run.identity import KeepConfig
 from alexnet_lab.run.provenance import available_cores
 from alexnet_lab.training import Classifier
-from alexnet_lab.training.callbacks import STAGES, Checkpoints, FiniteLoss, MetricsCsv, Throughput, plain, read_rows
+from alexnet_lab.training.callbacks import STAGES, Checkpoints, FiniteLoss, MetricsCsv, Throughput, plain
 from alexnet_lab.training.checkpoint_io import SafeCheckpointIO
+from alexnet_lab.training.confusion import Confusion
+from alexnet_lab.training.layer_statistics import LayerStatistics
 from alexnet_lab.training.progress import ProgressLine
 from alexnet_lab.training.to_error import TimeToError
 
@@ -88,7 +91,8 @@ def _fit_and_test(
     throughput = Throughput()
     metrics_csv = MetricsCsv(directory.metrics, throughput)
     checkpoints = Checkpoints(directory.checkpoints, config["callbacks"]["checkpoint"]["monitor"])
-    callbacks = [throughput, *optional_callbacks(config, logger), FiniteLoss(), metrics_csv, checkpoints]
+    confusion = Confusion(config["data"]["num_classes"])
+    callbacks = [throughput, confusion, *optional_callbacks(config), FiniteLoss(), metrics_csv, checkpoints]
     callbacks.append(KeepConfig(config))
     trainer = build_trainer(config, directory, logger, callbacks)
     if config["callbacks"]["augmentation_preview"] and trainer.is_global_zero and not resume:
@@ -108,6 +112,13 @@ def _fit_and_test(
     )
     test = {name: plain(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
     rows = metrics_csv.rows or read_rows(directory.metrics)  # resumed with all epochs behind it, no row is added
+    tracking.show(
+        logger,
+        pictures=directory.pictures(),
+        epochs=rows,
+        confusion=confusion.counts,
+        class_names=data.class_names,
+    )
     return {
         "metrics": metrics_of_epoch(rows, checkpoints.best_epoch) | test,
         "epochs": trainer.current_epoch,
@@ -141,7 +152,7 @@ def build_classifier(config: dict[str, Any]) -> Classifier:
     return classifier
 
 
-def optional_callbacks(config: dict[str, Any], logger: Logger | None) -> list[Callback]:
+def optional_callbacks(config: dict[str, Any]) -> list[Callback]:
     """Those that the config asks for."""
     callbacks: list[Callback] = []
     stopping = config["callbacks"]["early_stopping"]
@@ -152,9 +163,9 @@ def optional_callbacks(config: dict[str, Any], logger: Logger | None) -> list[Ca
     to_error = config["callbacks"]["to_error"]
     if to_error is not None:
         callbacks.append(TimeToError(error=to_error["error"], stop=to_error["stop"]))
-    if logger is not None:
-        callbacks.append(LearningRateMonitor("epoch"))
-    if config["trainer"]["progress_bar"] and os.isatty(2):
+    if config["callbacks"]["layer_statistics"]:
+        callbacks.append(LayerStatistics())
+    if config["trainer"]["progress_bar"] and shows_bars():
         callbacks.append(ProgressLine())
     return callbacks
 

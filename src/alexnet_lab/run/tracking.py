@@ -9,16 +9,25 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
+from alexnet_lab.base.errors import one_line
 from alexnet_lab.base.files import write_text
 from alexnet_lab.base.nested import flat
+from alexnet_lab.base.targets import build
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 log = logging.getLogger(__name__)
 
 QUIET = {"WANDB_SILENT": "true", "WANDB_CONSOLE": "off", "WANDB_ERROR_REPORTING": "false"}
 INIT_TIMEOUT_SECONDS = 20.0
+
+STEPS_OF_A_PART = 1_000_000
+"""An offline run that goes on is a further file; W&B's own step starts there, since on the server it may only grow."""
+
+MOST_CELLS = 10_000
+"""What W&B draws of a table."""
 
 
 def wandb_logger(
@@ -60,6 +69,9 @@ def wandb_logger(
         "resume": "allow",
     }  # fmt: skip
     run = _start(chosen, arguments)
+    parts = len(list(run_dir.glob(f"wandb/offline-run-*-{run.id}")))
+    if parts > 1:
+        run.log({"part": parts}, step=STEPS_OF_A_PART * (parts - 1))
     run.define_metric("trainer/global_step")
     run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
     return WandbLogger(experiment=run, save_dir=run_dir, project=project)
@@ -84,16 +96,23 @@ def _start(mode: Literal["online", "offline"], arguments: dict[str, Any]) -> Any
 
 def _mode(mode: str) -> Any:
     """Online or offline, decided without asking anybody, and said in one line."""
-    import wandb  # noqa: PLC0415
-
     mode = os.environ.get("WANDB_MODE", mode) if mode == "auto" else mode
     if mode != "auto":
         return {"dryrun": "offline"}.get(mode, mode)
-    if wandb.login(prompt=False):
+    if has_login():
         log.info("W&B: online")
         return "online"
     log.info("W&B: no login, so offline; after `wandb login`, `wandb sync` uploads the run")
     return "offline"
+
+
+def has_login() -> bool:
+    """Whether W&B knows a key of the user's; nobody is asked, and nothing goes over the network."""
+    import wandb  # noqa: PLC0415
+
+    for variable, value in QUIET.items():
+        os.environ.setdefault(variable, value)
+    return bool(wandb.login(prompt=False))
 
 
 def _run_id(run_dir: Path) -> str:
@@ -109,6 +128,88 @@ def tensorboard_logger(run_dir: Path, config: dict[str, Any]) -> Logger:
     logger = TensorBoardLogger(run_dir, name="tensorboard", version="")
     logger.log_hyperparams(flat(config))
     return logger
+
+
+def show(
+    logger: Logger | None,
+    *,
+    pictures: Sequence[Path],
+    epochs: Sequence[Mapping[str, Any]],
+    confusion: Sequence[Sequence[int]] | None,
+    class_names: Sequence[str],
+) -> None:
+    """Logs what a run is looked at by, once, at its end; trackers other than W&B get nothing.
+
+    Args:
+        logger: The run's.
+        pictures: PNG files; those that are there are logged under their name without `.png`.
+        epochs: The rows of metrics.csv, logged as the table `epochs`.
+        confusion: Images of class i that were called class j, in row i and column j: with up to 100 classes the chart
+            `confusion_matrix`, and always the table `confusions` of the mistakes, the most frequent first.
+        class_names: Of the rows and columns.
+    """
+    if not isinstance(logger, WandbLogger):
+        return
+    try:
+        logger.experiment.log(_shown(pictures, epochs, confusion, class_names))
+    except Exception as error:  # whatever W&B comes up with: the run itself has done its work
+        log.warning("W&B got no pictures and tables: %s: %s", type(error).__name__, one_line(error))
+
+
+def _shown(
+    pictures: Sequence[Path],
+    epochs: Sequence[Mapping[str, Any]],
+    confusion: Sequence[Sequence[int]] | None,
+    class_names: Sequence[str],
+) -> dict[str, Any]:
+    import wandb  # noqa: PLC0415
+
+    logged: dict[str, Any] = {path.stem: wandb.Image(str(path)) for path in pictures if path.is_file()}
+    if epochs:
+        columns: list[Any] = list(dict.fromkeys(name for row in epochs for name in row))
+        logged["epochs"] = wandb.Table(columns, [[_number(row.get(name, "")) for name in columns] for row in epochs])
+    if confusion is not None:
+        logged |= _confusion(confusion, class_names)
+    return logged
+
+
+def add_pictures(run_dir: Path, config: Mapping[str, Any], pictures: Sequence[Path]) -> None:
+    """Logs pictures that were made of a finished run, each under its name, to that run; if W&B has it.
+
+    Args:
+        run_dir: The run's directory.
+        config: The run's config.
+        pictures: PNG files.
+    """
+    spec = config["logger"]
+    if spec is None or spec["_target_"] != f"{__name__}.wandb_logger" or not (run_dir / "wandb_id.txt").is_file():
+        return
+    logger = build(spec, "logger", run_dir, config)
+    show(logger, pictures=pictures, epochs=[], confusion=None, class_names=[])
+    finish(logger, 0, {})
+
+
+def _confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> dict[str, Any]:
+    """W&B's own chart of a confusion matrix, and a table of the mistakes."""
+    import wandb  # noqa: PLC0415
+
+    cells = [
+        [true, called, count] for true, row in zip(names, counts, strict=True)
+        for called, count in zip(names, row, strict=True)
+    ]  # fmt: skip
+    mistakes = sorted((cell for cell in cells if cell[0] != cell[1] and cell[2]), key=lambda cell: -cell[2])
+    logged: dict[str, Any] = {"confusions": wandb.Table(["true", "called", "images"], mistakes[:MOST_CELLS])}
+    if len(cells) <= MOST_CELLS:
+        fields = ("Actual", "Predicted", "nPredictions")  # what W&B's chart calls them
+        logged["confusion_matrix"] = wandb.plot_table(
+            "wandb/confusion_matrix/v1", wandb.Table(list(fields), cells), {field: field for field in fields}
+        )
+    return logged
+
+
+def _number(text: Any) -> float | None:
+    """A cell of metrics.csv; an empty one is None."""
+    return None if text == "" else float(text)
 
 
 def finish(logger: Logger | None, exit_code: int, summary: dict[str, float]) -> None:

@@ -6,8 +6,6 @@ callbacks that read them are such subclasses for that reason.
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import math
 import time
@@ -18,6 +16,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import write_text
+from alexnet_lab.base.tables import csv_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +28,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STAGES = ("train/", "val/", "test/")
+"""What the names of metrics start with."""
+
+LAYERS = "layers/"
+"""What the names of measurements of single layers start with."""
 
 
 class Throughput(Callback):
@@ -94,17 +97,18 @@ class MetricsCsv(Checkpoint):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the rows of the epochs that a resumed run has behind it."""
         if trainer.is_global_zero and self.rows:
-            write_text(self.path, _csv_text(self.rows))
+            write_text(self.path, csv_text(self.rows))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds the epoch's row."""
-        metrics = {name: plain(value) for name, value in trainer.callback_metrics.items() if name.startswith(STAGES)}
-        speed = self.throughput.images_per_second
+        told = (*STAGES, LAYERS)
+        metrics = {name: plain(value) for name, value in trainer.callback_metrics.items() if name.startswith(told)}
+        speed, rate = self.throughput.images_per_second, main_rate(trainer.optimizers[0])
+        pl_module.log_dict({"learning_rate": rate, "images_per_second": speed})  # for trackers
         if trainer.is_global_zero:
             place = {"epoch": trainer.current_epoch, "step": trainer.global_step}
-            rate = main_rate(trainer.optimizers[0])
             self.rows.append(place | metrics | {"learning_rate": rate, "images_per_second": round(speed, 1)})
-            write_text(self.path, _csv_text(self.rows))
+            write_text(self.path, csv_text(self.rows))
             log.info(epoch_line(trainer.current_epoch + 1, trainer.max_epochs, metrics, speed))
 
     def state_dict(self) -> dict[str, Any]:
@@ -116,14 +120,6 @@ class MetricsCsv(Checkpoint):
         self.rows = list(state_dict["rows"])
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.csv`, values as text; none where there is no file."""
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def main_rate(optimizer: Optimizer) -> float:
     """The learning rate of the group with the most weights: a first layer's may be 0, biases' twice as high."""
     group = max(optimizer.param_groups, key=lambda group: sum(parameter.numel() for parameter in group["params"]))
@@ -133,15 +129,6 @@ def main_rate(optimizer: Optimizer) -> float:
 def plain(value: Tensor) -> float:
     """A float32 metric as the shortest decimal that stands for it: 0.8888889, not 0.8888888955116272."""
     return float(str(np.float32(value.item())))
-
-
-def _csv_text(rows: list[dict[str, Any]]) -> str:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    file = io.StringIO()
-    writer = csv.DictWriter(file, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
 
 
 def epoch_line(epoch: int, epochs: int | None, metrics: dict[str, float], images_per_second: float) -> str:

@@ -1,0 +1,127 @@
+"""What goes on inside: how far each layer's weights move in a step, and how many of its units never fire."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+
+from alexnet_lab.training.callbacks import LAYERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lightning import LightningModule, Trainer
+    from torch import Tensor
+    from torch.optim import Optimizer
+
+STEPS_MEASURED = 4
+"""Steps of an epoch whose updates are measured: each costs a copy of the weights."""
+
+
+class LayerStatistics(Callback):
+    """Logs two numbers of each layer and epoch: `layers/<layer>/update_ratio` and `layers/<layer>/dead_share`.
+
+    The ratio is the length of a step's change of a weight tensor to the length of the tensor, the mean over four steps
+    spread over the epoch: about 1e-3 is usual, far less hardly learns, far more is unstable. The share is that of the
+    maps (of a convolution) or units whose ReLU gives 0 for every image, and everywhere in it, of the validation part.
+    Other activations than `nn.ReLU` modules have no dead units to count.
+
+    It draws no random numbers, so a run with it ends with the same weights as one without.
+    """
+
+    def __init__(self) -> None:
+        self.ratios: dict[str, list[Tensor]] = {}
+        self.active: dict[str, Tensor] = {}
+        self._before: dict[str, Tensor] = {}
+        self._measured: set[int] = set()
+        self._step = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listens to the ReLUs."""
+        relus = {name: module for name, module in network(pl_module).named_modules() if isinstance(module, nn.ReLU)}
+        for name, shown in short_names(relus).items():
+            relus[name].register_forward_hook(partial(self._listen, shown))
+
+    def _listen(self, name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        """Notes which units fire, outside training."""
+        if not module.training:
+            fires = firing(output)
+            key = name if name not in self.active or len(self.active[name]) == len(fires) else f"{name}-{len(fires)}"
+            self.active[key] = self.active[key] | fires if key in self.active else fires
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Chooses the steps to measure."""
+        steps = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
+        self._measured = {(2 * part + 1) * steps // (2 * STEPS_MEASURED) for part in range(STEPS_MEASURED)}
+        self._step = 0
+        self.ratios, self.active = {}, {}
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Keeps the weights of before a step that is measured."""
+        if self._step in self._measured:
+            self._before = {name: weight.detach().clone() for name, weight in weights(network(pl_module)).items()}
+        self._step += 1
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Compares with the weights of after the step."""
+        if self._before:
+            for name, weight in weights(network(pl_module)).items():
+                self.ratios.setdefault(name, []).append(update_ratio(self._before[name], weight.detach()))
+            self._before = {}
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs the epoch's numbers; validation, where there was any, lies behind."""
+        shown = short_names(self.ratios)
+        values = {
+            f"{LAYERS}{shown[name]}/update_ratio": torch.stack(ratios).mean() for name, ratios in self.ratios.items()
+        }
+        for name, fires in self.active.items():
+            seen: Any = trainer.strategy.reduce(fires.float(), reduce_op="sum")  # each process saw a part of the images
+            values[f"{LAYERS}{name}/dead_share"] = (seen == 0).float().mean()
+        pl_module.log_dict(values)
+
+
+def network(module: LightningModule) -> nn.Module:
+    """The network of a Classifier."""
+    return module.net  # pyright: ignore[reportReturnType] - Lightning's modules hide their types
+
+
+def weights(net: nn.Module) -> dict[str, nn.Parameter]:
+    """The weight tensors that are trained, by the name of their layer; biases and scales are none."""
+    return {
+        name.removesuffix(".weight"): parameter
+        for name, parameter in net.named_parameters()
+        if parameter.ndim >= 2 and parameter.requires_grad
+    }
+
+
+def short_names(names: Iterable[str]) -> dict[str, str]:
+    """For each dotted name its last part, if these differ; else the names themselves.
+
+    Example:
+        >>> short_names(["features.conv1", "classifier.fc8"])
+        {'features.conv1': 'conv1', 'classifier.fc8': 'fc8'}
+    """
+    whole = list(names)
+    last = [name.rpartition(".")[2] for name in whole]
+    return dict(zip(whole, last if len(set(last)) == len(last) else whole, strict=True))
+
+
+def update_ratio(before: Tensor, after: Tensor) -> Tensor:
+    """|after - before| / |before| in the Euclidean norm, in float32; 0 for weights that are all 0 and stay so."""
+    size = torch.linalg.vector_norm(before, dtype=torch.float32)
+    change = torch.linalg.vector_norm(after - before, dtype=torch.float32)
+    return torch.where(change == 0, torch.zeros_like(change), change / size)
+
+
+def firing(output: Tensor) -> Tensor:
+    """Which units of an activation (B, C, H, W), (B, C) or (B, tokens, C) are above 0 somewhere; bool (C,)."""
+    unit = output.ndim - 1 if output.ndim == 3 else 1
+    others = [axis for axis in range(output.ndim) if axis != unit]
+    return output.detach().amax(others) > 0
