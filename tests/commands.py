@@ -40,13 +40,13 @@ class Outcome(NamedTuple):
     err: str
 
 
-def call(task: Callable[[dict[str, Any]], Any], name: str, *words: str) -> Outcome:
+def call(task: Callable[[dict[str, Any]], Any], name: str, *words: str, configs: Path = CONFIGS) -> Outcome:
     """`python {name}.py words` in this process: what it prints and its exit code."""
     out, err = io.StringIO(), io.StringIO()
     before, sys.argv = sys.argv, [f"{name}.py", *words]
     try:
         with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-            main(task, CONFIGS, name)
+            main(task, configs, name)
     finally:
         sys.argv = before
         GlobalHydra.instance().clear()

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from alexnet_lab.base.errors import ConfigError, did_you_mean
 from alexnet_lab.base.targets import check_target
 from alexnet_lab.config.fit import check_fit
-from alexnet_lab.config.schema import Evaluate, Section, Train
+from alexnet_lab.config.schema import Evaluate, Report, Section, Train
 from alexnet_lab.config.signatures import Field, read_signature
 
 if TYPE_CHECKING:
@@ -64,6 +64,14 @@ def _refuse_empty_text(key: str, value: Any) -> None:
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, item in items:
         _refuse_empty_text(f"{key}.{name}" if key else str(name), item)
+
+
+def check_report(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The complete config of report.py; raises ConfigError like `check_train`."""
+    config = _check_section(Report, raw).model_dump()
+    if (config["sweep"] is None) == (config["runs"] is None):
+        raise ConfigError("report.py takes either sweep=SWEEP_DIR or runs='logs/runs/*'")
+    return config
 
 
 def _check_section(section: type[Section], raw: Mapping[str, Any]) -> Section:

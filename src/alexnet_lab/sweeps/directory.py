@@ -46,7 +46,7 @@ class SweepDirectory:
             return Definition.from_json(json.loads(self.definition.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{self.definition} cannot be read: {type(error).__name__}: {error}") from error
 
     def write(self, definition: Definition) -> None:

@@ -1,0 +1,184 @@
+"""A study as figures for paper and slides: the levels' results, their curves, the curves of one run.
+
+Import this module where a figure is made, not earlier: matplotlib takes half a second.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING, NamedTuple
+
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from alexnet_lab.evaluation.figures.style import COLOURS, FAINT, OTHER, new_figure, shorten, styled
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from alexnet_lab.report.study import Run, Study
+
+LONGEST_NAME = 28
+"""Characters of a level's name in a figure."""
+
+LINES = ("-", "--", ":", "-.")
+"""One for each round of the colours."""
+
+
+def figures(study: Study) -> dict[str, Figure]:
+    """All that a study has something for, by the name of their file."""
+    found: dict[str, Figure] = {}
+    if any(study.metric in run.metrics for run in study.completed):
+        found["levels"] = levels_figure(study)
+    drawn = [name for name in CURVES if any(name in run.curves for run in study.runs)]
+    if len(study.runs) == 1:
+        found["run"] = run_figure(study.runs[0])
+        if layer_columns(study.runs[0], "update_ratio"):
+            found["layers"] = layers_figure(study.runs[0])
+    elif drawn:
+        found["curves"] = curves_figure(study, drawn)
+    return found
+
+
+CURVES = ("train/top1_error", "val/top1_error")
+"""What `curves` shows, of what there is."""
+
+
+def look(level: int) -> dict[str, str]:
+    """Colour and dashes of a level."""
+    return {"color": COLOURS[level % len(COLOURS)], "linestyle": LINES[level // len(COLOURS) % len(LINES)]}
+
+
+def levels_figure(study: Study) -> Figure:
+    """Each run as a dot, each level's mean as a bar with one sample deviation to either side."""
+    with styled():
+        figure = new_figure(6.4, 1.1 + 0.45 * len(study.levels))
+        axes = figure.subplots()
+        for place, level in enumerate(study.levels):
+            values = [
+                run.metrics[study.metric]
+                for run in study.completed
+                if run.level == level and study.metric in run.metrics
+            ]
+            if not values:
+                continue
+            colour = look(place)["color"]
+            heights = [place + 0.25 * (number / max(len(values) - 1, 1) - 0.5) for number in range(len(values))]
+            axes.plot(values, heights, "o", color=colour, alpha=0.55, markeredgewidth=0, markersize=6)
+            mean, deviation = spread(values)
+            axes.plot([mean, mean], [place - 0.28, place + 0.28], color=colour, linewidth=2.4)
+            axes.plot([mean - deviation, mean + deviation], [place, place], color=colour, linewidth=1.2)
+        axes.set_yticks(range(len(study.levels)), [shorten(level, LONGEST_NAME) for level in study.levels])
+        axes.set_ylim(len(study.levels) - 0.5, -0.5)
+        axes.grid(axis="x")
+        axes.set_xlabel(study.metric)
+        _in_per_cent(axes, study.metric, "x")
+    return figure
+
+
+def curves_figure(study: Study, names: Sequence[str]) -> Figure:
+    """Columns of metrics.csv over the epochs: each level's mean, with a band of one deviation to either side."""
+    with styled():
+        figure = new_figure(1.2 + 3.4 * len(names), 3.4)
+        for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+            for place, level in enumerate(study.levels):
+                course = mean_course([run for run in study.completed if run.level == level], name)
+                if course.epochs:
+                    axes.plot(course.epochs, course.means, label=shorten(level, LONGEST_NAME), **look(place))
+                    axes.fill_between(
+                        course.epochs, course.low, course.high, color=look(place)["color"], alpha=0.18, lw=0
+                    )
+            _over_epochs(axes, name)
+            if name == "train/top1_error" and study.target is not None:
+                axes.axhline(study.target, color=OTHER, linestyle="--", linewidth=1)
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        if len(labels) > 1:
+            figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
+    return figure
+
+
+def run_figure(run: Run) -> Figure:
+    """One run over its epochs: loss, error, learning rate, images per second."""
+    panels = {
+        "loss": ("train/loss", "val/loss"), "top-1 error": ("train/top1_error", "val/top1_error"),
+        "learning rate": ("learning_rate",), "images/s": ("images_per_second",),
+    }  # fmt: skip
+    with styled():
+        figure = new_figure(7.2, 4.8)
+        for axes, (title, names) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
+            for place, name in enumerate(names):
+                course = mean_course([run], name)
+                axes.plot(course.epochs, course.means, label=name.partition("/")[0], **look(place))
+            if len(names) > 1:
+                axes.legend()
+            _over_epochs(axes, title)
+            axes.set_ylim(bottom=0)
+    return figure
+
+
+def layers_figure(run: Run) -> Figure:
+    """One run's layers over its epochs: how far weights move in a step, how many ReLUs never fire."""
+    with styled():
+        figure = new_figure(9.0, 3.6)
+        for axes, kind in zip(figure.subplots(1, 2), ("update_ratio", "dead_share"), strict=True):
+            for place, name in enumerate(layer_columns(run, kind)):
+                course = mean_course([run], name)
+                axes.plot(course.epochs, course.means, label=name.split("/")[1], **look(place))
+            _over_epochs(axes, {"update_ratio": "|step| / |weights|", "dead_share": "share of dead ReLUs"}[kind])
+            if kind == "update_ratio":
+                axes.set_yscale("log")
+            if axes.lines:
+                axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def layer_columns(run: Run, kind: str) -> list[str]:
+    """The columns of metrics.csv that tell this of each layer."""
+    return [name for name in run.curves if name.startswith("layers/") and name.endswith(f"/{kind}")]
+
+
+class Course(NamedTuple):
+    """A column over the epochs, over the runs that have it."""
+
+    epochs: list[float]  # from 1
+    means: list[float]
+    low: list[float]
+    high: list[float]
+
+
+def mean_course(runs: Sequence[Run], name: str) -> Course:
+    """The mean of a column at each epoch, and one sample deviation to either side."""
+    by_epoch: dict[float, list[float]] = {}
+    for run in runs:
+        for epoch, value in zip(run.curves.get("epoch", []), run.curves.get(name, []), strict=False):
+            if epoch is not None and value is not None:
+                by_epoch.setdefault(epoch, []).append(value)
+    epochs = sorted(by_epoch)
+    spreads = [spread(by_epoch[epoch]) for epoch in epochs]
+    return Course(
+        [epoch + 1 for epoch in epochs],
+        [mean for mean, _ in spreads],
+        [mean - deviation for mean, deviation in spreads],
+        [mean + deviation for mean, deviation in spreads],
+    )
+
+
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample deviation; that of one value is drawn as 0."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _over_epochs(axes: Axes, title: str) -> None:
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.grid(color=FAINT)
+    _in_per_cent(axes, title, "y")
+
+
+def _in_per_cent(axes: Axes, name: str, axis: str) -> None:
+    """Errors and shares are told in per cent."""
+    if "error" in name or "share" in name:
+        getattr(axes, f"{axis}axis").set_major_formatter(PercentFormatter(1.0))

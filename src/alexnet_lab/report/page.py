@@ -1,0 +1,152 @@
+"""A study as one HTML file that needs nothing beside it: tables, charts, and the library that draws them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from jinja2 import Environment
+
+from alexnet_lab.base.files import finite
+from alexnet_lab.report.tables import STATUS_WORDS, amount, duration, level_table, origin, state_line
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from alexnet_lab.report.study import Run, Study
+
+CHART_VERSION = "4.6.1"
+"""Of Chart.js, which lies in `assets/` as npm delivers it, with its licence."""
+
+MOST_NUMBERS = 120_000
+"""Of curves in a page, about 1 MB; longer ones lose epochs evenly."""
+
+DIGITS = 5
+"""Significant ones that a page keeps of a number: a screen shows no more."""
+
+
+def page(study: Study, folder: Path) -> str:
+    """The page's text.
+
+    Everything that comes from runs is escaped: texts by the template, data as JSON without `<`. Should something get
+    through all the same, the page's policy runs no script but its own two.
+
+    Args:
+        study: What it is about.
+        folder: Where the page will lie; links to the runs' directories start there.
+    """
+    step = epoch_step(study)
+    code = {"chart": _without_map(_asset(f"chart-{CHART_VERSION}.umd.min.js")), "script": _asset("page.js")}
+    style = _asset("page.css")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    tables = [level_table(study, metric) for metric in study.metric_names()]
+    return environment.from_string(_asset("page.html")).render(
+        study=study,
+        state=state_line(study),
+        tables=tables,
+        table_note=tables[0].note if tables else "",
+        has_curves=any(run.curves for run in study.runs),
+        curve_names=study.curve_names(),
+        thinned=f" Every {ordinal(step)} epoch is drawn." if step > 1 else "",
+        rows=[_row(run, study, folder) for run in study.runs],
+        origin=origin(study),
+        data=_json(_data(study, folder, step)),
+        chart_version=CHART_VERSION,
+        style=style,
+        policy=_policy(code.values(), style),
+        **code,
+    )
+
+
+def _asset(name: str) -> str:
+    return (resources.files("alexnet_lab.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _without_map(script: str) -> str:
+    """Without the line that would make a browser's tools look for another file."""
+    return re.sub(r"\n//# sourceMappingURL=.*", "", script)
+
+
+def _policy(scripts: Any, style: str) -> str:
+    """What the page may do: run these scripts, use this style, fetch nothing."""
+
+    def named(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    return f"default-src 'none'; style-src {named(style)}; script-src {' '.join(named(text) for text in scripts)}"
+
+
+def _json(value: Any) -> str:
+    """JSON that may stand in a script element: no `<`, so no end of it and no comment."""
+    return json.dumps(finite(value), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _data(study: Study, folder: Path, step: int) -> dict[str, Any]:
+    """What the page's script draws."""
+    marks = {} if study.target is None else {"train/top1_error": study.target}
+    return {"levels": study.levels, "marks": marks, "runs": [_run_data(run, study, folder, step) for run in study.runs]}
+
+
+def _run_data(run: Run, study: Study, folder: Path, step: int) -> dict[str, Any]:
+    epochs = run.curves.get("epoch", [])
+    kept = [row for row in range(len(epochs)) if row % step == 0 or row == len(epochs) - 1]
+    return {
+        "name": run.name,
+        "href": link(run, folder),
+        "level": study.levels.index(run.level),
+        "seed": run.seed,
+        "completed": run.status == "completed",
+        "metrics": {name: _rounded(value) for name, value in run.metrics.items()},
+        "epochs": [epochs[row] for row in kept],
+        "curves": {
+            name: [_rounded(values[row]) for row in kept]
+            for name, values in run.curves.items()
+            if name not in ("epoch", "step")
+        },
+    }
+
+
+def epoch_step(study: Study) -> int:
+    """Every how many epochs a page draws, so that it stays small."""
+    numbers = sum(len(values) for run in study.runs for values in run.curves.values())
+    return -(-numbers // MOST_NUMBERS) or 1
+
+
+def ordinal(number: int) -> str:
+    """Such as 2nd, 3rd, 11th."""
+    last = 0 if number % 100 in (11, 12, 13) else number % 10
+    return f"{number}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(last, 'th') }"
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.{DIGITS}g}")
+
+
+def link(run: Run, folder: Path) -> str:
+    """The run's directory as an address relative to `folder`; a name with a colon or quotes is no other address."""
+    path = os.path.relpath(run.path, folder)
+    return f"./{quote(path)}/"
+
+
+def _row(run: Run, study: Study, folder: Path) -> dict[str, Any]:
+    """A run's line in the table of runs."""
+    result = run.result
+    return {
+        "name": run.name,
+        "href": link(run, folder),
+        "level": run.level,
+        "seed": "" if run.seed is None else run.seed,
+        "status": STATUS_WORDS.get(run.status, run.status),
+        "kind": "bad" if run in study.failures else "",
+        "error": run.error,
+        "value": amount(study.metric, run.metrics.get(study.metric)),
+        "epochs": result.get("epochs") or len(run.curves.get("epoch", [])) or "",
+        "speed": f"{result['images_per_second']:,.0f}" if result.get("images_per_second") else "",
+        "time": duration(result.get("wall_seconds")),
+    }

@@ -1,0 +1,148 @@
+"""Where a study comes from: the directory of a sweep, or any runs."""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alexnet_lab.base.errors import RunError
+from alexnet_lab.config.names import is_outward
+from alexnet_lab.report.study import PENDING, Run, Study, read_run
+from alexnet_lab.sweeps.definition import identity
+from alexnet_lab.sweeps.directory import SweepDirectory
+from alexnet_lab.sweeps.summary import split
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from alexnet_lab.sweeps.definition import Job
+
+DEFAULT_METRIC = "test/top1_error"
+
+ON_WHAT = ("trainer.num_threads", "trainer.devices", "trainer.accelerator")
+BESIDE_THE_POINT = ("seed", "callbacks.layer_statistics", *ON_WHAT)
+"""Keys in which two runs may differ and still be the same experiment, besides those that are outward anyway."""
+
+
+def from_sweep(folder: Path) -> Study:
+    """The study that a sweep's definition tells, with whatever jobs have ended so far.
+
+    Args:
+        folder: The directory of a sweep, with `sweep.json`; runs lie below it.
+
+    Raises:
+        RunError: It is no sweep's directory, or its definition is damaged.
+    """
+    directory = SweepDirectory(folder)
+    if not folder.is_dir():
+        raise RunError(f"there is no sweep directory {folder}")
+    definition = directory.read()
+    if definition is None:
+        raise RunError(f"{folder} is no sweep: it has no sweep.json; of single runs: runs='{folder}/*'")
+    if not definition.jobs:
+        raise RunError(f"{directory.definition} lists no jobs")
+    ended = directory.latest()
+    about = definition.about | {"command": definition.command}
+    runs = [_job(directory.run(job).path, job, about["factor"], ended.get(job.name)) for job in definition.jobs]
+    return _study(about["name"], about["metric"] or DEFAULT_METRIC, runs, about)
+
+
+def _study(title: str, metric: str, runs: Iterable[Run], definition: Mapping[str, Any]) -> Study:
+    """With the runs in the order of the levels, and of the seeds in each."""
+    runs = list(runs)
+    levels = tuple(dict.fromkeys(run.level for run in runs))
+    runs.sort(key=lambda run: (levels.index(run.level), run.seed or 0))
+    return Study(title, metric, tuple(runs), levels, definition)
+
+
+def _job(path: Path, job: Job, factor: Sequence[str], ended: Mapping[str, Any] | None) -> Run:
+    """A job's run; what the ledger says of its end counts more than its directory, which a crash may have cut off."""
+    run = read_run(path, name=job.name, settings=split(job.overrides))
+    seed = run.settings.get("seed", "")
+    if run.seed is None and seed.isdigit():
+        run = replace(run, seed=int(seed))
+    status = None if ended is None else ended.get("status")
+    if ended is not None and status is not None and (run.status == PENDING or status != "completed"):
+        run = replace(run, status=status, error=ended.get("error") or run.error)
+    return replace(run, level=level_name(run.settings, factor))
+
+
+def level_name(values: Mapping[str, str], factor: Sequence[str]) -> str:
+    """A level as it is shown: the factor's value, with whatever else is swept beside the seed.
+
+    Example:
+        >>> level_name({"model.norm": "lrn", "seed": "0"}, ["model.norm"])
+        'lrn'
+        >>> level_name({"model.norm": "lrn", "model.width": "0.5", "seed": "0"}, ["model.norm"])
+        'lrn width=0.5'
+    """
+    named = {key: f"{key.rpartition('.')[2]}={value}" for key, value in values.items() if key != "seed"}
+    if len(factor) == 1 and factor[0] in named:
+        named[factor[0]] = values[factor[0]]
+    return " ".join(named.values()) or "all"
+
+
+def from_runs(patterns: Sequence[str]) -> Study:
+    """Runs found by name; those that differ in nothing but the seed make one level.
+
+    A level is called by the overrides of its runs that not all runs share, or by the keys of the config that differ.
+
+    Args:
+        patterns: Run directories, or patterns such as `logs/runs/*`.
+
+    Raises:
+        RunError: No run is found.
+    """
+    found = [read_run(path, name=path.name) for path in _run_directories(patterns)]
+    identities = [_identity(run.config) for run in found]
+    names = _names(found, identities)
+    seen: Counter[tuple[str, int | None]] = Counter()
+    runs = []
+    for run, what in zip(found, identities, strict=True):
+        level = names[what]
+        seen[level, run.seed] += 1
+        again = seen[level, run.seed]
+        told = f"{run.seed}" if again == 1 else f"{run.seed} ({again})"  # the same run twice is two results
+        runs.append(replace(run, level=level, settings={"level": level, "seed": told}))
+    title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
+    return _study(title, DEFAULT_METRIC, runs, {"name": title, "factor": ["level"]})
+
+
+def _run_directories(patterns: Sequence[str]) -> list[Path]:
+    names = [name for pattern in patterns for name in sorted(glob.glob(pattern)) or [pattern]]  # noqa: PTH207 - relative and absolute patterns alike
+    found = [Path(name) for name in dict.fromkeys(names) if (Path(name) / "config.yaml").is_file()]
+    if not found:
+        raise RunError(f"no runs found by runs={','.join(patterns)}; a run is a directory with a config.yaml")
+    return found
+
+
+Identity = tuple[tuple[str, str], ...]
+"""What makes a run the experiment that it is: its config without seed, places and trackers."""
+
+
+def _identity(config: Mapping[str, Any]) -> Identity:
+    return tuple((key, str(value)) for key, value in identity(config).items() if key not in BESIDE_THE_POINT)
+
+
+def _names(runs: Sequence[Run], identities: Sequence[Identity]) -> dict[Identity, str]:
+    """A name for each identity: overrides that not all runs share; where two would be alike, the keys that differ."""
+    own = {what: _words(run) for run, what in zip(runs, identities, strict=True)}
+    shared = set.intersection(*own.values())
+    names = {what: " ".join(sorted(words - shared)) for what, words in own.items()}
+    common = set.intersection(*(set(what) for what in own))
+    taken: set[str] = set()
+    for what, name in names.items():
+        differing = (f"{key}={value}" for key, value in what if (key, value) not in common)
+        told = " ".join(differing) if name in taken else name
+        taken.add(told)
+        names[what] = told or ("all" if len(names) == 1 else "as configured")
+    return names
+
+
+def _words(run: Run) -> set[str]:
+    """The run's overrides that say something about the experiment."""
+    keys = {word: word.lstrip("+~").partition("=")[0] for word in run.config.get("overrides", [])}
+    return {word for word, key in keys.items() if not is_outward(key) and key not in BESIDE_THE_POINT}

@@ -1,0 +1,133 @@
+"""The texts of a report: the table of levels, how far the study is, where its runs come from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from alexnet_lab.report.study import PENDING
+from alexnet_lab.sweeps.definition import SEED
+from alexnet_lab.sweeps.summary import Outcome, Summary, summarise
+from alexnet_lab.sweeps.tables import cells, effect_lines, reading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from alexnet_lab.report.study import Run, Study
+
+
+class LevelTable(NamedTuple):
+    """The levels' means of one metric, as text."""
+
+    metric: str
+    head: list[str]
+    rows: list[list[str]]
+    effects: list[str]
+    note: str
+
+
+def summary_of(study: Study, metric: str) -> Summary:
+    """What the levels come to in one metric; a single level is told without a factor."""
+    single = len(study.levels) == 1
+    chosen_by = study.metric.replace("test/", "val/")  # nothing is chosen on the test set
+    outcomes = [
+        Outcome(_seed_alone(run) if single else dict(run.settings), run.status, run.metrics.get(metric),
+                run.metrics.get(chosen_by)) for run in study.runs
+    ]  # fmt: skip
+    about = dict(study.definition) | {"metric": metric}
+    return summarise(about | {"factor": [], "base": [], "tuned": []} if single else about, outcomes)
+
+
+def _seed_alone(run: Run) -> dict[str, str]:
+    return {key: value for key, value in run.settings.items() if key == SEED}
+
+
+def level_table(study: Study, metric: str) -> LevelTable:
+    """The table of levels for one metric."""
+    summary = summary_of(study, metric)
+    head, rows = cells(summary)
+    named = [[row[0] or study.levels[0], *row[1:]] for row in rows]
+    return LevelTable(metric, [head[0] or "level", *head[1:]], named, effect_lines(summary), reading(summary))
+
+
+def state_line(study: Study) -> str:
+    """How many runs have ended, and how.
+
+    Example: `14 of 15 runs completed, 1 failed`.
+    """
+    counts = {status: sum(run.status == status for run in study.runs) for status in STATUS_WORDS}
+    told = [f"{count} {STATUS_WORDS[status]}" for status, count in counts.items() if count]
+    done = f"{len(study.completed)} of {len(study.runs)} runs completed"
+    return ", ".join([done, *told])
+
+
+STATUS_WORDS = {"failed": "failed", "interrupted": "interrupted", PENDING: "to go"}
+"""How a run is called that is not completed."""
+
+
+def origin(study: Study) -> list[tuple[str, str]]:
+    """Commit, versions and hardware of the runs; where they differ, all of them."""
+    manifests = [run.manifest for run in study.runs if run.manifest]
+    facts = {
+        "commit": _distinct(_commit(manifest.get("git")) for manifest in manifests),
+        "versions": _distinct(_versions(manifest) for manifest in manifests),
+        "hardware": _distinct(_hardware(manifest.get("hardware")) for manifest in manifests),
+        "system": _distinct(manifest.get("system", "") for manifest in manifests),
+        "time": _spent(study.runs),
+    }
+    return [(name, text) for name, text in facts.items() if text]
+
+
+def _distinct(texts: Iterable[str]) -> str:
+    return "; or ".join(dict.fromkeys(text for text in texts if text))
+
+
+def _commit(git: Any) -> str:
+    if not isinstance(git, dict):
+        return ""
+    return f"{git.get('commit')}{' with changes that are in no commit' if git.get('dirty') else ''}"
+
+
+def _versions(manifest: Any) -> str:
+    packages = [f"{name} {version}" for name, version in manifest.get("packages", {}).items()]
+    return ", ".join([f"Python {manifest.get('python')}", *packages])
+
+
+def _hardware(found: Any) -> str:
+    if not isinstance(found, dict):
+        return ""
+    gpus = ", ".join(found.get("gpus") or []) or "no GPU"
+    return f"{found.get('cores')} cores of {found.get('processor')}, {found.get('memory_gib')} GiB, {gpus}"
+
+
+def _spent(runs: Iterable[Run]) -> str:
+    """The time of all runs, one after the other."""
+    seconds = [run.result["wall_seconds"] for run in runs if run.result.get("wall_seconds")]
+    return f"{duration(sum(seconds))} for {len(seconds)} runs" if seconds else ""
+
+
+def duration(seconds: float | None) -> str:
+    """A time in words.
+
+    Example:
+        >>> duration(42.3), duration(754), duration(7300)
+        ('42 s', '12 min 34 s', '2 h 2 min')
+    """
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes_left} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def amount(metric: str, value: float | None) -> str:
+    """A metric's value; errors in per cent.
+
+    Example:
+        >>> amount("test/top1_error", 0.0123), amount("test/loss", 0.51234)
+        ('1.23 %', '0.5123')
+    """
+    if value is None:
+        return ""
+    return f"{value:.2%}".replace("%", " %") if "error" in metric else f"{value:.4g}"

@@ -1,0 +1,113 @@
+"""report.py from the command line to the files."""
+
+from __future__ import annotations
+
+import csv
+import time
+
+import numpy as np
+import pytest
+from made import make_run, report
+
+from alexnet_lab.report.figures import figures, mean_course
+from alexnet_lab.report.sources import from_runs, from_sweep
+
+
+def test_of_a_sweep(sweep):
+    outcome = report(f"sweep={sweep}")
+    assert outcome.code == 0
+    assert f"5 of 6 runs completed, 1 failed; report: {sweep}/report.html" in outcome.err
+    names = {path.relative_to(sweep).as_posix() for path in sweep.rglob("*") if path.suffix in (".png", ".svg")}
+    assert names == {f"figures/{name}.{kind}" for name in ("levels", "curves") for kind in ("png", "svg")}
+    with (sweep / "summary.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["level"], row["n"], round(float(row["mean"]), 9)) for row in rows] == [
+        ("relu", "3", 0.12),
+        ("tanh", "2", 0.205),
+    ]
+    assert "| tanh | 2 | 20.50" in (sweep / "summary.md").read_text()
+
+
+def test_of_any_runs_by_another_metric(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for seed in range(2):
+        make_run(tmp_path / "logs" / "runs" / f"a{seed}", seed=seed, overrides=["model=a"], activation="tanh")
+        make_run(tmp_path / "logs" / "runs" / f"b{seed}", seed=seed, overrides=["model=b"])
+    outcome = report("runs=logs/runs/*", "metric=test/loss")
+    assert outcome.code == 0
+    (page,) = tmp_path.glob("logs/reports/*/report.html")
+    text = page.read_text()
+    assert "<td>model=a</td>" in text
+    assert 'href="./../../runs/a0/"' in text
+    assert (page.parent / "summary.md").read_text().splitlines()[0].endswith("4 runs: test/loss")
+
+
+def test_of_one_run(tmp_path):
+    more = {"layers/c1/update_ratio": 0.001, "layers/act1/dead_share": 0.25}
+    run = make_run(tmp_path / "run", more=more)
+    outcome = report(f"runs={run}", f"out={tmp_path / 'out'}")
+    assert outcome.code == 0
+    assert {path.name for path in (tmp_path / "out" / "figures").glob("*.png")} == {
+        "levels.png",
+        "run.png",
+        "layers.png",
+    }
+
+
+def test_the_summary_of_a_sweep_stays_that_of_its_metric(sweep):
+    report(f"sweep={sweep}")
+    before = (sweep / "summary.csv").read_text()
+    assert report(f"sweep={sweep}", "metric=test/loss").code == 0
+    assert (sweep / "summary.csv").read_text() == before
+    assert "0.36" in (sweep / "summary_test_loss.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "report.py takes either sweep=SWEEP_DIR or runs='logs/runs/*'"),
+        (("sweep=a", "runs=b"), "report.py takes either sweep=SWEEP_DIR or runs='logs/runs/*'"),
+        (("sweeps=a",), "unknown key `sweeps`; did you mean `sweep`?"),
+        (("sweep=a", "wandb=1"), "`wandb` is 1 (int); allowed: boolean"),
+        (("runs=nothing/*",), "no runs found by runs=nothing/*; a run is a directory with a config.yaml"),
+    ],
+)
+def test_what_is_refused(words, message):
+    outcome = report(*words)
+    assert outcome.code == (1 if "no runs" in message else 2)
+    assert message in outcome.err
+
+
+def test_unknown_metric(sweep):
+    outcome = report(f"sweep={sweep}", "metric=test/top1_eror")
+    assert outcome.code == 2
+    assert "no run has the metric `test/top1_eror`; did you mean `test/top1_error`?" in outcome.err
+
+
+def test_levels_figure_draws_each_run_and_the_mean(sweep):
+    axes = figures(from_sweep(sweep))["levels"].axes[0]
+    dots, mean, bar = axes.lines[:3]
+    assert np.asarray(dots.get_xdata()).tolist() == [0.1, 0.12, 0.14]
+    assert np.asarray(mean.get_xdata()).tolist() == pytest.approx([0.12, 0.12])
+    assert np.asarray(bar.get_xdata()).tolist() == pytest.approx([0.10, 0.14])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["relu", "tanh"]
+
+
+def test_mean_course_over_runs_of_unequal_length(tmp_path):
+    make_run(tmp_path / "one", error=0.1, epochs=2)
+    make_run(tmp_path / "two", error=0.3, epochs=1, seed=1)
+    course = mean_course(from_runs([f"{tmp_path}/*"]).runs, "val/loss")
+    assert course.epochs == [1, 2]
+    assert course.means == pytest.approx([1.4, 0.2 + 0.36787944])
+    assert course.high[0] - course.means[0] == pytest.approx(0.2 * 2**0.5)
+    assert course.high[1] == course.means[1]
+
+
+@pytest.mark.slow
+def test_sixty_runs_in_fifteen_seconds(tmp_path):
+    for number in range(60):
+        make_run(tmp_path / "runs" / f"{number:02}", seed=number % 5, epochs=30, width=number // 5)
+    start = time.perf_counter()
+    outcome = report(f"runs={tmp_path}/runs/*", f"out={tmp_path / 'out'}")
+    assert outcome.code == 0
+    assert time.perf_counter() - start < 15

@@ -1,0 +1,156 @@
+"""What sweeps and runs on disk are taken for."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from made import make_run, make_sweep
+
+from alexnet_lab.base.errors import RunError
+from alexnet_lab.report.sources import from_runs, from_sweep, level_name
+from alexnet_lab.report.study import columns
+from alexnet_lab.report.tables import level_table, origin, state_line
+
+
+def test_levels_seeds_and_failures(sweep):
+    study = from_sweep(sweep)
+    assert study.levels == ("relu", "tanh")
+    assert [(run.level, run.seed, run.status) for run in study.runs] == [
+        *(("relu", seed, "completed") for seed in range(3)),
+        ("tanh", 0, "completed"), ("tanh", 1, "completed"), ("tanh", 2, "failed"),
+    ]  # fmt: skip
+    assert [run.error for run in study.failures] == ["RunError: the training loss is nan"]
+    assert state_line(study) == "5 of 6 runs completed, 1 failed"
+    assert (study.claim, study.paper) == ("ReLUs learn faster", "25 % after 5 epochs")
+
+
+def test_table_of_levels(sweep):
+    table = level_table(from_sweep(sweep), "test/top1_error")
+    assert table.head[0] == "activation"
+    relu, tanh = ([cell.split()[0] if cell else "" for cell in row] for row in table.rows)
+    # tanh - relu of seeds 0 and 1: 0.10 and 0.09; mean 9.5, deviation 0.7071, t(1) = 12.706 -> half-width 6.353
+    assert relu[:4] == ["relu", "3", "12.00", "2.00"]
+    assert tanh[:5] == ["tanh", "2", "20.50", "0.71", "+9.50"]
+    assert table.rows[1][5] == "+3.15 to +15.85"
+
+
+def test_jobs_that_have_not_run_are_to_go(tmp_path):
+    study = from_sweep(make_sweep(tmp_path / "sweep", {"relu": [0.1, None], "tanh": [None, None]}))
+    assert state_line(study) == "1 of 4 runs completed, 3 to go"
+    assert study.levels == ("relu", "tanh")
+
+
+def test_an_interrupted_job_is_what_the_ledger_says(sweep):
+    lines = [json.loads(line) for line in (sweep / "ledger.jsonl").read_text().splitlines()]
+    last = lines[0] | {"status": "interrupted", "error": "Ctrl-C"}
+    (sweep / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines, last]) + '{"job": "mod')
+    run = from_sweep(sweep).runs[0]
+    assert (run.status, run.error) == ("interrupted", "Ctrl-C")
+
+
+def test_a_damaged_run_is_a_failed_one(sweep):
+    (sweep / "model.activation-relu_seed-0" / "result.json").write_text("{")
+    run = from_sweep(sweep).runs[0]
+    assert run.status == "failed"
+    assert run.error is not None
+    assert "result.json cannot be read" in run.error
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is no sweep: it has no sweep.json; of single runs: runs="),
+        ("{", "sweep.json cannot be read"),
+        ("[]", "sweep.json cannot be read"),
+        ('{"command": "", "overrides": [], "config": {}, "jobs": []}', "sweep.json lists no jobs"),
+    ],
+)
+def test_what_is_no_sweep(content, message, tmp_path):
+    if content is not None:
+        (tmp_path / "sweep.json").write_text(content)
+    with pytest.raises(RunError, match=message):
+        from_sweep(tmp_path)
+
+
+def test_no_directory(tmp_path):
+    with pytest.raises(RunError, match="there is no sweep directory"):
+        from_sweep(tmp_path / "nothing")
+
+
+def test_a_sweep_over_the_seed_alone_is_one_level(tmp_path):
+    folder = make_sweep(tmp_path / "sweep", {"relu": [0.1, 0.3]}, factor=[], base=[])
+    text = (folder / "sweep.json").read_text().replace('"model.activation=relu", ', "")
+    (folder / "sweep.json").write_text(text)
+    study = from_sweep(folder)
+    assert study.levels == ("all",)
+    assert level_table(study, "test/top1_error").rows[0][:3] == ["all", "2", "20.00"]
+
+
+def test_how_soon_an_error_is_reached_is_a_metric(sweep):
+    path = sweep / "model.activation-relu_seed-0" / "result.json"
+    reached = {"error": 0.25, "epochs": 5.5, "steps": 100, "seconds": None}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"to_error": reached}))
+    study = from_sweep(sweep)
+    assert study.target == 0.25
+    assert study.runs[0].metrics["to_error/epochs"] == 5.5
+    assert "to_error/seconds" not in study.runs[0].metrics
+    assert study.metric_names()[-1] == "to_error/steps"
+
+
+def test_runs_that_differ_in_the_seed_alone_are_one_level(tmp_path):
+    for seed in (0, 1):
+        make_run(tmp_path / f"a{seed}", seed=seed, overrides=[f"seed={seed}", "data=mnist"])
+        make_run(tmp_path / f"b{seed}", seed=seed, overrides=["data=mnist", "model.activation=tanh"], activation="tanh")
+    study = from_runs([f"{tmp_path}/*"])
+    assert study.levels == ("as configured", "model.activation=tanh")
+    assert [run.seed for run in study.runs] == [0, 1, 0, 1]
+    assert level_table(study, "test/top1_error").rows[1][1] == "2"
+
+
+def test_levels_of_the_same_name_are_called_by_what_differs(tmp_path):
+    make_run(tmp_path / "before", activation="relu")
+    make_run(tmp_path / "after", activation="tanh")
+    assert from_runs([f"{tmp_path}/*"]).levels == ("as configured", "model.activation=relu")
+
+
+def test_the_same_run_twice_is_two_results(tmp_path):
+    make_run(tmp_path / "one", error=0.1)
+    make_run(tmp_path / "two", error=0.3)
+    assert level_table(from_runs([f"{tmp_path}/*"]), "test/top1_error").rows[0][:3] == ["all", "2", "20.00"]
+
+
+def test_no_runs(tmp_path):
+    with pytest.raises(RunError, match=r"no runs found by runs=.*; a run is a directory with a config.yaml"):
+        from_runs([f"{tmp_path}/*"])
+
+
+def test_level_names():
+    two = {"model.norm": "none", "model.width": "2", "seed": "1"}
+    assert level_name(two, ["model.norm"]) == "none width=2"
+    assert level_name(two, ["model.norm", "model.width"]) == "norm=none width=2"
+    assert level_name({"seed": "1"}, []) == "all"
+
+
+def test_columns_without_numbers():
+    rows = [{"epoch": "0", "val/loss": ""}, {"epoch": "1", "val/loss": "nan"}, {"epoch": "2", "val/loss": "0.5"}]
+    assert columns(rows) == {"epoch": [0, 1, 2], "val/loss": [None, None, 0.5]}
+
+
+def test_origin_tells_all_commits(sweep):
+    other = sweep / "model.activation-tanh_seed-0" / "manifest.json"
+    other.write_text(other.read_text().replace("0123abcd", "4567").replace("false", "true"))
+    facts = dict(origin(from_sweep(sweep)))
+    assert facts["commit"] == "0123abcd; or 4567 with changes that are in no commit"
+    assert facts["hardware"] == "2 cores of a processor, 8.0 GiB, no GPU"
+    assert facts["versions"] == "Python 3.11.7, torch 2.9.0"
+    assert facts["time"] == "1 min 12 s for 6 runs"
+
+
+def test_metric_that_is_nan_is_left_out(sweep):
+    path = sweep / "model.activation-relu_seed-0" / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"metrics": {"test/top1_error": None}}))
+    study = from_sweep(sweep)
+    assert "test/top1_error" not in study.runs[0].metrics
+    assert not math.isnan(sum(value for run in study.runs for value in run.metrics.values()))
