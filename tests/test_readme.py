@@ -100,18 +100,24 @@ def test_train(line, here, monkeypatch, small_cifar10):
     assert [result["status"] for result in results] == ["completed"] * jobs
 
 
-@pytest.mark.parametrize("line", [line for line in LINES if "=logs/runs/" in line])
+@pytest.mark.parametrize("line", [line for line in LINES if "logs/runs/" in line])
 def test_commands_on_a_run(line, here, digits_run):
+    for name in ("NAME", "A", "B"):
+        shutil.copytree(digits_run, here / "logs" / "runs" / name)
+    (here / "FOLDER").mkdir()
+    Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(here / "FOLDER" / "image.png")
     run = here / "logs" / "runs" / "NAME"
-    shutil.copytree(digits_run, run)
     _, script, *words = shlex.split(line)
     if "resume=" in line:
         (run / "result.json").unlink()
     assert run_script(script, *words) == 0
     assert json.loads((run / "result.json").read_text())["status"] == "completed"
     if script == "eval.py":
-        views = next((word.removeprefix("views=") for word in words if word.startswith("views=")), "center")
-        assert (run / "eval" / f"test_{views}.json").is_file()
+        assert len(list(here.glob("logs/runs/*/eval/*.json"))) == 1
+    if "views=ten" in words:
+        assert (run / "eval" / "test_ten.json").is_file()
+    if "figures=all" in words:
+        assert (run / "eval" / "figures" / "retrieval.svg").is_file()
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

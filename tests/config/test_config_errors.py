@@ -144,7 +144,7 @@ def test_a_key_is_sought_beside_those_of_the_yaml_file_of_another_folder(tmp_pat
         ((), "`run` has no value; set it on the command line: run=..."),
         (("run=a", "veiws=ten"), "unknown key `veiws`; did you mean `views`?"),
         (("run=a", "views=two"), "`views` is 'two' (str); allowed: 'center', 'ten' or 'nine'"),
-        (("run=a", "+data.root=b"), "unknown key `data.root`; allowed: dir"),
+        (("run=a", "+data.rot=b"), "unknown key `data.rot`; did you mean `root`?"),
         (("run=3",), "`run` is 3 (int); allowed: "),
         (("run=a", "split=train"), "`split` is 'train' (str); allowed: 'test' or 'val'"),
     ],

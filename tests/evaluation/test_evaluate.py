@@ -13,24 +13,17 @@ import pytest
 import torch
 import yaml
 from commands import call
+from evaluating import run_eval, seal
 
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.config import check_evaluate
 from alexnet_lab.evaluation import evaluate as evaluation
 from alexnet_lab.evaluation import predict as predict_module
-from alexnet_lab.evaluation.predict import finished_run, mean_probabilities, predict
+from alexnet_lab.evaluation import show
+from alexnet_lab.evaluation.errors import class_errors
+from alexnet_lab.evaluation.finished import FinishedRun
+from alexnet_lab.evaluation.predict import Predictions, predict
 from alexnet_lab.run.directory import RunDirectory
-
-
-def run_eval(run: Path, *words: str) -> dict[str, Any]:
-    fields: dict[str, Any] = {"run": str(run), "num_threads": 1} | dict(word.split("=") for word in words)
-    return evaluation.evaluate(check_evaluate(fields))
-
-
-@pytest.fixture
-def run(digits_run: Path, tmp_path: Path) -> Path:
-    """A copy of the finished run, to be evaluated or damaged."""
-    return Path(shutil.copytree(digits_run, tmp_path / "run"))
 
 
 def files(folder: Path) -> set[Path]:
@@ -44,7 +37,7 @@ def own_metrics(run: Path, stage: str) -> dict[str, float]:
 
 @pytest.mark.parametrize("split", ["test", "val"])
 def test_metrics_are_the_runs_own_to_the_bit(run, split, capsys):
-    found = run_eval(run, f"split={split}")
+    found = run_eval(run, split=split)
     assert found["metrics"] == own_metrics(run, split)
     assert json.loads((run / "eval" / f"{split}_center.json").read_text()) == found
     words = capsys.readouterr().out.split()
@@ -55,21 +48,13 @@ def test_confusion_matrix_counts_each_image_once(run):
     found = run_eval(run)
     matrix = np.array(found["confusion"])
     assert found["images"] == matrix.sum() == 359
-    directory, config = finished_run(str(run))
-    labels = predict(directory, config, "test", num_threads=1).labels.numpy()
+    labels = predict(FinishedRun(str(run), num_threads=1), "test").labels.numpy()
     assert matrix.sum(1).tolist() == np.bincount(labels, minlength=10).tolist()
     assert 1 - np.trace(matrix) / matrix.sum() == pytest.approx(found["metrics"]["test/top1_error"], rel=1e-6)
 
 
-def test_confusion_has_true_classes_in_its_rows():
-    logits = torch.eye(3)[torch.tensor([2, 0, 1, 1])]
-    labels = torch.tensor([0, 0, 1, 2])
-    predictions = evaluation.Predictions(logits, labels, labels, ["a", "b", "c"], {})
-    assert evaluation.confusion(predictions) == [[1, 0, 1], [0, 1, 0], [0, 1, 0]]
-
-
 def test_file_says_what_was_evaluated(run):
-    found = run_eval(run, "name=mine")
+    found = run_eval(run, name="mine")
     assert (run / "eval" / "mine.json").is_file()
     assert (found["run"], found["checkpoint"], found["split"], found["views"], found["version"]) == (
         "run", "checkpoints/best.ckpt", "test", "center", 1,
@@ -77,53 +62,73 @@ def test_file_says_what_was_evaluated(run):
     assert found["class_names"] == list("0123456789")
 
 
-def test_nothing_else_is_written(run):
+def test_nothing_is_written_outside_eval(run):
     before = files(run)
     run_eval(run)
-    assert files(run) - before == {run / "eval" / "test_center.json"}
+    names = ("test_center.json", "test_center_classes.csv", "test_center_confusion.csv", "predictions/test_center.npz")
+    assert files(run) - before == {run / "eval" / name for name in names}
 
 
 def test_data_may_lie_elsewhere(run, digits_dir, tmp_path):
     moved = Path(shutil.copytree(digits_dir, tmp_path / "moved"))
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["data"]["dir"] = "/nowhere"
-    directory = RunDirectory(run)
-    directory.write_config(config)
-    directory.write_result(directory.read_result() or {})  # so that the config is that of the run
+    RunDirectory(run).write_config(config)
+    seal(run)
     found = evaluation.evaluate(check_evaluate({"run": str(run), "data": {"dir": str(moved)}, "num_threads": 1}))
     assert found["metrics"] == own_metrics(run, "test")
 
 
-def test_many_classes_are_told_by_their_most_frequent_confusions(capsys, tmp_path):
-    count = evaluation.WIDEST_MATRIX + 1
+def no_predictions(names: list[str]) -> Predictions:
+    nothing = torch.empty(0)
+    return Predictions(nothing, nothing, nothing, nothing, [], names, {}, {})
+
+
+def shown(matrix: Any, names: list[str], path: Path = Path("x.json")) -> None:
+    """Prints the evaluation that a confusion matrix makes."""
+    rows = [row._asdict() for row in class_errors(np.asarray(matrix).tolist(), names)]
+    numbers = {"metrics": {}, "images": 1, "confusion": matrix, "classes": rows, "class_names": names}
+    show.show(numbers, no_predictions(names), path)
+
+
+def test_many_classes_are_told_by_their_most_frequent_confusions(capsys):
+    count = 30
     confused = np.zeros((count, count), dtype=int)
-    confused[3, 4], confused[5, 6], confused[7, 7] = 9, 11, 100
-    shown = {
-        "metrics": {"test/loss": 1.25}, "images": 120, "confusion": confused.tolist(),
-        "class_names": [f"class{index}" for index in range(count)],
-    }  # fmt: skip
-    evaluation.show(shown, tmp_path / "x.json")
-    out = capsys.readouterr().out
-    assert out.index("class5") < out.index("class3")
-    assert "class7" not in out
+    confused[3, 4], confused[5, 6], confused[7, 7] = 9, 11, 1000
+    shown(confused.tolist(), [f"class{index}" for index in range(count)])
+    confusions = capsys.readouterr().out.partition("most frequent confusions")[2]
+    assert confusions.index("class5") < confusions.index("class3")
+    assert "class7" not in confusions
 
 
-def test_names_with_brackets_are_shown_as_they_are(capsys, tmp_path):
-    shown = {"metrics": {}, "images": 3, "confusion": [[1, 1], [0, 1]], "class_names": ["[/b]", "[red]"]}
-    evaluation.show(shown, tmp_path / "[bold].json")
+def test_names_with_brackets_are_shown_as_they_are(capsys):
+    shown([[1, 1], [0, 1]], ["[/b]", "[red]"], Path("[bold].json"))
     out = capsys.readouterr().out
     assert "[/b]" in out
     assert "[red]" in out
     assert "[bold].json" in out
 
 
-def test_a_matrix_of_many_classes_keeps_its_digits(capsys, tmp_path):
-    count = evaluation.WIDEST_MATRIX
-    matrix = (1000 + np.arange(count * count).reshape(count, count)).tolist()
-    names = [f"name{index:02}" for index in range(count)]
-    evaluation.show({"metrics": {}, "images": 1, "confusion": matrix, "class_names": names}, tmp_path / "x.json")
-    out = capsys.readouterr().out
-    assert all(str(value) in out for row in matrix for value in row)
+LONG = "a name of a class that is far longer than any terminal would ever be wide, and that goes on and on"
+
+
+@pytest.mark.parametrize("digits", [1, 3, 5])
+@pytest.mark.parametrize("names", [list("abcdefghij"), [f"{index} {LONG}" for index in range(10)]])
+def test_matrix_keeps_names_and_numbers_whole_in_80_columns(names, digits):
+    matrix = (10 ** (digits - 1) + np.arange(100).reshape(10, 10) % 9).tolist()
+    lines = show.matrix_lines(matrix, names, 80)
+    assert lines is not None
+    text = [line.plain for line in lines]
+    assert max(map(len, text)) <= 80
+    assert all(f" {value}" in "\n".join(text) for row in matrix for value in row)
+    rows, at_hand = iter(text[2:]), "".join(line[2:] for line in text[2:])
+    letters = [character for character in "".join(names) if character.isalpha()]
+    assert [character for character in at_hand if character.isalpha()] == letters
+    assert [int(value) for value in next(rows).rsplit(maxsplit=10)[1:]] == matrix[0]
+
+
+def test_matrix_that_does_not_fit_is_left_to_the_file():
+    assert show.matrix_lines(np.full((20, 20), 1000).tolist(), ["name"] * 20, 80) is None
 
 
 class Bomb:
@@ -246,27 +251,53 @@ def test_run_cannot_grant_trust_to_itself(run, tmp_path):
     assert not (tmp_path / "trap").exists()
 
 
-def test_views_average_probabilities_not_logits():
+@pytest.mark.parametrize(("views", "number", "centre"), [("ten", 10, 2), ("nine", 9, 4)])
+def test_views_give_the_mean_of_single_views(run, views, number, centre, monkeypatch):
+    seen: list[Predictions] = []
+    single = predict_module._one_view
+
+    def remembered(*arguments: Any, **fields: Any) -> Predictions:
+        seen.append(prediction := single(*arguments, **fields))
+        return prediction
+
+    monkeypatch.setattr(predict_module, "_one_view", remembered)
+    found = run_eval(run, views=views)
+    assert len(seen) == number
+    plain = predict(FinishedRun(str(run), num_threads=1), "test")
+    mean = torch.stack([each.logits.softmax(1) for each in seen[:number]]).mean(0)
+    assert found["metrics"]["test/top1_error"] == pytest.approx((mean.argmax(1) != plain.labels).double().mean().item())
+    assert found["center_metrics"] == plain.metrics == seen[centre].metrics
+    assert torch.equal(seen[centre].logits, plain.logits)
+    assert torch.equal(seen[centre].features, plain.features)
+    assert (run / "eval" / f"test_{views}.json").is_file()
+
+
+def test_gain_of_views_is_told():
+    after, before = {"test/loss": 1.0, "test/top1_error": 0.18}, {"test/loss": 1.0, "test/top1_error": 0.1925}
+    assert list(show.gains(after, before, "X")) == ["test/top1_error  1.25 points below X (19.25%)"]
+    assert list(show.gains(before, after, "X")) == ["test/top1_error  1.25 points above X (18.00%)"]
+
+
+def test_views_average_probabilities_not_logits(run, monkeypatch):
     logits = torch.tensor([[[4.0, 0, -9]], [[0, 1.5, 0]], [[0, 1.5, 0]]])  # docs/fidelity.md, 32
-    mean = mean_probabilities(logits)[0]
-    assert mean.tolist() == pytest.approx([0.4302, 0.4670, 0.1029], abs=5e-5)
-    assert mean.argmax() == 1
+    each, label = iter([*logits] * 3), torch.zeros(1).long()
+    monkeypatch.setattr(
+        predict_module, "_one_view",
+        lambda *_, **__: Predictions(next(each), torch.empty(0), label, label, [], list("abc"), {}, {}),
+    )  # fmt: skip
+    found = predict(FinishedRun(str(run), num_threads=1), "test", views="nine").probabilities[0]
+    assert found.tolist() == pytest.approx([0.4302, 0.4670, 0.1029], abs=5e-5)
+    assert found.argmax() == 1
     assert logits.mean(0)[0].tolist() == pytest.approx([1.333, 1, -3], abs=5e-4)
 
 
-@pytest.mark.parametrize(("views", "number"), [("ten", 10), ("nine", 9)])
-def test_views_give_the_mean_of_single_views(run, views, number, monkeypatch):
-    seen: list[torch.Tensor] = []
-    single = predict_module._predict_view
+def test_features_are_what_the_last_layer_sees(run):
+    finished = FinishedRun(str(run), num_threads=1)
+    found = predict(finished, "test")
+    output = finished.classifier.net.get_submodule("classifier.output")
+    assert found.features.shape == (359, 84)
+    assert torch.allclose(output(found.features), found.logits, atol=1e-5)
 
-    def remembered(*arguments: Any) -> Any:
-        seen.append((prediction := single(*arguments)).logits)
-        return prediction
 
-    monkeypatch.setattr(predict_module, "_predict_view", remembered)
-    found = run_eval(run, f"views={views}")
-    assert len(seen) == number
-    labels = predict(*finished_run(str(run)), "test", num_threads=1).labels
-    mean = torch.stack([logits.softmax(1) for logits in seen[:number]]).mean(0)
-    assert found["metrics"]["test/top1_error"] == pytest.approx((mean.argmax(1) != labels).double().mean().item())
-    assert (run / "eval" / f"test_{views}.json").is_file()
+def test_logits_of_probability_nought_are_finite():
+    assert predict_module.log_of(torch.tensor([0.0, 1.0])).tolist() == pytest.approx([-87.3365, 0.0], abs=1e-3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import BaseModel, ConfigDict
 
 from alexnet_lab.base.ranges import Count, Index, NonNegative
@@ -137,14 +137,24 @@ class EvaluatedData(Section):
     """What eval.py may change of the run's data."""
 
     dir: str | None = None
+    root: str | None = None
+    skip_unreadable: bool = False
+
+
+Figure = Literal[
+    "confusion", "reliability", "mistakes", "top5", "kernels", "feature_maps", "retrieval", "codes", "activations",
+    "augmentation", "training_error",
+]  # fmt: skip
+"""The pictures that eval.py draws; `alexnet_lab.evaluation.figures.table` makes them."""
 
 
 class Evaluate(Section):
     """The config of eval.py."""
 
-    run: str
+    run: str | Annotated[list[str], MinLen(1)]
     views: Literal["center", "ten", "nine"] = "center"
     split: Literal["test", "val"] = "test"
+    figures: Literal["all"] | Figure | list[Figure] = []
     name: str | None = None
     data: EvaluatedData = EvaluatedData()
     trusted_packages: list[str] = []

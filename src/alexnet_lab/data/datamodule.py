@@ -111,6 +111,7 @@ class ImageDataModule(LightningDataModule):
         self.augment: Augment | None = None if augment is None else build(augment, "augment")
         self._check_colour()
         self.view: View | None = None  # of images that are not augmented; None: the centre view
+        self.guests: Rows | None = None  # images that are tested on in place of the test set
         self._verified = False
         self._store: Store | None = None
         self._split: Split | None = None
@@ -343,6 +344,8 @@ class ImageDataModule(LightningDataModule):
 
     def rows(self, part: str) -> Rows:
         """The images of "train", "val" or "test"."""
+        if part == "test" and self.guests is not None:
+            return self.guests
         file = self._file_of(part)
         return Rows(self.store.images[file], self.store.labels[file], getattr(self.split, part))
 
@@ -362,7 +365,7 @@ class ImageDataModule(LightningDataModule):
         """The images of a part, in the memory of the GPU if they are to be there and fit."""
         rows = self.rows(part)
         gpu = self._gpu()
-        if gpu is None or self.device == "cpu":
+        if gpu is None or self.device == "cpu" or rows is self.guests:
             return rows
         file = self._file_of(part)
         if file not in self._resident:

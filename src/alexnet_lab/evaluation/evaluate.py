@@ -1,110 +1,146 @@
-"""What eval.py prints and writes: errors and the confusion matrix."""
+"""What eval.py does: predicts, counts, writes `eval/<name>.json`, tables and figures, and says what is in them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-from torchmetrics.functional.classification import multiclass_confusion_matrix
-
+from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.files import write_json
 from alexnet_lab.base.log import start_log
-from alexnet_lab.evaluation.predict import Predictions, finished_run, predict
+from alexnet_lab.evaluation import show, tables
+from alexnet_lab.evaluation.cache import predict_once
+from alexnet_lab.evaluation.calibration import expected_calibration_error
+from alexnet_lab.evaluation.ensemble import ensemble, mean_metrics
+from alexnet_lab.evaluation.errors import class_errors, confusion, intervals
+from alexnet_lab.evaluation.finished import FinishedRun
+from alexnet_lab.evaluation.own_images import OwnImages, find_images
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from alexnet_lab.evaluation.predict import Predictions
+
 FORMAT_VERSION = 1
 """Of eval/<name>.json."""
 
-WIDEST_MATRIX = 20
-"""Classes; more do not fit a terminal, so the most frequent confusions are listed instead."""
+
+class Evaluated(NamedTuple):
+    """What was evaluated, and what came out: all that tables and figures are made of."""
+
+    runs: list[FinishedRun]
+    own: OwnImages | None  # the user's images; None: those of the split
+    split: str
+    views: str
+    name: str
+    each: list[Predictions]  # of each run
+    predictions: Predictions  # of all of them together
+
+    @property
+    def folder(self) -> Path:
+        """Where everything about it goes: in the first run's directory."""
+        return self.runs[0].directory.path / "eval"
+
+    def images(self, places: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Some of the evaluated images (n, C, S, S) as they are stored, to be looked at.
+
+        Args:
+            places: (n,), in the order of the predictions.
+        """
+        data = self.runs[0].data
+        if self.own is not None:
+            return self.own.read([self.predictions.names[place] for place in places], data)
+        return data.rows(self.split).images[self.predictions.indices.numpy()[places]]
 
 
 def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Evaluates a finished run, prints the errors and the confusion matrix, and writes `eval/<name>.json`.
+    """Evaluates a finished run, or several as one, prints the errors and writes them into `<run>/eval/`.
 
     Args:
         config: A checked config of eval.py.
 
     Returns:
-        What the file holds.
+        What `eval/<name>.json` holds.
 
     Raises:
-        RunError: `run` is no finished run, or its checkpoint is damaged.
-        DataError: Its data is missing or damaged.
+        RunError: A run is not finished, its checkpoint is damaged, or the runs of an ensemble do not fit.
+        DataError: Its data, or the user's, is missing or damaged.
+        ConfigError: A figure that cannot be made of this.
     """
     start_log()
-    directory, run_config = finished_run(config["run"], config["trusted_packages"])
-    if config["data"]["dir"] is not None:
-        run_config = run_config | {"data": run_config["data"] | {"dir": config["data"]["dir"]}}
-    predictions = predict(
-        directory, run_config, config["split"], views=config["views"], num_threads=config["num_threads"]
-    )
-    name = config["name"] or f"{config['split']}_{config['views']}"
-    evaluation = {
-        "version": FORMAT_VERSION,
-        "run": directory.path.name,
-        "checkpoint": str(directory.best.relative_to(directory.path)),
-        "split": config["split"],
-        "views": config["views"],
-        "images": len(predictions.labels),
-        "metrics": predictions.metrics,
-        "class_names": predictions.class_names,
-        "confusion": confusion(predictions),
-    }
-    path = directory.path / "eval" / f"{name}.json"
+    subject = predicted(config)
+    evaluation = summary(subject)
+    wanted = config["figures"]
+    if wanted:
+        from alexnet_lab.evaluation.figures.table import make_figures  # noqa: PLC0415 - matplotlib takes half a second
+
+        evaluation |= make_figures(subject, wanted)
+    path = subject.folder / f"{subject.name}.json"
     write_json(path, evaluation)
-    show(evaluation, path)
+    tables.write(subject, evaluation)
+    show.show(evaluation, subject.predictions, path)
     return evaluation
 
 
-def confusion(predictions: Predictions) -> list[list[int]]:
-    """Images of class i that were called class j, in row i and column j."""
-    matrix = multiclass_confusion_matrix(
-        predictions.logits.argmax(1), predictions.labels, num_classes=len(predictions.class_names)
-    )
-    return matrix.tolist()
-
-
-def show(evaluation: Mapping[str, Any], path: Path) -> None:
-    """Prints the evaluation, for a terminal or a file."""
-    console = Console(markup=False)
-    for name, value in evaluation["metrics"].items():
-        shown = f"{value:.2%}" if "error" in name else f"{value:.4f}"
-        console.print(f"{name:<16} {shown}", highlight=False)
-    table = _matrix(evaluation) if len(evaluation["class_names"]) <= WIDEST_MATRIX else _confusions(evaluation)
-    console.print(table, crop=False)
-    console.print(f"{evaluation['images']:,} images, written to {path}", highlight=False, soft_wrap=True)
-
-
-def _matrix(evaluation: Mapping[str, Any]) -> Table:
-    table = Table(title="rows: true class, columns: predicted class")
-    names = evaluation["class_names"]
-    table.add_column("")
-    widest = max(len(str(count)) for row in evaluation["confusion"] for count in row)
-    for name in names:
-        table.add_column(name[:5], justify="right", no_wrap=True, min_width=widest)  # digits are never cut off
-    for index, (name, row) in enumerate(zip(names, evaluation["confusion"], strict=True)):
-        cells = [Text(str(count), "bold") if column == index else str(count or "") for column, count in enumerate(row)]
-        table.add_row(name, *cells)
-    return table
-
-
-def _confusions(evaluation: Mapping[str, Any]) -> Table:
-    names = evaluation["class_names"]
-    pairs = [
-        (count, names[true], names[called])
-        for true, row in enumerate(evaluation["confusion"])
-        for called, count in enumerate(row)
-        if called != true and count
+def predicted(config: Mapping[str, Any]) -> Evaluated:
+    """The runs of a checked config of eval.py, and what they predict."""
+    names = [config["run"]] if isinstance(config["run"], str) else config["run"]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"`run` names a run twice ({', '.join(names)}); an ensemble needs different ones")
+    runs = [
+        FinishedRun(
+            name,
+            data_dir=config["data"]["dir"],
+            trusted_packages=config["trusted_packages"],
+            num_threads=config["num_threads"],
+        )
+        for name in names
     ]
-    table = Table(title="the most frequent confusions")
-    for column in ("images", "true class", "predicted class"):
-        table.add_column(column)
-    for count, true, called in sorted(pairs, reverse=True)[:WIDEST_MATRIX]:
-        table.add_row(str(count), true, called)
-    return table
+    split, views, own = config["split"], config["views"], _own_images(config["data"], runs[0])
+    each = [predict_once(run, split, views=views, own=own) for run in runs]
+    together = each[0] if len(each) == 1 else ensemble(names, each, "test" if own else split)
+    what = f"own_{own.root.resolve().name}" if own else split
+    default = f"{what}_{views}" if len(runs) == 1 else f"ensemble_of_{len(runs)}_{what}_{views}"
+    return Evaluated(runs, own, split, views, config["name"] or default, each, together)
+
+
+def _own_images(data: Mapping[str, Any], run: FinishedRun) -> OwnImages | None:
+    if data["root"] is None:
+        return None
+    aliases = getattr(run.data, "readable", {})  # of ImageNet's folders
+    return find_images(data["root"], run.data.class_names, aliases, skip_unreadable=data["skip_unreadable"])
+
+
+def summary(subject: Evaluated) -> dict[str, Any]:
+    """The numbers of `eval/<name>.json`."""
+    run, predictions = subject.runs[0], subject.predictions
+    several = len(subject.runs) > 1
+    found: dict[str, Any] = {
+        "version": FORMAT_VERSION,
+        "run": run.name,
+        "runs": [each.name for each in subject.runs],
+        "checkpoint": str(run.directory.best.relative_to(run.directory.path)),
+        "split": "own" if subject.own else subject.split,
+        "data_root": str(subject.own.root) if subject.own else None,
+        "views": subject.views,
+        "images": len(predictions.labels),
+        "metrics": predictions.metrics,
+        "center_metrics": predictions.center_metrics if subject.views != "center" and not several else None,
+        "single_metrics": mean_metrics(subject.each) if several else None,
+        "class_names": predictions.class_names,
+    }
+    if predictions.metrics:
+        matrix = confusion(predictions)
+        found |= {
+            "intervals": {name: list(interval) for name, interval in intervals(predictions).items()},
+            "calibration_error": expected_calibration_error(predictions.probabilities, predictions.labels),
+            "classes": [
+                row._asdict() | {"interval": list(row.interval)}
+                for row in class_errors(matrix, predictions.class_names)
+            ],
+            "confusion": matrix,
+        }
+    return found

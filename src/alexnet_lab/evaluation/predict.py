@@ -1,4 +1,4 @@
-"""A finished run's network and data, rebuilt from its directory, and its logits on a whole set of images."""
+"""What a finished run's network makes of a whole set of images: logits and the features of its last hidden layer."""
 
 from __future__ import annotations
 
@@ -7,40 +7,83 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from lightning import Callback, Trainer
+from torch import nn
 
-from alexnet_lab.base.errors import ConfigError, RunError
-from alexnet_lab.config import check_train
+from alexnet_lab.data.progress import progress_bar
 from alexnet_lab.data.views import views_of
-from alexnet_lab.run.directory import RunDirectory
-from alexnet_lab.run.engine import build_classifier, build_data, build_trainer, set_threads
+from alexnet_lab.models.counts import num_parameters, trace
+from alexnet_lab.models.layers import EuclideanRBF
+from alexnet_lab.run.engine import build_trainer
 from alexnet_lab.training.callbacks import plain
-from alexnet_lab.training.checkpoint_io import load_checkpoint, load_weights
 from alexnet_lab.training.metrics import ErrorCounts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lightning import LightningModule
 
-    from alexnet_lab.training import Classifier
+    from alexnet_lab.data.loader import Rows
+    from alexnet_lab.data.views import View
+    from alexnet_lab.evaluation.finished import FinishedRun
+
+Views = Literal["center", "ten", "nine"]
+
+CENTRE = {"center": 0, "ten": 2, "nine": 4}
+"""Which of the views is the centre, unmirrored."""
+
+UNKNOWN = -1
+"""The label of an image that is in no class folder."""
 
 
 class Predictions(NamedTuple):
-    """What a network says about a set of images, in the order of the set."""
+    """What a network says about N images, in the order of the set."""
 
-    logits: torch.Tensor  # float32 (N, num_classes)
-    labels: torch.Tensor  # int64 (N,)
-    indices: torch.Tensor  # int64 (N,), rows of the stored images
+    logits: torch.Tensor  # float32 (N, num_classes); of several views, the logarithm of the mean probabilities
+    features: torch.Tensor  # float32 (N, D): the last hidden layer's, of the centre view
+    labels: torch.Tensor  # int64 (N,), UNKNOWN where there is none
+    indices: torch.Tensor  # int64 (N,), rows of the stored images, or numbers of the files
+    names: list[str]  # of the files, where they are the user's own; else empty
     class_names: list[str]
-    metrics: dict[str, float]  # test/loss, test/top1_error, ... counted as in training
+    metrics: dict[str, float]  # test/loss, test/top1_error, ... counted as in training; empty without labels
+    center_metrics: dict[str, float]  # the same of the centre view alone
+
+    @property
+    def probabilities(self) -> torch.Tensor:
+        """The softmax of the logits (N, num_classes)."""
+        return self.logits.softmax(1)
 
 
 class Collector(Callback):
-    """Keeps the logits, labels and indices of each evaluated batch."""
+    """Keeps logits, labels and indices of each evaluated batch, and what reaches the last layer with weights.
 
-    def __init__(self) -> None:
+    Args:
+        last: That layer; None keeps no features.
+        advance: Is told how many images were seen.
+    """
+
+    def __init__(self, last: nn.Module | None, advance: Callable[[int], None]) -> None:
+        self.last = last
+        self.advance = advance
+        self.features: list[torch.Tensor] = []
         self.kept: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Starts to look at what the last layer is given."""
+        if self.last is not None:
+            self.hook = self.last.register_forward_pre_hook(self._look)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Looks no longer."""
+        if self.last is not None:
+            self.hook.remove()
+
+    def _look(self, _layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        hidden = inputs[0].float()
+        self.features.append((hidden.mean((2, 3)) if hidden.ndim == 4 else hidden).cpu())
 
     def _keep(self, logits: torch.Tensor, batch: Any) -> None:
         self.kept.append((logits.float().cpu(), batch.labels.cpu(), batch.indices.cpu()))
+        self.advance(len(batch.labels))
 
     def on_test_batch_end(  # noqa: PLR0917 - Lightning's signature
         self,
@@ -67,93 +110,84 @@ class Collector(Callback):
         self._keep(outputs, batch)
 
 
-def finished_run(run: str, trusted_packages: list[str] | None = None) -> tuple[RunDirectory, dict[str, Any]]:
-    """A run's directory and config.
-
-    Args:
-        run: The run directory.
-        trusted_packages: Packages besides the usual ones that a `_target_` of its config may name. A run from
-            elsewhere cannot grant that to itself: what its own config says of it does not count.
-
-    Raises:
-        RunError: It is no run, has not finished, or its config is damaged.
-        ConfigError: Its config names what is not trusted.
-    """
-    directory = RunDirectory(run)
-    saved = directory.read_config() | {"trusted_packages": trusted_packages or []}
-    try:
-        config = check_train(saved)
-    except ConfigError as error:
-        raise ConfigError(f"{directory.config}: {error}") from error
-    result = directory.read_result()
-    if result is None or result.get("status") != "completed":
-        status = "is unfinished" if result is None else f"ended as {result.get('status')}"
-        raise RunError(f"run {run} {status}; eval.py takes finished runs; go on with it: python train.py resume={run}")
-    directory.check_file(directory.config)
-    return directory, config
-
-
 def predict(
-    directory: RunDirectory,
-    config: dict[str, Any],
-    split: Literal["test", "val"],
-    *,
-    views: Literal["center", "ten", "nine"] = "center",
-    num_threads: int | None = None,
+    run: FinishedRun, split: str, *, views: Views = "center", rows: Rows | None = None, names: list[str] | None = None
 ) -> Predictions:
-    """The logits of a run's best checkpoint on its test or validation set, in one process.
+    """The logits and features of a run's best checkpoint on a set of images, in one process.
 
     The data, the batches and the number format are those of training, so the metrics are the run's own to the bit.
 
     Args:
-        directory: Of a finished run.
-        config: Its config, perhaps with another place of the data.
-        split: Which images.
-        views: How many views of each image; of several the probabilities are averaged, and the logits that are
-            returned are the logarithms of that mean.
-        num_threads: Of this process; None: all cores.
+        run: The finished run.
+        split: "test", "val" or "train" (unaugmented, in the order of the store).
+        views: How many views of each image; of several the probabilities are averaged.
+        rows: Other images, in place of the split's; labels may be UNKNOWN.
+        names: Of their files.
+
+    Raises:
+        ConfigError: Several views of images that have only one.
     """
-    checkpoint = load_checkpoint(directory.best)  # a damaged one is told before the data is read
-    set_threads(num_threads, 1)
-    one_device = config | {
-        "trainer": config["trainer"] | {"devices": 1, "limit_val_batches": 1.0, "progress_bar": False}
-    }
-    classifier, data = build_classifier(one_device), build_data(one_device)
-    load_weights(classifier, checkpoint, directory.best)
-    directory.check_file(directory.best)
-    if views == "center":
-        return _predict_view(directory, one_device, split, classifier, data)
-    each: list[Predictions] = []
-    for view in views_of(views, data.geometry(training=True).room):
-        data.view = view
-        each.append(_predict_view(directory, one_device, split, classifier, data))
-    logits = mean_probabilities(torch.stack([prediction.logits for prediction in each])).log()
-    return each[0]._replace(logits=logits, metrics=count(logits, each[0].labels, split))
+    data = run.data
+    places: list[View | None] = [None] if views == "center" else [*views_of(views, data.geometry(training=True).room)]
+    if rows is None and split == "train":
+        rows = data.rows("train")
+    labelled = rows is None or bool((rows.labels != UNKNOWN).all())
+    if rows is not None:
+        data.guests = rows._replace(labels=rows.labels.clip(0))  # a loss needs some label
+    stage = "val" if split == "val" and rows is None else "test"
+    try:
+        centre, mean = _all_views(run, stage, places, CENTRE[views])
+    finally:
+        data.view = data.guests = None
+    labels = centre.labels if labelled else torch.full_like(centre.labels, UNKNOWN)
+    centre_metrics = centre.metrics if labelled else {}
+    metrics = count(mean, labels, stage) if labelled and len(places) > 1 else centre_metrics
+    return centre._replace(
+        logits=mean, labels=labels, names=names or [], metrics=metrics, center_metrics=centre_metrics
+    )
 
 
-def _predict_view(
-    directory: RunDirectory, config: dict[str, Any], split: str, classifier: Classifier, data: Any
-) -> Predictions:
+def _all_views(
+    run: FinishedRun, stage: str, places: list[View | None], centre: int
+) -> tuple[Predictions, torch.Tensor]:
+    """What the centre view gives, and the logits of all views together."""
+    total: torch.Tensor | None = None  # of probabilities: one sum, however many views
+    found: Predictions | None = None
+    images = len(run.data.rows(stage).indices)
+    with progress_bar("evaluating", images * len(places)) as advance:
+        for number, place in enumerate(places):
+            run.data.view = place
+            seen = _one_view(run, stage, advance, features=number == centre)
+            found = seen if number == centre else found
+            if len(places) == 1:
+                return seen, seen.logits
+            total = seen.probabilities if total is None else total.add_(seen.probabilities)
+    assert found is not None  # noqa: S101 - the centre is one of the views
+    assert total is not None  # noqa: S101 - so there is at least one
+    return found, log_of(total / len(places))
+
+
+def _one_view(run: FinishedRun, stage: str, advance: Callable[[int], None], *, features: bool) -> Predictions:
     """One pass over the images, of the view that the data is set to."""
-    collector = Collector()
-    trainer = build_trainer(config, directory, None, [collector])
-    evaluate = trainer.test if split == "test" else trainer.validate
-    evaluate(classifier, data, verbose=False)
+    collector = Collector(last_layer(run) if features else None, advance)
+    trainer = build_trainer(run.config, run.directory, None, [collector])
+    evaluate = trainer.test if stage == "test" else trainer.validate
+    evaluate(run.classifier, run.data, verbose=False)
     logits, labels, indices = (torch.cat(parts) for parts in zip(*collector.kept, strict=True))
-    metrics = {name: plain(value) for name, value in trainer.callback_metrics.items() if name.startswith(f"{split}/")}
-    return Predictions(logits, labels, indices, data.class_names, metrics)
+    hidden = torch.cat(collector.features) if features else torch.empty(0)
+    metrics = {name: plain(value) for name, value in trainer.callback_metrics.items() if name.startswith(f"{stage}/")}
+    return Predictions(logits, hidden, labels, indices, [], run.data.class_names, metrics, metrics)
 
 
-def mean_probabilities(logits: torch.Tensor) -> torch.Tensor:
-    """The mean of the softmax over views, not of the logits (Krizhevsky 2012, sec. 4.1).
-
-    Args:
-        logits: (V, N, num_classes).
-
-    Returns:
-        (N, num_classes), rows of sum 1.
-    """
-    return logits.softmax(2).mean(0)
+def last_layer(run: FinishedRun) -> nn.Module:
+    """The layer that makes the logits: the last one with weights. What it sees are the features."""
+    data = run.data
+    calls = trace(run.classifier.net, (data.channels, data.image_size, data.image_size))
+    return next(
+        call.layer
+        for call in reversed(calls)
+        if num_parameters(call.layer) or isinstance(call.layer, EuclideanRBF)  # whose prototypes are fixed
+    )
 
 
 def count(logits: torch.Tensor, labels: torch.Tensor, split: str) -> dict[str, float]:
@@ -161,3 +195,8 @@ def count(logits: torch.Tensor, labels: torch.Tensor, split: str) -> dict[str, f
     counts = ErrorCounts(logits.shape[1])
     counts.update(logits, labels, F.cross_entropy(logits, labels, reduction="none"))
     return {f"{split}/{name}": plain(value) for name, value in counts.compute().items()}
+
+
+def log_of(probabilities: torch.Tensor) -> torch.Tensor:
+    """Logits of given probabilities; one that is too small for a float32 becomes the smallest there is."""
+    return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()

@@ -33,7 +33,7 @@ INK, FAINT = "#222222", "#d8dde3"
 
 DOTS_PER_INCH = 150
 
-RC = {
+RC: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same figure everywhere
     "font.size": 9,

@@ -1,0 +1,59 @@
+"""Ten views against one, and search by binary codes against exact search.
+
+`python benchmarks/evaluation.py [RUN_DIR]`: of a run on CIFAR-10 also the views, which take minutes.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+import numpy as np
+import torch
+from compare import HEADER, interleaved
+
+from alexnet_lab.evaluation.codes import hamming_nearest, pack
+from alexnet_lab.evaluation.finished import FinishedRun
+from alexnet_lab.evaluation.predict import predict
+from alexnet_lab.evaluation.retrieval import nearest
+
+IMAGES, FEATURES, QUERIES, BITS, NEIGHBOURS = 50_000, 4096, 1000, 256, 10
+
+
+def search() -> None:
+    """1,000 queries among 50,000 vectors of 4096 numbers: exact, and by 256 bits."""
+    torch.manual_seed(0)
+    gallery, queries = torch.rand(IMAGES, FEATURES), torch.rand(QUERIES, FEATURES)
+    bits = np.random.default_rng(0).random((IMAGES + QUERIES, BITS)) < 0.5
+    codes = pack(bits)
+    found = interleaved(
+        f"{QUERIES:,} queries, {BITS} bits against {FEATURES} floats",
+        lambda: hamming_nearest(codes[IMAGES:], codes[:IMAGES], NEIGHBOURS),
+        lambda: nearest(queries, gallery, NEIGHBOURS),
+        goal=10,
+        rounds=5,
+    )
+    print(found.row())
+    print(f"exact search: {found.theirs:.2f} s, goal 10 s")
+
+
+def views(directory: str) -> None:
+    """All test images in ten views, and in one."""
+    run = FinishedRun(directory)
+    found = interleaved(
+        f"ten views against one, {run.data.num_test:,} images",
+        lambda: predict(run, "test", views="ten"),
+        lambda: predict(run, "test"),
+        goal=1 / 10.5,
+        rounds=2,
+    )
+    print(found.row())
+    print(f"ten views take {found.ours / found.theirs:.2f} times as long as one; goal 10.5")
+    print(f"most memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+
+
+if __name__ == "__main__":
+    print(HEADER)
+    if len(sys.argv) > 1:
+        views(sys.argv[1])
+    search()

@@ -1,0 +1,50 @@
+"""Whether a network is as often right as it says: expected calibration error and reliability (Guo et al. 2017)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+NUM_BINS = 15
+"""Guo et al. 2017, sec. 2."""
+
+
+class Bins(NamedTuple):
+    """Images, gathered by the confidence of their prediction, in M bins of equal width."""
+
+    edges: torch.Tensor  # (M + 1,), 0 to 1
+    images: torch.Tensor  # int64 (M,)
+    confidence: torch.Tensor  # (M,), mean of the images in a bin; NaN of none
+    accuracy: torch.Tensor  # (M,), share of them that was called rightly; NaN of none
+
+    @property
+    def calibration_error(self) -> float:
+        """Mean distance of confidence and accuracy, weighted by images: the ECE."""
+        gaps = (self.accuracy - self.confidence).abs().nan_to_num()
+        return float((gaps * self.images).sum() / self.images.sum())
+
+
+def expected_calibration_error(probabilities: torch.Tensor, labels: torch.Tensor) -> float:
+    """The ECE of probabilities (N, num_classes) with labels (N,), as torchmetrics has it."""
+    classes = probabilities.shape[1]
+    clipped = probabilities.clamp(0, 1)  # a mean of softmaxes may exceed 1 by rounding
+    return float(multiclass_calibration_error(clipped, labels, num_classes=classes, n_bins=NUM_BINS))
+
+
+def reliability(probabilities: torch.Tensor, labels: torch.Tensor, bins: int = NUM_BINS) -> Bins:
+    """Confidence and accuracy by bin, for the diagram.
+
+    Args:
+        probabilities: (N, num_classes).
+        labels: (N,).
+        bins: How many, >= 1.
+    """
+    confidence, guess = probabilities.max(1)
+    right = (guess == labels).double()
+    edges = torch.linspace(0, 1, bins + 1)
+    place = (torch.bucketize(confidence, edges, right=True) - 1).clamp(0, bins - 1)
+    images = torch.bincount(place, minlength=bins)
+    mean_confidence = torch.bincount(place, confidence.double(), minlength=bins) / images
+    return Bins(edges, images, mean_confidence, torch.bincount(place, right, minlength=bins) / images)

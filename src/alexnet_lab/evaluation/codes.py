@@ -1,0 +1,142 @@
+"""Short binary codes of features, and search among them by Hamming distance.
+
+Krizhevsky 2012, sec. 6.1: comparing 4096-dimensional vectors is slow, and "could be made efficient by training an
+auto-encoder to compress these vectors to short binary codes" (Krizhevsky and Hinton 2011). Here: an autoencoder of
+one hidden layer each way, trained by Adam, whose middle is a tanh that noise drives to -1 and 1.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from alexnet_lab.data.progress import progress_bar
+from alexnet_lab.evaluation.retrieval import Neighbours
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+WORD = 64
+"""Bits that are compared in one go."""
+
+
+class Autoencoder(nn.Module):
+    """Features (B, D) to codes in [-1, 1]^bits and back.
+
+    Args:
+        mean: (D,), of the features.
+        scale: Of the features, one number for all: which of them vary much is part of what is learnt.
+        bits: Length of a code, a multiple of 64.
+        hidden: Units of the layer on each side of the code.
+        noise: Standard deviation of what is added before the tanh in training: codes that stay near 0 are lost in it.
+    """
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(
+        self, mean: torch.Tensor, scale: torch.Tensor, *, bits: int, hidden: int = 512, noise: float = 1.0
+    ) -> None:
+        super().__init__()
+        size = len(mean)
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
+        self.noise = noise
+        balance = nn.BatchNorm1d(bits, affine=False)  # each bit on for half of the images: none is wasted
+        self.encoder = nn.Sequential(nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, bits), balance)
+        self.decoder = nn.Sequential(nn.Linear(bits, hidden), nn.ReLU(), nn.Linear(hidden, size))
+
+    def normalise(self, features: torch.Tensor) -> torch.Tensor:
+        """Mean 0, variance 1 over all features."""
+        return (features - self.mean) / self.scale
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """The mean squared error of what comes back, a scalar."""
+        inputs = self.normalise(features)
+        signal = self.encoder(inputs)
+        codes = torch.tanh(signal + self.noise * torch.randn_like(signal))
+        return (self.decoder(codes) - inputs).square().mean()
+
+    @torch.no_grad()
+    def encode(self, features: torch.Tensor) -> NDArray[np.uint64]:
+        """The codes (N, bits / 64) of features (N, D): a bit is the sign of its unit."""
+        self.eval()
+        signs = [(self.encoder(self.normalise(part)) > 0).numpy() for part in features.split(4096)]
+        return pack(np.concatenate(signs))
+
+
+def train_autoencoder(
+    features: torch.Tensor, bits: int, *, epochs: int = 5, batch_size: int = 256, seed: int = 0
+) -> Autoencoder:
+    """An autoencoder for features (N, D); the same for the same seed.
+
+    Args:
+        features: Of the gallery, D >= 1.
+        bits: Length of a code, a multiple of 64.
+        epochs: Passes over the features.
+        batch_size: Features in a step.
+        seed: Of its start, its noise and the order.
+    """
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(seed)
+        net = Autoencoder(features.mean(0), features.std().clamp_min(1e-6), bits=bits)
+        steps = epochs * -(-len(features) // batch_size)
+        optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+        with progress_bar("autoencoder", steps) as advance:
+            for _ in range(epochs):
+                for rows in torch.randperm(len(features)).split(batch_size):
+                    if len(rows) > 1:  # one alone has no variance
+                        optimizer.zero_grad()
+                        net(features[rows]).backward()
+                        optimizer.step()
+                    schedule.step()
+                    advance(1)
+    return net.eval()
+
+
+def pack(signs: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """Bits (N, bits) as words (N, bits / 64)."""
+    return np.packbits(signs, axis=1).view(np.uint64)
+
+
+def hamming_nearest(queries: NDArray[np.uint64], gallery: NDArray[np.uint64], k: int) -> Neighbours:
+    """The k nearest codes of each query, by the number of bits that differ; of equal ones the lower row comes first.
+
+    Args:
+        queries: (Q, words).
+        gallery: (N, words), N < 2^22.
+        k: 1 to N.
+    """
+    words = np.ascontiguousarray(gallery.T)  # a whole column of them in one go
+    indices = np.empty((len(queries), k), dtype=np.int64)
+    distances = np.empty((len(queries), k), dtype=np.int64)
+
+    def search(places: NDArray[np.int64]) -> None:
+        for place in places:
+            indices[place], distances[place] = _nearest_code(queries[place], words, k)
+
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:  # numpy lets go of the interpreter
+        list(pool.map(search, np.array_split(np.arange(len(queries)), threads)))
+    return Neighbours(torch.from_numpy(indices), torch.from_numpy(distances))
+
+
+ROW_BITS = 22
+"""Of a number that holds distance and row, so that sorting it sorts by both: 2^10 distances, 2^22 rows."""
+
+
+def _nearest_code(
+    query: NDArray[np.uint64], words: NDArray[np.uint64], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows (k,) and distances (k,) of the codes `words` (words, N) that are nearest to `query` (words,)."""
+    total = np.zeros(words.shape[1], dtype=np.uint32)
+    for column, word in zip(words, query, strict=True):
+        total += np.bitwise_count(column ^ word)
+    keys = (total << np.uint32(ROW_BITS)) | np.arange(words.shape[1], dtype=np.uint32)
+    best = np.sort(np.partition(keys, k - 1)[:k]).astype(np.int64)
+    return best & ((1 << ROW_BITS) - 1), best >> ROW_BITS

@@ -1,0 +1,56 @@
+"""Several networks as one: the mean of their probabilities."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from alexnet_lab.base.errors import RunError
+from alexnet_lab.evaluation.predict import UNKNOWN, Predictions, count, log_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def ensemble(runs: Sequence[str], each: Sequence[Predictions], split: str) -> Predictions:
+    """The mean of the runs' probabilities (Krizhevsky 2012, sec. 6: "averaging the predictions").
+
+    Args:
+        runs: Their names, for messages.
+        each: What each run predicts for the same images.
+        split: Of the metrics' names.
+
+    Returns:
+        Predictions without features: each network has its own.
+
+    Raises:
+        RunError: The runs know other classes, or saw other images.
+    """
+    first = each[0]
+    for name, other in zip(runs[1:], each[1:], strict=True):
+        _check_same(runs[0], first, name, other)
+    mean = first.probabilities
+    for other in each[1:]:
+        mean = mean + other.probabilities
+    logits = log_of(mean / len(each))
+    known = bool((first.labels != UNKNOWN).all())
+    metrics = count(logits, first.labels, split) if known else {}
+    return first._replace(logits=logits, features=torch.empty(0), metrics=metrics, center_metrics={})
+
+
+def mean_metrics(each: Sequence[Predictions]) -> dict[str, float]:
+    """The mean of each metric over single runs."""
+    return {name: sum(one.metrics[name] for one in each) / len(each) for name in each[0].metrics}
+
+
+def _check_same(first: str, one: Predictions, name: str, other: Predictions) -> None:
+    if one.class_names != other.class_names:
+        missing = [known for known in one.class_names if known not in other.class_names]
+        detail = f"`{missing[0]}` is unknown to {name}" if missing else "their order or number is another"
+        raise RunError(f"an ensemble needs runs of the same classes: those of {first} and {name} differ ({detail})")
+    if not torch.equal(one.indices, other.indices) or not torch.equal(one.labels, other.labels):
+        raise RunError(
+            f"an ensemble needs runs that are tested on the same images: those of {first} and {name} differ "
+            f"({len(one.labels):,} and {len(other.labels):,} images; another data set, val_seed or test_seed?)"
+        )

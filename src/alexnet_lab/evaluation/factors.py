@@ -1,0 +1,76 @@
+"""Training images after each factor of the augmentation alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from alexnet_lab.base.random import generator
+from alexnet_lab.data.augment import Augment, apply
+from alexnet_lab.data.loader import read_batch
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from alexnet_lab.data.datamodule import ImageDataModule
+    from alexnet_lab.evaluation.finished import FinishedRun
+
+NOT_USED = "\n(not in this run)"
+
+
+def single_factors(run: FinishedRun, count: int) -> dict[str, list[NDArray[np.uint8]]]:
+    """Training images (C, T, T) as the model sees them, by what was done to them: first plain, last as in training.
+
+    A factor that the run does not use is shown with the values of the papers, and its name says so.
+
+    Args:
+        run: The finished run.
+        count: How many images.
+    """
+    data = run.data
+    places = generator(data.seed, "factors").permutation(data.num_train)[:count]
+    images, _, _ = read_batch(data.rows("train"), places)
+    shown = {"unchanged": _seen(data, images, None)}
+    for name, (augment, used) in _factors(data).items():
+        shown[name + ("" if used else NOT_USED)] = _seen(data, images, augment, mirror_all=name == "mirrored")
+    if data.augment is not None:
+        shown["all of this run"] = _seen(data, images, data.augment)
+    return shown
+
+
+def _factors(data: ImageDataModule) -> dict[str, tuple[Augment, bool]]:
+    """An augmentation with one factor alone, and whether the run has it, by the name of the factor."""
+    own = data.augment
+    room = data.geometry(training=True).room
+    crop = own is not None and own.crop and room > 0
+    padding = (
+        own.padding if own is not None and crop else 0 if data.geometry(training=False).room else data.stored_size // 8
+    )
+    colour = own is not None and own.pca_colour != "none"
+    brightness = own.brightness if own is not None else 0.0
+    fields: dict[str, tuple[dict[str, Any], bool]] = {
+        "cropped": ({"crop": True, "padding": padding}, crop),
+        "mirrored": ({"mirror": True}, own is not None and own.mirror),
+    }
+    if data.channels == 3:
+        kind = own.pca_colour if own is not None and colour else "code2012"
+        fields["colour noise"] = ({"pca_colour": kind, "pca_std": own.pca_std if own else 0.1}, colour)
+    if brightness:
+        fields["brightness"] = ({"brightness": brightness}, True)
+    off: dict[str, Any] = {"crop": False, "mirror": False}
+    return {name: (Augment(**(off | chosen)), used) for name, (chosen, used) in fields.items()}
+
+
+def _seen(
+    data: ImageDataModule, images: torch.Tensor, augment: Augment | None, *, mirror_all: bool = False
+) -> list[NDArray[np.uint8]]:
+    """The images as the model sees them, in grey levels; the same random numbers whatever the factor."""
+    geometry = data.geometry(training=False) if augment is None else augment.geometry(data.stored_size, data.image_size)
+    draws = None
+    if augment is not None:
+        draws = augment.draw(generator(data.seed, "factors shown"), len(images), geometry, data.split.statistics)
+    if draws is not None and mirror_all:
+        draws = draws._replace(mirror=torch.ones_like(draws.mirror))
+    return list(data.grey_levels(apply(images, draws, geometry, data.normalizer())))

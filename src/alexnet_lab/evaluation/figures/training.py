@@ -1,0 +1,61 @@
+"""Figures of how a run was trained: its augmentation, and its error over epochs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from alexnet_lab.evaluation.figures.style import COLOURS, FAINT, INK, bare, new_figure, shorten, show_image
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+LINE = 0.25
+"""The training error at which the paper's figure 1 compares ReLU and tanh."""
+
+
+def augmentation_figure(columns: Mapping[str, Sequence[NDArray]], title: str) -> Figure:
+    """A row for each image: as it is stored, after each factor alone, and after all.
+
+    Args:
+        columns: Images (C, H, W), uint8, by what was done to them; each column the same ones.
+        title: Of the figure.
+    """
+    rows = len(next(iter(columns.values())))
+    figure = new_figure(1.3 * len(columns) + 0.1, 1.25 * rows + 0.7)
+    figure.suptitle(title, fontsize=10)
+    grid = figure.subplots(rows, len(columns), squeeze=False)
+    for column, (name, images) in enumerate(columns.items()):
+        grid[0, column].set_title(name, fontsize=8)
+        for axes, image in zip(grid[:, column], images, strict=True):
+            show_image(axes, image)
+            bare(axes)
+    return figure
+
+
+def training_error_figure(curves: Mapping[str, Sequence[tuple[int, float]]], title: str) -> Figure:
+    """Training error over epochs with the line at 25 %, and the epoch in which each run crosses it (paper, figure 1).
+
+    Args:
+        curves: Pairs of epoch (1 is the first) and error, by the name of the run.
+        title: Of the figure.
+    """
+    figure = new_figure(6.4, 4.0)
+    axes = figure.subplots()
+    for number, (name, points) in enumerate(curves.items()):
+        epochs, errors = zip(*points, strict=True)
+        crossed = next((epoch for epoch, error in points if error <= LINE), None)
+        reached = f"{crossed} epochs to {LINE:.0%}" if crossed else f"never {LINE:.0%}"
+        look: dict[str, Any] = {
+            "color": COLOURS[number % len(COLOURS)],
+            "linestyle": "-" if number < len(COLOURS) else "--",
+        }
+        axes.plot(epochs, errors, marker="o", markersize=3, label=f"{shorten(name, 40)}: {reached}", **look)
+    axes.axhline(LINE, color=INK, linestyle=":", linewidth=1)
+    axes.set(title=title, xlabel="epoch", ylabel="training error", ylim=(0, None))
+    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    axes.grid(color=FAINT)
+    axes.legend(loc="upper right")
+    return figure

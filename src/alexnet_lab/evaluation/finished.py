@@ -1,0 +1,107 @@
+"""A finished run, rebuilt from its directory alone: its config, its network with the best weights, its data."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from alexnet_lab.base.errors import ConfigError, RunError
+from alexnet_lab.base.files import sha256
+from alexnet_lab.config import check_train
+from alexnet_lab.run.directory import RunDirectory
+from alexnet_lab.run.engine import build_classifier, build_data, set_threads
+from alexnet_lab.training.checkpoint_io import load_checkpoint, load_weights
+
+if TYPE_CHECKING:
+    from alexnet_lab.data.datamodule import ImageDataModule
+    from alexnet_lab.training import Classifier
+
+WHOLE = {
+    "devices": 1,
+    "limit_val_batches": 1.0,
+    "limit_test_batches": 1.0,
+    "fast_dev_run": False,
+    "overfit_batches": 0.0,
+    "compile": False,  # hooks look into the layers
+    "progress_bar": False,  # of Lightning; ours is shown instead
+}
+"""Keys of `trainer` for evaluation: one process, every image."""
+
+
+class FinishedRun:
+    """A run that has completed. Its data is made ready when it is first asked for.
+
+    Args:
+        run: The run directory.
+        data_dir: Where the data sets lie; None: where they lay in training.
+        trusted_packages: Packages besides the usual ones that a `_target_` of its config may name.
+        num_threads: Of this process; None: all cores.
+
+    Attributes:
+        directory: Of the run.
+        config: Its config, set to evaluate every image in one process.
+        classifier: With the weights of `best.ckpt`.
+        checkpoint_hash: SHA-256 of that file.
+
+    Raises:
+        RunError: It is no run, has not finished, or its config or checkpoint is damaged.
+        ConfigError: Its config names what is not trusted.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        *,
+        data_dir: str | None = None,
+        trusted_packages: list[str] | None = None,
+        num_threads: int | None = None,
+    ) -> None:
+        self.directory, config = finished_run(run, trusted_packages)
+        data = config["data"] if data_dir is None else config["data"] | {"dir": data_dir}
+        self.config = config | {"data": data, "trainer": config["trainer"] | WHOLE}
+        checkpoint = load_checkpoint(self.directory.best)  # a damaged one is told before the data is read
+        set_threads(num_threads, 1)
+        self.classifier: Classifier = build_classifier(self.config)
+        load_weights(self.classifier, checkpoint, self.directory.best)
+        self.directory.check_file(self.directory.best)
+        self.classifier.eval()
+        self.checkpoint_hash = sha256(self.directory.best)
+
+    @property
+    def name(self) -> str:
+        """Of the run directory."""
+        return self.directory.path.resolve().name
+
+    @cached_property
+    def data(self) -> ImageDataModule:
+        """The run's data, ready."""
+        data = build_data(self.config)
+        data.prepare_data()
+        data.setup()
+        return data
+
+
+def finished_run(run: str, trusted_packages: list[str] | None = None) -> tuple[RunDirectory, dict[str, Any]]:
+    """A run's directory and config.
+
+    Args:
+        run: The run directory.
+        trusted_packages: Packages besides the usual ones that a `_target_` of its config may name. A run from
+            elsewhere cannot grant that to itself: what its own config says of it does not count.
+
+    Raises:
+        RunError: It is no run, has not finished, or its config is damaged.
+        ConfigError: Its config names what is not trusted.
+    """
+    directory = RunDirectory(run)
+    saved = directory.read_config() | {"trusted_packages": trusted_packages or []}
+    try:
+        config = check_train(saved)
+    except ConfigError as error:
+        raise ConfigError(f"{directory.config}: {error}") from error
+    result = directory.read_result()
+    if result is None or result.get("status") != "completed":
+        status = "is unfinished" if result is None else f"ended as {result.get('status')}"
+        raise RunError(f"run {run} {status}; eval.py takes finished runs; go on with it: python train.py resume={run}")
+    directory.check_file(directory.config)
+    return directory, config

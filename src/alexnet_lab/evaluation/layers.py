@@ -1,0 +1,67 @@
+"""What each layer makes of one image, and what activation functions look like."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from alexnet_lab.data.loader import RawBatch
+from alexnet_lab.models.layers import ACTIVATIONS, ClassicDropout
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from alexnet_lab.evaluation.finished import FinishedRun
+
+NOTHING_TO_SEE = (nn.Flatten, nn.Identity, nn.Dropout, ClassicDropout, nn.ZeroPad2d)
+"""Layers that change no map, in evaluation."""
+
+
+class LayerMaps(NamedTuple):
+    """What one layer makes of one image."""
+
+    name: str
+    kind: str
+    output: NDArray[np.float32]  # (C, H, W), or (D,) of a dense layer
+
+
+def layer_maps(run: FinishedRun, image: NDArray[np.uint8]) -> list[LayerMaps]:
+    """What each layer of a run's network makes of an image (C, S, S), as it is stored, in the order of the calls."""
+    net = run.classifier.net
+    raw = RawBatch(torch.from_numpy(image[None].copy()), torch.zeros(1).long(), torch.zeros(1).long(), 1, None)
+    weights = next(net.parameters())
+    inputs = run.data.to_batch(raw).images.to(weights)
+    found: list[LayerMaps] = []
+    with ExitStack() as hooks, torch.no_grad():
+        for name, layer in net.named_modules():
+            if not any(layer.children()) and not isinstance(layer, NOTHING_TO_SEE):
+                hooks.enter_context(_kept(found, name, layer))
+        net(inputs)
+    return found
+
+
+def _kept(found: list[LayerMaps], name: str, layer: nn.Module) -> Any:
+    """A hook that appends each output of `layer`; as a context it is removed at the end."""
+
+    def hook(_layer: nn.Module, _inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        values = output[0].float().cpu().numpy()
+        values = values.ravel() if values.ndim == 3 and values.shape[-1] == 1 else values
+        found.append(LayerMaps(name.rpartition(".")[2], type(layer).__name__, values.copy()))
+
+    return layer.register_forward_hook(hook)
+
+
+def activation_curves() -> tuple[NDArray, dict[str, tuple[NDArray, NDArray]]]:
+    """The values and slopes of each activation that a network may have, by its name, and the places x (n,) first."""
+    curves = {}
+    for name, make in ACTIVATIONS.items():
+        x = torch.linspace(-4, 4, 401, requires_grad=True)
+        with torch.enable_grad():
+            values = make()(x)
+            (slopes,) = torch.autograd.grad(values.sum(), x)
+        curves[name] = (values.detach().numpy(), slopes.numpy())
+    return np.linspace(-4, 4, 401), curves

@@ -1,0 +1,64 @@
+"""Nearest neighbours: the images that a network, or plain pixels, take for alike (Krizhevsky 2012, sec. 6.1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SPARE = 16
+"""More candidates than neighbours: the fast distances that choose them are rounded, the exact ones decide."""
+
+QUERIES_AT_ONCE = 256
+"""Their distances to 50,000 images take 50 MB."""
+
+
+class Neighbours(NamedTuple):
+    """The k nearest of a gallery to each of Q queries, the nearest first."""
+
+    indices: torch.Tensor  # int64 (Q, k), rows of the gallery
+    distances: torch.Tensor  # (Q, k)
+
+
+def nearest(queries: torch.Tensor, gallery: torch.Tensor, k: int) -> Neighbours:
+    """The k nearest by Euclidean distance, by comparing each query with everything.
+
+    |q - g|^2 = |q|^2 - 2 q.g + |g|^2 makes it a matrix product; as that loses digits where two vectors are close, the
+    best `k + SPARE` are measured again, one difference at a time. Of equal distances the lower row comes first.
+
+    Args:
+        queries: (Q, D), float.
+        gallery: (N, D), float.
+        k: 1 to N.
+    """
+    norms = gallery.square().sum(1)  # |q|^2 is the same for all of a query's candidates
+    parts = [_nearest(part, gallery, norms, k) for part in queries.split(QUERIES_AT_ONCE)]
+    return Neighbours(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _nearest(queries: torch.Tensor, gallery: torch.Tensor, norms: torch.Tensor, k: int) -> Neighbours:
+    rough = torch.addmm(norms, queries, gallery.T, alpha=-2)  # (Q, N)
+    candidates = rough.topk(min(k + SPARE, len(gallery)), dim=1, largest=False).indices.sort(1).values
+    exact = torch.stack([
+        (gallery[rows].double() - query.double()).norm(dim=1) for query, rows in zip(queries, candidates, strict=True)
+    ])  # fmt: skip
+    distances, order = exact.sort(dim=1, stable=True)
+    return Neighbours(candidates.gather(1, order[:, :k]), distances[:, :k])
+
+
+def precision_at(
+    neighbours: torch.Tensor, gallery_labels: torch.Tensor, labels: torch.Tensor, ks: Sequence[int]
+) -> dict[int, float]:
+    """The share of the k nearest that are of the query's class, mean over queries, for each k.
+
+    Args:
+        neighbours: (Q, K), rows of the gallery, the nearest first.
+        gallery_labels: (N,).
+        labels: (Q,), of the queries.
+        ks: Each 1 to K.
+    """
+    hits = (gallery_labels[neighbours] == labels[:, None]).double()
+    return {k: float(hits[:, :k].mean()) for k in ks}

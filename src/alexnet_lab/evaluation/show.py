@@ -1,0 +1,148 @@
+"""An evaluation on the terminal, 80 columns wide if it has no other width: no name and no number is cut off."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from alexnet_lab.evaluation.errors import called
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from alexnet_lab.evaluation.predict import Predictions
+
+MOST_LINES = 20
+"""Of a table; the files hold all."""
+
+NARROWEST_NAME = 8
+"""Characters of a class name beside the matrix; longer ones go on in the next line."""
+
+
+def show(evaluation: Mapping[str, Any], predictions: Predictions, path: Path) -> None:
+    """Prints the evaluation, for a terminal or a file."""
+    console = Console(markup=False, highlight=False)
+    show_metrics(console, evaluation)
+    if "confusion" in evaluation:
+        console.print(classes_table(evaluation["classes"]))
+        lines = matrix_lines(evaluation["confusion"], evaluation["class_names"], console.width)
+        if lines is None:
+            console.print(confusions_table(evaluation["confusion"], evaluation["class_names"]))
+        for line in lines or ():
+            console.print(line, crop=False, soft_wrap=True)
+    else:
+        console.print(images_table(predictions))
+    console.print(f"{evaluation['images']:,} images, written to {path}", soft_wrap=True)
+    for figure in evaluation.get("figures", ()):
+        if figure.endswith(".png"):
+            console.print(f"figure {path.parent / figure}", soft_wrap=True)
+
+
+def show_metrics(console: Console, evaluation: Mapping[str, Any]) -> None:
+    """Prints each metric with its interval, and what several views or several runs gained."""
+    for name, value in evaluation["metrics"].items():
+        interval = evaluation.get("intervals", {}).get(name)
+        surely = f"  (95 %: {interval[0]:.2%} to {interval[1]:.2%})" if interval else ""
+        console.print(f"{name:<16} {value:.2%}{surely}" if interval else f"{name:<16} {value:.4f}")
+    if "calibration_error" in evaluation:
+        console.print(f"{'calibration':<16} {evaluation['calibration_error']:.2%} expected calibration error")
+    for key, what in (("center_metrics", "the centre view alone"), ("single_metrics", "the mean single run")):
+        if evaluation.get(key):
+            for line in gains(evaluation["metrics"], evaluation[key], what):
+                console.print(line)
+
+
+def gains(metrics: Mapping[str, float], before: Mapping[str, float], what: str) -> Iterator[str]:
+    """A line for each error rate: by how many points it is better, or worse, than before."""
+    for name, value in metrics.items():
+        if "error" in name:
+            points = 100 * (before[name] - value)
+            word = "below" if points >= 0 else "above"
+            yield f"{name:<16} {abs(points):.2f} points {word} {what} ({before[name]:.2%})"
+
+
+def classes_table(classes: Sequence[Mapping[str, Any]]) -> Table:
+    """The classes in their order, or, of many, those with the highest error."""
+    title = None
+    if len(classes) > MOST_LINES:
+        title = f"the {MOST_LINES} of {len(classes)} classes with the highest error"
+        classes = sorted(classes, key=lambda row: -(row["error"] or 0))[:MOST_LINES]
+    table = Table(title=title)
+    table.add_column("class", overflow="fold")
+    for heading in ("images", "error", "95 %"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("most often taken for", overflow="fold")
+    for row in classes:
+        error = "-" if row["error"] is None else f"{row['error']:.1%}"
+        low, high = row["interval"]
+        taken = f"{row['taken_for']} ({row['times']})" if row["taken_for"] is not None else "-"
+        table.add_row(Text(row["name"]), f"{row['images']:,}", error, f"{low:.1%} to {high:.1%}", Text(taken))
+    return table
+
+
+def matrix_lines(matrix: Sequence[Sequence[int]], class_names: Sequence[str], width: int) -> list[Text] | None:
+    """The confusion matrix, its columns headed by the numbers of the classes, which stand before their names.
+
+    Args:
+        matrix: True classes in rows, called ones in columns.
+        class_names: In their order; long ones are continued in lines of their own.
+        width: Columns of the terminal.
+
+    Returns:
+        Its lines; None where it does not fit.
+    """
+    count = len(class_names)
+    cell = max(len(str(number)) for row in matrix for number in (*row, count - 1)) + 1
+    index = len(str(count - 1))
+    room = width - count * cell - index - 1
+    if room < NARROWEST_NAME:
+        return None
+    names = [textwrap.wrap(name, room, drop_whitespace=False) or [""] for name in class_names]
+    left = max(len(part) for name in names for part in name)
+    heads = "".join(f"{number:>{cell}}" for number in range(count))
+    lines = [
+        Text("rows: true class; columns: number of the class it was called"),
+        Text(" " * (index + 1 + left) + heads, "dim"),
+    ]
+    for number, (name, row) in enumerate(zip(names, matrix, strict=True)):
+        line = Text(f"{number:>{index}} {name[0]:<{left}}")
+        for column, times in enumerate(row):
+            line.append(f"{times or '.':>{cell}}", "bold" if column == number else "")
+        lines += [line, *(Text(" " * (index + 1) + more) for more in name[1:])]
+    return lines
+
+
+def confusions_table(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> Table:
+    """The most frequent confusions of many classes."""
+    pairs = [
+        (times, class_names[true], class_names[column])
+        for true, row in enumerate(matrix)
+        for column, times in enumerate(row)
+        if column != true and times
+    ]
+    table = Table(title="the most frequent confusions")
+    table.add_column("images", justify="right", no_wrap=True)
+    table.add_column("true class", overflow="fold")
+    table.add_column("called", overflow="fold")
+    for times, true, column in sorted(pairs, reverse=True)[:MOST_LINES]:
+        table.add_row(f"{times:,}", Text(true), Text(column))
+    return table
+
+
+def images_table(predictions: Predictions) -> Table:
+    """What the first of the user's own images were called."""
+    table = Table(title="predictions only")  # there are no labels
+    table.add_column("file", overflow="fold")
+    table.add_column("called", overflow="fold")
+    table.add_column("probability", justify="right", no_wrap=True)
+    guesses, shares = called(predictions).tolist(), predictions.probabilities.amax(1).tolist()
+    for name, guess, share in list(zip(predictions.names, guesses, shares, strict=True))[:MOST_LINES]:
+        table.add_row(Text(name), Text(predictions.class_names[guess]), f"{share:.1%}")
+    if len(predictions.names) > MOST_LINES:
+        table.caption = f"the first {MOST_LINES} of {len(predictions.names):,}; the CSV file has all"
+    return table

@@ -1,0 +1,65 @@
+"""The tables of an evaluation as CSV: confusion matrix, classes, and each image of the user's own."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Any
+
+from alexnet_lab.base.files import write_text
+from alexnet_lab.evaluation.predict import UNKNOWN
+from alexnet_lab.training.metrics import TOP_K
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from alexnet_lab.evaluation.evaluate import Evaluated
+    from alexnet_lab.evaluation.predict import Predictions
+
+
+def write(subject: Evaluated, evaluation: Mapping[str, Any]) -> None:
+    """Writes `<name>_confusion.csv` and `<name>_classes.csv`; of the user's own images also `<name>_images.csv`."""
+    start = subject.folder / subject.name
+    if "confusion" in evaluation:
+        write_text(f"{start}_confusion.csv", confusion_csv(evaluation["confusion"], evaluation["class_names"]))
+        write_text(f"{start}_classes.csv", classes_csv(evaluation["classes"]))
+    if subject.own is not None:
+        write_text(f"{start}_images.csv", images_csv(subject.predictions))
+
+
+def confusion_csv(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> str:
+    """True classes in rows, called ones in columns."""
+    rows = ([name, *counts] for name, counts in zip(class_names, matrix, strict=True))
+    return _csv([["true class", *class_names], *rows])
+
+
+def classes_csv(classes: Sequence[Mapping[str, Any]]) -> str:
+    """One row for each class; see `errors.ClassErrors`."""
+    header = ["class", "images", "wrong", "error", "low", "high", "taken_for", "times", "false_alarms"]
+    rows = (
+        [row["name"], row["images"], row["wrong"], row["error"], *row["interval"], row["taken_for"], row["times"],
+         row["false_alarms"]]
+        for row in classes
+    )  # fmt: skip
+    return _csv([header, *rows])
+
+
+def images_csv(predictions: Predictions) -> str:
+    """One row for each file: its class where it is known, and the most probable ones."""
+    classes = predictions.class_names
+    values, best = predictions.probabilities.topk(min(TOP_K, len(classes)), dim=1)
+    header = ["file", "true class"]
+    header += [word for rank in range(1, best.shape[1] + 1) for word in (f"class {rank}", f"probability {rank}")]
+    rows = []
+    for name, label, labels, shares in zip(
+        predictions.names, predictions.labels.tolist(), best.tolist(), values.tolist(), strict=True
+    ):
+        guesses = [word for pair in zip(labels, shares, strict=True) for word in (classes[pair[0]], f"{pair[1]:.4f}")]
+        rows.append([name, "" if label == UNKNOWN else classes[label], *guesses])
+    return _csv([header, *rows])
+
+
+def _csv(rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

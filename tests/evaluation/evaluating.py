@@ -1,0 +1,22 @@
+"""eval.py from Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from alexnet_lab.config import check_evaluate
+from alexnet_lab.evaluation import evaluate as evaluation
+from alexnet_lab.run.directory import RunDirectory
+
+
+def run_eval(run: Path | list[str], **fields: Any) -> dict[str, Any]:
+    """What eval.py makes of a run, or of several."""
+    where = str(run) if isinstance(run, Path) else run
+    return evaluation.evaluate(check_evaluate({"run": where, "num_threads": 1} | fields))
+
+
+def seal(run: Path) -> None:
+    """Makes what was changed in a finished run count as what the run left."""
+    directory = RunDirectory(run)
+    directory.write_result(directory.read_result() or {})

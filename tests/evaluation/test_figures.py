@@ -1,0 +1,237 @@
+"""Figures: what they show, from made-up data; and all of them from a real run, as files that can be opened."""
+
+from __future__ import annotations
+
+import shutil
+import typing
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from evaluating import run_eval, seal
+from PIL import Image
+
+import alexnet_lab
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.config import check_evaluate
+from alexnet_lab.config.schema import Evaluate
+from alexnet_lab.config.schema import Figure as FigureName
+from alexnet_lab.evaluation.calibration import reliability
+from alexnet_lab.evaluation.figures import alike, network, predictions, style, table, training
+from alexnet_lab.evaluation.figures.table import FIGURES
+from alexnet_lab.evaluation.kernels import Kernels
+from alexnet_lab.evaluation.layers import activation_curves
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def texts(figure: Figure) -> list[str]:
+    """All that is written in a figure."""
+    figure.canvas.draw()
+    found = figure.findobj(lambda item: hasattr(item, "get_text"))
+    return [item.get_text() for item in found if item.get_text()]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def image(channels: int = 3, side: int = 8) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (channels, side, side), dtype=np.uint8)
+
+
+def test_config_names_the_figures_that_there_are():
+    assert typing.get_args(FigureName) == tuple(FIGURES)
+    assert Evaluate(run="x", figures="all").figures == "all"
+
+
+@pytest.mark.parametrize("wanted", ["kernel", ["kernel"], ["confusion", 3]])
+def test_unknown_figure(wanted):
+    with pytest.raises(ConfigError, match=r"`figures` is .*'confusion', .*'kernels'"):
+        check_evaluate({"run": "x", "figures": wanted})
+
+
+def test_matplotlib_is_imported_only_where_figures_are_made():
+    """And pyplot nowhere: it would want a screen."""
+    source = Path(alexnet_lab.__file__).parent
+    users = {path for path in source.rglob("*.py") if "import matplotlib" in (text := path.read_text()) or
+             "from matplotlib" in text}  # fmt: skip
+    assert {path.parent.name for path in users} <= {"figures", "report"}
+    assert not any("import pyplot" in path.read_text() or "matplotlib.pyplot" in path.read_text() for path in users)
+    lazy = (source / "evaluation" / "evaluate.py").read_text()
+    assert "        from alexnet_lab.evaluation.figures" in lazy
+    assert "\nfrom alexnet_lab.evaluation.figures" not in lazy
+
+
+@pytest.fixture(scope="module")
+def drawn(digits_run, tmp_path_factory) -> tuple[Path, dict[str, Any]]:
+    """All figures of the small finished run."""
+    run = shutil.copytree(digits_run, tmp_path_factory.mktemp("drawn") / "run")
+    return run, run_eval(run, figures="all")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_all_figures_of_a_run(name, drawn):
+    run, found = drawn
+    assert f"figures/{name}.png" in found["figures"]
+    with Image.open(run / "eval" / "figures" / f"{name}.png") as picture:
+        pixels = np.asarray(picture.convert("L"))
+    assert min(pixels.shape) > 200
+    assert pixels.max() == 255  # on white
+    assert pixels.std() > 5
+    svg = ET.parse(run / "eval" / "figures" / f"{name}.svg").getroot()
+    assert svg.tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_numbers_of_retrieval_are_told(drawn):
+    told = drawn[1]["retrieval"]
+    assert told["queries"] == 359
+    assert set(told["precision_by_features"]) == {"1", "2", "5", "10", "20", "50", "100"}
+    assert told["precision_by_features"]["1"] > 0.8
+    assert drawn[1]["codes"]["precision_by_codes"]["10"] > 0.6
+
+
+def test_figures_are_the_same_bytes_each_time(run, tmp_path):
+    run_eval(run, figures=["confusion", "kernels"])
+    folder = run / "eval" / "figures"
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    run_eval(run, figures=["kernels", "confusion"])
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+    assert set(first) == {"confusion.png", "confusion.svg", "kernels.png", "kernels.svg"}
+
+
+def test_other_evaluations_have_folders_of_their_own(run):
+    found = run_eval(run, figures="confusion", split="val")
+    assert found["figures"] == ["figures/val_center/confusion.png", "figures/val_center/confusion.svg"]
+
+
+def test_kernels_say_their_towers_saturations():
+    pattern = np.random.default_rng(0).standard_normal((20, 1, 5, 5)).astype(np.float32)
+    grey, colour = pattern.repeat(3, axis=1), pattern * np.array([1, -1, 0], dtype=np.float32)[:, None, None]
+    words = texts(network.kernels_figure(Kernels([grey, colour])))
+    assert "tower 1: 20 kernels, mean colour saturation 0.00" in words
+    assert "tower 2: 20 kernels, mean colour saturation 1.00" in words
+    assert "First layer: 40 kernels of 5x5 pixels; the towers' saturations differ with p = 0.0001" in words
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_kernels_of_any_depth(channels):
+    weights = np.random.default_rng(0).standard_normal((7, channels, 5, 5)).astype(np.float32)
+    words = texts(network.kernels_figure(Kernels([weights])))
+    assert ("saturation" in " ".join(words)) == (channels == 3)
+
+
+def test_mosaic_keeps_every_tile():
+    tiles = np.arange(5 * 4 * 3, dtype=np.float32).reshape(5, 2, 2, 3) / np.float32(60)
+    canvas = network.mosaic(tiles, 3)
+    assert canvas.shape == (5, 8, 3)
+    assert np.array_equal(canvas[3:5, 3:5], tiles[4])
+    assert (canvas[:, 2] == 1).all()
+
+
+def test_confusion_shows_each_number_and_name():
+    words = texts(predictions.confusion_figure([[12, 3], [0, 77]], ["cat $x$", "dog"], "T"))
+    assert {"12", "3", "77", "cat $x$", "dog", "T"} <= set(words)
+    assert "0" not in words[: words.index("T")]
+
+
+@pytest.mark.parametrize("classes", [2, 30, 150])
+def test_confusion_of_many_classes(classes):
+    names = [f"class {index} {'long' * 20}" for index in range(classes)]
+    words = texts(predictions.confusion_figure(np.eye(classes, dtype=int).tolist(), names, "T"))
+    assert any("class 1" in word for word in words) == (classes <= 100)
+
+
+def test_reliability_bars_are_the_accuracies():
+    probabilities = torch.tensor([[0.9, 0.1], [0.95, 0.05], [0.6, 0.4], [0.3, 0.7]])
+    figure = predictions.reliability_figure(reliability(probabilities, torch.tensor([0, 1, 0, 1]), 10), "T")
+    bars = [(bar.get_x(), bar.get_height()) for bar in figure.axes[0].patches]  # pyright: ignore[reportAttributeAccessIssue]
+    assert bars == [pytest.approx(pair) for pair in ((0.6, 1.0), (0.7, 1.0), (0.9, 0.5))]
+
+
+def test_sheets_name_classes_and_probabilities():
+    shown = predictions.Shown(image(), "ship", ["truck", "ship"], [0.97, 0.02])
+    words = texts(predictions.mistakes_figure([shown] * 3, "T"))
+    assert words.count("truck 97%") == words.count("ship") == 3
+    words = texts(predictions.top5_figure([shown, shown._replace(label=None)], "T"))
+    assert words.count("97%") == 2
+    assert words.count("?") == 1
+
+
+def test_no_mistake_is_no_error():
+    assert texts(predictions.mistakes_figure([], "none")) == ["none"]
+
+
+def test_retrieval_marks_other_classes():
+    found = [(image(), "ship"), (image(), "truck")]
+    figure = alike.retrieval_figure([alike.Query(image(), "ship", found, found)], "T", ("F", "P"))
+    words = texts(figure)
+    assert words.count("ship") == 3
+    assert words.count("truck") == 2
+
+
+def test_augmentation_has_a_column_for_each_factor():
+    words = texts(training.augmentation_figure({"as stored": [image()] * 2, "cropped": [image(1)] * 2}, "T"))
+    assert words == ["as stored", "cropped", "T"]
+
+
+def test_training_error_says_when_a_quarter_is_reached():
+    curves = {"relu": [(1, 0.5), (2, 0.25), (3, 0.1)], "tanh": [(1, 0.6), (2, 0.5)]}
+    words = texts(training.training_error_figure(curves, "T"))
+    assert "relu: 2 epochs to 25%" in words
+    assert "tanh: never 25%" in words
+
+
+def test_activation_curves_are_functions_and_slopes():
+    x, curves = activation_curves()
+    values, slopes = curves["tanh"]
+    assert values == pytest.approx(np.tanh(x), abs=1e-6)
+    assert slopes == pytest.approx(1 - np.tanh(x) ** 2, abs=1e-6)
+    assert curves["relu"][1][x > 0.01].tolist() == [1.0] * 199 + [1.0]
+    sigmoid = 1 / (1 + np.exp(-x))
+    assert curves["sigmoid"][1] == pytest.approx(sigmoid * (1 - sigmoid), abs=1e-6)
+
+
+def test_glyphs_that_the_font_lacks_are_no_error(tmp_path):
+    with style.styled():
+        figure = predictions.confusion_figure([[1]], ["鯉"], "T")
+    assert [path.name for path in style.save(figure, tmp_path, "x")] == ["x.png", "x.svg"]
+
+
+@pytest.mark.parametrize(
+    ("figures", "message"),
+    [
+        (["top5", "kernels"], r"figures=kernels looks into one network; give one run"),
+        ("retrieval", r"figures=retrieval looks into one network"),
+    ],
+)
+def test_figures_of_one_network_are_not_made_of_several(figures, message, run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "other")
+    with pytest.raises(ConfigError, match=message):
+        run_eval([str(run), str(other)], figures=figures)
+
+
+def test_figures_that_need_classes(run, tmp_path, monkeypatch):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    Image.fromarray(image(1)[0]).save(folder / "a.png")
+    with pytest.raises(ConfigError, match="figures=confusion needs the classes of the images"):
+        run_eval(run, figures="confusion", data={"root": str(folder)})
+    monkeypatch.setattr(table, "FIGURES", {name: FIGURES[name] for name in ("confusion", "top5")})
+    found = run_eval(run, figures="all", data={"root": str(folder)})
+    assert found["figures"] == [f"figures/own_mine_center/top5.{kind}" for kind in ("png", "svg")]
+
+
+def test_ensemble_of_two_runs(run, digits_run, tmp_path, compose):
+    other = shutil.copytree(digits_run, tmp_path / "other")
+    path = other / "checkpoints" / "best.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["state_dict"]["net.classifier.output.bias"][3] += 5.0
+    torch.save(checkpoint, path)
+    seal(other)
+    found = run_eval([str(run), str(other)], figures=["confusion", "training_error"])
+    single = [run_eval(one)["metrics"]["test/top1_error"] for one in (run, other)]
+    assert found["single_metrics"]["test/top1_error"] == pytest.approx(sum(single) / 2)
+    assert found["runs"] == ["run", "other"]
+    assert (run / "eval" / "ensemble_of_2_test_center.json").is_file()
+    assert (run / "eval" / "figures" / "ensemble_of_2_test_center" / "confusion.svg").is_file()
