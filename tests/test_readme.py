@@ -134,20 +134,6 @@ def test_report(line, here, digits_run):
     assert "1 of 1 runs completed" in report.read_text()
 
 
-@pytest.mark.parametrize("line", commands("python report.py"))
-def test_report(line, here, digits_run):
-    run = here / "logs" / "runs" / "NAME"
-    sweep = here / "logs" / "sweeps" / "NAME"
-    shutil.copytree(digits_run, run)
-    shutil.copytree(digits_run, sweep / "seed-0")
-    job = {"job": "seed-0", "run_dir": "seed-0", "overrides": ["seed=0"], "config": {}}
-    about = {"name": "seeds", "factor": [], "base": [], "metric": "test/top1_error", "command": "", "overrides": []}
-    (sweep / "sweep.json").write_text(json.dumps(about | {"config": {}, "jobs": [job]}))
-    assert run_script(*shlex.split(line)[1:]) == 0
-    (report,) = here.glob("logs/**/report.html")
-    assert "1 of 1 runs completed" in report.read_text()
-
-
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 @pytest.mark.parametrize("line", commands("make "))
 def test_make(line):

@@ -79,6 +79,14 @@ def test_training_images_are_shown_plain_and_in_order(run):
     assert np.array_equal(again.indices, live.data.split.test)
 
 
+def test_guests_are_not_taken_for_the_test_set_that_lies_on_a_gpu(run, monkeypatch):
+    data = finished(run).data
+    monkeypatch.setattr(data, "_gpu", lambda: torch.device("cpu"))
+    data._resident["test"] = data._resident["train"] = torch.zeros(1)
+    data.guests = data.rows("train")
+    assert data.plain_loader("test").rows is data.guests
+
+
 @pytest.mark.parametrize("how", ["cut", "emptied", "text", "flipped", "other"])
 def test_damaged_file_is_made_again(how, run, passes):
     first = predict_once(finished(run), "test")

@@ -365,7 +365,7 @@ class ImageDataModule(LightningDataModule):
         """The images of a part, in the memory of the GPU if they are to be there and fit."""
         rows = self.rows(part)
         gpu = self._gpu()
-        if gpu is None or self.device == "cpu":
+        if gpu is None or self.device == "cpu" or rows is self.guests:
             return rows
         file = self._file_of(part)
         if file not in self._resident:
