@@ -240,6 +240,7 @@ def test_jpeg_files(tmp_path):
         assert "cut" not in name, name  # a half picture is never taken for a whole one
         assert found.shape == right.shape
         outcomes["same" if np.array_equal(found, right) else "other"] += 1
+    print(f"{path.name}: {outcomes}")
     assert outcomes["told"] > 10
     path.write_bytes(content)
     assert np.array_equal(decode(path), right)
