@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, get_args
 
 import pytest
 from commands import call, command, compose_raw, finished
+from faults import faults
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -250,6 +251,23 @@ def as_word(wrong: Wrong, config: dict[str, Any]) -> str | None:
     if not isinstance(value, SPELLABLE) or len(str(value)) > 50 or "\x00" in str(value):
         return None
     return f"{wrong.key}={'null' if value is None else str(value) or repr('')}"
+
+
+@pytest.mark.parametrize("kind", ["cut", "flipped"])
+def test_damaged_yaml_file_is_told_or_is_another_right_config(kind, tmp_path):
+    """Nobody can know that 0.01 was 0.03; but no fault leads to a traceback, and config.yaml says what ran."""
+    file = tmp_path / "experiment" / "mine.yaml"
+    file.parent.mkdir()
+    content = b"# @package _global_\noptimizer:\n  learning_rate: 0.01\ntrainer: {max_epochs: 3}\n"
+    for name, bad in faults(content, b"{}", flips=25):
+        if kind not in name:
+            continue
+        file.write_bytes(bad)
+        outcome = call(check_train, "train", f"--config-dir={tmp_path}", "experiment=mine")
+        if outcome.code:
+            assert outcome.code == 2, name
+            assert outcome.err.startswith("error: "), name
+            assert outcome.err.count("\n") == 1, outcome.err
 
 
 PROCESSES = {

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from commands import call
-from faults import survey
+from faults import faults, survey
 
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import is_whole, sealed
@@ -20,6 +20,7 @@ from alexnet_lab.run import train
 from alexnet_lab.run.directory import RunDirectory
 from alexnet_lab.run.identity import differences
 from alexnet_lab.run.launcher import saved_config
+from alexnet_lab.sweeps.directory import SweepDirectory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,3 +136,23 @@ def test_changed_config_is_not_evaluated(run):
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(RunError, match=r"config\.yaml is not what the run left"):
         evaluate(check_evaluate({"run": str(run)}))
+
+
+def test_ledger_of_a_sweep(tmp_path, caplog):
+    """A line that is not what was written counts as missing, and is told; the others stay."""
+    sweep = SweepDirectory(tmp_path)
+    for job in ("a", "b", "c"):
+        sweep.append({"job": job, "status": "completed", "metrics": {"test/top1_error": 0.125}})
+    content, right = sweep.ledger.read_bytes(), sweep.entries()
+    lines = content.count(b"\n")
+    for name, bad in faults(content, b'{"seed": 0}\n'):
+        sweep.ledger.write_bytes(bad)
+        caplog.clear()
+        found = [{key: value for key, value in entry.items() if key in right[0]} for entry in sweep.entries()]
+        whole = [entry for entry in found if entry in right or "checksum" not in entry]
+        assert whole == found, name
+        assert len(found) == lines or caplog.records or name.startswith(("cut", "emptied")), name
+    sweep.ledger.unlink()
+    sweep.ledger.mkdir()
+    with pytest.raises(RunError, match=r"ledger\.jsonl cannot be read: Is a directory"):
+        sweep.entries()

@@ -110,6 +110,7 @@ def _fit_and_test(
     rows = metrics_csv.rows or read_rows(directory.metrics)  # resumed with all epochs behind it, no row is added
     return {
         "metrics": metrics_of_epoch(rows, checkpoints.best_epoch) | test,
+        "store_hash": getattr(data, "store_hash", None),  # so that results of other images are told apart
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "images_per_second": round(throughput.images / throughput.seconds, 1) if throughput.seconds else None,

@@ -154,7 +154,11 @@ def network_size(config: dict[str, Any]) -> dict[str, int]:
         net = build(config["model"], "model", trusted=tuple(config["trusted_packages"]))
     data = config["data"]
     shape = (data["channels"], data["image_size"], data["image_size"])
-    return {"num_parameters": num_parameters(net), "num_macs": num_macs(net, shape)}
+    try:
+        return {"num_parameters": num_parameters(net), "num_macs": num_macs(net, shape)}
+    except (RuntimeError, ValueError, TypeError) as error:
+        told = one_line(error)[:300]
+        raise ConfigError(f"`model`: {config['model']['_target_']} takes no images of {shape}: {told}") from error
 
 
 def _run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from alexnet_lab.base.errors import RunError
-from alexnet_lab.base.files import finite, write_json
+from alexnet_lab.base.files import finite, is_whole, sealed, write_json
 from alexnet_lab.run.directory import RunDirectory
 from alexnet_lab.sweeps.definition import Definition, Job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+log = logging.getLogger(__name__)
 
 LEDGER_VERSION = 1
 """Of the format of a line of ledger.jsonl."""
@@ -56,7 +59,7 @@ class SweepDirectory:
     def append(self, entry: dict[str, Any]) -> None:
         """Appends one line to the ledger, at once and in one piece; several processes may do so."""
         line = {"version": LEDGER_VERSION, **entry, "ended": datetime.now(UTC).isoformat(timespec="seconds")}
-        text = json.dumps(finite(line), allow_nan=False) + "\n"
+        text = json.dumps(sealed(finite(line)), allow_nan=False) + "\n"
         with self.locked(), self.ledger.open("a+b") as file:
             if file.tell():
                 file.seek(-1, 2)
@@ -65,16 +68,27 @@ class SweepDirectory:
             file.flush()
 
     def entries(self) -> list[dict[str, Any]]:
-        """The ledger's lines, in order. A half line that a killed process left is passed over."""
+        """The ledger's lines, in order. One that is damaged, or that a killed process left half, is passed over.
+
+        Its job counts as not told of: the sweep looks at its run again.
+
+        Raises:
+            RunError: The file cannot be read.
+        """
         try:
             lines = self.ledger.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise RunError(f"{self.ledger} cannot be read: {error.strerror or error}") from error
         found = []
-        for line in lines:
-            with contextlib.suppress(ValueError):
-                found.append(json.loads(line))
-        return [entry for entry in found if isinstance(entry, dict) and "job" in entry]
+        for number, line in enumerate(lines, start=1):
+            entry = _entry(line)
+            if entry is None:
+                log.warning("%s: line %d is damaged, and passed over", self.ledger, number)
+            else:
+                found.append(entry)
+        return found
 
     def latest(self) -> dict[str, dict[str, Any]]:
         """The last line of each job that has one."""
@@ -108,3 +122,12 @@ class SweepDirectory:
                 (self.path / ".sweep.lock").unlink(missing_ok=True)  # while it is held: who waits for it sees it gone
                 self.path.rmdir()  # only if nothing was written
             lock.release()
+
+
+def _entry(line: str) -> dict[str, Any] | None:
+    """What a line of the ledger holds; None if it is not what was written."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and "job" in entry and is_whole(entry) else None
