@@ -36,7 +36,7 @@ def watch(process: subprocess.Popen[str], metrics: Path, epochs: int) -> list[Sa
     """Samples of a training process, from its first epoch's end to its last one's."""
     samples = []
     while process.poll() is None:
-        time.sleep(0.1)
+        time.sleep(0.2)
         done = metrics.read_text().count("\n") - 1 if metrics.exists() else 0
         if not 0 < done < epochs:
             continue

@@ -33,6 +33,9 @@ FLAGS = {"--dry-run": "sweep.dry_run=true"}
 UNREADABLE = (yaml.YAMLError, UnicodeDecodeError)
 """What Hydra lets through of a file that is no yaml."""
 
+BAD_HEADER = "Expected header format"
+"""How Hydra's ValueError about the first line of a yaml file begins."""
+
 
 def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: str) -> None:
     """Composes the config from the command line and calls `task` with it, once for each job.
@@ -70,6 +73,11 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
         if traceback_wanted:
             raise
         _complain(_explain(error, config_dir, config_name))
+        sys.exit(ConfigError.exit_code)
+    except ValueError as error:
+        if traceback_wanted or BAD_HEADER not in str(error):
+            raise
+        _complain(ConfigError(f"a config file cannot be read: {error}"))
         sys.exit(ConfigError.exit_code)
     sys.exit(job.exit_code)
 
