@@ -8,12 +8,18 @@ from alexnet_lab.config.entry import main
 
 
 def train(config: dict[str, Any]) -> None:
-    """Checks the config, and only then loads what is heavy and runs it."""
-    check_train(config)
+    """Checks the config, and only then loads what is heavy and runs it; a job of a sweep goes to its sweep."""
+    checked = check_train(config)
 
     from alexnet_lab import run  # noqa: PLC0415 - importing torch takes seconds
+    from alexnet_lab.sweeps import dry_run, jobs  # noqa: PLC0415
 
-    run.train(config)
+    if checked["sweep"]["dry_run"]:
+        print("\n".join(dry_run.told_of_run(checked)))
+    elif checked["sweep"]["dir"] is None:
+        run.train(config)
+    else:
+        jobs.run_job(checked)
 
 
 if __name__ == "__main__":

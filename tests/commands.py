@@ -62,8 +62,11 @@ def compose_raw(*overrides: str, name: str = "train") -> dict[str, Any]:
     return composed[0]
 
 
-def command(script: str, *words: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
-    """Starts `python script words` as a process of its own, in `cwd`, with one thread and without trackers' logins."""
+def command(script: str, *words: str, cwd: Path, group: bool = False, **environment: str) -> subprocess.Popen[str]:
+    """Starts `python script words` as a process of its own, in `cwd`, with one thread and without trackers' logins.
+
+    With `group` it and its children can be signalled together, as a terminal does it.
+    """
     variables = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB", "HYDRA"))}
     return subprocess.Popen(
         [sys.executable, str(REPOSITORY / script), *words],
@@ -72,6 +75,7 @@ def command(script: str, *words: str, cwd: Path, **environment: str) -> subproce
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=group,
     )
 
 

@@ -51,7 +51,8 @@ def _applies(requirement: Requirement, extras: list[str]) -> bool:
 def main() -> None:
     """Reads pyproject.toml of the current directory and prints the lock."""
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
-    versions = closure(project["dependencies"] + project["optional-dependencies"]["dev"])
+    extras = project["optional-dependencies"].values()
+    versions = closure([*project["dependencies"], *(item for extra in extras for item in extra)])
     print(HEADER, end="")
     for name, version in sorted(versions.items()):
         marker = f" ; {ONLY_ON[name]}" if name in ONLY_ON else ""

@@ -158,13 +158,13 @@ def test_bad_command_line_of_eval(words, message, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_jobs_of_a_multirun_are_told_one_by_one_and_the_last_good_one_still_runs(tmp_path):
+def test_wrong_job_of_a_multirun_is_told_before_any_starts(tmp_path):
     seen: list[int] = []
     outcome = call(
         lambda config: seen.append(check_train(config)["seed"]),
         "train", "-m", "seed=-1,7", f"hydra.sweep.dir={tmp_path}",
     )  # fmt: skip
-    assert (outcome.code, seen) == (2, [7])
+    assert (outcome.code, seen) == (2, [])
     assert "error: `seed` is -1 (int)" in outcome.err
 
 

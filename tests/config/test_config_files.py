@@ -10,7 +10,7 @@ from commands import CONFIGS, call, compose_raw
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.config import check_train
-from alexnet_lab.config.schema import Callbacks, Evaluate, Section, Trainer
+from alexnet_lab.config.schema import Callbacks, Evaluate, Launcher, Section, Sweep, Trainer
 from alexnet_lab.config.signatures import read_signature
 from alexnet_lab.config.validate import SUPPLIED
 
@@ -69,6 +69,13 @@ def test_names_every_field_of_its_target_and_no_other(path):
 )
 def test_names_every_key_of_its_section(file, section: type[Section]):
     assert list(yaml.safe_load((CONFIGS / file).read_text())) == list(section.model_fields)
+
+
+def test_launcher_and_sweep_name_every_key_of_their_section():
+    local = yaml.safe_load((CONFIGS / "launcher" / "local.yaml").read_text())
+    assert list(local["launcher"]) == list(Launcher.model_fields)
+    train = yaml.safe_load((CONFIGS / "train.yaml").read_text())
+    assert list(train["sweep"]) == list(Sweep.model_fields)
 
 
 def test_eval_names_every_key():
@@ -169,7 +176,10 @@ def test_class_of_torch_is_checked_by_the_names_of_its_fields():
 
 @pytest.mark.parametrize(
     ("mode", "folder"),
-    [((), "logs/runs/"), (("-m", "seed=0,1", "model.activation=tanh", "hydra.sweep.dir=SWEEP"), "SWEEP/")],
+    [
+        ((), "logs/runs/"),
+        (("-m", "hydra/sweeper=basic", "seed=0,1", "model.activation=tanh", "hydra.sweep.dir=SWEEP"), "SWEEP/"),
+    ],
     ids=["run", "multirun"],
 )
 def test_default_run_dir(mode, folder, tmp_path):
@@ -181,8 +191,7 @@ def test_default_run_dir(mode, folder, tmp_path):
     names = [Path(path).name for path in seen]
     assert not any("=" in item for item in names)
     if mode:
-        assert [item.split("_", 1)[1].startswith("activation-tanh") or "seed-" in item for item in names] == [True] * 2
-        assert len(set(names)) == 2
+        assert names == ["model.activation-tanh_seed-0", "model.activation-tanh_seed-1"]
     else:
         assert names[0].endswith("_lenet5_digits")
 

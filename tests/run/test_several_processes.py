@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from commands import QUICK, command, finished, wait_for
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from alexnet_lab.base.errors import Interrupted, RunError
-from alexnet_lab.run import elastic, train
+from alexnet_lab.base.errors import ConfigError, Interrupted, RunError
+from alexnet_lab.run import elastic, launcher, train
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 
 if TYPE_CHECKING:
@@ -60,6 +63,25 @@ def test_weights_agree_and_have_the_same_names(one_and_two):
     assert all(two[name].allclose(one[name], rtol=1e-4, atol=1e-6) for name in one)
 
 
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_fifty_steps_of_alexnet_on_cifar10_have_the_same_losses(compose, real_data, tmp_path):
+    """One step an epoch, so that metrics.csv has each step's loss. Dropout draws in each process for itself: none."""
+    words = (
+        "model=alexnet", "model.width=0.25", "model.dropout=0", "data=cifar10", f"data.dir={real_data}",
+        "data.batch_size=32", "trainer.max_epochs=50", "trainer.limit_train_batches=1", "trainer.limit_val_batches=0",
+        "trainer.limit_test_batches=1", "trainer.accelerator=cpu",
+    )  # fmt: skip
+    losses: list[list[float]] = []
+    for devices in (1, 2):
+        run = tmp_path / f"{devices}"
+        train(compose(f"run_dir={run}", *words, f"trainer.devices={devices}"))
+        losses.append([float(row["train/loss"]) for row in rows(run)])
+    assert len(losses[0]) == 50
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert losses[0][-1] < losses[0][0]
+
+
 def test_all_processes_write_one_log(one_and_two):
     assert "rank 0 INFO" in (one_and_two[1] / "train.log").read_text()
     assert {path.name for path in one_and_two[1].iterdir()} == {path.name for path in one_and_two[0].iterdir()}
@@ -94,8 +116,6 @@ def test_signal_ends_all_processes(digits_dir, tmp_path):
 
 
 def test_signal_becomes_interrupted(monkeypatch, compose, tmp_path):
-    from torch.distributed.elastic.multiprocessing import SignalException
-
     handler = signal.getsignal(signal.SIGTERM)
 
     def launch(*_: Any) -> Any:
@@ -111,9 +131,68 @@ def test_signal_becomes_interrupted(monkeypatch, compose, tmp_path):
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
-def test_killed_worker_is_named():
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+def failure(exitcode: int, message: Any = "none") -> ChildFailedError:
+    one = ProcessFailure(local_rank=1, pid=1, exitcode=exitcode, error_file="none")
+    one.message = message
+    return ChildFailedError("train", {1: one})
 
-    failure = ProcessFailure(local_rank=1, pid=1, exitcode=-signal.SIGKILL, error_file="none")
-    text = elastic._explain(ChildFailedError("train", {1: failure}))
-    assert text == "worker 1 of the run failed: it was killed by SIGKILL"
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (failure(-signal.SIGKILL), "it was killed by SIGKILL"),
+        (failure(-signal.SIGSEGV), "it was killed by SIGSEGV"),
+        (failure(5), "it ended with exit code 5"),
+        (failure(1, {"message": "RuntimeError: [pair.cc:5] Connection closed by peer"}), "RuntimeError: .*by peer"),
+        (failure(1, {"message": "Interrupted: interrupted by SIGTERM"}), "Interrupted: interrupted by SIGTERM"),
+        (failure(1, {"message": "OutOfMemoryError: CUDA out of memory"}), "OutOfMemoryError: .*"),
+    ],
+)
+def test_worker_that_died_is_named(error, text):
+    found = elastic._explained(error)
+    assert isinstance(found, elastic.WorkerDiedError)
+    assert re.fullmatch(f"worker 1 of the run failed: {text}", str(found))
+
+
+def test_error_of_a_worker_is_no_death():
+    found = elastic._explained(failure(1, {"message": "ValueError: first\nsecond"}))
+    assert type(found) is RunError
+    assert str(found) == "worker 1 of the run failed: ValueError: first second"
+
+
+def test_run_goes_on_as_often_as_it_may_when_a_worker_died(monkeypatch, compose, tmp_path, caplog):
+    run = tmp_path / "run"
+    resumed: list[bool] = []
+
+    def dying(config: Any, directory: Any, *, processes: int, resume: bool) -> Any:
+        resumed.append(resume)
+        directory.checkpoints.mkdir(exist_ok=True)
+        directory.last.touch()
+        raise elastic.WorkerDiedError("worker 0 of the run failed: it was killed by SIGKILL")
+
+    monkeypatch.setattr(elastic, "run_workers", dying)
+    with pytest.raises(RunError, match="killed by SIGKILL"):
+        train(compose(f"run_dir={run}", *SHORT, "launcher.workers=true", "launcher.retries=2"))
+    assert resumed == [False, True, True]
+    found = json.loads((run / "result.json").read_text())
+    assert (found["status"], found["attempts"]) == ("failed", 3)
+
+
+def test_one_process_of_its_own(compose, tmp_path):
+    done = train(compose(f"run_dir={tmp_path / 'run'}", *SHORT, "launcher.workers=true", "trainer.max_epochs=1"))
+    assert (done["status"], done["attempts"], done["steps"]) == ("completed", 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("workers", "processes", "own"),
+    [("auto", 1, False), ("auto", 2, True), (True, 1, True), (False, 1, False)],
+)
+def test_who_trains(workers, processes, own):
+    assert launcher.in_workers({"workers": workers}, processes) is own
+
+
+def test_several_processes_need_workers():
+    with pytest.raises(
+        ConfigError, match=r"`launcher.workers` is false, .* but it is to have 2; set trainer.devices=1"
+    ):
+        launcher.in_workers({"workers": False}, 2)

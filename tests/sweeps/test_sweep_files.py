@@ -112,6 +112,7 @@ def test_a_tuned_key_is_no_factor():
         (["seed=0", "model.norm=lrn"], "model.norm-lrn_seed-0"),
         (["+model.extra=[1,2]", "augment=none"], "augment-none_model.extra-1-2-"),
         (["data.root='/a b/c'"], "data.root-a-b-c-"),
+        (["optimizer.learning_rate=1e+18"], "optimizer.learning_rate-1e+18"),
         ([], "job"),
     ],
 )

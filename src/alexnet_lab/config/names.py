@@ -38,7 +38,7 @@ def job_name(words: Iterable[str]) -> str:
         'model.norm-lrn_seed-0'
     """
     ordered = sorted((word.lstrip("+~") for word in words), key=lambda word: (word.startswith("seed="), word))
-    name = "_".join(re.sub(r"[^\w.-]+", "-", word) for word in ordered) or "job"
+    name = "_".join(re.sub(r"[^\w.+-]+", "-", word) for word in ordered) or "job"  # 1e+18 is not 1e-18
     return name if len(name) <= MAX_LENGTH else f"{name[: MAX_LENGTH - 9]}-{short_hash(ordered)}"
 
 
@@ -66,14 +66,14 @@ def default_sweep_dir(choices: Mapping[str, Any], words: Iterable[str]) -> str:
         `logs/sweeps/<sweep>_<model>_<data>`; without a `sweep=NAME` the swept keys and a hash of the overrides that
         decide what is computed.
     """
-    overrides = [item for item in OverridesParser.create().parse_overrides(list(words)) if item.input_line]
-    chosen = {item.key_or_group: item.input_line.partition("=")[2] for item in overrides}
+    overrides = OverridesParser.create().parse_overrides(list(words))
+    chosen = {item.key_or_group: str(item.input_line).partition("=")[2] for item in overrides}
     parts = [re.sub(r"[^\w.-]+", "-", str(chosen.get(group, choices[group]))) for group in ("model", "data")]
     if choices.get("sweep"):
         return "logs/sweeps/" + "_".join([str(choices["sweep"]), *parts])[:MAX_LENGTH]
     swept = [item.key_or_group.rpartition(".")[2] for item in overrides if item.is_sweep_override()]
     factors = "-".join(key for key in swept if key != "seed") or "seeds"
-    inward = sorted(item.input_line or "" for item in overrides if not is_outward(item.key_or_group))
+    inward = sorted(str(item.input_line) for item in overrides if not is_outward(item.key_or_group))
     return "logs/sweeps/" + "_".join([factors, *parts])[: MAX_LENGTH - 9] + f"_{short_hash(inward)}"
 
 

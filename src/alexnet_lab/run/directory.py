@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 RESULT_VERSION = 1
 """Of the format of result.json."""
+
+CLAIMED: set[str] = set()
+"""The directories that this process works in."""
 
 
 class RunDirectory:
@@ -67,6 +71,20 @@ class RunDirectory:
             raise RunError(f"{self.result} is damaged: its checksum is not that of its content")
         return result
 
+    def is_completed(self) -> bool:
+        """Whether it holds a finished run."""
+        return (self.read_result() or {}).get("status") == "completed"
+
+    def in_use(self) -> bool:
+        """Whether another process works on the run."""
+        if os.path.realpath(self.path) in CLAIMED or not (self.path / ".lock").exists():
+            return False
+        try:
+            with FileLock(self.path / ".lock", blocking=False):
+                return False
+        except Timeout:
+            return True
+
     @contextlib.contextmanager
     def claimed(self, *, resume: bool = False) -> Iterator[None]:
         """Makes the directory this run's own for the time of the block.
@@ -85,11 +103,13 @@ class RunDirectory:
             raise RunError(f"run_dir {self.path} is in use by another process; choose another run_dir") from None
         except OSError as error:
             raise RunError(f"run_dir {self.path} cannot be written: {error.strerror or error}") from error
+        CLAIMED.add(os.path.realpath(self.path))
         try:
             if not resume:
                 self._check_free()
             yield
         finally:
+            CLAIMED.discard(os.path.realpath(self.path))
             with contextlib.suppress(OSError):
                 (self.path / ".lock").unlink(missing_ok=True)  # while it is held: who waits for it will see it gone
                 self.path.rmdir()  # only if nothing was written

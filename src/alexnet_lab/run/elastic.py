@@ -10,12 +10,13 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import tempfile
 import threading
 import uuid
 from multiprocessing import connection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -24,6 +25,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from alexnet_lab.base.errors import Interrupted, RunError, one_line
 from alexnet_lab.base.log import quiet
 from alexnet_lab.base.memory import keep_freed_memory
+from alexnet_lab.run.signals import terminable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,8 +41,41 @@ SHUTDOWN_SECONDS = 10
 WORKER_LOG = "torch.distributed.elastic.multiprocessing.api"
 """Prints a worker's traceback, which train.log has, and each signal that a worker is sent."""
 
+AGENT_LOG = "torch.distributed.elastic.agent.server.api"
+"""Prints the signals that the parent of the workers gets."""
+
 REPLACED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Whose handlers elastic launch sets and does not restore."""
+
+
+PRELOADED = (
+    "torch", "lightning", "torchmetrics", "wandb", "alexnet_lab.run.engine", "alexnet_lab.data",
+    "alexnet_lab.config.entry",
+)  # fmt: skip
+"""What the fork server imports once, so that workers start in tenths of a second; the last one for train.py itself."""
+
+DIED = re.compile(
+    r"^Interrupted:|[Cc]onnection (closed|reset|refused)|[Bb]roken pipe|gloo|NCCL|Dist\w*Error|TCPStore|OutOfMemory"
+)
+"""What a worker's error says where the same again may well succeed: somebody ended this worker alone, or the process
+that it waited for is gone, or others took the memory."""
+
+
+class WorkerDiedError(RunError):
+    """A worker was killed or died (a signal, a crash, out of memory): the same again may well succeed."""
+
+
+class Rendezvous(NamedTuple):
+    """Where the workers of one run meet."""
+
+    nodes: int
+    node_rank: int  # the node of rank 0 keeps the records
+    endpoint: str  # host:port; port 0 is any free one
+
+
+def rendezvous() -> Rendezvous:
+    """The nodes that share a run: this one alone."""
+    return Rendezvous(1, 0, "localhost:0")
 
 
 def run_workers(config: dict[str, Any], directory: RunDirectory, *, processes: int, resume: bool) -> dict[str, Any]:
@@ -48,22 +83,27 @@ def run_workers(config: dict[str, Any], directory: RunDirectory, *, processes: i
 
     Raises:
         Interrupted: After Ctrl-C or SIGTERM, when all workers have ended.
-        RunError: A worker raised, was killed or died; says which and why.
+        WorkerDiedError: A worker was killed or died; says which and how.
+        RunError: A worker raised an error; says which and why.
     """
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN_SECONDS))
-    multiprocessing.set_forkserver_preload(["torch", "lightning", "torchmetrics", "alexnet_lab.run.engine"])
+    if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
+        multiprocessing.set_start_method("forkserver", force=True)  # joblib's own, which workers could not take over
+    multiprocessing.set_forkserver_preload(list(PRELOADED))  # the server stays for the jobs that follow
+    place = rendezvous()
     with (
         tempfile.TemporaryDirectory(prefix="alexnet-lab-") as scratch,
         _signals_restored(),
         quiet(WORKER_LOG, logging.CRITICAL),
+        quiet(AGENT_LOG, logging.CRITICAL),
     ):
         launch = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
+            min_nodes=place.nodes,
+            max_nodes=place.nodes,
             nproc_per_node=processes,
             run_id=uuid.uuid4().hex,
             rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
+            rdzv_endpoint=place.endpoint,
             local_addr="localhost",
             max_restarts=0,  # in torch 2.14 a restart in place reuses the dead attempt's store and fails with gloo
             start_method="forkserver",
@@ -75,7 +115,7 @@ def run_workers(config: dict[str, Any], directory: RunDirectory, *, processes: i
         except SignalException as error:
             raise Interrupted(f"interrupted by {signal.Signals(error.sigval).name}") from None
         except ChildFailedError as error:
-            raise RunError(_explain(error)) from error
+            raise _explained(error) from error
     return results[0]
 
 
@@ -85,10 +125,14 @@ def work(
     """What each worker does; the fork server's environment is as old as its first job, so the parent's comes along."""
     from alexnet_lab.run.engine import fit_and_test  # noqa: PLC0415 - the parent of the workers does not need it
 
-    os.environ.update({key: value for key, value in environment.items() if not key.startswith(ELASTIC_PREFIXES)})
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ.update({key: value for key, value in environment.items() if not key.startswith(ELASTIC_PREFIXES)})
     keep_freed_memory()
-    return fit_and_test(config, directory, processes=processes, resume=resume)
+    try:
+        with terminable():
+            return fit_and_test(config, directory, processes=processes, resume=resume)
+    except KeyboardInterrupt as error:  # of which torch would tell nobody
+        raise Interrupted(str(error) or "interrupted by Ctrl-C") from error
 
 
 def _end_with_parent() -> None:
@@ -113,11 +157,14 @@ def _signals_restored() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _explain(error: ChildFailedError) -> str:
+def _explained(error: ChildFailedError) -> RunError:
     """The failure that came first, in one line."""
     rank, failure = error.get_first_failure()
-    message = failure.message
-    text = message.get("message", "") if isinstance(message, dict) else str(message)
     if failure.exitcode < 0:
-        text = f"it was killed by {signal.Signals(-failure.exitcode).name}"
-    return f"worker {rank} of the run failed: {one_line(text)}"
+        died, text = True, f"it was killed by {signal.Signals(-failure.exitcode).name}"
+    elif isinstance(failure.message, dict):  # an error that the worker raised
+        text = one_line(failure.message.get("message", ""))
+        died = DIED.search(text) is not None
+    else:
+        died, text = True, f"it ended with exit code {failure.exitcode}"
+    return (WorkerDiedError if died else RunError)(f"worker {rank} of the run failed: {text}")

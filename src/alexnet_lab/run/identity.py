@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lightning import Callback
 
 from alexnet_lab.base.errors import RunError
-from alexnet_lab.run.tracking import flat
+from alexnet_lab.base.nested import flat
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 KEY = "config"
 """Of the config in a checkpoint."""
 
-FREE = ("run_dir", "resume", "trusted_packages")
-"""What may differ: a run directory may be moved, and trust is given anew."""
+FREE = ("run_dir", "resume", "trusted_packages", "launcher", "logger", "sweep", "overrides")
+"""What may differ: a run directory may be moved, trust is given anew, and a sweep may go on under another launcher."""
 
 
 class KeepConfig(Callback):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import logging
-import signal
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +18,11 @@ from alexnet_lab.models.counts import num_macs, num_parameters
 from alexnet_lab.run import elastic, engine, provenance
 from alexnet_lab.run.directory import RunDirectory
 from alexnet_lab.run.identity import check_same_config
+from alexnet_lab.run.signals import deferred, terminable
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from types import FrameType
+    from collections.abc import Callable, Mapping
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +44,17 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     start_log()
     resume = bool(config.get("resume"))
-    checked = saved_config(config) if resume else check_train(config)
-    check_devices(checked["trainer"])
-    processes = count_processes(checked["trainer"])
-    directory = RunDirectory(checked["run_dir"])
-    size = network_size(checked)
+    return run(saved_config(config) if resume else check_train(config), resume=resume)
+
+
+def run(config: dict[str, Any], *, resume: bool) -> dict[str, Any]:
+    """`train` of a checked config: from the start, or from the last checkpoint of its directory."""
+    check_devices(config["trainer"])
+    directory = RunDirectory(config["run_dir"])
+    size = network_size(config)
     with directory.claimed(resume=resume), terminable():
-        prepare(checked)
-        return _run(checked, directory, size, processes=processes, resume=resume)
+        prepare(config)
+        return _run(config, directory, size, resume=resume)
 
 
 def prepare(config: dict[str, Any]) -> None:
@@ -62,27 +63,6 @@ def prepare(config: dict[str, Any]) -> None:
     data.prepare_data()
     with quiet("alexnet_lab.data"):  # the run itself will say what it finds
         data.setup("fit")
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, treated like Ctrl-C: a `KeyboardInterrupt`, so that nobody takes it for an error."""
-
-
-@contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """Within the block SIGTERM raises `Terminated`, so that the run can record how it ended."""
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's affair
-        yield
-        return
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        raise Terminated("interrupted by SIGTERM")
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def saved_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,34 +137,59 @@ def network_size(config: dict[str, Any]) -> dict[str, int]:
     return {"num_parameters": num_parameters(net), "num_macs": num_macs(net, shape)}
 
 
-def _run(
-    config: dict[str, Any], directory: RunDirectory, size: dict[str, int], *, processes: int, resume: bool
-) -> dict[str, Any]:
+def _run(config: dict[str, Any], directory: RunDirectory, size: dict[str, int], *, resume: bool) -> dict[str, Any]:
     start = time.perf_counter()
     result: dict[str, Any] = {
         "status": "failed", "metrics": {}, "overrides": config["overrides"], **size, "epochs": 0, "steps": 0,
-        "images_per_second": None, "wall_seconds": 0.0, "best_checkpoint": None, "best_epoch": None, "error": None,
+        "images_per_second": None, "wall_seconds": 0.0, "best_checkpoint": None, "best_epoch": None, "attempts": 1,
+        "error": None,
     }  # fmt: skip
     try:
         directory.write_config(config)
         write_json(directory.manifest, provenance.manifest())
         directory.result.unlink(missing_ok=True)
         log.info("run directory: %s (%s parameters)", directory.path, f"{size['num_parameters']:,}")
-        result |= _start(config, directory, processes=processes, resume=resume) | {"status": "completed"}
+        result |= _start(config, directory, result, resume=resume) | {"status": "completed"}
     except BaseException as error:
         result |= {"status": _status(error), "error": one_line(f"{type(error).__name__}: {error}")}
         raise _told(error, directory) from error
     finally:
-        result["wall_seconds"] = round(time.perf_counter() - start, 2)
-        _record(directory, result)
+        with deferred():
+            result["wall_seconds"] = round(time.perf_counter() - start, 2)
+            _record(directory, result)
     log.info(summary_line(result))
     return result
 
 
-def _start(config: dict[str, Any], directory: RunDirectory, *, processes: int, resume: bool) -> dict[str, Any]:
-    if processes == 1:
+def _start(config: dict[str, Any], directory: RunDirectory, result: dict[str, Any], *, resume: bool) -> dict[str, Any]:
+    """Trains here or in worker processes; where one died, it starts them again from the last checkpoint."""
+    processes = count_processes(config["trainer"])
+    if not in_workers(config["launcher"], processes):
         return engine.fit_and_test(config, directory, resume=resume)
-    return elastic.run_workers(config, directory, processes=processes, resume=resume)
+    retries = config["launcher"]["retries"]
+    for attempt in itertools.count(1):
+        result["attempts"] = attempt
+        try:
+            return elastic.run_workers(config, directory, processes=processes, resume=resume)
+        except elastic.WorkerDiedError as error:
+            if attempt > retries:
+                raise
+            resume = directory.last.is_file()
+            place = "its last checkpoint" if resume else "the start"
+            log.warning("%s; again from %s (%d of %d)", error, place, attempt, retries)
+    raise AssertionError("unreachable")
+
+
+def in_workers(launcher: Mapping[str, Any], processes: int) -> bool:
+    """Whether a run gets processes of its own; one of a single process may do without."""
+    if launcher["workers"] == "auto":
+        return processes > 1
+    if processes > 1 and not launcher["workers"]:
+        raise ConfigError(
+            f"`launcher.workers` is false, so the run has the calling process alone, but it is to have {processes}; "
+            f"set trainer.devices=1, or launcher=local"
+        )
+    return launcher["workers"]
 
 
 def _status(error: BaseException) -> str:

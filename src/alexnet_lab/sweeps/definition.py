@@ -130,15 +130,19 @@ def named(overrides: Sequence[Sequence[str]]) -> list[tuple[str, tuple[str, ...]
 
 def differences(old: Definition, new: Definition) -> list[str]:
     """What differs in what is computed, in words; nothing if `new` asks for the same jobs as `old`."""
-    before, after = ({job.name: job.config for job in definition.jobs} for definition in (old, new))
-    changed = [
-        line for name in before if name in after for line in _changed_keys(before[name], after[name])
-    ]  # the same change in many jobs is told once
-    lines = list(dict.fromkeys(changed))
-    for title, names in (("no longer asked for", before.keys() - after.keys()), ("new", after.keys() - before.keys())):
+    before, after = ({job.name for job in definition.jobs} for definition in (old, new))
+    lines = changes(old, new)
+    for title, names in (("no longer asked for", before - after), ("new", after - before)):
         if names:
             lines.append(f"{title}: {_few(sorted(names))}")
     return lines
+
+
+def changes(old: Definition, new: Definition) -> list[str]:
+    """What differs in the configs of the jobs that both have; the same change in many jobs is told once."""
+    before, after = ({job.name: job.config for job in definition.jobs} for definition in (old, new))
+    lines = [line for name in before if name in after for line in _changed_keys(before[name], after[name])]
+    return list(dict.fromkeys(lines))
 
 
 def _changed_keys(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

@@ -29,6 +29,7 @@ class SweepDirectory:
         self.path = Path(path)
         self.definition = self.path / "sweep.json"
         self.ledger = self.path / "ledger.jsonl"
+        self.stop = self.path / ".stop"  # is there when the sweep's jobs are to stop
         self.summary_csv = self.path / "summary.csv"
         self.summary_md = self.path / "summary.md"
 

@@ -1,0 +1,111 @@
+"""How the processes of jobs and that of their sweep end together, whoever started them.
+
+A launcher may put a job into a process of its own, and kill it or forget it when the sweep is interrupted. So the sweep
+leaves a word in its directory when it is to stop, and the jobs' processes look for it, and whether the sweep still is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from functools import cache
+from typing import TYPE_CHECKING
+
+from alexnet_lab.run.signals import Terminated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from types import FrameType
+
+VARIABLE = "ALEXNET_LAB_SWEEP"
+"""Tells a job's process on which machine, in which SLURM job and under which number its sweep runs."""
+
+POLL_SECONDS = 0.3
+PATIENCE_SECONDS = 20.0
+"""What jobs get to stop; their workers have 10 s of it."""
+
+
+def place() -> str:
+    """This machine, and the SLURM job if it is one: processes in one place live and die together."""
+    return f"{socket.gethostname()}/{os.environ.get('SLURM_JOB_ID', '')}"
+
+
+@contextlib.contextmanager
+def stoppable(stop: Path, busy: Callable[[], bool]) -> Iterator[None]:
+    """Within the block Ctrl-C and SIGTERM stop the jobs first, and raise KeyboardInterrupt when they have ended.
+
+    Args:
+        stop: The file that tells the jobs' processes.
+        busy: Whether a job still runs.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stopped(number: int, frame: FrameType | None) -> None:
+        for again, handler in before.items():
+            signal.signal(again, handler)  # the second Ctrl-C ends at once
+        stop.touch()
+        end = time.monotonic() + PATIENCE_SECONDS
+        while busy() and time.monotonic() < end:
+            time.sleep(POLL_SECONDS)
+        name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+        raise Terminated(f"interrupted by {name}")
+
+    stop.unlink(missing_ok=True)
+    os.environ[VARIABLE] = f"{place()}/{os.getpid()}"
+    main = threading.current_thread() is threading.main_thread()
+    for number in before if main else ():
+        signal.signal(number, stopped)
+    try:
+        yield
+    finally:
+        for number, handler in before.items() if main else ():
+            signal.signal(number, handler)
+        del os.environ[VARIABLE]
+
+
+@cache  # once in a process, which may run many jobs
+def end_with_sweep(stop: Path) -> None:
+    """Sends this process SIGTERM when its sweep is to stop, or is gone; the sweep's own process needs no such word."""
+    where, _, number = os.environ.get(VARIABLE, "").rpartition("/")
+    if not where or (where == place() and number == str(os.getpid())):
+        return
+    pid = int(number) if where == place() else None  # a job elsewhere outlives its sweep
+
+    def watch() -> None:
+        while not stop.exists() and (pid is None or is_alive(pid)):
+            time.sleep(POLL_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(PATIENCE_SECONDS)
+        os._exit(113)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there and has not ended; one that nobody has waited for yet has."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    except (AttributeError, OSError):  # no Linux, or one that is too old
+        return _answers(pid)
+    try:
+        return not select.select([handle], [], [], 0)[0]
+    finally:
+        os.close(handle)
+
+
+def _answers(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

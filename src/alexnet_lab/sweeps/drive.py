@@ -1,0 +1,124 @@
+"""A sweep from its plan to its end: what is left is handed to a launcher until nothing is."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from alexnet_lab.base.errors import Interrupted, RunError, one_line
+from alexnet_lab.base.log import start_log
+from alexnet_lab.sweeps import progress
+from alexnet_lab.sweeps.bonds import POLL_SECONDS, stoppable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from alexnet_lab.sweeps.definition import Job
+    from alexnet_lab.sweeps.directory import SweepDirectory
+    from alexnet_lab.sweeps.preflight import Plan
+
+    Launch = Callable[[Sequence[list[str]]], object]
+
+log = logging.getLogger(__name__)
+
+
+def drive(plan: Plan, launch: Launch) -> None:
+    """Runs what is left of a sweep.
+
+    Args:
+        plan: The checked sweep.
+        launch: Runs jobs, given by their overrides, and returns when all have ended. It may raise: jobs of which the
+            ledger says nothing afterwards are handed to it again.
+
+    Raises:
+        RunError: The sweep is run by another process; or jobs failed, which says which.
+        Interrupted: After Ctrl-C or SIGTERM; the same command goes on.
+    """
+    start_log()
+    sweep = plan.sweep
+    with sweep.claimed(), stoppable(sweep.stop, lambda: _busy(sweep, plan.jobs)):
+        sweep.write(plan.definition)
+        _wait(sweep, plan.jobs)
+        progress.adopt(sweep, plan.jobs)
+        states = progress.states(sweep, plan.jobs)
+        log.info("sweep directory: %s", sweep.path)
+        log.info(progress.count_line(states.values()))
+        lines = _lines(sweep)
+        left = [job for job in plan.jobs if states[job.name] != "done"]
+        try:
+            _run(plan, left, lines, launch)
+        except KeyboardInterrupt as error:
+            _record_killed(sweep, left, lines)
+            counts = progress.count_line(progress.states(sweep, plan.jobs).values())
+            raise Interrupted(f"{one_line(error) or 'interrupted'}; {counts}; the same command goes on") from error
+        _finish(plan)
+
+
+def _run(plan: Plan, left: list[Job], lines: Counter[str], launch: Launch) -> None:
+    """Launches jobs, and those whose process ended without a word (it was killed) again, as often as workers are."""
+    sweep, retries = plan.sweep, plan.launcher["retries"]
+    vanished: Counter[str] = Counter()
+    while left:
+        error = "its process ended without a word"
+        try:
+            launch([plan.words[job.name] for job in left])
+        except Exception as caught:  # a launcher may fail in any way; what its jobs did counts
+            error = one_line(f"{error} ({type(caught).__name__}: {caught})")
+            log.debug("the launcher failed", exc_info=True)
+        _wait(sweep, left)
+        left = _without_a_word(sweep, left, lines)
+        for job in [job for job in left if sweep.run(job).config.exists()] or left:  # others had not begun
+            vanished[job.name] += 1
+            log.warning("job %s: %s (%d of %d)", job.label, error, vanished[job.name], retries + 1)
+            if vanished[job.name] > retries:
+                sweep.append(progress.entry(sweep, job, {}, status="failed", error=error))
+        left = [job for job in left if vanished[job.name] <= retries]
+
+
+def _lines(sweep: SweepDirectory) -> Counter[str]:
+    """How many lines of the ledger each job has."""
+    return Counter(line["job"] for line in sweep.entries())
+
+
+def _without_a_word(sweep: SweepDirectory, jobs: list[Job], lines: Counter[str]) -> list[Job]:
+    """The jobs that the ledger has got no line of since `lines` were counted."""
+    now = _lines(sweep)
+    return [job for job in jobs if now[job.name] == lines[job.name]]
+
+
+def _busy(sweep: SweepDirectory, jobs: Iterable[Job]) -> bool:
+    """Whether a process works on one of the jobs."""
+    return any(sweep.run(job).in_use() for job in jobs)
+
+
+def _wait(sweep: SweepDirectory, jobs: Iterable[Job]) -> None:
+    """Until no process works on one of the jobs: a launcher, or a sweep, that was killed may leave some running."""
+    while _busy(sweep, jobs):
+        time.sleep(POLL_SECONDS)
+
+
+def _record_killed(sweep: SweepDirectory, left: list[Job], lines: Counter[str]) -> None:
+    """Enters the jobs that the launcher killed when it was interrupted, so that they could not do so themselves."""
+    _wait(sweep, left)
+    for job in _without_a_word(sweep, left, lines):
+        if progress.states(sweep, [job])[job.name] == "interrupted":
+            error = "killed when the sweep was interrupted"
+            sweep.append(progress.entry(sweep, job, {}, status="interrupted", error=error))
+
+
+def _finish(plan: Plan) -> None:
+    """Tells how the sweep ended, and raises RunError if jobs failed."""
+    from alexnet_lab.sweeps import results  # noqa: PLC0415 - statistics take a while to import
+
+    sweep = plan.sweep
+    results.show(results.update_summary(sweep, plan.definition))
+    latest = sweep.latest()
+    failed = [latest[job.name] for job in plan.jobs if latest[job.name]["status"] == "failed"]
+    for line in failed:
+        log.error("%s", "\n  ".join([f"{line['job']}: {line['error']}", *line["log"]]))
+    log.info("%s in %s", progress.count_line(progress.states(sweep, plan.jobs).values()), sweep.path)
+    if failed:
+        names = ", ".join(line["job"] for line in failed)
+        raise RunError(f"{len(failed)} of {len(plan.jobs)} jobs failed: {names}; the same command tries them again")

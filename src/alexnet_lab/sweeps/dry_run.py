@@ -1,0 +1,51 @@
+"""What a sweep would do: its jobs, where they would lie, how large their networks are, how long it may take."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from alexnet_lab.run.launcher import network_size
+from alexnet_lab.sweeps import progress
+
+if TYPE_CHECKING:
+    from alexnet_lab.sweeps.preflight import Plan
+
+
+def told(plan: Plan) -> list[str]:
+    """The lines of a dry run: one for each job, then the counts and an estimate of the time."""
+    states = progress.states(plan.sweep, plan.jobs)
+    sizes = _sizes(plan)
+    rows = [(states[job.name], f"{sizes[job.name]:,} parameters", job.name, job.label) for job in plan.jobs]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [
+        f"{state:<{widths[0]}}  {size:>{widths[1]}}  {name:<{widths[2]}}  {label}" for state, size, name, label in rows
+    ]
+    left = sum(state != "done" for state in states.values())
+    time = progress.estimate(plan.sweep, left, plan.launcher["jobs_side_by_side"])
+    common = " ".join(plan.definition.overrides)
+    return [
+        *([f"all with: {common}"] if common else []),
+        *lines,
+        f"sweep directory: {plan.sweep.path}",
+        progress.count_line(states.values()),
+        f"time: {time}",
+    ]
+
+
+def told_of_run(config: dict[str, Any]) -> list[str]:
+    """The lines of a dry run of one run."""
+    return [f"run directory: {config['run_dir']}", f"{network_size(config)['num_parameters']:,} parameters"]
+
+
+def _sizes(plan: Plan) -> dict[str, int]:
+    """The number of parameters of each job's network; networks of the same config are built once."""
+    known: dict[str, int] = {}
+    sizes: dict[str, int] = {}
+    for job in plan.jobs:
+        config: dict[str, Any] = plan.configs[job.name]
+        key = json.dumps([config["model"], config["data"]])
+        if key not in known:
+            known[key] = network_size(config)["num_parameters"]
+        sizes[job.name] = known[key]
+    return sizes

@@ -1,0 +1,102 @@
+"""One job of a sweep, wherever the launcher puts it: it runs, goes on or is skipped, and what became of it is kept."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+from alexnet_lab.base.errors import AlexNetLabError, Interrupted, RunError, one_line
+from alexnet_lab.base.log import start_log
+from alexnet_lab.run import elastic, launcher
+from alexnet_lab.run.provenance import available_cores
+from alexnet_lab.run.signals import deferred, terminable
+from alexnet_lab.sweeps import progress, results
+from alexnet_lab.sweeps.bonds import end_with_sweep
+from alexnet_lab.sweeps.directory import SweepDirectory
+
+if TYPE_CHECKING:
+    from alexnet_lab.sweeps.definition import Definition, Job
+
+log = logging.getLogger(__name__)
+
+ADDED = ("run_dir=", "sweep.")
+"""How the overrides start that a sweep adds to its jobs': no part of what they are."""
+
+
+def run_job(config: dict[str, Any]) -> None:
+    """Runs a job to its end, unless it is complete. A failure is recorded and told, and the sweep goes on.
+
+    Args:
+        config: Checked; `sweep.dir` and `run_dir` say which job of which sweep it is.
+
+    Raises:
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, recorded too.
+    """
+    start_log()
+    sweep = SweepDirectory(config["sweep"]["dir"])
+    end_with_sweep(sweep.stop)
+    if sweep.stop.exists():
+        raise KeyboardInterrupt("the sweep is to stop")
+    definition, job = _find(sweep, config["run_dir"])
+    if not sweep.run(job).is_completed():
+        with terminable():
+            _run(sweep, definition, job, as_run(config))
+
+
+def _find(sweep: SweepDirectory, run_dir: str) -> tuple[Definition, Job]:
+    definition = sweep.read()
+    if definition is not None:
+        place = os.path.realpath(run_dir)
+        for job in definition.jobs:
+            if os.path.realpath(sweep.run(job).path) == place:
+                return definition, job
+    raise RunError(f"{run_dir} is no job of the sweep {sweep.path}")
+
+
+def _run(sweep: SweepDirectory, definition: Definition, job: Job, config: dict[str, Any]) -> None:
+    directory = sweep.run(job)
+    log.info("job %s", job.label)
+    try:
+        result = launcher.run(config, resume=directory.last.is_file())
+    except BaseException as error:
+        interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
+        own = interrupted or isinstance(error, AlexNetLabError)
+        text = one_line(error if own else f"{type(error).__name__}: {error}") or "interrupted"
+        status = "interrupted" if interrupted else "failed"
+        so_far = directory.read_result() or {}
+        _record(sweep, definition, progress.entry(sweep, job, so_far, status=status, error=text))
+        if interrupted:
+            raise KeyboardInterrupt(text.partition("; go on")[0]) from error  # ends the sweep, which says how to go on
+        if not isinstance(error, Exception):
+            raise
+        log.error("job %s failed: %s", job.label, text)
+        log.debug("its traceback", exc_info=True)
+    else:
+        _record(sweep, definition, progress.entry(sweep, job, result, status="completed", error=None))
+
+
+def as_run(config: dict[str, Any]) -> dict[str, Any]:
+    """A job's config as that of a run: in a worker process of its own, with its share of the cores."""
+    own = {key: dict(config[key]) for key in ("launcher", "trainer", "sweep")}
+    side_by_side = own["launcher"]["jobs_side_by_side"]
+    if own["launcher"]["workers"] == "auto":
+        own["launcher"]["workers"] = True
+    if own["trainer"]["num_threads"] is None and side_by_side > 1:
+        processes = launcher.count_processes(config["trainer"])
+        own["trainer"]["num_threads"] = max(1, available_cores() // (side_by_side * processes))
+    own["sweep"]["dir"] = None  # its saved config is that of a run, which can be run again elsewhere
+    words = [word for word in config["overrides"] if not word.startswith(ADDED)]
+    return config | own | {"overrides": words}
+
+
+def _record(sweep: SweepDirectory, definition: Definition, entry: dict[str, Any]) -> None:
+    """Appends to the ledger and brings the table up to date; of a job on several nodes the first one does."""
+    if elastic.rendezvous().node_rank == 0:
+        with deferred():
+            sweep.append(entry)
+            summary = results.update_summary(sweep, definition)
+            if entry["status"] != "interrupted" and len(sweep.latest()) < len(
+                definition.jobs
+            ):  # the sweep shows the last
+                results.show(summary)

@@ -1,0 +1,99 @@
+"""How far a sweep is: what became of each job, what is left, and how long that may take."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from alexnet_lab.sweeps.definition import Job
+    from alexnet_lab.sweeps.directory import SweepDirectory
+
+State = Literal["done", "failed", "interrupted", "to go"]
+
+LOG_LINES = 5
+"""Of a failed job's log, kept in the ledger."""
+
+KEPT = ("metrics", "epochs", "steps", "wall_seconds", "attempts")
+"""The fields of result.json that the ledger repeats."""
+
+
+def entry(sweep: SweepDirectory, job: Job, result: dict[str, Any], *, status: str, error: str | None) -> dict[str, Any]:
+    """A job's line of the ledger, from its result.json as far as there is one."""
+    log = last_lines(sweep, job) if status == "failed" else None
+    return {
+        "job": job.name, "run_dir": job.name, "overrides": list(job.overrides), "status": status,
+        **{key: result.get(key) for key in KEPT}, "error": error, "log": log,
+    }  # fmt: skip
+
+
+def last_lines(sweep: SweepDirectory, job: Job) -> list[str]:
+    """The end of a job's log."""
+    try:
+        text = sweep.run(job).log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return [line.rstrip() for line in text.splitlines() if line.strip()][-LOG_LINES:]
+
+
+def states(sweep: SweepDirectory, jobs: Iterable[Job]) -> dict[str, State]:
+    """What became of each job, by its name. A finished run's own result counts, whatever the ledger says."""
+    latest = sweep.latest()
+    return {job.name: _state(sweep, job, latest.get(job.name)) for job in jobs}
+
+
+def _state(sweep: SweepDirectory, job: Job, line: dict[str, Any] | None) -> State:
+    directory = sweep.run(job)
+    if directory.is_completed():
+        return "done"
+    if line is not None and line["status"] == "failed":
+        return "failed"
+    return "interrupted" if directory.config.exists() else "to go"
+
+
+def adopt(sweep: SweepDirectory, jobs: Iterable[Job]) -> None:
+    """Enters finished jobs that the ledger lacks: the sweep was killed in between, or somebody resumed the run."""
+    latest = sweep.latest()
+    for job in jobs:
+        directory = sweep.run(job)
+        if latest.get(job.name, {}).get("status") != "completed" and directory.is_completed():
+            sweep.append(entry(sweep, job, directory.read_result() or {}, status="completed", error=None))
+
+
+def count_line(found: Collection[State]) -> str:
+    """The counts in one line.
+
+    Example:
+        >>> count_line(["done", "done", "failed", "interrupted", "to go"])
+        '5 jobs: 2 done, 1 failed, 2 to go (1 interrupted)'
+    """
+    counts = Counter(found)
+    begun = f" ({counts['interrupted']} interrupted)" if counts["interrupted"] else ""
+    to_go = counts["to go"] + counts["interrupted"]
+    jobs = "1 job" if len(found) == 1 else f"{len(found)} jobs"
+    return f"{jobs}: {counts['done']} done, {counts['failed']} failed, {to_go} to go{begun}"
+
+
+def estimate(sweep: SweepDirectory, left: int, side_by_side: int) -> str:
+    """How long the jobs that are left may take, from those of this sweep that are complete."""
+    walls = [line["wall_seconds"] for line in sweep.latest().values() if line["status"] == "completed"]
+    if not left:
+        return "nothing is left to do"
+    if not walls:
+        return "unknown, since no job of this sweep is complete yet"
+    mean = sum(walls) / len(walls)
+    return f"about {in_words(mean * left / side_by_side)} (a job took {in_words(mean)}, mean of {len(walls)})"
+
+
+def in_words(seconds: float) -> str:
+    """A time as people say it.
+
+    Example:
+        >>> in_words(42), in_words(150), in_words(9000)
+        ('42 s', '2.5 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,1 @@
+"""What Hydra finds of AlexNet Lab: the sweeper. Hydra imports each module here at every start: keep them light."""

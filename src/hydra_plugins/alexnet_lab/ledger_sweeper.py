@@ -1,0 +1,147 @@
+"""The sweeper of `-m`: Hydra's grammar and launchers, with a check before, a ledger, and a way to go on.
+
+It composes each job with Hydra and leaves the rest to `alexnet_lab.sweeps`. A job's config is composed once for each
+choice of groups; other overrides are laid upon it as Hydra itself does it last, which takes a tenth of the time.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from omegaconf import DictConfig, open_dict, read_write
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hydra.core.config_loader import ConfigLoader
+    from hydra.core.override_parser.types import Override
+    from hydra.types import HydraContext, TaskFunction
+
+    from alexnet_lab.sweeps.preflight import Request
+
+
+CONFIG = {
+    "_target_": "hydra_plugins.alexnet_lab.ledger_sweeper.LedgerSweeper",
+    "params": {},  # the swept keys of a sweep's file; the command line wins
+    "max_batch_size": None,  # jobs that the launcher gets at a time; null: all
+}
+"""The keys of `hydra.sweeper`. (Hydra runs this module in a way in which it can define no dataclass.)"""
+
+ConfigStore.instance().store(group="hydra/sweeper", name="ledger", node=CONFIG, provider="alexnet_lab")
+
+
+class LedgerSweeper(Sweeper):
+    """Runs every combination of the swept values; see `alexnet_lab.sweeps.drive`."""
+
+    def __init__(self, params: dict[str, str], max_batch_size: int | None) -> None:
+        self.params = params
+        self.max_batch_size = max_batch_size
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Takes what Hydra hands over, and builds the launcher."""
+        self.master = config
+        self.loader = hydra_context.config_loader
+        self.launcher_plugin = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Checks all jobs, then runs those that are left, or lists them.
+
+        Args:
+            arguments: The overrides of the command line.
+        """
+        from alexnet_lab.sweeps.preflight import plan  # noqa: PLC0415 - a plugin is imported at each start
+
+        planned = plan(self.request(arguments), Composer(self.loader, self.master))
+        if planned.settings["dry_run"]:
+            from alexnet_lab.sweeps import dry_run  # noqa: PLC0415
+
+            print("\n".join(dry_run.told(planned)))
+            return
+        from alexnet_lab.sweeps.drive import drive  # noqa: PLC0415
+
+        drive(planned, self.launch)
+
+    def request(self, arguments: list[str]) -> Request:
+        """The sweep that the command line and the sweep's file ask for."""
+        from alexnet_lab.sweeps.preflight import Request  # noqa: PLC0415
+
+        words = [f"{key}={value}" for key, value in self.params.items()] + arguments
+        parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(words)
+        last = {item.get_key_element(): item for item in parsed}  # the command line wins over the sweep's file
+        swept = [item for item in last.values() if item.is_sweep_override()]
+        (grid,) = BasicSweeper.split_arguments(swept, None)
+        common = [item for item in last.values() if not item.is_sweep_override()]
+        return Request(
+            place=str(self.master.hydra.sweep.dir),
+            common=tuple(word for (word,) in (self._single(item) for item in common)),
+            grid=tuple(tuple(job) for job in grid),
+            command=" ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+        )
+
+    @staticmethod
+    def _single(item: Override) -> list[str]:
+        ((words,),) = BasicSweeper.split_arguments([item], None)
+        return words
+
+    def launch(self, jobs: Sequence[list[str]]) -> None:
+        """Hands jobs to Hydra's launcher, `max_batch_size` at a time."""
+        size = self.max_batch_size or len(jobs)
+        for start in range(0, len(jobs), size):
+            self.launcher_plugin.launch(jobs[start : start + size], initial_job_idx=start)
+
+
+class Composer:
+    """Composes and checks jobs.
+
+    Args:
+        loader: Hydra's.
+        master: The config of the multirun, whose hydra overrides the jobs share.
+    """
+
+    def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
+        self.loader = loader
+        self.master = master
+        self.parser = OverridesParser.create(config_loader=loader)
+        self.groups: dict[str, bool] = {}  # whether a key is one
+        self.bases: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
+
+    def __call__(self, words: Sequence[str]) -> dict[str, Any]:
+        """The checked config of a job; raises ConfigError, or Hydra's errors."""
+        from alexnet_lab.config import check_train  # noqa: PLC0415
+        from alexnet_lab.config.entry import plain  # noqa: PLC0415
+
+        parsed = self.parser.parse_overrides(list(words))
+        groups = [item for item in parsed if self._is_group(item.key_or_group)]
+        whole, base = self._base(tuple(str(item.input_line) for item in groups))
+        config = copy.deepcopy(base)
+        values = [item for item in parsed if item not in groups and not item.key_or_group.startswith("hydra.")]
+        ConfigLoaderImpl._apply_overrides_to_config(values, config)
+        HydraConfig.instance().set_config(whole)  # what `${hydra:...}` refers to
+        return check_train(plain(config))
+
+    def _is_group(self, key: str) -> bool:
+        if key not in self.groups:
+            self.groups[key] = bool(self.loader.get_group_options(key))
+        return self.groups[key]
+
+    def _base(self, groups: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
+        """The config of these groups, with Hydra's own part and without, composed once."""
+        if groups not in self.bases:
+            whole = self.loader.load_sweep_config(self.master, list(groups))
+            config = copy.deepcopy(whole)
+            with read_write(config), open_dict(config):
+                del config["hydra"]
+            self.bases[groups] = whole, config
+        return self.bases[groups]

@@ -1,0 +1,74 @@
+"""Sweeps as commands, and the processes below them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from commands import QUICK, command
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterable
+
+SHORT = (*QUICK, "trainer.accelerator=cpu", "trainer.max_epochs=3", "trainer.limit_train_batches=10")
+"""Jobs of 30 steps on the digits."""
+
+
+def sweep(words: tuple[str, ...], place: Path, data: Path, without: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """Starts `train.py -m words` with short jobs."""
+    short = [word for word in SHORT if word not in without]
+    full = ("-m", *words, *short, f"data.dir={data}", f"hydra.sweep.dir={place}")
+    return command("train.py", *full, cwd=place.parent, group=True)
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 200.0) -> tuple[int, str]:
+    """Waits for it; its exit code and what it wrote to standard error."""
+    try:
+        _, err = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+    return process.returncode, err
+
+
+def descendants(pid: int) -> dict[int, int]:
+    """The processes below `pid`, and the parent of each."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                text = (entry / "stat").read_text()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(text.rpartition(")")[2].split()[1])
+    found: dict[int, int] = {}
+    waiting = [pid]
+    while waiting:
+        above = waiting.pop()
+        below = [number for number, parent in parents.items() if parent == above]
+        found |= dict.fromkeys(below, above)
+        waiting += below
+    return found
+
+
+def workers(pid: int) -> list[int]:
+    """The worker processes below a sweep: children of its fork server."""
+    tree = descendants(pid)
+    return [number for number, parent in tree.items() if parent != pid and parent in tree]
+
+
+def wait_until_gone(pids: Iterable[int], seconds: float = 15.0) -> None:
+    """Fails if one of the processes is still there after a while."""
+    end = time.monotonic() + seconds
+    while left := [pid for pid in pids if is_running(pid)]:
+        assert time.monotonic() < end, f"still there: {left}"
+        time.sleep(0.1)
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process that has not ended; one that nobody waited for has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -1,0 +1,240 @@
+"""A sweep's course with launchers that do all they can do: finish jobs, lose them, raise, be interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from filelock import FileLock
+
+from alexnet_lab.base.errors import Interrupted, RunError
+from alexnet_lab.sweeps import bonds
+from alexnet_lab.sweeps.drive import drive
+from alexnet_lab.sweeps.preflight import Plan, Request, plan
+from alexnet_lab.sweeps.progress import entry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+
+def composed(words: Sequence[str]) -> dict[str, Any]:
+    """A config with the few keys that a sweep looks at."""
+    seed = next(int(word.removeprefix("seed=")) for word in words if word.startswith("seed="))
+    node = {"name": None, "factor": None, "base": None, "metric": "test/loss", "extend": False, "dry_run": False}
+    return {"seed": seed, "sweep": node, "launcher": {"retries": 1, "jobs_side_by_side": 1}}
+
+
+def planned(place: Path, jobs: int = 3) -> Plan:
+    return plan(Request(str(place), (), tuple((f"seed={n}",) for n in range(jobs)), "python train.py -m ..."), composed)
+
+
+def end(sweep_plan: Plan, words: Sequence[str], status: str = "completed") -> None:
+    """What a job does at its end."""
+    job = next(job for job in sweep_plan.jobs if job.overrides[0] in words)
+    run = sweep_plan.sweep.run(job)
+    run.path.mkdir(exist_ok=True)
+    run.config.write_text("seed: 0")
+    run.log.write_text("first\n\nlast words\n")
+    result = {"status": status, "metrics": {"test/loss": 0.5}, "wall_seconds": 1.0, "epochs": 1, "steps": 2}
+    run.result.write_text(json.dumps(result))
+    error = None if status == "completed" else "it broke"
+    sweep_plan.sweep.append(entry(sweep_plan.sweep, job, result, status=status, error=error))
+
+
+def test_jobs_that_are_left_are_launched_once(tmp_path, capsys):
+    sweep_plan, launched = planned(tmp_path / "sweep"), []
+
+    def launch(jobs: Sequence[list[str]]) -> None:
+        launched.extend(words[0] for words in jobs)
+        for words in jobs:
+            end(sweep_plan, words)
+
+    drive(sweep_plan, launch)
+    assert launched == ["seed=0", "seed=1", "seed=2"]
+    (sweep_plan.sweep.path / "seed-1" / "result.json").unlink()
+    drive(sweep_plan, launch)
+    assert launched[3:] == ["seed=1"]
+    assert "3 jobs: 2 done, 0 failed, 1 to go (1 interrupted)" in capsys.readouterr().err
+    drive(sweep_plan, launch)
+    assert len(launched) == 4
+    assert json.loads((sweep_plan.sweep.path / "sweep.json").read_text())["name"] == "sweep"
+
+
+def test_failed_jobs_are_told_at_the_end_and_tried_again_by_the_next_command(tmp_path, capsys):
+    sweep_plan = planned(tmp_path / "sweep")
+
+    def launch(jobs: Sequence[list[str]]) -> None:
+        for words in jobs:
+            end(sweep_plan, words, "failed" if words[0] == "seed=1" else "completed")
+
+    with pytest.raises(RunError, match=r"1 of 3 jobs failed: seed-1; the same command tries them again"):
+        drive(sweep_plan, launch)
+    assert (
+        "error: seed-1: it broke\n  first\n  last words\n3 jobs: 2 done, 1 failed, 0 to go" in capsys.readouterr().err
+    )
+    drive(sweep_plan, lambda jobs: [end(sweep_plan, words) for words in jobs])
+    assert [line["status"] for line in sweep_plan.sweep.entries() if line["job"] == "seed-1"] == ["failed", "completed"]
+
+
+def test_jobs_whose_process_was_killed_are_launched_again(tmp_path, capsys):
+    sweep_plan, launched = planned(tmp_path / "sweep"), []
+
+    def launch(jobs: Sequence[list[str]]) -> None:
+        launched.append([words[0] for words in jobs])
+        if len(launched) == 1:
+            end(sweep_plan, jobs[0])
+            begin(sweep_plan, jobs[1])
+            raise RuntimeError("a worker was killed")
+        for words in jobs:
+            end(sweep_plan, words)
+
+    drive(sweep_plan, launch)
+    assert launched == [["seed=0", "seed=1", "seed=2"], ["seed=1", "seed=2"]]
+    err = capsys.readouterr().err
+    assert "warning: job seed=1: its process ended without a word (RuntimeError: a worker was killed) (1 of 2)" in err
+    assert "warning: job seed=2" not in err  # it had not begun
+
+
+def begin(sweep_plan: Plan, words: Sequence[str]) -> None:
+    run = sweep_plan.sweep.run(next(job for job in sweep_plan.jobs if job.overrides[0] in words))
+    run.path.mkdir(exist_ok=True)
+    run.config.write_text("seed: 0")
+
+
+def test_job_that_kills_its_process_each_time_is_given_up_and_the_others_go_on(tmp_path):
+    sweep_plan = planned(tmp_path / "sweep")
+
+    def launch(jobs: Sequence[list[str]]) -> None:
+        for words in jobs:
+            begin(sweep_plan, words)
+            if words[0] == "seed=1":
+                raise RuntimeError("a worker was killed")
+            end(sweep_plan, words)
+
+    with pytest.raises(RunError, match="1 of 3 jobs failed: seed-1"):
+        drive(sweep_plan, launch)
+    latest = sweep_plan.sweep.latest()
+    assert [latest[f"seed-{n}"]["status"] for n in range(3)] == ["completed", "failed", "completed"]
+    assert latest["seed-1"]["error"] == "its process ended without a word (RuntimeError: a worker was killed)"
+
+
+def test_launcher_that_cannot_start_ends(tmp_path):
+    def launch(jobs: Sequence[list[str]]) -> None:
+        raise OSError("no such queue")
+
+    with pytest.raises(RunError, match="3 of 3 jobs failed"):
+        drive(planned(tmp_path / "sweep"), launch)
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_interrupted_sweep_waits_for_its_jobs_and_can_go_on(number, name, tmp_path, monkeypatch):
+    monkeypatch.setattr(bonds, "POLL_SECONDS", 0.02)
+    sweep_plan = planned(tmp_path / "sweep")
+    before = signal.getsignal(number)
+    job = sweep_plan.sweep.path / "seed-1"
+
+    def launch(jobs: Sequence[list[str]]) -> None:
+        end(sweep_plan, jobs[0])
+        begin(sweep_plan, jobs[1])
+        with lock_held_until(job / ".lock", sweep_plan.sweep.stop):
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+
+    text = f"interrupted by {name}; 3 jobs: 1 done, 0 failed, 2 to go \\(1 interrupted\\); the same command goes on"
+    with pytest.raises(Interrupted, match=text):
+        drive(sweep_plan, launch)
+    assert (job / "stopped").exists()  # it was waited for
+    assert signal.getsignal(number) is before
+    assert sweep_plan.sweep.latest()["seed-1"]["error"] == "killed when the sweep was interrupted"
+    drive(sweep_plan, lambda jobs: [end(sweep_plan, words) for words in jobs])
+    assert not sweep_plan.sweep.stop.exists()
+
+
+@contextlib.contextmanager
+def lock_held_until(lock: Path, stop: Path) -> Iterator[None]:
+    """Another process works on the run until it is told to stop."""
+    code = f"""if True:
+        import pathlib, time
+        from filelock import FileLock
+        with FileLock({str(lock)!r}):
+            print("held", flush=True)
+            while not pathlib.Path({str(stop)!r}).exists():
+                time.sleep(0.02)
+            time.sleep(0.2)
+            pathlib.Path({str(lock)!r}).with_name("stopped").touch()
+    """
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    try:
+        yield
+    finally:
+        assert process.wait(10) == 0
+        process.stdout.close()
+
+
+def test_sweep_waits_for_jobs_that_another_left_running(tmp_path, monkeypatch):
+    monkeypatch.setattr("alexnet_lab.sweeps.drive.POLL_SECONDS", 0.02)
+    sweep_plan = planned(tmp_path / "sweep", jobs=1)
+    begin_place = sweep_plan.sweep.path / "seed-0"
+    begin_place.mkdir(parents=True)
+    lock = FileLock(begin_place / ".lock")
+    turns: list[int] = []
+
+    def sleep(seconds: float) -> None:
+        turns.append(1)
+        if len(turns) == 3:
+            lock.release()
+
+    lock.acquire()
+    monkeypatch.setattr("alexnet_lab.sweeps.drive.time.sleep", sleep)
+    drive(sweep_plan, lambda jobs: [end(sweep_plan, words) for words in jobs])
+    assert len(turns) == 3
+
+
+def test_jobs_process_ends_when_its_sweep_is_gone_or_is_to_stop(tmp_path):
+    code = """if True:
+        import pathlib, sys, time
+        from alexnet_lab.sweeps.bonds import end_with_sweep
+        end_with_sweep(pathlib.Path(sys.argv[1]))
+        print("ready", flush=True)
+        time.sleep(30)
+    """
+    for reason in ("gone", "stop"):
+        parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
+        variables = os.environ | {bonds.VARIABLE: f"{bonds.place()}/{parent.pid}"}
+        stop = tmp_path / reason
+        child = subprocess.Popen([sys.executable, "-c", code, str(stop)], env=variables, stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        if reason == "gone":
+            parent.kill()  # nobody has waited for it yet
+        else:
+            stop.touch()
+        assert child.wait(5) == -signal.SIGTERM
+        child.stdout.close()
+        parent.kill()
+        parent.wait()
+
+
+def test_process_is_alive_until_it_has_ended():
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert bonds.is_alive(process.pid)
+    process.communicate(b"\n")
+    assert not bonds.is_alive(process.pid)
+
+
+def test_without_pidfd_the_process_is_asked(monkeypatch):
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert bonds.is_alive(process.pid)
+    process.communicate(b"\n")
+    assert not bonds.is_alive(process.pid)

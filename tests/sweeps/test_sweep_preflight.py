@@ -1,0 +1,188 @@
+"""Before a sweep starts: all jobs are composed as Hydra would, checked, compared with what is there, and listed."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from commands import call
+
+from alexnet_lab.config import check_train
+from alexnet_lab.sweeps import drive, progress
+from alexnet_lab.sweeps.directory import SweepDirectory
+
+if TYPE_CHECKING:
+    from alexnet_lab.sweeps.preflight import Plan
+
+GRID = ("model.activation=relu,tanh", "seed=range(0,2)")
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """Calls `train.py -m words` up to the moment where jobs would start, and returns the plan."""
+
+    def planned(*words: str) -> Plan:
+        plans: list[Plan] = []
+        monkeypatch.setattr(drive, "drive", lambda plan, launch: plans.append(plan))
+        outcome = call(check_train, "train", "-m", *words)
+        assert outcome.code == 0, outcome.err
+        return plans[0]
+
+    return planned
+
+
+def test_jobs_are_all_combinations_named_by_what_is_swept(planned, tmp_path):
+    plan = planned(*GRID, "trainer.max_epochs=2", f"hydra.sweep.dir='{tmp_path}/a b\\'s'")
+    assert [job.name for job in plan.jobs] == [
+        "model.activation-relu_seed-0", "model.activation-relu_seed-1",
+        "model.activation-tanh_seed-0", "model.activation-tanh_seed-1",
+    ]  # fmt: skip
+    config = plan.configs["model.activation-tanh_seed-1"]
+    assert (config["model"]["activation"], config["seed"], config["trainer"]["max_epochs"]) == ("tanh", 1, 2)
+    assert config["run_dir"] == f"{tmp_path}/a b's/model.activation-tanh_seed-1"
+    assert config["sweep"]["dir"] == f"{tmp_path}/a b's"
+    assert plan.definition.about["factor"] == ["model.activation"]
+    assert plan.definition.overrides == ("trainer.max_epochs=2",)
+    assert plan.definition.command.startswith("python train.py -m model.activation=relu,tanh")
+
+
+def test_configs_are_those_that_hydra_composes(planned, tmp_path):
+    words = ("model=alexnet,caffenet", "data=cifar10", "augment=none,flip_crop", "seed=0,1", "+sweep.name=x",
+             "optimizer.learning_rate=0.1", "callbacks=early_stopping", "~tags")  # fmt: skip
+    ours = planned(*words, f"hydra.sweep.dir={tmp_path}").configs
+    theirs: list[dict[str, Any]] = []
+    outcome = call(theirs.append, "train", "-m", "hydra/sweeper=basic", *words, f"hydra.sweep.dir={tmp_path}")
+    assert outcome.code == 0, outcome.err
+    assert len(ours) == len(theirs) == 8
+    own = ("overrides", "run_dir", "sweep", "logger")
+    for one, other in zip(ours.values(), map(check_train, theirs), strict=True):
+        assert {k: v for k, v in one.items() if k not in own} == {k: v for k, v in other.items() if k not in own}
+        assert one["logger"]["group"] == tmp_path.name
+
+
+def test_checking_is_quick_and_needs_no_torch(planned, tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("torch", "lightning")]:
+        monkeypatch.setitem(sys.modules, name, None)  # an import would raise
+    planned("seed=0", f"hydra.sweep.dir={tmp_path}")  # reads the sources of the constructors once
+    start = time.process_time()
+    plan = planned("seed=range(0,40)", "model=alexnet", "data=cifar10", f"hydra.sweep.dir={tmp_path}")
+    assert len(plan.jobs) == 40
+    assert time.process_time() - start < 2.0  # far below 1 s for 10 jobs
+
+
+def test_sweep_file_and_command_line_join(planned, tmp_path):
+    file = "+hydra.sweeper.params={seed: '0,1,2', model.pool: 'max,average'}"
+    plan = planned(file, "seed=7", "model.activation=tanh", f"hydra.sweep.dir={tmp_path}")
+    assert [job.name for job in plan.jobs] == ["model.pool-max", "model.pool-average"]
+    assert plan.configs["model.pool-max"]["seed"] == 7
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("model.activation=relu,tahn",), "error: `model.activation` is 'tahn' (str); allowed: "),
+        (("data.batch_size=16,17", "trainer.devices=2"), "images in all, which 2 devices do not divide;"),
+        (("model.nrom=lrn,none",), "error: unknown key `model.nrom`; "),
+        (("model=lenet5,alexnext",), "error: there is no `model=alexnext`; did you mean"),
+        (("seed=0,1", "run_dir=x"), "error: `run_dir` is the place of one run; a sweep's is hydra.sweep.dir=FOLDER"),
+        (("seed=0,1", "resume=x"), "error: `resume` goes on with one run; a sweep goes on when its command is given"),
+        (("seed=0,1", "sweep.dir=x"), "error: `sweep.dir` is set by the sweep; choose its place by hydra.sweep.dir"),
+        (("seed=0,1", "sweep=nothing"), "error: there is no `sweep=nothing`"),
+    ],
+)
+def test_one_wrong_job_stops_all_before_the_first(words, message, tmp_path):
+    started: list[Any] = []
+    outcome = call(started.append, "train", "-m", *words, f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert (started, list(tmp_path.iterdir())) == ([], [])
+
+
+def test_wrong_job_is_named(tmp_path):
+    outcome = call(check_train, "train", "-m", "model.activation=relu,tahn", f"hydra.sweep.dir={tmp_path}")
+    assert outcome.err.rstrip().endswith("(job model.activation-tahn)")
+
+
+def test_dry_run_lists_all_and_writes_nothing(tmp_path):
+    place = tmp_path / "sweep"
+    words = ("model=lenet5,lenet5_1998", "seed=0,1", "loss=cross_entropy", "--dry-run", f"hydra.sweep.dir={place}")
+    outcome = call(check_train, "train", "-m", *words)
+    assert outcome.code == 0, outcome.err
+    lines = outcome.out.splitlines()
+    assert lines[0] == "all with: loss=cross_entropy"
+    assert lines[1] == "to go  61,706 parameters  model-lenet5_seed-0       model=lenet5 seed=0"
+    assert lines[4] == "to go  60,000 parameters  model-lenet5_1998_seed-1  model=lenet5_1998 seed=1"
+    assert lines[5:] == [
+        f"sweep directory: {place}",
+        "4 jobs: 0 done, 0 failed, 4 to go",
+        "time: unknown, since no job of this sweep is complete yet",
+    ]
+    assert not place.exists()
+
+
+def test_changed_sweep_is_refused_with_the_difference(planned, tmp_path):
+    place = f"hydra.sweep.dir={tmp_path}"
+    SweepDirectory(tmp_path).write(planned("seed=0,1", place).definition)
+    planned("seed=0,1", "logger=csv", "launcher.retries=5", place)  # where and how may change
+    outcome = call(check_train, "train", "-m", "seed=0,1", "trainer.max_epochs=3", "optimizer=adam", place)
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"error: {tmp_path} holds another sweep: optimizer._target_ was alexnet_lab.training")
+    assert "trainer.max_epochs was 30, is 3" in outcome.err
+    assert outcome.err.endswith("; choose another hydra.sweep.dir; sweep.extend=true adds jobs to it\n")
+    fewer = call(check_train, "train", "-m", "seed=1,2", place)
+    assert "no longer asked for: seed-0; new: seed-2; choose another" in fewer.err
+
+
+def test_sweep_may_be_extended_but_not_changed(planned, tmp_path):
+    place = f"hydra.sweep.dir={tmp_path}"
+    sweep = SweepDirectory(tmp_path)
+    sweep.write(planned("seed=0,1", place).definition)
+    plan = planned("seed=1,2", "sweep.extend=true", place)
+    assert [job.name for job in plan.definition.jobs] == ["seed-0", "seed-1", "seed-2"]
+    assert [job.name for job in plan.jobs] == ["seed-1", "seed-2"]
+    outcome = call(check_train, "train", "-m", "seed=1,2", "trainer.max_epochs=3", "sweep.extend=true", place)
+    assert outcome.code == 2
+    assert outcome.err.endswith("; choose another hydra.sweep.dir\n")
+
+
+@pytest.mark.parametrize(
+    ("states", "line"),
+    [
+        (["done"] * 7 + ["failed"] + ["to go"] * 4, "12 jobs: 7 done, 1 failed, 4 to go"),
+        (["to go"], "1 job: 0 done, 0 failed, 1 to go"),
+    ],
+)
+def test_count_line(states, line):
+    assert progress.count_line(states) == line
+
+
+def test_time_is_estimated_from_complete_jobs(tmp_path):
+    sweep = SweepDirectory(tmp_path)
+    for number, seconds in enumerate((100.0, 200.0)):
+        sweep.append({"job": str(number), "status": "completed", "wall_seconds": seconds})
+    sweep.append({"job": "9", "status": "failed", "wall_seconds": 1.0})
+    assert progress.estimate(sweep, 8, 2) == "about 10.0 min (a job took 2.5 min, mean of 2)"
+    assert progress.estimate(sweep, 0, 2) == "nothing is left to do"
+
+
+def test_what_is_there_already_counts(planned, tmp_path):
+    plan = planned("seed=range(0,4)", f"hydra.sweep.dir={tmp_path}")
+    for name, status in (("seed-0", "completed"), ("seed-1", "failed"), ("seed-2", None)):
+        run = plan.sweep.run(next(job for job in plan.jobs if job.name == name))
+        run.path.mkdir()
+        run.config.write_text("seed: 0")
+        if status:
+            run.result.write_text(json.dumps({"status": status, "metrics": {"test/loss": 1.0}, "epochs": 3}))
+    plan.sweep.append({"job": "seed-1", "status": "failed"})
+    found = progress.states(plan.sweep, plan.jobs)
+    assert list(found.values()) == ["done", "failed", "interrupted", "to go"]
+    progress.adopt(plan.sweep, plan.jobs)
+    progress.adopt(plan.sweep, plan.jobs)
+    lines = [line for line in plan.sweep.entries() if line["job"] == "seed-0"]
+    assert [(line["status"], line["metrics"], line["epochs"]) for line in lines] == [
+        ("completed", {"test/loss": 1.0}, 3)
+    ]
