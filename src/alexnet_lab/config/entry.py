@@ -58,7 +58,7 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
         if is_foreign():
             check_hydra(config_dir, config_name)
             job.grants_no_trust = not trust_is_typed()
-        with _errors_handed_on():
+        with _errors_handed_on(), _bad_headers_told():
             hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(job.run)()
     except BrokenPipeError:  # `--help | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -73,11 +73,6 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
         if traceback_wanted:
             raise
         _complain(_explain(error, config_dir, config_name))
-        sys.exit(ConfigError.exit_code)
-    except ValueError as error:
-        if traceback_wanted or BAD_HEADER not in str(error):
-            raise
-        _complain(ConfigError(f"a config file cannot be read: {error}"))
         sys.exit(ConfigError.exit_code)
     sys.exit(job.exit_code)
 
@@ -100,6 +95,17 @@ def _errors_handed_on() -> Iterator[None]:
             del os.environ[FULL_ERROR]
         else:
             os.environ[FULL_ERROR] = before
+
+
+@contextlib.contextmanager
+def _bad_headers_told() -> Iterator[None]:
+    """Within the block Hydra's ValueError about the first line of a yaml file is an error of ours."""
+    try:
+        yield
+    except ValueError as error:
+        if BAD_HEADER not in str(error):
+            raise
+        raise ConfigError(f"a config file cannot be read: {error}") from error
 
 
 def _anchor_config_path() -> None:
