@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 import torch
-from compare import HEADER, interleaved
+from compare import medians
 
 from alexnet_lab.evaluation.codes import hamming_nearest, pack
 from alexnet_lab.evaluation.finished import FinishedRun
@@ -26,34 +26,27 @@ def search() -> None:
     gallery, queries = torch.rand(IMAGES, FEATURES), torch.rand(QUERIES, FEATURES)
     bits = np.random.default_rng(0).random((IMAGES + QUERIES, BITS)) < 0.5
     codes = pack(bits)
-    found = interleaved(
-        f"{QUERIES:,} queries, {BITS} bits against {FEATURES} floats",
-        lambda: hamming_nearest(codes[IMAGES:], codes[:IMAGES], NEIGHBOURS),
-        lambda: nearest(queries, gallery, NEIGHBOURS),
-        goal=10,
+    seconds = medians(
+        {
+            "codes": lambda: hamming_nearest(codes[IMAGES:], codes[:IMAGES], NEIGHBOURS),
+            "exact": lambda: nearest(queries, gallery, NEIGHBOURS),
+        },
         rounds=5,
     )
-    print(found.row())
-    print(f"exact search: {found.theirs:.2f} s, goal 10 s")
+    print(f"exact search: {seconds['exact']:.2f} s; goal 10 s")
+    print(f"codes: {seconds['codes']:.3f} s, {seconds['exact'] / seconds['codes']:.1f} times as fast; goal 10")
 
 
 def views(directory: str) -> None:
     """All test images in ten views, and in one."""
     run = FinishedRun(directory)
-    found = interleaved(
-        f"ten views against one, {run.data.num_test:,} images",
-        lambda: predict(run, "test", views="ten"),
-        lambda: predict(run, "test"),
-        goal=1 / 10.5,
-        rounds=2,
-    )
-    print(found.row())
-    print(f"ten views take {found.ours / found.theirs:.2f} times as long as one; goal 10.5")
+    seconds = medians({"ten": lambda: predict(run, "test", views="ten"), "one": lambda: predict(run, "test")}, rounds=2)
+    print(f"ten views of {run.data.num_test:,} images: {seconds['ten']:.1f} s, one: {seconds['one']:.1f} s")
+    print(f"ten views take {seconds['ten'] / seconds['one']:.2f} times as long as one; goal 10.5")
     print(f"most memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
 
 if __name__ == "__main__":
-    print(HEADER)
     if len(sys.argv) > 1:
         views(sys.argv[1])
     search()

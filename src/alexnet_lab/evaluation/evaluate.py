@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.files import write_json
 from alexnet_lab.base.log import start_log
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from alexnet_lab.evaluation.predict import Predictions
@@ -53,7 +54,7 @@ class Evaluated(NamedTuple):
         data = self.runs[0].data
         if self.own is not None:
             return self.own.read([self.predictions.names[place] for place in places], data)
-        return data.rows(self.split).images[self.predictions.indices.numpy()[places]]
+        return np.asarray(data.rows(self.split).images)[self.predictions.indices.numpy()[places]]
 
 
 def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:

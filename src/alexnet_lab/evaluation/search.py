@@ -74,7 +74,7 @@ class Search:
     def by_pixels(self) -> Found:
         """Exact, in the space of the pixels."""
         rows = self.run.data.rows("train")
-        gallery = pixel_vectors(rows.images, self.train.indices[self.gallery].numpy())
+        gallery = pixel_vectors(np.asarray(rows.images), self.train.indices[self.gallery].numpy())
         wanted = self.queries.numpy()
         images = self.subject.images(wanted)
         queries = pixel_vectors(images, np.arange(len(images)))

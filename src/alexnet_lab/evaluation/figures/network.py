@@ -53,7 +53,7 @@ def _as_pixels(kernels: NDArray[np.float32]) -> NDArray[np.float32]:
     """Kernels (n, C, K, K) as colour images (n, K, K, 3) in [0, 1], grey unless they see three channels."""
     shown = kernels if kernels.shape[1] == 3 else kernels.mean(axis=1, keepdims=True).repeat(3, axis=1)
     largest: NDArray[np.float32] = np.abs(shown).max(axis=(1, 2, 3), keepdims=True)
-    return (0.5 + 0.5 * shown / np.where(largest > 0, largest, np.float32(1))).transpose(0, 2, 3, 1)
+    return (0.5 + 0.5 * shown / np.where(largest > 0, largest, 1)).transpose(0, 2, 3, 1).astype(np.float32)
 
 
 def mosaic(tiles: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
