@@ -12,7 +12,7 @@ from torch import Tensor
 from alexnet_lab.data.order import BatchOrder, rank_slice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -131,7 +131,7 @@ class BatchLoader:
     def __len__(self) -> int:
         return len(self.batch_sampler)
 
-    def __iter__(self) -> Iterator[RawBatch]:
+    def __iter__(self) -> Generator[RawBatch]:
         """The rest of the present epoch.
 
         A generator, so it looks at the epoch when the first batch is asked for: Lightning makes the iterator first

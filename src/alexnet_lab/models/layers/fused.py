@@ -250,7 +250,7 @@ class Compiled:
 
 def _is_traced() -> bool:
     """Whether torch itself looks through the operations of a whole network."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
 
 
 FORMS = (Native(), Compiled(), Plain())
