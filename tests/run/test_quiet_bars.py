@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from alexnet_lab.data.progress import progress_bar
+from alexnet_lab.run.directory import RunDirectory
 from alexnet_lab.run.engine import optional_callbacks
 from alexnet_lab.training.progress import ProgressLine
 
@@ -22,12 +23,13 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(
     ("error_output", "ci", "shown"), [(Terminal, "", True), (Terminal, "true", False), (io.StringIO, "", False)]
 )
-def test_bars_are_for_those_who_watch(error_output, ci, shown, compose, monkeypatch):
+def test_bars_are_for_those_who_watch(error_output, ci, shown, compose, monkeypatch, tmp_path):
     config = compose("trainer.progress_bar=true")
     monkeypatch.setenv("CI", ci)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", error_output())
-    assert any(isinstance(callback, ProgressLine) for callback in optional_callbacks(config)) is shown
+    callbacks = optional_callbacks(config, RunDirectory(tmp_path))
+    assert any(isinstance(callback, ProgressLine) for callback in callbacks) is shown
     with progress_bar("images", 3) as advance:
         advance(1)
     assert bool(sys.stderr.getvalue()) is shown  # pyright: ignore[reportAttributeAccessIssue] - ours, see above

@@ -54,12 +54,13 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
         del os.environ["ALEXNET_LAB_DATA"]  # empty: as if it were not set, instead of the folder we are in
     job = _Job(task, traceback_wanted=traceback_wanted)
     try:
-        _anchor_config_path()
-        if is_foreign():
-            check_hydra(config_dir, config_name)
-            job.grants_no_trust = not trust_is_typed()
-        with _errors_handed_on(), _bad_headers_told():
-            hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(job.run)()
+        with _bad_headers_told():
+            _anchor_config_path()
+            if is_foreign():
+                check_hydra(config_dir, config_name)
+                job.grants_no_trust = not trust_is_typed()
+            with _errors_handed_on():
+                hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(job.run)()
     except BrokenPipeError:  # `--help | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -160,6 +160,8 @@ def _check_field(key: str, spec: Mapping[str, Any], name: str, field: Field) -> 
             raise ConfigError(f"`{key}` is missing")
         return list(field.default) if isinstance(field.default, tuple) else field.default
     value = spec[name]
+    if isinstance(value, bool) and get_origin(field.annotation) is Literal:  # pydantic would take true for 1
+        raise ConfigError(f"`{key}` is {value} (bool); allowed: {' or '.join(map(repr, get_args(field.annotation)))}")
     try:
         if isinstance(value, list) and "tuple" in str(field.annotation):  # yaml knows no tuples
             return list(TypeAdapter(field.annotation, config=STRICT).validate_python(tuple(value)))
