@@ -88,3 +88,29 @@ def test_what_fits_is_taken(groups: dict[str, Any]):
 def test_layers_are_checked_too(layers: Any, message: str):
     with pytest.raises(ConfigError, match=message):
         check(optimizer=KRIZHEVSKY | {"layers": layers})
+
+
+ALEXNET = {"_target_": "alexnet_lab.data.augment.Augment", "pca_colour": "code2012"}
+GREY = {"_target_": "alexnet_lab.data.DigitsDataModule", "dir": "data", "channels": 1, "normalization": "standardize"}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (GREY, "`augment.pca_colour` is code2012, but the images are grey; set augment.pca_colour=none"),
+        (GREY | {"channels": 3, "normalization": "unit"}, "shrinks images of mean 0, but `data.normalization` is unit"),
+    ],
+)
+def test_colour_noise_needs_colours_and_a_mean_of_0(data: dict[str, Any], message: str):
+    with pytest.raises(ConfigError, match=message):
+        check(data=data, augment=ALEXNET, model=LENET5 | {"in_channels": data["channels"], "image_size": 28})
+
+
+def test_a_sweep_of_what_nothing_measures_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"`sweep\.metric` is to_error/epochs, which nothing measures; take callbacks="
+    ):
+        check(sweep={"metric": "to_error/epochs"})
+    check(sweep={"metric": "to_error/epochs"}, callbacks={"to_error": {"error": 0.25}})
+    with pytest.raises(ConfigError, match=r"`sweep\.metric` is 'test/accuracy'"):
+        check(sweep={"metric": "test/accuracy"})

@@ -192,9 +192,10 @@ def _explain(error: Exception, config_dir: Path, config_name: str) -> AlexNetLab
     if isinstance(error, OverrideParseException):
         problem = one_line(error).split(" See https")[0]
         return ConfigError(f"cannot read `{error.override}` on the command line: {problem}")
-    unknown = re.search(r"Could not override '([^']+)'", str(error))
+    # the second: a sweep's levels may name the model's own value, ${model.norm}, where the model has none
+    unknown = re.search(r"Could not override '([^']+)'|Interpolation key '([^']+)' not found", str(error))
     if unknown:
-        return _unknown_override(unknown.group(1).partition("@")[0], config_dir, config_name)
+        return _unknown_override((unknown.group(1) or unknown.group(2)).partition("@")[0], config_dir, config_name)
     if isinstance(error, UNREADABLE):
         return ConfigError(f"a config file cannot be read: {one_line(error)}")
     cause = f": {error.__cause__}" if error.__cause__ else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.data.checks import check_colour
 from alexnet_lab.models.geometry import check_model
 
 FACTS = {"num_classes": "num_classes", "in_channels": "channels", "image_size": "image_size"}
@@ -15,9 +16,11 @@ def check_fit(config: dict[str, Any]) -> None:
     """Raises ConfigError with the reason where the parts of a config do not fit."""
     _check_facts(config["model"], config["data"])
     check_model(config["model"]["_target_"], config["model"])
+    _check_augment(config["augment"] or {}, config["data"])
     _check_batch(config["data"], config["trainer"])
     _check_schedule(config["schedule"] or {}, config["optimizer"])
     _check_lenet5_1998(config)
+    _check_sweep(config["sweep"], config["callbacks"])
 
 
 def _check_facts(model: dict[str, Any], data: dict[str, Any]) -> None:
@@ -27,6 +30,11 @@ def _check_facts(model: dict[str, Any], data: dict[str, Any]) -> None:
                 f"`model.{field}` is {model[field]} but the data has {data[fact]} (`data.{fact}`); "
                 f"leave model.{field} at ${{data.{fact}}}"
             )
+
+
+def _check_augment(augment: dict[str, Any], data: dict[str, Any]) -> None:
+    if {"channels", "normalization"} <= data.keys():
+        check_colour(augment.get("pca_colour", "none"), data["channels"], data["normalization"])
 
 
 def _check_batch(data: dict[str, Any], trainer: dict[str, Any]) -> None:
@@ -83,3 +91,9 @@ def _check_lenet5_1998(config: dict[str, Any]) -> None:
             f"`optimizer=diagonal_lm` knows no second derivatives of a normalisation, and `model.norm` is {norm}; "
             f"set model.norm=none, or take another optimizer"
         )
+
+
+def _check_sweep(sweep: dict[str, Any], callbacks: dict[str, Any]) -> None:
+    """What a sweep compares has to be measured."""
+    if sweep["metric"].startswith("to_error/") and callbacks["to_error"] is None:
+        raise ConfigError(f"`sweep.metric` is {sweep['metric']}, which nothing measures; take callbacks=to_error")

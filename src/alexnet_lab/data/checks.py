@@ -72,3 +72,22 @@ def check_names(field: str, value: object) -> None:
     """
     if value is not None and not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
         raise ConfigError(f"`{field}` is {value!r}; allowed: a list of names, or null for all")
+
+
+CENTRED = ("mean_image", "channel_mean", "standardize")
+"""The normalisations whose mean over the training images is 0."""
+
+
+def check_colour(pca_colour: str, channels: int, normalization: str) -> None:
+    """Refuses colour noise where it would mean nothing.
+
+    Raises:
+        ConfigError: Grey images, or a normalisation that is not centred.
+    """
+    if pca_colour != "none" and channels != 3:
+        raise ConfigError(f"`augment.pca_colour` is {pca_colour}, but the images are grey; set augment.pca_colour=none")
+    if pca_colour == "code2012" and normalization not in CENTRED:
+        raise ConfigError(
+            f"`augment.pca_colour` is code2012, which shrinks images of mean 0, but `data.normalization` is "
+            f"{normalization}; allowed with it: {', '.join(CENTRED)}"
+        )

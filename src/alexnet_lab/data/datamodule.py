@@ -15,9 +15,9 @@ from alexnet_lab.base.errors import ConfigError, DataError
 from alexnet_lab.base.random import generator
 from alexnet_lab.base.targets import build
 from alexnet_lab.data.augment import Augment, Draws, Geometry, apply
-from alexnet_lab.data.checks import check_choice, check_flag, check_share, check_whole
+from alexnet_lab.data.checks import check_choice, check_colour, check_flag, check_share, check_whole
 from alexnet_lab.data.loader import Batch, BatchLoader, RawBatch, Rows, resident
-from alexnet_lab.data.normalize import CENTRED, NORMALIZATIONS, Normalizer, make_normalizer
+from alexnet_lab.data.normalize import NORMALIZATIONS, Normalizer, make_normalizer
 from alexnet_lab.data.order import BatchOrder
 from alexnet_lab.data.split import Shares, Split, stored_split
 from alexnet_lab.data.store import Contents, Store, make_store, open_store
@@ -109,7 +109,8 @@ class ImageDataModule(LightningDataModule):
         self.skip_unreadable = skip_unreadable
         self.shares = Shares(val_fraction, val_seed, test_fraction, test_seed)
         self.augment: Augment | None = None if augment is None else build(augment, "augment")
-        self._check_colour()
+        if self.augment is not None:
+            check_colour(self.augment.pca_colour, channels, normalization)
         self.view: View | None = None  # of images that are not augmented; None: the centre view
         self.guests: Rows | None = None  # images that are tested on in place of the test set
         self._verified = False
@@ -117,17 +118,6 @@ class ImageDataModule(LightningDataModule):
         self._split: Split | None = None
         self._normalizer: Normalizer | None = None
         self._resident: dict[str, torch.Tensor | None] = {}  # by file
-
-    def _check_colour(self) -> None:
-        """Refuses colour noise where it would mean nothing."""
-        colour = "none" if self.augment is None else self.augment.pca_colour
-        if colour != "none" and self.channels != 3:
-            raise ConfigError(f"`augment.pca_colour` is {colour}, but the images are grey; set augment.pca_colour=none")
-        if colour == "code2012" and self.normalization not in CENTRED:
-            raise ConfigError(
-                f"`augment.pca_colour` is code2012, which shrinks images of mean 0, but `data.normalization` is "
-                f"{self.normalization}; allowed with it: {', '.join(CENTRED)}"
-            )
 
     # What a data set says about itself
 

@@ -22,9 +22,6 @@ NORMALIZATIONS = ("mean_image", "channel_mean", "standardize", "unit", "symmetri
 - symmetric: -1..1, as seed 002.
 """
 
-CENTRED = ("mean_image", "channel_mean", "standardize")
-"""Those whose mean over the training images is 0."""
-
 
 class Normalizer(NamedTuple):
     """The two constants of a normalisation, ready to be broadcast over a batch (B, C, K, K)."""

@@ -38,22 +38,28 @@ def drive(plan: Plan, launch: Launch) -> None:
     """
     start_log()
     sweep = plan.sweep
-    with sweep.claimed(), stoppable(sweep.stop, lambda: _busy(sweep, plan.jobs)):
-        sweep.write(plan.definition)
-        _wait(sweep, plan.jobs)
-        progress.adopt(sweep, plan.jobs)
-        states = progress.states(sweep, plan.jobs)
+    with sweep.claimed(), stoppable(sweep.stop, lambda: busy(sweep, plan.jobs)):
         log.info("sweep directory: %s", sweep.path)
-        log.info(progress.count_line(states.values()))
-        lines = _lines(sweep)
-        left = [job for job in plan.jobs if states[job.name] != "done"]
-        try:
-            _run(plan, left, lines, launch)
-        except KeyboardInterrupt as error:
-            _record_killed(sweep, left, lines)
-            counts = progress.count_line(progress.states(sweep, plan.jobs).values())
-            raise Interrupted(f"{one_line(error) or 'interrupted'}; {counts}; the same command goes on") from error
+        run_left(plan, launch)
         _finish(plan)
+
+
+def run_left(plan: Plan, launch: Launch) -> None:
+    """Runs the jobs of a plan that are not done, in a sweep that is claimed; raises Interrupted like `drive`."""
+    sweep = plan.sweep
+    sweep.write(plan.definition)
+    _wait(sweep, plan.jobs)
+    progress.adopt(sweep, plan.jobs)
+    states = progress.states(sweep, plan.jobs)
+    log.info(progress.count_line(states.values()))
+    lines = _lines(sweep)
+    left = [job for job in plan.jobs if states[job.name] != "done"]
+    try:
+        _run(plan, left, lines, launch)
+    except KeyboardInterrupt as error:
+        _record_killed(sweep, left, lines)
+        counts = progress.count_line(progress.states(sweep, plan.jobs).values())
+        raise Interrupted(f"{one_line(error) or 'interrupted'}; {counts}; the same command goes on") from error
 
 
 def _run(plan: Plan, left: list[Job], lines: Counter[str], launch: Launch) -> None:
@@ -88,14 +94,14 @@ def _without_a_word(sweep: SweepDirectory, jobs: list[Job], lines: Counter[str])
     return [job for job in jobs if now[job.name] == lines[job.name]]
 
 
-def _busy(sweep: SweepDirectory, jobs: Iterable[Job]) -> bool:
+def busy(sweep: SweepDirectory, jobs: Iterable[Job]) -> bool:
     """Whether a process works on one of the jobs."""
     return any(sweep.run(job).in_use() for job in jobs)
 
 
 def _wait(sweep: SweepDirectory, jobs: Iterable[Job]) -> None:
     """Until no process works on one of the jobs: a launcher, or a sweep, that was killed may leave some running."""
-    while _busy(sweep, jobs):
+    while busy(sweep, jobs):
         time.sleep(POLL_SECONDS)
 
 

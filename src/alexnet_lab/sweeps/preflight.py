@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.sweeps.definition import Definition, Job, changes, describe, differences, extended, identity, named
 from alexnet_lab.sweeps.directory import SweepDirectory
+from alexnet_lab.sweeps.summary import base_level, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,6 +73,7 @@ def plan(request: Request, compose: Compose) -> Plan:
     jobs = tuple(Job(name, own, identity(configs[name])) for name, own in pairs)
     about = describe(configs[jobs[0].name]["sweep"], keys)
     about["name"] = about["name"] or sweep.path.name
+    base_level(about, [split(own) for _, own in pairs])  # whether there is something to compare
     recorded = tuple(word for word in request.common if not word.startswith(("sweep.dry_run=", "sweep.extend=")))
     asked = Definition(about, request.command, recorded, jobs)
     extend = configs[jobs[0].name]["sweep"]["extend"]

@@ -32,7 +32,7 @@ class Settings(NamedTuple):
 
     trials: int  # in all
     sampler: str  # tpe, random
-    seed: int  # of the sampler
+    seed: int = 0  # of the sampler
 
 
 class Search:
@@ -60,6 +60,8 @@ class Search:
         self.study = optuna.create_study(study_name=STUDY, storage=storage, load_if_exists=True)
         done = len(self.study.trials)
         samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
+        if settings.sampler not in samplers:
+            raise ConfigError(f"`hydra.sweeper.sampler` is {settings.sampler}; allowed: {', '.join(samplers)}")
         self.study.sampler = samplers[settings.sampler](seed=settings.seed + done)  # going on, it draws other numbers
         self._check_space({item.get_key_element(): str(item.input_line).partition("=")[2] for item in space})
 

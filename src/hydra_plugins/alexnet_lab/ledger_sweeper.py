@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -34,6 +34,8 @@ CONFIG = {
     "_target_": "hydra_plugins.alexnet_lab.ledger_sweeper.LedgerSweeper",
     "params": {},  # the swept keys of a sweep's file; the command line wins
     "max_batch_size": None,  # jobs that the launcher gets at a time; null: all
+    "trials": None,  # of a search, in all; null: every combination of the values
+    "sampler": "tpe",  # of a search; or random
 }
 """The keys of `hydra.sweeper`. (Hydra runs this module in a way in which it can define no dataclass.)"""
 
@@ -41,11 +43,15 @@ ConfigStore.instance().store(group="hydra/sweeper", name="ledger", node=CONFIG, 
 
 
 class LedgerSweeper(Sweeper):
-    """Runs every combination of the swept values; see `alexnet_lab.sweeps.drive`."""
+    """Runs every combination of the swept values, or searches among them; see `alexnet_lab.sweeps.drive`."""
 
-    def __init__(self, params: dict[str, str], max_batch_size: int | None) -> None:
+    def __init__(
+        self, params: dict[str, str], max_batch_size: int | None, trials: int | None, sampler: Literal["tpe", "random"]
+    ) -> None:
         self.params = params
         self.max_batch_size = max_batch_size
+        self.trials = trials
+        self.sampler = sampler
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Takes what Hydra hands over, and builds the launcher."""
@@ -63,7 +69,15 @@ class LedgerSweeper(Sweeper):
         """
         from alexnet_lab.sweeps.preflight import plan  # noqa: PLC0415 - a plugin is imported at each start
 
-        planned = plan(self.request(arguments), Composer(self.loader, self.master))
+        common, swept = self.parted(arguments)
+        compose = Composer(self.loader, self.master)
+        if self.trials is not None:
+            from alexnet_lab.sweeps.drive_search import drive_search  # noqa: PLC0415
+            from alexnet_lab.sweeps.search import Settings  # noqa: PLC0415
+
+            drive_search(self.request(common), swept, Settings(self.trials, self.sampler), compose, self.launch)
+            return
+        planned = plan(self.request(common, swept), compose)
         if planned.settings["dry_run"]:
             from alexnet_lab.sweeps import dry_run  # noqa: PLC0415
 
@@ -73,16 +87,27 @@ class LedgerSweeper(Sweeper):
 
         drive(planned, self.launch)
 
-    def request(self, arguments: list[str]) -> Request:
-        """The sweep that the command line and the sweep's file ask for."""
-        from alexnet_lab.sweeps.preflight import Request  # noqa: PLC0415
+    def parted(self, arguments: list[str]) -> tuple[list[Override], list[Override]]:
+        """The overrides that all jobs have in common, and those with several values, of the file and the command line.
 
+        Args:
+            arguments: The overrides of the command line, which wins over the sweep's file.
+        """
         words = [f"{key}={value}" for key, value in self.params.items()] + arguments
         parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(words)
-        last = {item.get_key_element(): item for item in parsed}  # the command line wins over the sweep's file
-        swept = [item for item in last.values() if item.is_sweep_override()]
-        (grid,) = BasicSweeper.split_arguments(swept, None)
+        last = {item.get_key_element(): item for item in parsed}
         common = [item for item in last.values() if not item.is_sweep_override()]
+        return common, [item for item in last.values() if item.is_sweep_override()]
+
+    def request(self, common: list[Override], swept: Sequence[Override] = ()) -> Request:
+        """The sweep that the command line and the sweep's file ask for."""
+        from alexnet_lab.base.errors import ConfigError  # noqa: PLC0415 - a plugin is imported at each start
+        from alexnet_lab.sweeps.preflight import Request  # noqa: PLC0415
+
+        for item in swept:
+            if not item.is_discrete_sweep():
+                raise ConfigError(f"{item.input_line} is a range to search in: take sweep=search, or give values: a,b")
+        (grid,) = BasicSweeper.split_arguments(list(swept), None)
         return Request(
             place=str(self.master.hydra.sweep.dir),
             common=tuple(word for (word,) in (self._single(item) for item in common)),

@@ -1,0 +1,136 @@
+"""A search's course with a launcher whose jobs finish, fail, end early, and are interrupted."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from alexnet_lab.base.errors import ConfigError, Interrupted, RunError
+from alexnet_lab.sweeps.directory import SweepDirectory
+from alexnet_lab.sweeps.drive_search import counts, drive_search
+from alexnet_lab.sweeps.preflight import Request
+from alexnet_lab.sweeps.progress import entry
+from alexnet_lab.sweeps.search import Search, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+pytest.importorskip("optuna")
+
+SPACE = ("a=interval(0.0,1.0)", "b=choice(x,y)")
+SETTINGS = Settings(6, "random")
+
+
+def composed(words: Sequence[str]) -> dict[str, Any]:
+    """A config with the few keys that a sweep looks at, and those that are searched."""
+    node = {"name": "search", "factor": [], "base": None, "metric": "val/loss", "extend": True, "dry_run": False}
+    values = dict(word.split("=", 1) for word in words if word[:2] in ("a=", "b="))
+    if values["b"] == "wrong":
+        raise ConfigError("`b` is wrong")
+    return {"seed": 0, **values, "sweep": node, "launcher": {"retries": 0, "jobs_side_by_side": 2}}
+
+
+def drive(place: Path, launch: Callable[..., Any], space: Sequence[str] = SPACE, settings: Settings = SETTINGS) -> None:
+    parsed = OverridesParser.create().parse_overrides(list(space))
+    drive_search(Request(str(place), ("data=digits", "sweep=search"), (), "python"), parsed, settings, composed, launch)
+
+
+class Launcher:
+    """Ends jobs with the value of `a` as their loss, or as `fate` has it.
+
+    Args:
+        place: The sweep's directory.
+        fate: For the number of a job, from 0, its status; others are completed.
+    """
+
+    def __init__(self, place: Path, fate: dict[int, str] | None = None) -> None:
+        self.sweep = SweepDirectory(place)
+        self.fate = fate or {}
+        self.seen: list[dict[str, str]] = []
+
+    def __call__(self, jobs: Sequence[list[str]]) -> None:
+        definition = self.sweep.read()
+        assert definition is not None
+        for words in jobs:
+            values = dict(word.split("=", 1) for word in words)
+            status = self.fate.get(len(self.seen), "completed")
+            self.seen.append(values)
+            job = next(job for job in definition.jobs if all(word in words for word in job.overrides))
+            run = self.sweep.run(job)
+            run.path.mkdir(exist_ok=True)
+            run.config.write_text("seed: 0")
+            if status == "interrupted":
+                raise KeyboardInterrupt
+            loss = math.nan if status == "nan" else float(values["a"])
+            status = "completed" if status == "nan" else status
+            result = {"status": status, "metrics": {"val/loss": loss}, "wall_seconds": 1.0, "epochs": 1, "steps": 2}
+            run.result.write_text(json.dumps(result))
+            self.sweep.append(entry(self.sweep, job, result, status=status, error=None))
+
+
+def states(place: Path) -> list[str]:
+    found = Search(place, OverridesParser.create().parse_overrides(list(SPACE)), SETTINGS)
+    return [trial.state.name for trial in found.study.trials]
+
+
+def test_failed_trials_and_nan_count_as_failed_and_the_search_goes_on(tmp_path, capsys):
+    launcher = Launcher(tmp_path, {1: "failed", 2: "nan"})
+    drive(tmp_path, launcher)
+    assert states(tmp_path) == ["COMPLETE", "FAIL", "FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
+    seen = [float(values["a"]) for number, values in enumerate(launcher.seen) if number not in (1, 2)]
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert lines[0] == "val/loss of the best trials"
+    assert [float(line.split()[0]) for line in lines[1:5]] == sorted(seen)
+    assert lines[5].startswith("the best with several seeds: python train.py -m data=digits a=")
+    assert "6 trials: 4 complete, 0 pruned, 2 failed, 0 to go" in printed.err
+
+
+def test_an_interrupted_search_goes_on_where_it_was(tmp_path):
+    with pytest.raises(Interrupted, match="the same command goes on"):
+        drive(tmp_path, Launcher(tmp_path, {3: "interrupted"}))
+    assert states(tmp_path) == ["COMPLETE"] * 2 + ["RUNNING"] * 2
+    again = Launcher(tmp_path)
+    drive(tmp_path, again)
+    assert states(tmp_path) == ["COMPLETE"] * 6
+    assert len(again.seen) == 3  # of the two that were open one was done
+    drive(tmp_path, Launcher(tmp_path, dict.fromkeys(range(9), "failed")))  # nothing is left to launch
+    drive(tmp_path, again, settings=Settings(8, "random"))
+    assert len(again.seen) == 5
+
+
+def test_each_trial_is_a_job_of_the_sweep(tmp_path):
+    drive(tmp_path, Launcher(tmp_path))
+    definition = SweepDirectory(tmp_path).read()
+    assert definition is not None
+    assert len(definition.jobs) == 6
+    assert all(len(job.overrides) == 2 for job in definition.jobs)
+    assert (definition.about["name"], definition.overrides) == ("search", ("data=digits", "sweep=search"))
+
+
+def test_a_space_of_few_values_trains_each_once(tmp_path):
+    launcher = Launcher(tmp_path)
+    drive(tmp_path, launcher, space=("a=choice(0.1,0.2)", "b=choice(x,y)"), settings=Settings(12, "random"))
+    assert len(launcher.seen) == len({(values["a"], values["b"]) for values in launcher.seen}) <= 4
+
+
+def test_a_search_without_a_complete_trial_has_failed(tmp_path):
+    with pytest.raises(RunError, match=r"no trial of the search is complete; see .*ledger.jsonl"):
+        drive(tmp_path, Launcher(tmp_path, dict.fromkeys(range(6), "failed")))
+
+
+def test_what_is_wrong_is_told_before_the_first_trial(tmp_path):
+    with pytest.raises(ConfigError, match="`b` is wrong"):
+        drive(tmp_path / "search", Launcher(tmp_path), space=("a=interval(0.0,1.0)", "b=choice(wrong,y)"))
+    assert not (tmp_path / "search").exists()
+
+
+def test_counts(tmp_path):
+    found = Search(tmp_path, OverridesParser.create().parse_overrides(list(SPACE)), SETTINGS)
+    found.batch(1)
+    assert counts(found) == "6 trials: 0 complete, 0 pruned, 0 failed, 6 to go"
