@@ -23,7 +23,6 @@ COMMAND_LINES = {
     "model=alexnet data=cifar10 model.nrom=none": "unknown key `model.nrom`; did you mean `norm`?",
     "+model.actvation=tanh": "unknown key `model.actvation`; did you mean `activation`?",
     "optimzer.learning_rate=1": "unknown key `optimzer.learning_rate`; did you mean `optimizer`?",
-    "data.num_classes=${data.numbers}": "unknown key `data.numbers`; did you mean `num_classes`?",
     "modell=lenet5": "unknown key `modell`; did you mean `model`?",
     "hydra.run.dirr=x": "unknown key `hydra.run.dirr`; did you mean `dir`?",
     "seed.x=1": "unknown key `seed.x`; no keys are allowed here",

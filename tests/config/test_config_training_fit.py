@@ -92,18 +92,19 @@ def test_layers_are_checked_too(layers: Any, message: str):
 
 ALEXNET = {"_target_": "alexnet_lab.data.augment.Augment", "pca_colour": "code2012"}
 GREY = {"_target_": "alexnet_lab.data.DigitsDataModule", "dir": "data", "channels": 1, "normalization": "standardize"}
+COLOUR = {"_target_": "alexnet_lab.data.CIFAR10DataModule", "dir": "data", "channels": 3}
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (GREY, "`augment.pca_colour` is code2012, but the images are grey; set augment.pca_colour=none"),
-        (GREY | {"channels": 3, "normalization": "unit"}, "shrinks images of mean 0, but `data.normalization` is unit"),
+        (COLOUR | {"normalization": "unit"}, "shrinks images of mean 0, but `data.normalization` is unit"),
     ],
 )
 def test_colour_noise_needs_colours_and_a_mean_of_0(data: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=message):
-        check(data=data, augment=ALEXNET, model=LENET5 | {"in_channels": data["channels"], "image_size": 28})
+        check(data=data, augment=ALEXNET, model=LENET5 | {"in_channels": data["channels"], "image_size": 32})
 
 
 def test_a_sweep_of_what_nothing_measures_is_refused():
