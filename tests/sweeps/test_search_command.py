@@ -21,6 +21,7 @@ WORDS = (
     "callbacks.augmentation_preview=false", "callbacks.pruning={startup_trials:1,warmup_epochs:1}",
     "schedule=constant",
 )  # fmt: skip
+DECAY = "optimizer.weight_decay=tag(log,interval(0.00001,0.01))"  # of search.yaml
 RATES = "optimizer.learning_rate=choice(0.05,1e18)"
 """One that learns, one that diverges."""
 
@@ -69,7 +70,7 @@ def test_a_search_survives_what_its_trials_do(digits_dir, tmp_path):
 
 def test_a_dry_run_lists_the_ranges_and_leaves_nothing(digits_dir, tmp_path):
     done = finished(search(tmp_path / "search", digits_dir, 6, "--dry-run"))
-    assert (done.code, done.out) == (0, f"6 trials over\n  {RATES}\n")
+    assert (done.code, done.out) == (0, f"6 trials over\n  {RATES}\n  {DECAY}\n")
     assert not (tmp_path / "search").exists()
 
 
