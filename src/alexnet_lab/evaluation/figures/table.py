@@ -11,6 +11,7 @@ import torch
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
+from alexnet_lab.base.tables import read_rows
 from alexnet_lab.evaluation.calibration import reliability
 from alexnet_lab.evaluation.errors import called, confident_mistakes, confusion
 from alexnet_lab.evaluation.factors import single_factors
@@ -19,7 +20,6 @@ from alexnet_lab.evaluation.kernels import colour_saturation, first_kernels
 from alexnet_lab.evaluation.layers import activation_curves, layer_maps
 from alexnet_lab.evaluation.predict import UNKNOWN
 from alexnet_lab.evaluation.search import CODE_BITS, Found, Search
-from alexnet_lab.training.callbacks import read_rows
 from alexnet_lab.training.metrics import TOP_K
 
 if TYPE_CHECKING:
