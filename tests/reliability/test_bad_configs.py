@@ -193,7 +193,11 @@ def misfit(draw: st.DrawFn, config: dict[str, Any]) -> Wrong:
     return Wrong(config, f"model.{field}", f"{field} of other data")
 
 
-@settings(max_examples=500, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+CHECKS = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+"""Of hypothesis, which would rather have small and quick cases."""
+
+
+@settings(max_examples=500, deadline=None, derandomize=True, suppress_health_check=CHECKS, database=None)
 @given(wrong=wrong_configs())
 def test_wrong_config_is_told_by_its_key(wrong):
     before = set(Path.cwd().iterdir())
@@ -212,7 +216,7 @@ def test_wrong_config_is_told_by_its_key(wrong):
 SPELLABLE = (int, float, str, bool, type(None))
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=CHECKS, database=None)
 @given(data=st.data())
 def test_wrong_command_line_is_told_by_its_key(data, tmp_path_factory, monkeypatch):
     """The same by way of Hydra: exit code 2, one line, no file, no process."""

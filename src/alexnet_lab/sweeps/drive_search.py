@@ -62,7 +62,8 @@ def drive_search(
 def example(item: Override) -> str:
     """One value of a range, with which the config can be checked before the first trial."""
     found = distribution(item)
-    return f"{item.get_key_element()}={found.choices[0] if hasattr(found, 'choices') else found.low}"
+    choices = getattr(found, "choices", None)
+    return f"{item.get_key_element()}={choices[0] if choices else getattr(found, 'low', None)}"
 
 
 def _busy(sweep: SweepDirectory) -> bool:
