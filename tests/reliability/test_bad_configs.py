@@ -193,7 +193,12 @@ def misfit(draw: st.DrawFn, config: dict[str, Any]) -> Wrong:
     return Wrong(config, f"model.{field}", f"{field} of other data")
 
 
-CHECKS = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+CHECKS = [
+    HealthCheck.too_slow,
+    HealthCheck.filter_too_much,
+    HealthCheck.data_too_large,
+    HealthCheck.function_scoped_fixture,
+]
 """Of hypothesis, which would rather have small and quick cases."""
 
 
