@@ -134,7 +134,7 @@ def test_weights_of_another_run_are_not_evaluated(run):
 def test_changed_config_is_not_evaluated(run):
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["data"]["val_seed"] = 7
-    (run / "config.yaml").write_text(yaml.safe_dump(config, explicit_end=True))
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(RunError, match=r"config\.yaml is not what the run left"):
         evaluate(check_evaluate({"run": str(run)}))
 

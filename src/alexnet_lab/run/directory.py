@@ -24,10 +24,6 @@ CLAIMED: set[str] = set()
 """The directories that this process works in."""
 
 
-CONFIG_END = "..."
-"""yaml's end of a document: a config.yaml without it lost its last lines, which may be valid without them."""
-
-
 class RunDirectory:
     """A run directory and the places of its files (design: what a run leaves)."""
 
@@ -52,16 +48,13 @@ class RunDirectory:
         if not self.path.is_dir():
             raise RunError(f"there is no run directory {self.path}")
         try:
-            text = self.config.read_text(encoding="utf-8")
-            config = yaml.safe_load(text)
+            config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise RunError(f"{self.path} is no run directory: it has no config.yaml") from None
         except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no text, or a date of no calendar
             raise RunError(f"{self.config} cannot be read: {error}") from error
         if not isinstance(config, dict):
             raise RunError(f"{self.config} holds no config")
-        if not text.rstrip().endswith(CONFIG_END):
-            raise RunError(f"{self.config} is cut short: its last line is not `{CONFIG_END}`")
         return config
 
     def read_result(self) -> dict[str, Any] | None:
@@ -147,7 +140,7 @@ class RunDirectory:
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Writes the resolved config, in the order of its groups."""
-        write_text(self.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True, explicit_end=True))
+        write_text(self.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Writes result.json, whole or not at all; that of a completed run says what its files hold."""
