@@ -69,7 +69,7 @@ def wandb_logger(
         "resume": "allow",
     }  # fmt: skip
     run = _start(chosen, arguments)
-    parts = len(list(run_dir.glob(f"wandb/offline-run-*-{run.id}")))
+    parts = len(list(run_dir.glob(f"wandb/offline-run-*-{run.id}*")))  # within one second W&B appends -1
     if parts > 1:
         run.log({"part": parts}, step=STEPS_OF_A_PART * (parts - 1))
     run.define_metric("trainer/global_step")
