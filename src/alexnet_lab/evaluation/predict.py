@@ -94,20 +94,10 @@ class Collector(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keeps a batch of the test set."""
+        """Keeps a batch."""
         self._keep(outputs, batch)
 
-    def on_validation_batch_end(  # noqa: PLR0917 - Lightning's signature
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keeps a batch of the validation part."""
-        self._keep(outputs, batch)
+    on_validation_batch_end = on_test_batch_end
 
 
 def predict(

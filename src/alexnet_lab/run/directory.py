@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from filelock import FileLock, Timeout
 
+from alexnet_lab.base.claims import claimed_folder
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import is_whole, sealed, sha256, write_json, write_text
 
@@ -107,25 +108,15 @@ class RunDirectory:
         Raises:
             RunError: It holds a run already, is in use by another process, or cannot be written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock")
-            lock.acquire(blocking=False)
-        except Timeout:
-            raise RunError(f"run_dir {self.path} is in use by another process; choose another run_dir") from None
-        except OSError as error:
-            raise RunError(f"run_dir {self.path} cannot be written: {error.strerror or error}") from error
-        CLAIMED.add(os.path.realpath(self.path))
-        try:
-            if not resume:
-                self._check_free()
-            yield
-        finally:
-            CLAIMED.discard(os.path.realpath(self.path))
-            with contextlib.suppress(OSError):
-                (self.path / ".lock").unlink(missing_ok=True)  # while it is held: who waits for it will see it gone
-                self.path.rmdir()  # only if nothing was written
-            lock.release()
+        taken = f"run_dir {self.path} is in use by another process; choose another run_dir"
+        with claimed_folder(self.path, ".lock", taken=taken, what="run_dir"):
+            CLAIMED.add(os.path.realpath(self.path))
+            try:
+                if not resume:
+                    self._check_free()
+                yield
+            finally:
+                CLAIMED.discard(os.path.realpath(self.path))
 
     def _check_free(self) -> None:
         """A finished run is never overwritten; one that failed before its first checkpoint may be started again."""

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
+from alexnet_lab.base.claims import claimed_folder
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import finite, is_whole, sealed, write_json
 from alexnet_lab.run.directory import RunDirectory
@@ -108,21 +109,9 @@ class SweepDirectory:
         Raises:
             RunError: Another process runs it, or the directory cannot be written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".sweep.lock")
-            lock.acquire(blocking=False)
-        except Timeout:
-            raise RunError(f"another process runs the sweep {self.path}; wait for it, or stop it") from None
-        except OSError as error:
-            raise RunError(f"the sweep {self.path} cannot be written: {error.strerror or error}") from error
-        try:
+        taken = f"another process runs the sweep {self.path}; wait for it, or stop it"
+        with claimed_folder(self.path, ".sweep.lock", taken=taken, what="the sweep"):
             yield
-        finally:
-            with contextlib.suppress(OSError):
-                (self.path / ".sweep.lock").unlink(missing_ok=True)  # while it is held: who waits for it sees it gone
-                self.path.rmdir()  # only if nothing was written
-            lock.release()
 
 
 def _entry(line: str) -> dict[str, Any] | None:

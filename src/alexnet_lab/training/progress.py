@@ -71,17 +71,7 @@ class ProgressLine(Callback):
         """A bar for the test."""
         self._begin("test", sum(trainer.num_test_batches))
 
-    def on_test_batch_end(  # noqa: PLR0917 - Lightning's signature
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Moves it on."""
-        self._advance(batch_idx + 1)
+    on_test_batch_end = on_validation_batch_end
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes it away."""

@@ -1,0 +1,44 @@
+"""Folders that belong to one process at a time."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from alexnet_lab.base.errors import RunError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextlib.contextmanager
+def claimed_folder(folder: Path, lock_name: str, *, taken: str, what: str) -> Iterator[None]:
+    """Makes a folder this process's own for the time of the block; one in which nothing was written goes away.
+
+    Args:
+        folder: Made where it is missing.
+        lock_name: Of the lock file in it.
+        taken: What to say where another process has it.
+        what: Its name in the message where it cannot be written.
+
+    Raises:
+        RunError: Another process has it, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / lock_name)
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise RunError(taken) from None
+    except OSError as error:
+        raise RunError(f"{what} {folder} cannot be written: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            (folder / lock_name).unlink(missing_ok=True)  # while it is held: who waits for it will see it gone
+            folder.rmdir()  # only if nothing was written
+        lock.release()
