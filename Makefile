@@ -1,6 +1,7 @@
 # make train   sets up what is missing and trains LeNet-5 on the digits; make train ARGS="model=alexnet data=cifar10"
 # make test    sets up what is missing and runs the tests;               make test ARGS="-k lenet5"
 # make test-all  the long tests too (25 minutes on 2 cores); make audit  looks at what is installed
+# make test-cluster  sweeps on a real SLURM of two nodes, installed and started on this machine (as root)
 # make bench   measures what docs/speed.md tells, in under 10 minutes; make bench ARGS="start lenet5_epoch" a part of it
 # make check   the style and type checks;  make lock  writes requirements.lock anew
 
@@ -9,17 +10,22 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: train test test-all bench check audit lock clean
+.PHONY: train test test-all test-cluster bench check audit lock clean
 
 train: $(INSTALLED)
 	$(BIN)/python train.py $(ARGS)
 
 # One thread per worker: two workers of two threads each on two cores would wait for each other.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not cluster" $(ARGS)
 
 test-all: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not cluster" $(ARGS)
+
+# A real SLURM of two nodes on this machine; as root, on Debian or Ubuntu.
+test-cluster: $(INSTALLED)
+	$(BIN)/python tests/cluster/slurm_cluster.py install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cluster $(ARGS)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks $(ARGS)

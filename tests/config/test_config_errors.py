@@ -65,6 +65,8 @@ COMMAND_LINES = {
     "data=image_folder data.root=null": "`data.root` has no value",
     "seed=???": "`seed` has no value; set it on the command line: seed=...",
     "model.activation=[": "cannot read `model.activation=[` on the command line",
+    "logger=null": "`logger=null`: a group takes the name of one of its files; there are csv, tensorboard, wandb",
+    "data.batch_size=18 trainer.devices=2 trainer.num_nodes=2": "images in all, which 2 nodes of 2 devices do not",
     "foo": "cannot read `foo` on the command line",
     "seed=${nope}": "`seed`: Interpolation key 'nope' not found",
     "--config-name=nope": "there is no config `nope`",

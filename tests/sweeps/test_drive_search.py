@@ -24,6 +24,7 @@ pytest.importorskip("optuna")
 
 SPACE = ("a=interval(0.0,1.0)", "b=choice(x,y)")
 SETTINGS = Settings(6, "random")
+LAUNCHER = {"retries": 0, "jobs_side_by_side": 2}
 
 
 def composed(words: Sequence[str]) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def composed(words: Sequence[str]) -> dict[str, Any]:
     values = dict(word.split("=", 1) for word in words if word[:2] in ("a=", "b="))
     if values["b"] == "wrong":
         raise ConfigError("`b` is wrong")
-    return {"seed": 0, **values, "sweep": node, "launcher": {"retries": 0, "jobs_side_by_side": 2}}
+    return {"seed": 0, **values, "sweep": node, "trainer": {"num_nodes": 1}, "launcher": LAUNCHER}
 
 
 def drive(place: Path, launch: Callable[..., Any], space: Sequence[str] = SPACE, settings: Settings = SETTINGS) -> None:

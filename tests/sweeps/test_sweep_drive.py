@@ -29,7 +29,7 @@ def composed(words: Sequence[str]) -> dict[str, Any]:
     """A config with the few keys that a sweep looks at."""
     seed = next(int(word.removeprefix("seed=")) for word in words if word.startswith("seed="))
     node = {"name": None, "factor": None, "base": None, "metric": "test/loss", "extend": False, "dry_run": False}
-    return {"seed": seed, "sweep": node, "launcher": {"retries": 1, "jobs_side_by_side": 1}}
+    return {"seed": seed, "sweep": node, "launcher": {"retries": 1}, "trainer": {"num_nodes": 1}}
 
 
 def planned(place: Path, jobs: int = 3) -> Plan:

@@ -90,6 +90,11 @@ def test_sweep_file_and_command_line_join(planned, tmp_path):
         (("seed=0,1", "run_dir=x"), "error: `run_dir` is the place of one run; a sweep's is hydra.sweep.dir=FOLDER"),
         (("seed=0,1", "resume=x"), "error: `resume` goes on with one run; a sweep goes on when its command is given"),
         (("seed=0,1", "sweep.dir=x"), "error: `sweep.dir` is set by the sweep; choose its place by hydra.sweep.dir"),
+        (
+            ("seed=0,1", "trainer.num_nodes=2"),
+            "error: `trainer.num_nodes` is 2, which a sweep can start with launcher=",
+        ),
+        (("trainer.num_nodes=1,2", "launcher=slurm"), "error: `trainer.num_nodes` is the same for all jobs of a sweep"),
         (("seed=0,1", "sweep=nothing"), "error: there is no `sweep=nothing`"),
     ],
 )
@@ -100,6 +105,13 @@ def test_one_wrong_job_stops_all_before_the_first(words, message, tmp_path):
     assert message in outcome.err
     assert len(outcome.err.splitlines()) == 1
     assert (started, list(tmp_path.iterdir())) == ([], [])
+
+
+def test_sweep_is_started_once(tmp_path, monkeypatch):
+    for name, value in {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    outcome = call(check_train, "train", "-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}")
+    assert outcome.err.startswith("error: a sweep starts its jobs itself, but 2 processes were started")
 
 
 def test_wrong_job_is_named(tmp_path):

@@ -68,3 +68,26 @@ def test_no_images_give_no_number():
     assert [math.isnan(value.item()) for value in counts.compute().values()] == [True, True, True]
     counts.update(torch.zeros(0, 10), torch.zeros(0, dtype=torch.int64), torch.zeros(0))  # a process without a share
     assert math.isnan(counts.compute()["loss"].item())
+
+
+def test_counts_that_are_taken_up_end_in_the_same_bits():
+    """Whenever they were read in between: float32 sums depend on where they are cut."""
+    torch.manual_seed(0)
+    batches = [(torch.randn(60, 10), torch.randint(10, (60,)), torch.rand(60) * 10**3) for _ in range(150)]
+    whole = ErrorCounts(10)
+    for batch in batches:
+        whole.update(*batch)
+    expected = whole.compute()
+    for place in (0, 1, 68, 69, 100, 149):
+        resumed = ErrorCounts(10)
+        for number, batch in enumerate(batches):
+            if number == place:
+                numbers = resumed.numbers()
+                resumed = ErrorCounts(10)
+                resumed.set_numbers(numbers)
+            resumed.update(*batch)
+            if number % 7 == 0:
+                assert resumed.images == 60 * (number + 1)  # as a progress bar does
+        assert {name: value.item() for name, value in resumed.compute().items()} == {
+            name: value.item() for name, value in expected.items()
+        }

@@ -14,8 +14,8 @@ from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.data import DigitsDataModule
 from alexnet_lab.data.order import epoch_order
 from alexnet_lab.training import Classifier
-from alexnet_lab.training.callbacks import Checkpoints
 from alexnet_lab.training.checkpoint_io import SafeCheckpointIO
+from alexnet_lab.training.checkpoints import Checkpoints
 from alexnet_lab.training.diagonal_lm import DiagonalLM
 
 if TYPE_CHECKING:

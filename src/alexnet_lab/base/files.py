@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Makes `target` another name of the file `source`, in one step; a copy, where the disk knows no links.
+
+    For files that are replaced as a whole and never changed: what becomes of `source` then does not touch `target`.
+    """
+    if target.exists() and target.samefile(source):
+        return  # a move onto another name of the same file would leave both names
+    with atomic_path(target) as part:
+        part.unlink()
+        try:
+            part.hardlink_to(source)
+        except OSError:
+            shutil.copyfile(source, part)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -36,6 +36,9 @@ UNREADABLE = (yaml.YAMLError, UnicodeDecodeError)
 BAD_HEADER = "Expected header format"
 """How Hydra's ValueError about the first line of a yaml file begins."""
 
+BAD_CHOICE = "Config group override must be a string"
+"""How Hydra's ValueError about `logger=null` begins."""
+
 
 def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: str) -> None:
     """Composes the config from the command line and calls `task` with it, once for each job.
@@ -54,7 +57,7 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
         del os.environ["ALEXNET_LAB_DATA"]  # empty: as if it were not set, instead of the folder we are in
     job = _Job(task, traceback_wanted=traceback_wanted)
     try:
-        with _bad_headers_told():
+        with _value_errors_told(config_dir):
             _anchor_config_path()
             if is_foreign():
                 check_hydra(config_dir, config_name)
@@ -99,14 +102,26 @@ def _errors_handed_on() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _bad_headers_told() -> Iterator[None]:
-    """Within the block Hydra's ValueError about the first line of a yaml file is an error of ours."""
+def _value_errors_told(config_dir: Path) -> Iterator[None]:
+    """Within the block the ValueErrors that Hydra lets through, of what a user wrote, are errors of ours."""
     try:
         yield
     except ValueError as error:
-        if BAD_HEADER not in str(error):
-            raise
-        raise ConfigError(f"a config file cannot be read: {error}") from error
+        if BAD_HEADER in str(error):
+            raise ConfigError(f"a config file cannot be read: {error}") from error
+        if BAD_CHOICE in str(error):
+            raise _no_name(config_dir) from error
+        raise
+
+
+def _no_name(config_dir: Path) -> ConfigError:
+    """What is chosen of a group is no name: `logger=null`."""
+    for word in get_args_parser().parse_known_args()[0].overrides:
+        group, _, choice = word.partition("=")
+        files = sorted(path.stem for path in (config_dir / group).glob("*.yaml"))
+        if files and choice not in files:
+            return ConfigError(f"`{word}`: a group takes the name of one of its files; there are {', '.join(files)}")
+    return ConfigError("a group takes the name of one of its files")
 
 
 def _anchor_config_path() -> None:

@@ -38,11 +38,12 @@ def _check_augment(augment: dict[str, Any], data: dict[str, Any]) -> None:
 
 
 def _check_batch(data: dict[str, Any], trainer: dict[str, Any]) -> None:
-    devices = trainer["devices"]
-    if isinstance(devices, int) and data["batch_size"] % devices:
+    devices, nodes = trainer["devices"], trainer["num_nodes"]
+    if isinstance(devices, int) and data["batch_size"] % (devices * nodes):
+        what = f"{devices} devices" if nodes == 1 else f"{nodes} nodes of {devices} devices"
         raise ConfigError(
-            f"`data.batch_size` is {data['batch_size']} images in all, which {devices} devices do not divide; "
-            f"take a multiple of {devices}"
+            f"`data.batch_size` is {data['batch_size']} images in all, which {what} do not divide; "
+            f"take a multiple of {devices * nodes}"
         )
 
 

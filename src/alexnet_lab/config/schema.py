@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import BaseModel, ConfigDict
 
-from alexnet_lab.base.ranges import Count, Index, NonNegative
+from alexnet_lab.base.ranges import Count, Index, NonNegative, Positive
 
 Limit = Annotated[int, Ge(0)] | Annotated[float, Ge(0), Le(1)]
 """A number of batches (int), or a share of them (float in [0, 1])."""
@@ -32,6 +32,7 @@ class Trainer(Section):
     max_steps: Annotated[int, Ge(-1)] = -1
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: Count | Literal["auto"] = 1
+    num_nodes: Count = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"] = "32-true"
     limit_train_batches: Limit = 1.0
     limit_val_batches: Limit = 1.0
@@ -50,9 +51,11 @@ class Trainer(Section):
 
 
 class Checkpoint(Section):
-    """Which weights are kept: `best.ckpt` by `monitor` (least is best), `last.ckpt` after each epoch."""
+    """Which states are kept: `best.ckpt` by `monitor` (least is best); `last.ckpt` after each epoch and within it."""
 
     monitor: Literal["val/loss", "val/top1_error", "val/top5_error"] = "val/top1_error"
+    every_minutes: Positive | None = 30.0
+    every_steps: Count | None = None
 
 
 class EarlyStopping(Section):
@@ -117,6 +120,7 @@ class Launcher(Section):
     workers: Literal["auto"] | bool = "auto"
     retries: Index = 2
     jobs_side_by_side: Count = 1
+    slurm: bool = False
 
 
 class Train(Section):
@@ -125,6 +129,7 @@ class Train(Section):
     seed: Seed
     run_dir: str
     resume: str | None = None
+    resume_force: bool = False
     trusted_packages: list[str] = []
     model: dict[str, Any]
     data: dict[str, Any]

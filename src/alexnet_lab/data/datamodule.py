@@ -113,6 +113,7 @@ class ImageDataModule(LightningDataModule):
             check_colour(self.augment.pca_colour, channels, normalization)
         self.view: View | None = None  # of images that are not augmented; None: the centre view
         self.guests: Rows | None = None  # images that are tested on in place of the test set
+        self.any_images = False  # whether training may go on with other images than the checkpoint's
         self._verified = False
         self._store: Store | None = None
         self._split: Split | None = None
@@ -224,8 +225,8 @@ class ImageDataModule(LightningDataModule):
         return seen._replace(images=self.trainer.precision_plugin.convert_input(seen.images))
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint says about the images: their hash."""
-        return {} if self._store is None else {"store_hash": self.store_hash}
+        """What a checkpoint says about the images: their hash, and how many there are to train on."""
+        return {} if self._store is None else {"store_hash": self.store_hash, "num_train": self.num_train}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Refuses to go on training on other images than before; a finished net may be tested on any.
@@ -234,11 +235,18 @@ class ImageDataModule(LightningDataModule):
             DataError: The hash of the images is another than that of the checkpoint.
         """
         resumes = self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
-        if resumes and state_dict["store_hash"] != self.store_hash:
+        if not resumes or state_dict["store_hash"] == self.store_hash:
+            return
+        difference = (
+            f"the images in {self.store_path} are not those that the checkpoint was trained on "
+            f"({self.num_train} to train on, hash {self.store_hash[:12]}; "
+            f"it saw {state_dict.get('num_train')}, hash {state_dict['store_hash'][:12]})"
+        )
+        if not self.any_images:
             raise DataError(
-                f"the images in {self.store_path} are not those that the checkpoint was trained on; "
-                f"bring the data set back to what it was, or start a new run"
+                f"{difference}; bring the data set back to what it was, start a new run, or set resume_force=true"
             )
+        log.warning("%s; resume_force goes on", difference)
 
     # What the rest of the house uses
 

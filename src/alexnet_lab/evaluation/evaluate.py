@@ -16,6 +16,7 @@ from alexnet_lab.evaluation.ensemble import ensemble, mean_metrics
 from alexnet_lab.evaluation.errors import class_errors, confusion, intervals
 from alexnet_lab.evaluation.finished import FinishedRun
 from alexnet_lab.evaluation.own_images import OwnImages, find_images
+from alexnet_lab.run import tracking
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,11 +80,19 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
         from alexnet_lab.evaluation.figures.table import make_figures  # noqa: PLC0415 - matplotlib takes half a second
 
         evaluation |= make_figures(subject, wanted)
+        if subject.name == "test_center":
+            _track(subject, [subject.folder / name for name in evaluation["figures"] if name.endswith(".png")])
     path = subject.folder / f"{subject.name}.json"
     write_json(path, evaluation)
     tables.write(subject, evaluation)
     show.show(evaluation, subject.predictions, path)
     return evaluation
+
+
+def _track(subject: Evaluated, pictures: list[Path]) -> None:
+    """Shows the figures in the run's own W&B run too, if it has one."""
+    run = subject.runs[0]
+    tracking.add_pictures(run.directory.path, run.trained_by, pictures)
 
 
 def predicted(config: Mapping[str, Any]) -> Evaluated:

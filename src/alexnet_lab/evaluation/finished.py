@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 WHOLE = {
     "devices": 1,
+    "num_nodes": 1,
     "limit_val_batches": 1.0,
     "limit_test_batches": 1.0,
     "fast_dev_run": False,
@@ -39,7 +40,8 @@ class FinishedRun:
 
     Attributes:
         directory: Of the run.
-        config: Its config, set to evaluate every image in one process.
+        trained_by: Its config.
+        config: The same, set to evaluate every image in one process.
         classifier: With the weights of `best.ckpt`.
         checkpoint_hash: SHA-256 of that file.
 
@@ -57,6 +59,7 @@ class FinishedRun:
         num_threads: int | None = None,
     ) -> None:
         self.directory, config = finished_run(run, trusted_packages)
+        self.trained_by = config
         data = config["data"] if data_dir is None else config["data"] | {"dir": data_dir}
         self.config = config | {"data": data, "trainer": config["trainer"] | WHOLE}
         checkpoint = load_checkpoint(self.directory.best)  # a damaged one is told before the data is read

@@ -39,6 +39,7 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.best = self.checkpoints / "best.ckpt"
         self.last = self.checkpoints / "last.ckpt"
+        self.previous = self.checkpoints / "previous.ckpt"  # until the run is completed
 
     def read_config(self) -> dict[str, Any]:
         """The run's own config.
@@ -114,6 +115,7 @@ class RunDirectory:
             try:
                 if not resume:
                     self._check_free()
+                self._clear_parts()
                 yield
             finally:
                 CLAIMED.discard(os.path.realpath(self.path))
@@ -123,11 +125,21 @@ class RunDirectory:
         result = self.read_result()
         if result is not None and result.get("status") == "completed":
             raise RunError(f"run_dir {self.path} holds a finished run; choose another run_dir, or delete it")
-        if self.last.exists() or self.best.exists():
+        if self.can_be_resumed():
             raise RunError(f"run_dir {self.path} holds an unfinished run; go on with it: resume={self.path}")
         others = [item.name for item in self.path.iterdir() if item.name != ".lock"]
         if others and not self.config.exists():
             raise RunError(f"run_dir {self.path} is not empty (it holds {min(others)}); choose another run_dir")
+
+    def _clear_parts(self) -> None:
+        """Deletes what a killed run had begun to write."""
+        for folder in (self.path, self.checkpoints):
+            for part in folder.glob(".*.part"):
+                part.unlink(missing_ok=True)
+
+    def can_be_resumed(self) -> bool:
+        """Whether a checkpoint is there."""
+        return any(path.is_file() for path in (self.last, self.previous, self.best))
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Writes the resolved config, in the order of its groups."""

@@ -38,6 +38,9 @@ ELASTIC_PREFIXES = ("RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE", "MASTER_"
 SHUTDOWN_SECONDS = 10
 """What workers get to end their step and their tracker after a signal; torch would wait for 30 s."""
 
+MEETING_SECONDS = 120
+"""How long the agents of a run's nodes wait for each other; they have agreed to start before."""
+
 WORKER_LOG = "torch.distributed.elastic.multiprocessing.api"
 """Prints a worker's traceback, which train.log has, and each signal that a worker is sent."""
 
@@ -65,21 +68,30 @@ class WorkerDiedError(RunError):
     """A worker was killed or died (a signal, a crash, out of memory): the same again may well succeed."""
 
 
-class Rendezvous(NamedTuple):
-    """Where the workers of one run meet."""
+class Meeting(NamedTuple):
+    """Where the workers of one attempt at a run meet, if they are on several nodes."""
 
+    name: str
     nodes: int
-    node_rank: int  # the node of rank 0 keeps the records
-    endpoint: str  # host:port; port 0 is any free one
+    rank: int  # of this node
+    address: str
+    port: int
 
 
-def rendezvous() -> Rendezvous:
-    """The nodes that share a run: this one alone."""
-    return Rendezvous(1, 0, "localhost:0")
+def run_workers(
+    config: dict[str, Any], directory: RunDirectory, *, processes: int, resume: bool, meeting: Meeting | None = None
+) -> dict[str, Any]:
+    """Runs `engine.fit_and_test` in `processes` processes, here or on each node, and returns what the first returns.
 
+    Args:
+        config: A checked config.
+        directory: The run's directory, claimed by the caller; on all nodes the same one.
+        processes: On this node.
+        resume: Go on from the last checkpoint that is whole.
+        meeting: With the workers of other nodes; None: there are none.
 
-def run_workers(config: dict[str, Any], directory: RunDirectory, *, processes: int, resume: bool) -> dict[str, Any]:
-    """Runs `engine.fit_and_test` in `processes` processes and returns what the first one returns.
+    Returns:
+        What the first process of this node returns.
 
     Raises:
         Interrupted: After Ctrl-C or SIGTERM, when all workers have ended.
@@ -90,7 +102,6 @@ def run_workers(config: dict[str, Any], directory: RunDirectory, *, processes: i
     if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
         multiprocessing.set_start_method("forkserver", force=True)  # joblib's own, which workers could not take over
     multiprocessing.set_forkserver_preload(list(PRELOADED))  # the server stays for the jobs that follow
-    place = rendezvous()
     with (
         tempfile.TemporaryDirectory(prefix="alexnet-lab-") as scratch,
         _signals_restored(),
@@ -98,13 +109,8 @@ def run_workers(config: dict[str, Any], directory: RunDirectory, *, processes: i
         quiet(AGENT_LOG, logging.CRITICAL),
     ):
         launch = LaunchConfig(
-            min_nodes=place.nodes,
-            max_nodes=place.nodes,
+            **_rendezvous(meeting),
             nproc_per_node=processes,
-            run_id=uuid.uuid4().hex,
-            rdzv_backend="c10d",
-            rdzv_endpoint=place.endpoint,
-            local_addr="localhost",
             max_restarts=0,  # in torch 2.14 a restart in place reuses the dead attempt's store and fails with gloo
             start_method="forkserver",
             monitor_interval=0.1,
@@ -116,7 +122,21 @@ def run_workers(config: dict[str, Any], directory: RunDirectory, *, processes: i
             raise Interrupted(f"interrupted by {signal.Signals(error.sigval).name}") from None
         except ChildFailedError as error:
             raise _explained(error) from error
-    return results[0]
+    return results[min(results)]
+
+
+def _rendezvous(meeting: Meeting | None) -> dict[str, Any]:
+    """How torch's agents find each other: one alone takes any free port, several have agreed on one."""
+    if meeting is None:
+        return {
+            "min_nodes": 1, "max_nodes": 1, "run_id": uuid.uuid4().hex, "rdzv_backend": "c10d",
+            "rdzv_endpoint": "localhost:0", "local_addr": "localhost",
+        }  # fmt: skip
+    return {
+        "min_nodes": meeting.nodes, "max_nodes": meeting.nodes, "run_id": meeting.name, "rdzv_backend": "static",
+        "rdzv_endpoint": f"{meeting.address}:{meeting.port}",
+        "rdzv_configs": {"rank": meeting.rank, "timeout": MEETING_SECONDS},
+    }  # fmt: skip
 
 
 def work(

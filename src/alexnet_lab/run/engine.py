@@ -23,18 +23,24 @@ from alexnet_lab.base.tables import read_rows
 from alexnet_lab.base.targets import build
 from alexnet_lab.data.preview import preview
 from alexnet_lab.run import tracking
-from alexnet_lab.run.identity import KeepConfig
+from alexnet_lab.run.identity import KeepIdentity
 from alexnet_lab.run.provenance import available_cores
+from alexnet_lab.run.resuming import newest_whole
 from alexnet_lab.training import Classifier
-from alexnet_lab.training.callbacks import STAGES, Checkpoints, FiniteLoss, MetricsCsv, Throughput, plain
+from alexnet_lab.training.callbacks import STAGES, MetricsCsv, Throughput, plain
 from alexnet_lab.training.checkpoint_io import SafeCheckpointIO
+from alexnet_lab.training.checkpoints import Checkpoints
 from alexnet_lab.training.confusion import Confusion
+from alexnet_lab.training.finite_loss import FiniteLoss
 from alexnet_lab.training.layer_statistics import LayerStatistics
 from alexnet_lab.training.progress import ProgressLine
 from alexnet_lab.training.pruning import Pruning, Rule
+from alexnet_lab.training.step_seeds import StepSeeds
 from alexnet_lab.training.to_error import TimeToError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lightning.pytorch.loggers import Logger
 
     from alexnet_lab.run.directory import RunDirectory
@@ -51,7 +57,7 @@ def fit_and_test(
         config: A checked config.
         directory: The run's directory, claimed by the caller.
         processes: How many processes share the run; this one's rank is in the environment.
-        resume: Go on from `last.ckpt`.
+        resume: Go on from the last checkpoint that is whole.
 
     Returns:
         The fields of result.json that training decides: metrics, epochs, steps, images_per_second, best_checkpoint,
@@ -88,20 +94,19 @@ def _fit_and_test(
     config: dict[str, Any], directory: RunDirectory, logger: Logger | None, *, resume: bool
 ) -> dict[str, Any]:
     data = build_data(config)
+    data.any_images = config["resume_force"]
     classifier = build_classifier(config)
-    throughput = Throughput()
+    throughput, seeds = Throughput(), StepSeeds(config["seed"])
     metrics_csv = MetricsCsv(directory.metrics, throughput)
-    checkpoints = Checkpoints(directory.checkpoints, config["callbacks"]["checkpoint"]["monitor"])
+    checkpoints = Checkpoints(directory.checkpoints, **config["callbacks"]["checkpoint"])
     confusion = Confusion(config["data"]["num_classes"])
-    callbacks = [throughput, confusion, *optional_callbacks(config, directory), FiniteLoss(), metrics_csv, checkpoints]
-    callbacks.append(KeepConfig(config))
+    watching = [throughput, seeds, FiniteLoss(seeds), confusion, *optional_callbacks(config, directory)]
+    callbacks = [*watching, metrics_csv, checkpoints, KeepIdentity(config)]
     trainer = build_trainer(config, directory, logger, callbacks)
     if config["callbacks"]["augmentation_preview"] and trainer.is_global_zero and not resume:
-        data.setup("fit")
-        preview(data, directory.preview)
-    interruptible(
-        trainer, lambda: trainer.fit(classifier, data, ckpt_path=directory.last if resume else None, weights_only=True)
-    )
+        draw_preview(data, directory.preview)
+    last = newest_whole(directory)[0] if resume else None
+    interruptible(trainer, lambda: trainer.fit(classifier, data, ckpt_path=last, weights_only=True))
     # now, for the test is going to load the state that the callbacks had at the best checkpoint
     to_error = next((callback.result for callback in callbacks if isinstance(callback, TimeToError)), None)
     kept = checkpoints.best_epoch >= 0
@@ -123,13 +128,22 @@ def _fit_and_test(
     return {
         "metrics": metrics_of_epoch(rows, checkpoints.best_epoch) | test,
         "store_hash": getattr(data, "store_hash", None),  # so that results of other images are told apart
-        "epochs": trainer.current_epoch,
+        "epochs": processed_epochs(trainer),
         "steps": trainer.global_step,
         "images_per_second": round(throughput.images / throughput.seconds, 1) if throughput.seconds else None,
         "best_checkpoint": str(directory.best.relative_to(directory.path)) if kept else None,
         "best_epoch": checkpoints.best_epoch if kept else None,
         "to_error": to_error,
     }
+
+
+def draw_preview(data: Any, path: Path) -> None:
+    """Draws the picture of the augmentation; a run can do without it."""
+    data.setup("fit")
+    try:
+        preview(data, path)
+    except OSError as error:
+        log.warning("%s could not be written (%s); training goes on", path, error.strerror or error)
 
 
 def build_data(config: dict[str, Any]) -> Any:
@@ -179,7 +193,7 @@ def optional_callbacks(config: dict[str, Any], directory: RunDirectory) -> list[
 PASSED_ON = (
     "max_epochs", "max_steps", "accelerator", "precision", "limit_train_batches", "limit_val_batches",
     "limit_test_batches", "fast_dev_run", "overfit_batches", "check_val_every_n_epoch", "accumulate_grad_batches",
-    "gradient_clip_val", "deterministic", "detect_anomaly", "devices",
+    "gradient_clip_val", "deterministic", "detect_anomaly", "devices", "num_nodes",
 )  # fmt: skip
 """The keys of `trainer` that `lightning.Trainer` knows by the same name."""
 
@@ -194,7 +208,7 @@ def build_trainer(
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # between Lightning 2.6 and torch 2.14
     # A debugging aid of `deterministic`, which writes every new tensor twice.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue] - by torch's own trick
-    return Trainer(
+    trainer = Trainer(
         **settings,
         strategy=DDPStrategy(gradient_as_bucket_view=True) if world_size > 1 else "auto",
         logger=logger if logger is not None else False,
@@ -208,6 +222,9 @@ def build_trainer(
         profiler=NoProfiler(),
         use_distributed_sampler=False,  # the loader shares the batches out itself
     )
+    # with max_steps, Lightning would resume an epoch that is over as one that is under way
+    trainer.fit_loop._iteration_based_training = lambda: False
+    return trainer
 
 
 class NoProfiler(PassThroughProfiler):
@@ -239,6 +256,11 @@ def interruptible(trainer: Trainer, action: Any) -> None:
     finally:
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # Lightning's shutdown leaves it so
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def processed_epochs(trainer: Trainer) -> int:
+    """How many epochs were trained; the last one may be a part of one."""
+    return trainer.fit_loop.epoch_progress.current.processed  # pyright: ignore[reportAttributeAccessIssue] - Lightning's own type hides it
 
 
 def metrics_of_epoch(rows: list[dict[str, Any]], epoch: int) -> dict[str, float]:

@@ -16,13 +16,15 @@ from alexnet_lab.base.targets import build
 from alexnet_lab.config import check_train
 from alexnet_lab.models.counts import num_macs, num_parameters
 from alexnet_lab.run import elastic, engine, provenance
+from alexnet_lab.run.crew import gather
 from alexnet_lab.run.directory import RunDirectory
-from alexnet_lab.run.identity import check_same_config
+from alexnet_lab.run.resuming import saved_config, seconds_so_far
 from alexnet_lab.run.signals import deferred, terminable
-from alexnet_lab.training.checkpoint_io import load_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from alexnet_lab.run.crew import Crew, Order
 
 log = logging.getLogger(__name__)
 
@@ -43,18 +45,53 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
         Interrupted: After Ctrl-C or SIGTERM; `resume=RUN_DIR` goes on.
     """
     start_log()
-    resume = bool(config.get("resume"))
-    return run(saved_config(config) if resume else check_train(config), resume=resume)
+    if config.get("resume"):
+        return run(saved_config(config), resume=True)
+    if config.get("resume_force"):
+        raise ConfigError("`resume_force` says how to go on with a run; say with which: resume=RUN_DIR")
+    checked = check_train(config)
+    if checked["launcher"]["slurm"]:
+        raise ConfigError("`launcher=slurm` sends jobs of a sweep to the cluster; add -m, or start this run by srun")
+    return run(checked, resume=False)
 
 
 def run(config: dict[str, Any], *, resume: bool) -> dict[str, Any]:
-    """`train` of a checked config: from the start, or from the last checkpoint of its directory."""
+    """`train` of a checked config: from the start, or from the last checkpoint of its directory.
+
+    Of several processes that do the run together (on several nodes, or under torchrun) the first one keeps the records.
+    """
     check_devices(config["trainer"])
+    crew = gather(config["trainer"], count_processes(config["trainer"]))
+    if crew.rank:
+        return _follow(config, crew)
     directory = RunDirectory(config["run_dir"])
-    size = network_size(config)
-    with directory.claimed(resume=resume), terminable():
-        prepare(config)
-        return _run(config, directory, size, resume=resume)
+    try:
+        size = network_size(config)
+        with directory.claimed(resume=resume), terminable():
+            prepare(config)
+            crew.wait_for_all()
+            result = _run(config, directory, size, crew, resume=resume)
+    except BaseException as error:
+        crew.dismiss(config["run_dir"], _status(error), one_line(error))
+        raise
+    crew.dismiss(config["run_dir"], "completed")
+    return result
+
+
+def _follow(config: dict[str, Any], crew: Crew) -> dict[str, Any]:
+    """Does this process's part of a run that another one leads; raises what that one says of the end."""
+    with terminable():
+        try:
+            prepare(config)
+        except AlexNetLabError as error:
+            crew.ready(one_line(error))
+            raise
+        crew.ready()
+        while (order := crew.await_order()).status is None:
+            _follow_order(config | {"run_dir": order.run_dir}, crew, order)
+    if order.status != "completed":
+        raise (Interrupted if order.status == "interrupted" else RunError)(order.error)
+    return RunDirectory(order.run_dir).read_result() or {}
 
 
 def prepare(config: dict[str, Any]) -> None:
@@ -63,36 +100,6 @@ def prepare(config: dict[str, Any]) -> None:
     data.prepare_data()
     with quiet("alexnet_lab.data"):  # the run itself will say what it finds
         data.setup("fit")
-
-
-def saved_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The own config of the run to go on with, checked; other overrides would be ignored, so they are refused.
-
-    Args:
-        config: With `resume`, and `trusted_packages`: what the run's own config says of these does not count.
-
-    Raises:
-        ConfigError: The command line sets something else, or the run's config names what is not trusted.
-        RunError: There is nothing to go on with, or the config is not that of the checkpoint.
-    """
-    own = ("resume=", "trusted_packages=")
-    others = [word for word in config.get("overrides", []) if not word.startswith(own)]
-    if others:
-        raise ConfigError(f"resume takes the run's own config; it cannot be changed by {others[0]}")
-    path = str(config["resume"])
-    directory = RunDirectory(path)
-    result = directory.read_result()
-    if result is not None and result.get("status") == "completed":
-        raise RunError(f"{path} is a finished run; there is nothing to go on with")
-    given = {"run_dir": path, "trusted_packages": config.get("trusted_packages", [])}
-    try:
-        checked = check_train(directory.read_config() | given)
-    except ConfigError as error:
-        raise ConfigError(f"{directory.config}: {error}") from error
-    if not directory.last.is_file():
-        raise RunError(f"{directory.path} has no checkpoint to go on from; start it again with its config.yaml")
-    check_same_config(load_checkpoint(directory.last), checked, directory.config)
-    return checked
 
 
 def check_devices(trainer: Mapping[str, Any]) -> None:
@@ -141,8 +148,10 @@ def network_size(config: dict[str, Any]) -> dict[str, int]:
         raise ConfigError(f"`model`: {config['model']['_target_']} takes no images of {shape}: {told}") from error
 
 
-def _run(config: dict[str, Any], directory: RunDirectory, size: dict[str, int], *, resume: bool) -> dict[str, Any]:
-    start = time.perf_counter()
+def _run(
+    config: dict[str, Any], directory: RunDirectory, size: dict[str, int], crew: Crew, *, resume: bool
+) -> dict[str, Any]:
+    start = time.perf_counter() - (seconds_so_far(directory) if resume else 0.0)
     result: dict[str, Any] = {
         "status": "failed", "metrics": {}, "overrides": config["overrides"], **size, "epochs": 0, "steps": 0,
         "images_per_second": None, "wall_seconds": 0.0, "best_checkpoint": None, "best_epoch": None, "attempts": 1,
@@ -153,7 +162,7 @@ def _run(config: dict[str, Any], directory: RunDirectory, size: dict[str, int], 
         write_json(directory.manifest, provenance.manifest())
         directory.result.unlink(missing_ok=True)
         log.info("run directory: %s (%s parameters)", directory.path, f"{size['num_parameters']:,}")
-        result |= _start(config, directory, result, resume=resume) | {"status": "completed"}
+        result |= _start(config, directory, result, crew, resume=resume) | {"status": "completed"}
     except BaseException as error:
         result |= {"status": _status(error), "error": one_line(f"{type(error).__name__}: {error}")}
         raise _told(error, directory) from error
@@ -161,27 +170,58 @@ def _run(config: dict[str, Any], directory: RunDirectory, size: dict[str, int], 
         with deferred():
             result["wall_seconds"] = round(time.perf_counter() - start, 2)
             _record(directory, result)
+    directory.previous.unlink(missing_ok=True)  # nobody is going to need it any more
     log.info(summary_line(result))
     return result
 
 
-def _start(config: dict[str, Any], directory: RunDirectory, result: dict[str, Any], *, resume: bool) -> dict[str, Any]:
+def _start(
+    config: dict[str, Any], directory: RunDirectory, result: dict[str, Any], crew: Crew, *, resume: bool
+) -> dict[str, Any]:
     """Trains here or in worker processes; where one died, it starts them again from the last checkpoint."""
-    processes = count_processes(config["trainer"])
-    if not in_workers(config["launcher"], processes):
-        return engine.fit_and_test(config, directory, resume=resume)
     retries = config["launcher"]["retries"]
     for attempt in itertools.count(1):
         result["attempts"] = attempt
         try:
-            return elastic.run_workers(config, directory, processes=processes, resume=resume)
+            return _lead_attempt(config, directory, crew, resume=resume)
         except elastic.WorkerDiedError as error:
             if attempt > retries:
                 raise
-            resume = directory.last.is_file()
+            resume = directory.can_be_resumed()
             place = "its last checkpoint" if resume else "the start"
             log.warning("%s; again from %s (%d of %d)", error, place, attempt, retries)
     raise AssertionError("unreachable")
+
+
+def _lead_attempt(config: dict[str, Any], directory: RunDirectory, crew: Crew, *, resume: bool) -> dict[str, Any]:
+    """One attempt; where it fails, it does with the reason that came first, wherever that was."""
+    order = crew.order(str(directory.path), resume=resume)
+    try:
+        return _part(config, directory, crew, order)
+    except BaseException as error:
+        reason = crew.verdict(error)
+        if reason is error:
+            raise
+        raise reason from error
+
+
+def _follow_order(config: dict[str, Any], crew: Crew, order: Order) -> None:
+    """A part of an attempt; whoever leads decides what follows if it fails."""
+    try:
+        _part(config, RunDirectory(order.run_dir), crew, order)
+    except BaseException as error:
+        crew.report(error)
+        if crew.kind == "workers" or not isinstance(error, Exception):
+            raise  # torchrun ends all workers when one has ended
+
+
+def _part(config: dict[str, Any], directory: RunDirectory, crew: Crew, order: Order) -> dict[str, Any]:
+    """This process's part of an attempt: in itself, or in workers that it starts."""
+    processes = count_processes(config["trainer"])
+    nodes = crew.size if crew.kind == "nodes" else 1
+    if crew.kind == "workers" or not in_workers(config["launcher"], processes * nodes):
+        return engine.fit_and_test(config, directory, processes=processes, resume=order.resume)
+    return elastic.run_workers(config, directory, processes=processes, resume=order.resume, meeting=order.meeting)
 
 
 def in_workers(launcher: Mapping[str, Any], processes: int) -> bool:
@@ -203,7 +243,7 @@ def _status(error: BaseException) -> str:
 def _told(error: BaseException, directory: RunDirectory) -> BaseException:
     """The error as the user shall see it: one line that says what to do next."""
     if isinstance(error, Interrupted | KeyboardInterrupt):
-        mend = f"; go on with it: resume={directory.path}" if directory.last.is_file() else ""
+        mend = f"; go on with it: resume={directory.path}" if directory.can_be_resumed() else ""
         return Interrupted(f"{str(error) or 'interrupted'}{mend}")
     if isinstance(error, AlexNetLabError) or not isinstance(error, Exception):
         return error
@@ -215,6 +255,8 @@ def _told(error: BaseException, directory: RunDirectory) -> BaseException:
 
 def _record(directory: RunDirectory, result: dict[str, Any]) -> None:
     """Writes result.json; where that fails too (a full disk), the error that led here is what the user is told."""
+    if not directory.path.is_dir():  # taken away meanwhile
+        return
     try:
         directory.write_result(result)
     except OSError as error:

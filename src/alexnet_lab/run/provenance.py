@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -13,10 +14,14 @@ from typing import Any
 import torch
 
 import alexnet_lab
+from alexnet_lab.base.cluster import slurm_cores
 
 PACKAGES = (
     "alexnet-lab", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "wandb",
 )  # fmt: skip
+
+COMPUTING = ("base", "data", "models", "training")
+"""The packages of ours that decide what a run computes."""
 
 
 def manifest() -> dict[str, Any]:
@@ -29,6 +34,17 @@ def manifest() -> dict[str, Any]:
         "hardware": hardware(),
         "system": platform.platform(),
     }
+
+
+def code() -> dict[str, str]:
+    """What computes: the versions of the packages that do, and a hash of this package's source."""
+    digest = hashlib.sha256()
+    folder = Path(alexnet_lab.__file__).parent
+    for name in COMPUTING:
+        for path in sorted((folder / name).rglob("*.py")):
+            digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    versions = {name: installed for name in ("torch", "lightning", "numpy") if (installed := _version(name))}
+    return versions | {"alexnet_lab": digest.hexdigest()[:12]}
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
@@ -57,8 +73,9 @@ def hardware() -> dict[str, Any]:
 
 
 def available_cores() -> int:
-    """The cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may run on; in a SLURM job those that it was given."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(there, slurm_cores() or there)
 
 
 def _processor() -> str:

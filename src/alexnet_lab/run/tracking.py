@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
@@ -16,7 +19,6 @@ from alexnet_lab.base.targets import build
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,40 @@ STEPS_OF_A_PART = 1_000_000
 
 MOST_CELLS = 10_000
 """What W&B draws of a table."""
+
+
+class SteadyWandbLogger(WandbLogger):
+    """A W&B logger that is given up, with a warning, where its service does not answer: the run itself goes on."""
+
+    lost = False
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Logs, as long as W&B takes it."""
+        if self.lost:
+            return
+        try:
+            super().log_metrics(metrics, step)
+        except Exception as error:
+            self.give_up(error)
+
+    def finish(self, exit_code: int, summary: dict[str, float]) -> None:
+        """Ends the run with its real state."""
+        if self.lost:
+            return
+        try:
+            self.experiment.summary.update(summary)
+            self.experiment.finish(exit_code=exit_code)
+        except Exception as error:
+            self.give_up(error)
+
+    def give_up(self, error: Exception) -> None:
+        """Says so once, and keeps W&B from trying again when the process ends."""
+        import wandb  # noqa: PLC0415
+
+        self.lost = True
+        log.warning("W&B is given up (%s: %s); metrics.csv goes on", type(error).__name__, one_line(error))
+        with contextlib.suppress(Exception):
+            wandb.teardown()
 
 
 def wandb_logger(
@@ -59,10 +95,12 @@ def wandb_logger(
 
     for variable, value in QUIET.items():
         os.environ.setdefault(variable, value)
+    if not os.access(Path.home(), os.W_OK):  # its log would come to the screen
+        os.environ.setdefault("WANDB_CACHE_DIR", str(Path(tempfile.gettempdir(), "wandb-cache")))
     os.environ.pop("WANDB_SERVICE", None)  # a dead parent's service would be asked in vain
     chosen = _mode(mode)
     if chosen == "disabled":
-        return WandbLogger(experiment=wandb.init(mode="disabled"), save_dir=run_dir, project=project)
+        return SteadyWandbLogger(experiment=wandb.init(mode="disabled"), save_dir=run_dir, project=project)
     arguments: dict[str, Any] = {
         "project": project, "entity": entity, "name": name or run_dir.name, "group": group, "job_type": job_type,
         "notes": notes, "tags": config["tags"], "config": flat(config), "dir": str(run_dir), "id": _run_id(run_dir),
@@ -74,7 +112,7 @@ def wandb_logger(
         run.log({"part": parts}, step=STEPS_OF_A_PART * (parts - 1))
     run.define_metric("trainer/global_step")
     run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    return WandbLogger(experiment=run, save_dir=run_dir, project=project)
+    return SteadyWandbLogger(experiment=run, save_dir=run_dir, project=project)
 
 
 def _start(mode: Literal["online", "offline"], arguments: dict[str, Any]) -> Any:
@@ -96,10 +134,17 @@ def _start(mode: Literal["online", "offline"], arguments: dict[str, Any]) -> Any
 
 def _mode(mode: str) -> Any:
     """Online or offline, decided without asking anybody, and said in one line."""
+    from wandb.errors import Error  # noqa: PLC0415
+
     mode = os.environ.get("WANDB_MODE", mode) if mode == "auto" else mode
     if mode != "auto":
         return {"dryrun": "offline"}.get(mode, mode)
-    if has_login():
+    try:
+        known = has_login()
+    except Error as error:
+        log.warning("W&B cannot be reached, or refuses the login (%s); this run is kept offline", one_line(error))
+        return "offline"
+    if known:
         log.info("W&B: online")
         return "online"
     log.info("W&B: no login, so offline; after `wandb login`, `wandb sync` uploads the run")
@@ -107,7 +152,11 @@ def _mode(mode: str) -> Any:
 
 
 def has_login() -> bool:
-    """Whether W&B knows a key of the user's; nobody is asked, and nothing goes over the network."""
+    """Whether W&B knows a key of the user's; nobody is asked.
+
+    Raises:
+        wandb.errors.Error: There is a key, and the server does not answer or does not know it.
+    """
     import wandb  # noqa: PLC0415
 
     for variable, value in QUIET.items():
@@ -148,7 +197,7 @@ def show(
             `confusion_matrix`, and always the table `confusions` of the mistakes, the most frequent first.
         class_names: Of the rows and columns.
     """
-    if not isinstance(logger, WandbLogger):
+    if not isinstance(logger, SteadyWandbLogger) or logger.lost:
         return
     try:
         logger.experiment.log(_shown(pictures, epochs, confusion, class_names))
@@ -214,6 +263,5 @@ def _number(text: Any) -> float | None:
 
 def finish(logger: Logger | None, exit_code: int, summary: dict[str, float]) -> None:
     """Ends a W&B run with the run's real state; other trackers need nothing."""
-    if isinstance(logger, WandbLogger) and (run := logger.experiment) is not None:
-        run.summary.update(summary)
-        run.finish(exit_code=exit_code)
+    if isinstance(logger, SteadyWandbLogger):
+        logger.finish(exit_code, summary)

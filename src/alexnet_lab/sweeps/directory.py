@@ -59,15 +59,22 @@ class SweepDirectory:
         write_json(self.definition, definition.to_json())
 
     def append(self, entry: dict[str, Any]) -> None:
-        """Appends one line to the ledger, at once and in one piece; several processes may do so."""
+        """Appends one line to the ledger, at once and in one piece; several processes may do so.
+
+        Raises:
+            RunError: It cannot be written. What it held is still there.
+        """
         line = {"version": LEDGER_VERSION, **entry, "ended": datetime.now(UTC).isoformat(timespec="seconds")}
         text = json.dumps(sealed(finite(line)), allow_nan=False) + "\n"
-        with self.locked(), self.ledger.open("a+b") as file:
-            if file.tell():
-                file.seek(-1, 2)
-                text = text if file.read(1) == b"\n" else "\n" + text  # a line that a killed process left half
-            file.write(text.encode())
-            file.flush()
+        try:
+            with self.locked(), self.ledger.open("a+b") as file:
+                if file.tell():
+                    file.seek(-1, 2)
+                    text = text if file.read(1) == b"\n" else "\n" + text  # a line that a killed process left half
+                file.write(text.encode())
+                file.flush()
+        except OSError as error:
+            raise RunError(f"{self.ledger} cannot be written: {error.strerror or error}") from error
 
     def entries(self) -> list[dict[str, Any]]:
         """The ledger's lines, in order. One that is damaged, or that a killed process left half, is passed over.

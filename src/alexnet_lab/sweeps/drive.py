@@ -128,3 +128,7 @@ def _finish(plan: Plan) -> None:
     if failed:
         names = ", ".join(line["job"] for line in failed)
         raise RunError(f"{len(failed)} of {len(plan.jobs)} jobs failed: {names}; the same command tries them again")
+    cut = [job.name for job in plan.jobs if latest[job.name]["status"] != "completed"]
+    if cut:  # somebody stopped them alone
+        names = ", ".join(cut)
+        raise RunError(f"{len(cut)} of {len(plan.jobs)} jobs did not end: {names}; the same command goes on")

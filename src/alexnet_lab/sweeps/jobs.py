@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
+from alexnet_lab.base.cluster import is_first
 from alexnet_lab.base.errors import AlexNetLabError, Interrupted, RunError, one_line
 from alexnet_lab.base.log import start_log
-from alexnet_lab.run import elastic, launcher
+from alexnet_lab.run import launcher
 from alexnet_lab.run.provenance import available_cores
 from alexnet_lab.run.signals import deferred, terminable
 from alexnet_lab.sweeps import progress, results
-from alexnet_lab.sweeps.bonds import end_with_sweep
+from alexnet_lab.sweeps.bonds import POLL_SECONDS, end_with_sweep
 from alexnet_lab.sweeps.directory import SweepDirectory
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ def run_job(config: dict[str, Any]) -> None:
     if sweep.stop.exists():
         raise KeyboardInterrupt("the sweep is to stop")
     definition, job = _find(sweep, config["run_dir"])
+    while is_first() and sweep.run(job).in_use():  # a job of a sweep that was killed, which is just ending
+        time.sleep(POLL_SECONDS)
     if not sweep.run(job).is_completed():
         with terminable():
             _run(sweep, definition, job, as_run(config))
@@ -58,7 +62,7 @@ def _run(sweep: SweepDirectory, definition: Definition, job: Job, config: dict[s
     directory = sweep.run(job)
     log.info("job %s", job.label)
     try:
-        result = launcher.run(config, resume=directory.last.is_file())
+        result = launcher.run(config, resume=directory.can_be_resumed())
     except BaseException as error:
         interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
         own = interrupted or isinstance(error, AlexNetLabError)
@@ -85,6 +89,7 @@ def as_run(config: dict[str, Any]) -> dict[str, Any]:
     if own["trainer"]["num_threads"] is None and side_by_side > 1:
         processes = launcher.count_processes(config["trainer"])
         own["trainer"]["num_threads"] = max(1, available_cores() // (side_by_side * processes))
+    own["launcher"]["slurm"] = False
     own["sweep"]["dir"] = None  # its saved config is that of a run, which can be run again elsewhere
     words = [word for word in config["overrides"] if not word.startswith(ADDED)]
     return config | own | {"overrides": words}
@@ -92,7 +97,7 @@ def as_run(config: dict[str, Any]) -> dict[str, Any]:
 
 def _record(sweep: SweepDirectory, definition: Definition, entry: dict[str, Any]) -> None:
     """Appends to the ledger and brings the table up to date; of a job on several nodes the first one does."""
-    if elastic.rendezvous().node_rank == 0:
+    if is_first():
         with deferred():
             sweep.append(entry)
             summary = results.update_summary(sweep, definition)

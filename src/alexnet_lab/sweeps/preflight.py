@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from alexnet_lab.base.cluster import slurm_place, torchrun_place
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.sweeps.definition import Definition, Job, changes, describe, differences, extended, identity, named
 from alexnet_lab.sweeps.directory import SweepDirectory
@@ -71,6 +72,7 @@ def plan(request: Request, compose: Compose) -> Plan:
     words = {name: [*request.common, *own, *_added(sweep, name)] for name, own in pairs}
     configs = {name: _composed(compose, name, words[name], several=len(pairs) > 1) for name, _ in pairs}
     jobs = tuple(Job(name, own, identity(configs[name])) for name, own in pairs)
+    _check_nodes(configs)
     about = describe(configs[jobs[0].name]["sweep"], keys)
     about["name"] = about["name"] or sweep.path.name
     base_level(about, [split(own) for _, own in pairs])  # whether there is something to compare
@@ -84,6 +86,20 @@ def _check_keys(keys: Sequence[str]) -> None:
     for key in keys:
         if key in NOT_IN_A_SWEEP:
             raise ConfigError(f"`{key}` {NOT_IN_A_SWEEP[key]}")
+
+
+def _check_nodes(configs: dict[str, dict[str, Any]]) -> None:
+    """A sweep runs once, and jobs of several nodes need somebody who starts them there."""
+    place = torchrun_place() or slurm_place()
+    if place is not None:
+        raise ConfigError(
+            f"a sweep starts its jobs itself, but {place.size} processes were started to run this one; start it once"
+        )
+    nodes = {config["trainer"]["num_nodes"] for config in configs.values()}
+    if nodes != {1} and not all(config["launcher"]["slurm"] for config in configs.values()):
+        raise ConfigError(f"`trainer.num_nodes` is {max(nodes)}, which a sweep can start with launcher=slurm alone")
+    if len(nodes) > 1:
+        raise ConfigError("`trainer.num_nodes` is the same for all jobs of a sweep; start one sweep for each number")
 
 
 def _added(sweep: SweepDirectory, name: str) -> list[str]:

@@ -1,7 +1,7 @@
-"""What looks on while a network trains: checkpoints, one row of metrics an epoch, throughput, one line of log.
+"""What looks on while a network trains: one row of metrics an epoch, throughput, one line of log.
 
-Lightning calls subclasses of its `Checkpoint` last in each hook, when all metrics of the epoch are known; the two
-callbacks that read them are such subclasses for that reason.
+Lightning calls subclasses of its `Checkpoint` last in each hook, when all metrics of the epoch are known; what reads
+them is such a subclass for that reason.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from lightning.pytorch.callbacks import Callback, Checkpoint
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from lightning import LightningModule, Trainer
     from torch import Tensor
     from torch.optim import Optimizer
+
+    from alexnet_lab.training.classifier import Classifier
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,12 @@ class Throughput(Callback):
         self._start = self._end = 0.0
         self._epoch_images = 0
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lets the clock of an epoch go on that was interrupted."""
+        before = self._end - self._start
+        self._end = time.perf_counter()
+        self._start = self._end - before
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock of an epoch."""
         self._start = self._end = time.perf_counter()
@@ -62,22 +70,18 @@ class Throughput(Callback):
         self.images_per_second = self._epoch_images / seconds if seconds else math.nan
         self.seconds += seconds
         self.images += self._epoch_images
+        self._start, self._epoch_images = self._end, 0
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run has to know: whole epochs, and the part of the present one."""
+        part = {"epoch_seconds": self._end - self._start, "epoch_images": self._epoch_images}
+        return {"seconds": self.seconds, "images": self.images} | part
 
-class FiniteLoss(Checkpoint):
-    """Ends a run that cannot come to anything, at the end of the epoch in which its training loss stopped being finite.
-
-    The checkpoints are then those of the epochs before.
-    """
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Raises RunError in all processes alike: the loss is summed over them."""
-        loss = float(trainer.callback_metrics["train/loss"])
-        if not math.isfinite(loss):
-            raise RunError(
-                f"the training loss is {loss} in epoch {trainer.current_epoch + 1}; lower optimizer.learning_rate or "
-                f"set trainer.gradient_clip_val; trainer.detect_anomaly=true names the operation"
-            )
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up the state of the interrupted run."""
+        self.seconds, self.images = state_dict["seconds"], state_dict["images"]
+        self._start, self._end = 0.0, state_dict["epoch_seconds"]
+        self._epoch_images = state_dict["epoch_images"]
 
 
 class MetricsCsv(Checkpoint):
@@ -101,11 +105,11 @@ class MetricsCsv(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds the epoch's row."""
-        told = (*STAGES, LAYERS)
-        metrics = {name: plain(value) for name, value in trainer.callback_metrics.items() if name.startswith(told)}
+        metrics = epoch_metrics(trainer, cast("Classifier", pl_module))
         speed, rate = self.throughput.images_per_second, main_rate(trainer.optimizers[0])
         pl_module.log_dict({"learning_rate": rate, "images_per_second": speed})  # for trackers
         if trainer.is_global_zero:
+            check_still_there(self.path.parent)
             place = {"epoch": trainer.current_epoch, "step": trainer.global_step}
             self.rows.append(place | metrics | {"learning_rate": rate, "images_per_second": round(speed, 1)})
             write_text(self.path, csv_text(self.rows))
@@ -118,6 +122,23 @@ class MetricsCsv(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes up the rows of the interrupted run."""
         self.rows = list(state_dict["rows"])
+
+
+def check_still_there(run_dir: Path) -> None:
+    """Ends a run whose directory was taken away: it would be made anew, without its config.
+
+    Raises:
+        RunError: The directory is gone.
+    """
+    if not run_dir.is_dir():
+        raise RunError(f"the run directory {run_dir} was removed or moved while the run was going on")
+
+
+def epoch_metrics(trainer: Trainer, classifier: Classifier) -> dict[str, float]:
+    """What was measured in this epoch; Lightning keeps what an earlier epoch's validation gave."""
+    logged = trainer.callback_metrics
+    names = (name for name in logged if name.startswith(("train/", LAYERS)) or name in classifier.validated)
+    return {name: plain(logged[name]) for name in names}
 
 
 def main_rate(optimizer: Optimizer) -> float:
@@ -139,42 +160,3 @@ def epoch_line(epoch: int, epochs: int | None, metrics: dict[str, float], images
             loss, error = metrics[f"{stage}/loss"], metrics[f"{stage}/top1_error"]
             parts.append(f"{stage} loss {loss:.4f}, top-1 error {error:.2%}")
     return " | ".join([*parts, f"{images_per_second:,.0f} images/s"])
-
-
-class Checkpoints(Checkpoint):
-    """Keeps `last.ckpt`, of the last epoch, and `best.ckpt`, of the epoch whose `monitor` was least so far.
-
-    Of equally good epochs the later one is kept: it has seen more, at lower rates.
-
-    Args:
-        folder: Where the two files lie.
-        monitor: A logged metric; less is better. Without validation the last epoch counts as the best.
-    """
-
-    def __init__(self, folder: Path, monitor: str) -> None:
-        self.folder = folder
-        self.monitor = monitor
-        self.best_score = math.inf
-        self.best_epoch = -1
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the checkpoints of the epoch; all processes take part, the first one writes."""
-        if trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue] - Lightning sets it out of pyright's sight
-            return
-        score = trainer.callback_metrics.get(self.monitor)
-        better = score is None or float(score) <= self.best_score or self.best_epoch < 0
-        if better:
-            self.best_score = math.inf if score is None else float(score)
-            self.best_epoch = trainer.current_epoch
-        trainer.save_checkpoint(self.folder / "last.ckpt")
-        if better:
-            trainer.save_checkpoint(self.folder / "best.ckpt")
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed run has to know."""
-        return {"best_score": self.best_score, "best_epoch": self.best_epoch}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up the state of the interrupted run."""
-        self.best_score = state_dict["best_score"]
-        self.best_epoch = state_dict["best_epoch"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import warnings
 import zipfile
@@ -18,21 +19,59 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+log = logging.getLogger(__name__)
+
+MAY_FAIL = {"may_fail": True}
+"""For `trainer.save_checkpoint(storage_options=...)`: a file that the run can do without."""
+
+
+class ForeignCheckpointError(RunError):
+    """A checkpoint is whole, and asks for code to be run: somebody else made it."""
+
+
 class SafeCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoint files: the old one stays until the new one is complete on the disk."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Writes `checkpoint` beside `path` and then moves it there."""
-        if storage_options is not None:
+        """Writes `checkpoint` beside `path`, reads it again and then moves it there.
+
+        Args:
+            checkpoint: Tensors, numbers and strings.
+            path: Where it goes.
+            storage_options: None, or `MAY_FAIL`: where the disk is full, say, that is told in a warning.
+        """
+        if storage_options not in (None, MAY_FAIL):
             raise TypeError("storage_options are not supported: checkpoints are local files")
-        with atomic_path(path) as part:
-            torch.save(checkpoint, part)
+        try:
+            with atomic_path(path) as part:
+                write(checkpoint, part)
+                check_records(part)
+        except OSError as error:
+            if storage_options != MAY_FAIL:
+                raise
+            log.warning("%s could not be written (%s); training goes on", path, error.strerror or error)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Reads tensors, numbers and strings; see `load_checkpoint`. Code is never run, whatever is asked for."""
         return load_checkpoint(Path(path), map_location=map_location or "cpu")
+
+
+def write(checkpoint: dict[str, Any], path: Path) -> None:
+    """Writes a checkpoint file.
+
+    Raises:
+        OSError: The disk is full, say. Torch would tell of a wrong position in the file.
+    """
+    with path.open("wb") as file:
+        try:
+            torch.save(checkpoint, file)
+        except RuntimeError as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, OSError):
+                cause = cause.__context__
+            raise (cause or error) from None
 
 
 def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -49,7 +88,9 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     except FileNotFoundError:
         raise RunError(f"there is no checkpoint {path}; has the run finished an epoch?") from None
     except pickle.UnpicklingError as error:
-        raise RunError(f"checkpoint {path} holds more than tensors, numbers and strings; it is not loaded") from error
+        raise ForeignCheckpointError(
+            f"checkpoint {path} holds more than tensors, numbers and strings; it is not loaded"
+        ) from error
     except OSError as error:
         raise RunError(f"checkpoint {path} cannot be read: {error.strerror or error}") from error
     except RunError:

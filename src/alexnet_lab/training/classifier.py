@@ -18,6 +18,7 @@ from alexnet_lab.training.diagonal_lm import DiagonalLM
 from alexnet_lab.training.losses import CrossEntropy
 from alexnet_lab.training.metrics import ErrorCounts
 from alexnet_lab.training.optimizers import build_optimizer
+from alexnet_lab.training.ranks import gathered, own_part
 from alexnet_lab.training.schedules import Duration
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
     from alexnet_lab.data.loader import Batch
 
+
+COUNTS = "train_counts"
+"""Of the counts of the present epoch in a checkpoint, by rank."""
 
 SAVED_FIELDS = ("model", "num_classes", "optimizer", "schedule", "loss", "memory_format")
 """The fields of a Classifier that its checkpoints hold."""
@@ -73,7 +77,7 @@ class Classifier(LightningModule):
         net: nn.Module = build(model, "model", trusted=self.trusted)
         self.net = net.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
         self.loss: nn.Module = CrossEntropy() if loss is None else build(loss, "loss", trusted=self.trusted)
-        self.validated: dict[str, float] = {}  # val/... of this epoch, for a schedule that waits for them
+        self.validated: dict[str, float] = {}  # val/... of this epoch, for what waits for them
         self.train_counts = ErrorCounts(num_classes)
         self.val_counts = ErrorCounts(num_classes)
         self.test_counts = ErrorCounts(num_classes)
@@ -135,6 +139,10 @@ class Classifier(LightningModule):
         counts.update(logits, batch.labels, self.loss(logits.float(), batch.labels))
         return logits
 
+    def on_train_epoch_start(self) -> None:
+        """Nothing is validated yet in this epoch."""
+        self.validated = {}
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Lets an optimiser that measures curvature see the coming training images, ahead of a pass or within it."""
         optimizer = self.trainer.optimizers[0]
@@ -173,12 +181,19 @@ class Classifier(LightningModule):
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, ReduceLROnPlateau):
                 config.scheduler.step(self.validated.get(str(config.monitor), math.inf))
-        self.validated = {}
 
     def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:
         """Lightning's call, after each step or epoch; of a plateau schedule see `_step_plateau`."""
         if not isinstance(scheduler, ReduceLROnPlateau):
             super().lr_scheduler_step(scheduler, metric)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what was counted so far in an epoch that is under way."""
+        checkpoint[COUNTS] = gathered(self.train_counts.numbers())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up the counts."""
+        self.train_counts.set_numbers(own_part(checkpoint[COUNTS]))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser and schedule of the config; epochs become steps here."""

@@ -53,6 +53,22 @@ class LayerStatistics(Callback):
             key = name if name not in self.active or len(self.active[name]) == len(fires) else f"{name}-{len(fires)}"
             self.active[key] = self.active[key] | fires if key in self.active else fires
 
+    def state_dict(self) -> dict[str, Any]:
+        """What was measured so far in an epoch that is under way; the weights are the same in all processes."""
+        ratios = {name: [ratio.item() for ratio in measured] for name, measured in self.ratios.items()}
+        return {"ratios": ratios, "measured": sorted(self._measured), "step": self._step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up the state of the interrupted run."""
+        self.ratios = {name: [torch.tensor(ratio) for ratio in found] for name, found in state_dict["ratios"].items()}
+        self._measured = set(state_dict["measured"])
+        self._step = state_dict["step"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Brings what was taken up to where the network is."""
+        device = pl_module.device
+        self.ratios = {name: [ratio.to(device) for ratio in found] for name, found in self.ratios.items()}
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Chooses the steps to measure."""
         steps = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from alexnet_lab.training.ranks import gathered, own_part
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -56,9 +58,9 @@ class TimeToError(Callback):
         self._steps: list[int] = []  # of the optimiser, since the start of the run
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A run that was interrupted after it had got there does not train on."""
-        if self.stop and self.reached:
-            trainer.should_stop = True
+        """Lets the clock of an epoch go on that was interrupted."""
+        self._start = time.perf_counter() - (self._ends[-1] if self._ends else 0.0)
+        self._wrong = [count.to(pl_module.device) for count in self._wrong]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock of an epoch."""
@@ -87,6 +89,7 @@ class TimeToError(Callback):
                 self._found(trainer.current_epoch + (place + 1) / trainer.num_training_batches, place)
             self._before = wrong
         self._seconds += self._ends[-1] if self._ends else 0.0
+        self._wrong, self._images, self._ends, self._steps = [], [], [], []
         if self.stop and self.reached:
             trainer.should_stop = True
 
@@ -102,7 +105,10 @@ class TimeToError(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run has to know."""
-        return {"reached": self.reached, "seconds": self._seconds, "before": self._before, "total": self._total}
+        epoch = {"wrong": gathered([int(count) for count in self._wrong])}
+        epoch |= {"images": self._images, "ends": self._ends, "steps": self._steps}
+        before = {"seconds": self._seconds, "before": self._before, "total": self._total}
+        return {"reached": self.reached, **before, "epoch": epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes up the state of the interrupted run."""
@@ -110,6 +116,9 @@ class TimeToError(Callback):
         self._seconds = state_dict["seconds"]
         self._before = state_dict["before"]
         self._total = state_dict["total"]
+        epoch = state_dict["epoch"]
+        self._wrong = [torch.tensor(count) for count in own_part(epoch["wrong"])]
+        self._images, self._ends, self._steps = epoch["images"], epoch["ends"], epoch["steps"]
 
 
 def first_crossing(before: Sequence[int], wrong: Sequence[int], total: int, error: float) -> int | None:

@@ -1,0 +1,46 @@
+"""Dropout, like order and augmentation, is a function of the place in a run: a resumed run drops the same units."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from alexnet_lab.base.random import generator
+
+if TYPE_CHECKING:
+    from lightning import LightningModule, Trainer
+
+
+class StepSeeds(Callback):
+    """Seeds torch's generators ahead of each training batch by (seed, epoch, batch, rank).
+
+    So nothing has to be kept of them in a checkpoint, whatever a network draws; and each process drops other units.
+
+    Args:
+        seed: Of the run, >= 0.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._epoch = -1
+        self._base = 0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Seeds the generators of the processor and of the device that trains; about 5 microseconds."""
+        self.seed_for(trainer, batch_idx)
+
+    def seed_for(self, trainer: Trainer, batch_index: int) -> None:
+        """Seeds as ahead of that batch of the present epoch."""
+        if trainer.current_epoch != self._epoch:
+            self._epoch = trainer.current_epoch
+            self._base = int(generator(self.seed, "dropout", self._epoch).integers(2**62))
+        seed = self._base + batch_index * trainer.world_size + trainer.global_rank
+        # torch.manual_seed would format the stack for each step, as long as CUDA is not started: 0.2 ms
+        torch.default_generator.manual_seed(seed)
+        kind = trainer.strategy.root_device.type
+        if kind == "cuda":
+            torch.cuda.manual_seed(seed)
+        elif kind == "mps":
+            torch.mps.manual_seed(seed)

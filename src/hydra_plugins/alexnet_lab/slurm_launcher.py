@@ -1,0 +1,135 @@
+"""Hydra's SLURM launcher, made to wait until every job has left the queue, however it ended.
+
+Hydra's own asks for each job's result in turn, and raises the first error with the other jobs still in the queue. What
+became of each job is in the ledger of the sweep, so nothing is asked here but SLURM.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.singleton import Singleton
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from omegaconf import DictConfig
+
+try:
+    from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
+    from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
+except ImportError:  # the package's extra `sweeps` is not installed
+    SlurmLauncher = SlurmQueueConf = None
+
+log = logging.getLogger("alexnet_lab.sweeps.slurm")
+
+FIRST_POLL_SECONDS = 1.0
+LAST_POLL_SECONDS = 30.0
+"""Between two looks at the queue, the longer the older the jobs are: many users ask the same daemon."""
+
+SUBMITTED = "slurm_jobs.txt"
+"""In the sweep's directory: the numbers of its jobs, so that those that a killed sweep left can be taken back."""
+
+
+if SlurmLauncher is not None and SlurmQueueConf is not None:
+
+    class QueueLauncher(SlurmLauncher):
+        """Submits jobs as one array and waits for it; what ends the waiting takes them back."""
+
+        def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
+            """Returns when all jobs have left the queue.
+
+            Args:
+                job_overrides: Of each job.
+                initial_job_idx: Number of the first one.
+            """
+            record = Path(str(cast("DictConfig", self.config).hydra.sweep.dir)) / SUBMITTED
+            if record.exists():
+                cancel(record.read_text(encoding="utf-8").split())
+            number = self.submit(job_overrides, initial_job_idx)
+            record.write_text(number, encoding="utf-8")
+            log.info("SLURM job %s: %d submitted", number, len(job_overrides))
+            try:
+                wait(number)
+            except BaseException:
+                cancel([number])
+                raise
+            record.unlink(missing_ok=True)
+            return []
+
+        def submit(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> str:
+            """Submits an array of jobs; returns its number."""
+            import submitit  # noqa: PLC0415 - a plugin is imported at each start
+
+            own = {"submitit_folder", "max_num_timeout"}
+            common = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name")
+            executor = submitit.AutoExecutor(
+                folder=self.params["submitit_folder"],
+                cluster="slurm",
+                slurm_max_num_timeout=self.params["max_num_timeout"],
+            )
+            given = {key: value for key, value in self.params.items() if key not in own}
+            executor.update_parameters(
+                **{key if key in (*common, "stderr_to_stdout") else f"slurm_{key}": item for key, item in given.items()}
+            )
+            numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
+            jobs = executor.map_array(
+                self,
+                [list(words) for words in job_overrides],
+                ["hydra.sweep.dir" for _ in numbers],
+                list(numbers),
+                [f"job_id_for_{number}" for number in numbers],
+                [Singleton.get_state() for _ in numbers],
+            )
+            return str(jobs[0].job_id).partition("_")[0]
+
+    ConfigStore.instance().store(
+        group="hydra/launcher",
+        name="alexnet_lab_slurm",
+        node=SlurmQueueConf(_target_="hydra_plugins.alexnet_lab.slurm_launcher.QueueLauncher"),
+        provider="alexnet_lab",
+    )
+
+
+def wait(number: str) -> None:
+    """Until an array of jobs has left the queue; says what changes."""
+    before: Counter[str] | None = None
+    pause = FIRST_POLL_SECONDS
+    while (states := in_queue(number)) is None or states:
+        if states is not None and states != before:
+            told = ", ".join(f"{count} {state.lower()}" for state, count in sorted(states.items()))
+            log.info("SLURM job %s: %s", number, told)
+            before = states
+        time.sleep(pause)
+        pause = min(1.2 * pause, LAST_POLL_SECONDS)
+
+
+def in_queue(number: str) -> Counter[str] | None:
+    """How many jobs of an array are in which state; none if it has left the queue, None if SLURM does not say."""
+    try:
+        told = slurm("squeue", "--noheader", "--array", f"--jobs={number}", "--format=%T")
+    except subprocess.CalledProcessError as error:
+        return Counter() if "Invalid job id" in str(error.stderr) else None
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return Counter(told.split())
+
+
+def cancel(numbers: Iterable[str]) -> None:
+    """Takes jobs back: those that wait at once, those that run get SIGTERM, and record themselves as interrupted."""
+    for number in numbers:
+        try:
+            slurm("scancel", number)
+        except (OSError, subprocess.SubprocessError) as error:
+            log.debug("SLURM job %s was not cancelled: %s", number, error)
+
+
+def slurm(*words: str) -> str:
+    """What a command of SLURM says."""
+    return subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout  # noqa: S603 - fixed words
