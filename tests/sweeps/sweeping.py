@@ -6,14 +6,30 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from commands import QUICK, command
+import pytest
+from commands import QUICK, call, command
+
+from alexnet_lab.config import check_train
+from alexnet_lab.sweeps import drive
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterable
 
+    from alexnet_lab.sweeps.preflight import Plan
+
 SHORT = (*QUICK, "trainer.accelerator=cpu", "trainer.max_epochs=3", "trainer.limit_train_batches=10")
 """Jobs of 30 steps on the digits."""
+
+
+def planned(*words: str) -> Plan:
+    """Calls `train.py -m words` up to the moment where jobs would start, and returns the plan."""
+    plans: list[Plan] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drive, "drive", lambda plan, launch: plans.append(plan))
+        outcome = call(check_train, "train", "-m", *words)
+    assert outcome.code == 0, outcome.err
+    return plans[0]
 
 
 def sweep(words: tuple[str, ...], place: Path, data: Path, without: tuple[str, ...] = ()) -> subprocess.Popen[str]:

@@ -5,36 +5,20 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from commands import call
+from sweeping import planned
 
 from alexnet_lab.config import check_train
-from alexnet_lab.sweeps import drive, progress
+from alexnet_lab.sweeps import progress
 from alexnet_lab.sweeps.directory import SweepDirectory
-
-if TYPE_CHECKING:
-    from alexnet_lab.sweeps.preflight import Plan
 
 GRID = ("model.activation=relu,tanh", "seed=range(0,2)")
 
 
-@pytest.fixture
-def planned(monkeypatch):
-    """Calls `train.py -m words` up to the moment where jobs would start, and returns the plan."""
-
-    def planned(*words: str) -> Plan:
-        plans: list[Plan] = []
-        monkeypatch.setattr(drive, "drive", lambda plan, launch: plans.append(plan))
-        outcome = call(check_train, "train", "-m", *words)
-        assert outcome.code == 0, outcome.err
-        return plans[0]
-
-    return planned
-
-
-def test_jobs_are_all_combinations_named_by_what_is_swept(planned, tmp_path):
+def test_jobs_are_all_combinations_named_by_what_is_swept(tmp_path):
     plan = planned(*GRID, "trainer.max_epochs=2", f"hydra.sweep.dir='{tmp_path}/a b\\'s'")
     assert [job.name for job in plan.jobs] == [
         "model.activation-relu_seed-0", "model.activation-relu_seed-1",
@@ -49,7 +33,7 @@ def test_jobs_are_all_combinations_named_by_what_is_swept(planned, tmp_path):
     assert plan.definition.command.startswith("python train.py -m model.activation=relu,tanh")
 
 
-def test_configs_are_those_that_hydra_composes(planned, tmp_path):
+def test_configs_are_those_that_hydra_composes(tmp_path):
     words = ("model=alexnet,caffenet", "data=cifar10", "augment=none,flip_crop", "seed=0,1", "+sweep.name=x",
              "optimizer.learning_rate=0.1", "callbacks=early_stopping", "~tags")  # fmt: skip
     ours = planned(*words, f"hydra.sweep.dir={tmp_path}").configs
@@ -63,7 +47,7 @@ def test_configs_are_those_that_hydra_composes(planned, tmp_path):
         assert one["logger"]["group"] == tmp_path.name
 
 
-def test_checking_is_quick_and_needs_no_torch(planned, tmp_path, monkeypatch):
+def test_checking_is_quick_and_needs_no_torch(tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] in ("torch", "lightning")]:
         monkeypatch.setitem(sys.modules, name, None)  # an import would raise
     planned("seed=0", f"hydra.sweep.dir={tmp_path}")  # reads the sources of the constructors once
@@ -73,7 +57,7 @@ def test_checking_is_quick_and_needs_no_torch(planned, tmp_path, monkeypatch):
     assert time.process_time() - start < 2.0  # far below 1 s for 10 jobs
 
 
-def test_sweep_file_and_command_line_join(planned, tmp_path):
+def test_sweep_file_and_command_line_join(tmp_path):
     file = "+hydra.sweeper.params={seed: '0,1,2', model.pool: 'max,average'}"
     plan = planned(file, "seed=7", "model.activation=tanh", f"hydra.sweep.dir={tmp_path}")
     assert [job.name for job in plan.jobs] == ["model.pool-max", "model.pool-average"]
@@ -136,7 +120,7 @@ def test_dry_run_lists_all_and_writes_nothing(tmp_path):
     assert not place.exists()
 
 
-def test_changed_sweep_is_refused_with_the_difference(planned, tmp_path):
+def test_changed_sweep_is_refused_with_the_difference(tmp_path):
     place = f"hydra.sweep.dir={tmp_path}"
     SweepDirectory(tmp_path).write(planned("seed=0,1", place).definition)
     planned("seed=0,1", "logger=csv", "launcher.retries=5", place)  # where and how may change
@@ -149,7 +133,7 @@ def test_changed_sweep_is_refused_with_the_difference(planned, tmp_path):
     assert "no longer asked for: seed-0; new: seed-2; choose another" in fewer.err
 
 
-def test_sweep_may_be_extended_but_not_changed(planned, tmp_path):
+def test_sweep_may_be_extended_but_not_changed(tmp_path):
     place = f"hydra.sweep.dir={tmp_path}"
     sweep = SweepDirectory(tmp_path)
     sweep.write(planned("seed=0,1", place).definition)
@@ -181,7 +165,7 @@ def test_time_is_estimated_from_complete_jobs(tmp_path):
     assert progress.estimate(sweep, 0, 2) == "nothing is left to do"
 
 
-def test_what_is_there_already_counts(planned, tmp_path):
+def test_what_is_there_already_counts(tmp_path):
     plan = planned("seed=range(0,4)", f"hydra.sweep.dir={tmp_path}")
     for name, status in (("seed-0", "completed"), ("seed-1", "failed"), ("seed-2", None)):
         run = plan.sweep.run(next(job for job in plan.jobs if job.name == name))
