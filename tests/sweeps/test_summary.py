@@ -132,6 +132,8 @@ def test_an_effect_takes_only_seeds_and_cells_that_are_there_on_both_sides():
     ]
     effect = summarise(CIFAR, jobs).effects[0]
     assert (effect.key, effect.against_base.pairs) == ("model.norm", 2)
+    one = [outcome for outcome in grid() if outcome.overrides["seed"] == "0"]
+    assert effect_lines(summarise(CIFAR, one))[0].endswith(" points, 1 seed")
 
 
 def test_a_tuned_key_takes_its_best_value_in_each_level():
@@ -149,7 +151,9 @@ def test_a_tuned_key_takes_its_best_value_in_each_level():
     head, lines = cells(found)
     assert head == ["activation", "tuned", "n", "mean", "deviation", "difference", "95 % interval", "ratio"]
     assert lines[1][-1] == "5.29x"
-    assert "validation" in markdown(found)
+    assert markdown(found).endswith("The tuned keys are those of each level's best mean.\n")
+    on_test = summarise(about | {"metric": "test/top1_error"}, jobs)
+    assert markdown(on_test).endswith("each level's best mean on the validation part.\n")
 
 
 def test_a_tuned_value_that_gets_there_more_often_wins_against_a_quicker_one():

@@ -128,14 +128,15 @@ def effect_lines(summary: Summary) -> list[str]:
         spread = f" ({interval(gap, units)})" if gap.low is not None else ""
         lines.append(
             f"- {effect.key}={effect.level} against {effect.base}: {units.signed(gap.mean)}"
-            f"{' points' * units.per_cent}{spread}, {gap.pairs} seeds"
+            f"{' points' * units.per_cent}{spread}, {gap.pairs} {'seed' if gap.pairs == 1 else 'seeds'}"
         )
     return lines
 
 
 def reading(summary: Summary) -> str:
     """How to read the table."""
-    tuned = " The tuned keys are those of each level's best mean on the validation part." if _tuned(summary) else ""
+    where = " on the validation part" if summary.about["metric"].startswith("test/") else ""
+    tuned = f" The tuned keys are those of each level's best mean{where}." if _tuned(summary) else ""
     return (
         "n jobs per level; sample deviation; difference to the base over the seeds that both have, with the 95 % "
         f"interval of Student's t over these pairs (Welch's where seeds do not pair).{tuned}"
