@@ -35,7 +35,7 @@ def srun(cluster: dict[str, str], cwd: Path, *words: str) -> Outcome:
 def test_sweep_of_jobs_on_two_nodes_of_which_one_is_cancelled_and_goes_on(cluster, tmp_path, digits_dir):
     place = tmp_path / "sweep"
     words = (
-        "-m", "seed=0,1", "launcher=slurm", "trainer.num_nodes=2", "trainer.max_epochs=150", *SHORT,
+        "-m", "seed=0,1", "launcher=slurm", "trainer.num_nodes=2", "trainer.max_epochs=80", *SHORT,
         f"data.dir={digits_dir}", f"hydra.sweep.dir={place}",
     )  # fmt: skip
     sweep = command("train.py", *words, cwd=tmp_path, **cluster)
@@ -52,12 +52,12 @@ def test_sweep_of_jobs_on_two_nodes_of_which_one_is_cancelled_and_goes_on(cluste
     assert again.code == 0, again.err
     assert "2 jobs: 1 done, 0 failed, 1 to go (1 interrupted)" in again.err
     undisturbed = tmp_path / "undisturbed"
-    alone = (*SHORT, "trainer.max_epochs=150", "trainer.devices=2", f"data.dir={digits_dir}")
+    alone = (*SHORT, "trainer.max_epochs=80", "trainer.devices=2", f"data.dir={digits_dir}")
     assert finished(command("train.py", *alone, f"run_dir={undisturbed}", cwd=tmp_path), timeout=200).code == 0
     one, two = (weights(run) for run in (place / "seed-0", undisturbed))
     assert all((one[name] == two[name]).all() for name in two)
     results = [json.loads((place / f"seed-{seed}" / "result.json").read_text()) for seed in (0, 1)]
-    assert [(item["status"], item["steps"]) for item in results] == [("completed", 1500)] * 2
+    assert [(item["status"], item["steps"]) for item in results] == [("completed", 800)] * 2
 
 
 def wait_for_checkpoint(run: Path, process: subprocess.Popen[str]) -> None:
