@@ -22,7 +22,7 @@ Level = bool | int | float | str | None
 class Section(BaseModel):
     """A group of keys: nothing beyond them, no silent conversion, no NaN or infinity."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True, defer_build=True)
 
 
 class Trainer(Section):
