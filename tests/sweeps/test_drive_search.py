@@ -14,7 +14,10 @@ from alexnet_lab.sweeps.directory import SweepDirectory
 from alexnet_lab.sweeps.drive_search import counts, drive_search
 from alexnet_lab.sweeps.preflight import Request
 from alexnet_lab.sweeps.progress import entry
+from alexnet_lab.sweeps.results import update_summary
 from alexnet_lab.sweeps.search import Search, Settings
+from alexnet_lab.sweeps.tables import cells
+from alexnet_lab.training.pruning import JOB, JOURNAL, PRUNED_AT, STUDY, open_journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,11 +70,21 @@ class Launcher:
             run.config.write_text("seed: 0")
             if status == "interrupted":
                 raise KeyboardInterrupt
+            if status == "pruned":
+                end_early(run.path)
             loss = math.nan if status == "nan" else float(values["a"])
-            status = "completed" if status == "nan" else status
+            status = "completed" if status in ("nan", "pruned") else status
             result = {"status": status, "metrics": {"val/loss": loss}, "wall_seconds": 1.0, "epochs": 1, "steps": 2}
             run.result.write_text(json.dumps(result))
             self.sweep.append(entry(self.sweep, job, result, status=status, error=None))
+
+
+def end_early(run: Path) -> None:
+    """Notes it in the search's journal, as the callback does."""
+    storage = open_journal(str(run.parent / JOURNAL))
+    trials = storage.get_all_trials(storage.get_study_id_from_name(STUDY))
+    trial = next(trial for trial in trials if trial.user_attrs.get(JOB) == run.name)
+    storage.set_trial_user_attr(trial._trial_id, PRUNED_AT, 1)
 
 
 def states(place: Path) -> list[str]:
@@ -90,6 +103,20 @@ def test_failed_trials_and_nan_count_as_failed_and_the_search_goes_on(tmp_path, 
     assert [float(line.split()[0]) for line in lines[1:5]] == sorted(seen)
     assert lines[5].startswith("the best with several seeds: python train.py -m data=digits a=")
     assert "6 trials: 4 complete, 0 pruned, 2 failed, 0 to go" in printed.err
+
+
+def test_trials_that_ended_early_are_told_as_that(tmp_path, capsys):
+    drive(tmp_path, Launcher(tmp_path, {1: "pruned", 2: "failed"}))
+    assert states(tmp_path) == ["COMPLETE", "PRUNED", "FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
+    assert "6 trials: 4 complete, 1 pruned, 1 failed, 0 to go" in capsys.readouterr().err
+    sweep = SweepDirectory(tmp_path)
+    definition = sweep.read()
+    assert definition is not None
+    head, rows = cells(update_summary(sweep, definition))
+    assert head == ["", "setting", "n", "mean", "left out"]  # nothing is compared
+    assert [(row[2], row[-1]) for row in rows] == [
+        ("1", ""), ("0", "1 ended early"), ("0", "1 failed"), ("1", ""), ("1", ""), ("1", ""),
+    ]  # fmt: skip
 
 
 def test_an_interrupted_search_goes_on_where_it_was(tmp_path):

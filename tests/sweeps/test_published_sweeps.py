@@ -82,7 +82,7 @@ def test_each_file_is_known():
 def test_every_job_is_valid_and_levels_come_in_order(name):
     factor = plan(name).definition.about["factor"]
     assert list(dict.fromkeys(level(job, factor) for job in plan(name).jobs)) == LEVELS[name]
-    tried = 4 if name == "relu_vs_tanh" else 1  # learning rates
+    tried = 5 if name == "relu_vs_tanh" else 1  # learning rates
     seeds = 3 if name == "relu_vs_tanh" else 5
     assert len(plan(name).jobs) == len(LEVELS[name]) * tried * seeds
 

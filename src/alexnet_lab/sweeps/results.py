@@ -11,6 +11,7 @@ from rich.console import Console
 from alexnet_lab.base.files import write_text
 from alexnet_lab.sweeps.summary import Outcome, Summary, split, summarise
 from alexnet_lab.sweeps.tables import csv_text, markdown, terminal_table
+from alexnet_lab.training.pruning import pruned_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +43,12 @@ def outcomes(directory: SweepDirectory, definition: Definition) -> list[Outcome]
     """What became of each job, in the sweep's order."""
     latest = directory.latest()
     metric = definition.about["metric"]
-    return [_outcome(directory.run(job), job, latest.get(job.name), metric) for job in definition.jobs]
+    found = [_outcome(directory.run(job), job, latest.get(job.name), metric) for job in definition.jobs]
+    early = pruned_jobs(directory.path)
+    return [
+        Outcome(outcome.overrides, "pruned") if job.name in early and outcome.status == "completed" else outcome
+        for job, outcome in zip(definition.jobs, found, strict=True)
+    ]
 
 
 def _outcome(run: RunDirectory, job: Job, entry: Mapping[str, Any] | None, metric: str) -> Outcome:

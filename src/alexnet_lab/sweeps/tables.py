@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from alexnet_lab.sweeps.statistics import Difference
     from alexnet_lab.sweeps.summary import Row, Summary
 
-COUNT_WORDS = {"failed": "failed", "interrupted": "interrupted", "to_go": "to go", "empty": "without a value"}
+COUNT_WORDS = {
+    "failed": "failed", "interrupted": "interrupted", "to_go": "to go", "pruned": "ended early",
+    "empty": "without a value",
+}  # fmt: skip
 """Jobs that a row's n leaves out, in words."""
 
 
@@ -85,14 +88,19 @@ def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
     factor = " ".join(key.rpartition(".")[2] for key in summary.about["factor"])
     mean, gap = ("mean, %", "difference, points") if units.per_cent else ("mean", "difference")
     head = [factor, "setting", "tuned", "n", mean, "deviation", gap, "95 % interval", "ratio", "left out"]
-    rows = [_cells(row, units, is_base=row.cell.level == summary.rows[0].cell.level) for row in summary.rows]
-    empty = {column for column in OPTIONAL if not any(row[column] for row in rows)}
+    base = summary.rows[0].cell.level
+    rows = [_cells(row, units, is_base=bool(base) and row.cell.level == base) for row in summary.rows]
+    optional = OPTIONAL if base else (*OPTIONAL, *COMPARED)
+    empty = {column for column in optional if not any(row[column] for row in rows)}
     kept = [column for column in range(len(head)) if column not in empty]
     return [head[column] for column in kept], [[row[column] for column in kept] for row in rows]
 
 
 OPTIONAL = (1, 2, 8, 9)
 """The columns that are left out where no row fills them."""
+
+COMPARED = (5, 6, 7)
+"""The deviation and the comparison: likewise, where no levels are compared (a search, seeds alone)."""
 
 
 def _cells(row: Row, units: Units, *, is_base: bool) -> list[str]:

@@ -48,6 +48,16 @@ def open_journal(path: str) -> BaseStorage:
     return JournalStorage(JournalFileBackend(path))
 
 
+def pruned_jobs(folder: Path) -> set[str]:
+    """The jobs in a search's directory that were ended early; none where there is no search."""
+    if not (folder / JOURNAL).exists():
+        return set()
+    storage = open_journal(str(folder / JOURNAL))
+    studies = storage.get_all_studies()
+    trials = storage.get_all_trials(studies[0]._study_id) if studies else []
+    return {trial.user_attrs[JOB] for trial in trials if PRUNED_AT in trial.user_attrs and JOB in trial.user_attrs}
+
+
 class Rule(NamedTuple):
     """Which trials are ended."""
 
