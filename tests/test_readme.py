@@ -20,6 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
 from alexnet_lab.data.cifar10 import NAMES
+from alexnet_lab.evaluation.figures import table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,7 +103,7 @@ def test_train(line, here, monkeypatch, small_cifar10):
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if "logs/runs/" in line and "report.py" not in line])
-def test_commands_on_a_run(line, here, digits_run):
+def test_commands_on_a_run(line, here, digits_run, monkeypatch):
     for name in ("NAME", "A", "B"):
         shutil.copytree(digits_run, here / "logs" / "runs" / name)
     (here / "FOLDER").mkdir()
@@ -111,6 +112,8 @@ def test_commands_on_a_run(line, here, digits_run):
     _, script, *words = shlex.split(line)
     if "resume=" in line:
         (run / "result.json").unlink()
+    if "figures=all" in words:  # tests/evaluation/test_figures.py draws all of them
+        monkeypatch.setattr(table, "FIGURES", {name: table.FIGURES[name] for name in ("kernels", "retrieval")})
     assert run_script(script, *words) == 0
     assert json.loads((run / "result.json").read_text())["status"] == "completed"
     if script == "eval.py":

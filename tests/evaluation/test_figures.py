@@ -163,11 +163,11 @@ def test_no_mistake_is_no_error():
 
 
 def test_retrieval_marks_other_classes():
-    found = [(image(), "ship"), (image(), "truck")]
+    found = [(image(), "ship"), (image(), "cassette player")]
     figure = alike.retrieval_figure([alike.Query(image(), "ship", found, found)], "T", ("F", "P"))
     words = texts(figure)
     assert words.count("ship") == 3
-    assert words.count("truck") == 2
+    assert words.count("cassette player") == 2
 
 
 def test_augmentation_has_a_column_for_each_factor():
@@ -180,6 +180,11 @@ def test_training_error_says_when_a_quarter_is_reached():
     words = texts(training.training_error_figure(curves, "T"))
     assert "relu: 2 epochs to 25%" in words
     assert "tanh: never 25%" in words
+
+
+def test_training_error_of_one_epoch_has_no_broken_epochs():
+    (axes,) = training.training_error_figure({"relu": [(1, 0.5)]}, "T").axes
+    assert all(tick == round(tick) for tick in axes.get_xticks())
 
 
 def test_activation_curves_are_functions_and_slopes():

@@ -103,6 +103,23 @@ def test_mean_course_over_runs_of_unequal_length(tmp_path):
     assert course.high[1] == course.means[1]
 
 
+def test_one_epoch_is_a_dot_at_a_whole_number(tmp_path):
+    make_run(tmp_path / "run", epochs=1)
+    figure = figures(from_runs([str(tmp_path / "run")]))["run"]
+    for axes in figure.axes:
+        assert {line.get_marker() for line in axes.lines} == {"o"}
+        assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
+def test_layers_figure_has_plain_numbers(tmp_path):
+    make_run(tmp_path / "run", more={"layers/c1/update_ratio": 0.001, "layers/act1/dead_share": 0.1})
+    figure = figures(from_runs([str(tmp_path / "run")]))["layers"]
+    figure.canvas.draw()
+    labels = [label.get_text() for axes in figure.axes for label in axes.get_yticklabels(which="both")]
+    assert any(labels)
+    assert not any("$" in label for label in labels)
+
+
 @pytest.mark.slow
 def test_sixty_runs_in_fifteen_seconds(tmp_path):
     for number in range(60):

@@ -52,6 +52,16 @@ def test_a_relu_used_for_several_widths_is_told_apart():
     assert statistics.active["relu-5"].tolist() == [True, True, False, False, False]
 
 
+def test_a_unit_fires_if_it_does_so_for_any_image():
+    statistics, relu = LayerStatistics(), nn.ReLU().eval()
+    statistics._listen("relu", relu, (), torch.eye(5)[:2])
+    statistics._listen("relu", relu, (), torch.eye(5)[3:4])
+    assert statistics.active["relu"].tolist() == [True, True, False, True, False]
+    for _ in range(2):  # once more when all have fired
+        statistics._listen("relu", relu, (), torch.eye(5))
+    assert statistics.active["relu"].all()
+
+
 @pytest.fixture(scope="module")
 def runs(compose, tmp_path_factory):
     """The same run with and without the statistics."""

@@ -109,7 +109,7 @@ def hamming_nearest(queries: NDArray[np.uint64], gallery: NDArray[np.uint64], k:
 
     Args:
         queries: (Q, words).
-        gallery: (N, words), N < 2^22.
+        gallery: (N, words).
         k: 1 to N.
     """
     words = np.ascontiguousarray(gallery.T)  # a whole column of them in one go
@@ -126,17 +126,21 @@ def hamming_nearest(queries: NDArray[np.uint64], gallery: NDArray[np.uint64], k:
     return Neighbours(torch.from_numpy(indices), torch.from_numpy(distances))
 
 
-ROW_BITS = 22
-"""Of a number that holds distance and row, so that sorting it sorts by both: 2^10 distances, 2^22 rows."""
+SAMPLE = 4096
+"""Codes whose distances bound those of the nearest."""
 
 
 def _nearest_code(
     query: NDArray[np.uint64], words: NDArray[np.uint64], k: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows (k,) and distances (k,) of the codes `words` (words, N) that are nearest to `query` (words,)."""
-    total = np.zeros(words.shape[1], dtype=np.uint32)
+) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
+    """Rows (k,) and distances (k,) of the codes `words` (words, N) that are nearest to `query` (words,).
+
+    The k-th least distance among some of the codes is no less than that among all; what lies farther is not sorted.
+    """
+    total = np.zeros(words.shape[1], dtype=np.uint16)
     for column, word in zip(words, query, strict=True):
         total += np.bitwise_count(column ^ word)
-    keys = (total << np.uint32(ROW_BITS)) | np.arange(words.shape[1], dtype=np.uint32)
-    best = np.sort(np.partition(keys, k - 1)[:k]).astype(np.int64)
-    return best & ((1 << ROW_BITS) - 1), best >> ROW_BITS
+    some = total[:: max(1, len(total) // max(SAMPLE, k))]  # spread, for the codes of a class may lie side by side
+    near = np.flatnonzero(total <= np.partition(some, k - 1)[k - 1])
+    best = near[np.argsort(total[near], kind="stable")[:k]]
+    return best, total[best]

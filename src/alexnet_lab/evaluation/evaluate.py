@@ -80,12 +80,12 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
         from alexnet_lab.evaluation.figures.table import make_figures  # noqa: PLC0415 - matplotlib takes half a second
 
         evaluation |= make_figures(subject, wanted)
-        if subject.name == "test_center":
-            _track(subject, [subject.folder / name for name in evaluation["figures"] if name.endswith(".png")])
     path = subject.folder / f"{subject.name}.json"
     write_json(path, evaluation)
     tables.write(subject, evaluation)
     show.show(evaluation, subject.predictions, path)
+    if wanted and subject.name == "test_center":
+        _track(subject, [subject.folder / name for name in evaluation["figures"] if name.endswith(".png")])
     return evaluation
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, NamedTuple
 
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogFormatter, MaxNLocator, PercentFormatter
 
 from alexnet_lab.evaluation.figures.style import COLOURS, FAINT, OTHER, new_figure, shorten, styled
 
@@ -86,7 +86,7 @@ def curves_figure(study: Study, names: Sequence[str]) -> Figure:
             for place, level in enumerate(study.levels):
                 course = mean_course([run for run in study.completed if run.level == level], name)
                 if course.epochs:
-                    axes.plot(course.epochs, course.means, label=shorten(level, LONGEST_NAME), **look(place))
+                    _draw(axes, course, shorten(level, LONGEST_NAME), place)
                     axes.fill_between(
                         course.epochs, course.low, course.high, color=look(place)["color"], alpha=0.18, lw=0
                     )
@@ -110,7 +110,7 @@ def run_figure(run: Run) -> Figure:
         for axes, (title, names) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
             for place, name in enumerate(names):
                 course = mean_course([run], name)
-                axes.plot(course.epochs, course.means, label=name.partition("/")[0], **look(place))
+                _draw(axes, course, name.partition("/")[0], place)
             if len(names) > 1:
                 axes.legend()
             _over_epochs(axes, title)
@@ -125,10 +125,12 @@ def layers_figure(run: Run) -> Figure:
         for axes, kind in zip(figure.subplots(1, 2), ("update_ratio", "dead_share"), strict=True):
             for place, name in enumerate(layer_columns(run, kind)):
                 course = mean_course([run], name)
-                axes.plot(course.epochs, course.means, label=name.split("/")[1], **look(place))
+                _draw(axes, course, name.split("/")[1], place)
             _over_epochs(axes, {"update_ratio": "|step| / |weights|", "dead_share": "share of dead ReLUs"}[kind])
             if kind == "update_ratio":
                 axes.set_yscale("log")
+                axes.yaxis.set_major_formatter(LogFormatter())  # plain: the default writes formulas, which are off
+                axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
             if axes.lines:
                 axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
@@ -170,10 +172,16 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
+def _draw(axes: Axes, course: Course, label: str, place: int) -> None:
+    """A line in the look of a level; a dot where there is but one epoch."""
+    marker = "o" if len(course.epochs) == 1 else None
+    axes.plot(course.epochs, course.means, marker=marker, markersize=4, label=label, **look(place))
+
+
 def _over_epochs(axes: Axes, title: str) -> None:
     axes.set_xlabel("epoch")
     axes.set_ylabel(title)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
     axes.grid(color=FAINT)
     _in_per_cent(axes, title, "y")
 

@@ -30,7 +30,7 @@ class LayerStatistics(Callback):
     maps (of a convolution) or units whose ReLU gives 0 for every image, and everywhere in it, of the validation part.
     Other activations than `nn.ReLU` modules have no dead units to count.
 
-    It draws no random numbers, so a run with it ends with the same weights as one without.
+    It draws no random numbers, so a run with it ends with the same weights as one without. What it costs: docs/speed.md.
     """
 
     def __init__(self) -> None:
@@ -49,9 +49,13 @@ class LayerStatistics(Callback):
     def _listen(self, name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
         """Notes which units fire, outside training."""
         if not module.training:
-            fires = firing(output)
-            key = name if name not in self.active or len(self.active[name]) == len(fires) else f"{name}-{len(fires)}"
-            self.active[key] = self.active[key] | fires if key in self.active else fires
+            units = output.shape[unit_axis(output)]
+            key = name if name not in self.active or len(self.active[name]) == units else f"{name}-{units}"
+            if key not in self.active:
+                self.active[key] = firing(output)
+                return
+            silent = torch.nonzero(~self.active[key])[:, 0]  # after the first batch few: only they are looked at
+            self.active[key][silent] = firing(output.index_select(unit_axis(output), silent))
 
     def state_dict(self) -> dict[str, Any]:
         """What was measured so far in an epoch that is under way; the weights are the same in all processes."""
@@ -138,6 +142,10 @@ def update_ratio(before: Tensor, after: Tensor) -> Tensor:
 
 def firing(output: Tensor) -> Tensor:
     """Which units of an activation (B, C, H, W), (B, C) or (B, tokens, C) are above 0 somewhere; bool (C,)."""
-    unit = output.ndim - 1 if output.ndim == 3 else 1
-    others = [axis for axis in range(output.ndim) if axis != unit]
+    others = [axis for axis in range(output.ndim) if axis != unit_axis(output)]
     return output.detach().amax(others) > 0
+
+
+def unit_axis(output: Tensor) -> int:
+    """The axis of an activation's maps or units."""
+    return output.ndim - 1 if output.ndim == 3 else 1

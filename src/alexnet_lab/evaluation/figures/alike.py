@@ -52,7 +52,7 @@ def retrieval_figure(queries: Sequence[Query], title: str, heads: tuple[str, str
 def _tile(axes: Axes, image: NDArray, label: str, colour: str) -> None:
     """An image over its class; right and wrong classes differ in colour and in a frame."""
     show_image(axes, image)
-    axes.set_xlabel(shorten(label, 12), fontsize=6.5, color=colour, labelpad=1)
+    axes.set_xlabel(shorten(label, 16), fontsize=6, color=colour, labelpad=1)
     if colour == WRONG:
         for spine in axes.spines.values():
             spine.set(visible=True, color=WRONG, linewidth=1.5)

@@ -83,6 +83,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
         for path, told in zip(paths, metadata, strict=True):
             with atomic_path(path) as part:
                 figure.savefig(part, format=path.suffix[1:], dpi=DOTS_PER_INCH, metadata=told)
+            figure.set_layout_engine("none")  # once is enough: that is what takes long where there are many images
     return paths
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from matplotlib.ticker import MaxNLocator
+
 from alexnet_lab.evaluation.figures.style import COLOURS, FAINT, INK, bare, new_figure, shorten, show_image
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ def training_error_figure(curves: Mapping[str, Sequence[tuple[int, float]]], tit
         axes.plot(epochs, errors, marker="o", markersize=3, label=f"{shorten(name, 40)}: {reached}", **look)
     axes.axhline(LINE, color=INK, linestyle=":", linewidth=1)
     axes.set(title=title, xlabel="epoch", ylabel="training error", ylim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     axes.grid(color=FAINT)
     axes.legend(loc="upper right")
