@@ -30,7 +30,7 @@ def test_jobs_are_all_combinations_named_by_what_is_swept(tmp_path):
     assert config["sweep"]["dir"] == f"{tmp_path}/a b's"
     assert plan.definition.about["factor"] == ["model.activation"]
     assert plan.definition.overrides == ("trainer.max_epochs=2",)
-    assert plan.definition.command.startswith("python train.py -m model.activation=relu,tanh")
+    assert plan.definition.command.startswith("python train.py -m model.activation=relu,tanh 'seed=range(0,2)'")
 
 
 def test_configs_are_those_that_hydra_composes(tmp_path):

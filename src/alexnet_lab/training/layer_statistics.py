@@ -30,7 +30,7 @@ class LayerStatistics(Callback):
     maps (of a convolution) or units whose ReLU gives 0 for every image, and everywhere in it, of the validation part.
     Other activations than `nn.ReLU` modules have no dead units to count.
 
-    It draws no random numbers, so a run with it ends with the same weights as one without. What it costs: docs/speed.md.
+    It draws no random numbers, so a run with it ends with the weights of one without. What it costs: docs/speed.md.
     """
 
     def __init__(self) -> None:
@@ -49,13 +49,9 @@ class LayerStatistics(Callback):
     def _listen(self, name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
         """Notes which units fire, outside training."""
         if not module.training:
-            units = output.shape[unit_axis(output)]
-            key = name if name not in self.active or len(self.active[name]) == units else f"{name}-{units}"
-            if key not in self.active:
-                self.active[key] = firing(output)
-                return
-            silent = torch.nonzero(~self.active[key])[:, 0]  # after the first batch few: only they are looked at
-            self.active[key][silent] = firing(output.index_select(unit_axis(output), silent))
+            fires = firing(output)
+            key = name if name not in self.active or len(self.active[name]) == len(fires) else f"{name}-{len(fires)}"
+            self.active[key] = self.active[key] | fires if key in self.active else fires
 
     def state_dict(self) -> dict[str, Any]:
         """What was measured so far in an epoch that is under way; the weights are the same in all processes."""
@@ -142,10 +138,6 @@ def update_ratio(before: Tensor, after: Tensor) -> Tensor:
 
 def firing(output: Tensor) -> Tensor:
     """Which units of an activation (B, C, H, W), (B, C) or (B, tokens, C) are above 0 somewhere; bool (C,)."""
-    others = [axis for axis in range(output.ndim) if axis != unit_axis(output)]
+    unit = output.ndim - 1 if output.ndim == 3 else 1
+    others = [axis for axis in range(output.ndim) if axis != unit]
     return output.detach().amax(others) > 0
-
-
-def unit_axis(output: Tensor) -> int:
-    """The axis of an activation's maps or units."""
-    return output.ndim - 1 if output.ndim == 3 else 1

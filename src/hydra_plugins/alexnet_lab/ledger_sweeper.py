@@ -7,6 +7,7 @@ choice of groups; other overrides are laid upon it as Hydra itself does it last,
 from __future__ import annotations
 
 import copy
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -112,7 +113,7 @@ class LedgerSweeper(Sweeper):
             place=str(self.master.hydra.sweep.dir),
             common=tuple(word for (word,) in (self._single(item) for item in common)),
             grid=tuple(tuple(job) for job in grid),
-            command=" ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+            command=shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
         )
 
     @staticmethod
