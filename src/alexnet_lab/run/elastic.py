@@ -15,7 +15,7 @@ import signal
 import tempfile
 import threading
 import uuid
-from multiprocessing import connection
+from multiprocessing import connection, forkserver
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -101,7 +101,7 @@ def run_workers(
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN_SECONDS))
     if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
         multiprocessing.set_start_method("forkserver", force=True)  # joblib's own, which workers could not take over
-    multiprocessing.set_forkserver_preload(list(PRELOADED))  # the server stays for the jobs that follow
+    _start_server()
     with (
         tempfile.TemporaryDirectory(prefix="alexnet-lab-") as scratch,
         _signals_restored(),
@@ -125,6 +125,18 @@ def run_workers(
     return results[min(results)]
 
 
+def _start_server() -> None:
+    """Starts the fork server, which stays for later jobs; Ctrl-C is not for it, not while it imports either."""
+    multiprocessing.set_forkserver_preload(list(PRELOADED))
+    if threading.current_thread() is not threading.main_thread():
+        return  # it starts with the first worker
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _rendezvous(meeting: Meeting | None) -> dict[str, Any]:
     """How torch's agents find each other: one alone takes any free port, several have agreed on one."""
     if meeting is None:
@@ -146,6 +158,7 @@ def work(
     from alexnet_lab.run.engine import fit_and_test  # noqa: PLC0415 - the parent of the workers does not need it
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which its server goes without
     os.environ.update({key: value for key, value in environment.items() if not key.startswith(ELASTIC_PREFIXES)})
     keep_freed_memory()
     try:
