@@ -175,7 +175,8 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
 def _draw(axes: Axes, course: Course, label: str, place: int) -> None:
     """A line in the look of a level; a dot where there is but one epoch."""
     marker = "o" if len(course.epochs) == 1 else None
-    axes.plot(course.epochs, course.means, marker=marker, markersize=4, label=label, **look(place))
+    (line,) = axes.plot(course.epochs, course.means, marker=marker, markersize=4, label=label)
+    line.set(**look(place))
 
 
 def _over_epochs(axes: Axes, title: str) -> None:
