@@ -13,6 +13,7 @@ from sweeping import planned
 
 from alexnet_lab.config import check_train
 from alexnet_lab.sweeps import progress
+from alexnet_lab.sweeps.definition import Job
 from alexnet_lab.sweeps.directory import SweepDirectory
 
 GRID = ("model.activation=relu,tanh", "seed=range(0,2)")
@@ -163,6 +164,8 @@ def test_time_is_estimated_from_complete_jobs(tmp_path):
     sweep.append({"job": "9", "status": "failed", "wall_seconds": 1.0})
     assert progress.estimate(sweep, 8, 2) == "about 10.0 min (a job took 2.5 min, mean of 2)"
     assert progress.estimate(sweep, 0, 2) == "nothing is left to do"
+    line = progress.bar_line(sweep, [Job("9", ()), Job("10", ())], 1)
+    assert line == "[##########----------] 1/2 jobs; to go: about 2.5 min (a job took 2.5 min, mean of 2)"
 
 
 def test_what_is_there_already_counts(tmp_path):

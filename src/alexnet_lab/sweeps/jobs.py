@@ -59,7 +59,7 @@ def _find(sweep: SweepDirectory, run_dir: str) -> tuple[Definition, Job]:
 
 
 def _run(sweep: SweepDirectory, definition: Definition, job: Job, config: dict[str, Any]) -> None:
-    directory = sweep.run(job)
+    directory, side_by_side = sweep.run(job), config["launcher"]["jobs_side_by_side"]
     log.info("job %s", job.label)
     try:
         result = launcher.run(config, resume=directory.can_be_resumed())
@@ -69,7 +69,7 @@ def _run(sweep: SweepDirectory, definition: Definition, job: Job, config: dict[s
         text = one_line(error if own else f"{type(error).__name__}: {error}") or "interrupted"
         status = "interrupted" if interrupted else "failed"
         so_far = directory.read_result() or {}
-        _record(sweep, definition, progress.entry(sweep, job, so_far, status=status, error=text))
+        _record(sweep, definition, progress.entry(sweep, job, so_far, status=status, error=text), side_by_side)
         if interrupted:
             raise KeyboardInterrupt(text.partition("; go on")[0]) from error  # ends the sweep, which says how to go on
         if not isinstance(error, Exception):
@@ -77,7 +77,7 @@ def _run(sweep: SweepDirectory, definition: Definition, job: Job, config: dict[s
         log.error("job %s failed: %s", job.label, text)
         log.debug("its traceback", exc_info=True)
     else:
-        _record(sweep, definition, progress.entry(sweep, job, result, status="completed", error=None))
+        _record(sweep, definition, progress.entry(sweep, job, result, status="completed", error=None), side_by_side)
 
 
 def as_run(config: dict[str, Any]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def as_run(config: dict[str, Any]) -> dict[str, Any]:
     return config | own | {"overrides": words}
 
 
-def _record(sweep: SweepDirectory, definition: Definition, entry: dict[str, Any]) -> None:
+def _record(sweep: SweepDirectory, definition: Definition, entry: dict[str, Any], side_by_side: int) -> None:
     """Appends to the ledger and brings the table up to date; of a job on several nodes the first one does."""
     if is_first():
         with deferred():
@@ -105,3 +105,4 @@ def _record(sweep: SweepDirectory, definition: Definition, entry: dict[str, Any]
                 definition.jobs
             ):  # the sweep shows the last
                 results.show(summary)
+                log.info(progress.bar_line(sweep, definition.jobs, side_by_side))

@@ -76,6 +76,18 @@ def count_line(found: Collection[State]) -> str:
     return f"{jobs}: {counts['done']} done, {counts['failed']} failed, {to_go} to go{begun}"
 
 
+BAR = 20
+"""Signs of a bar."""
+
+
+def bar_line(sweep: SweepDirectory, jobs: Collection[Job], side_by_side: int) -> str:
+    """How far a sweep is, as a bar, a count, and an estimate of what is left."""
+    ended = sum(state in ("done", "failed") for state in states(sweep, jobs).values())
+    filled = BAR * ended // len(jobs)
+    bar = "#" * filled + "-" * (BAR - filled)
+    return f"[{bar}] {ended}/{len(jobs)} jobs; to go: {estimate(sweep, len(jobs) - ended, side_by_side)}"
+
+
 def estimate(sweep: SweepDirectory, left: int, side_by_side: int) -> str:
     """How long the jobs that are left may take, from those of this sweep that are complete."""
     walls = [line["wall_seconds"] for line in sweep.latest().values() if line["status"] == "completed"]
