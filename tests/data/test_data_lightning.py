@@ -14,6 +14,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from alexnet_lab.base.errors import DataError
 from alexnet_lab.data import DigitsDataModule, ImageFolderDataModule
+from alexnet_lab.run.crew import free_port
 
 if TYPE_CHECKING:
     from alexnet_lab.data.loader import Batch
@@ -263,18 +264,10 @@ def _run_rank(rank: int, data_dir: str, folder: str, address: str) -> None:
     torch.save({"seen": model.seen, "weights": model.state_dict()}, Path(folder) / f"{rank}.pt")
 
 
-def _free_port() -> str:
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
 def test_two_processes_share_the_batches_and_end_where_one_would(whole_run, data_dir, tmp_path):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["lightning", "alexnet_lab.data.digits"])  # import them once, not in each process
-    address = _free_port()
+    address = str(free_port())
     ranks = [context.Process(target=_run_rank, args=(rank, data_dir, str(tmp_path), address)) for rank in range(2)]
     for process in ranks:
         process.start()

@@ -43,7 +43,7 @@ class SteadyWandbLogger(WandbLogger):
             return
         try:
             super().log_metrics(metrics, step)
-        except Exception as error:
+        except Exception as error:  # whatever W&B comes up with: the run itself goes on
             self.give_up(error)
 
     def finish(self, exit_code: int, summary: dict[str, float]) -> None:
@@ -53,7 +53,7 @@ class SteadyWandbLogger(WandbLogger):
         try:
             self.experiment.summary.update(summary)
             self.experiment.finish(exit_code=exit_code)
-        except Exception as error:
+        except Exception as error:  # whatever W&B comes up with: the run itself goes on
             self.give_up(error)
 
     def give_up(self, error: Exception) -> None:
