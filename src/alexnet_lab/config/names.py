@@ -16,16 +16,21 @@ if TYPE_CHECKING:
 MAX_LENGTH = 120
 """Of a folder's name; file systems allow 255 bytes."""
 
-OUTWARD = ("launcher", "logger", "sweep", "run_dir", "data.dir", "hydra", "trainer.progress_bar")
-"""Keys, and groups of keys, that decide where and how jobs run and not what they compute."""
+OUTWARD = (
+    "launcher", "logger", "sweep", "run_dir", "data.dir", "hydra",
+    "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.num_threads", "trainer.progress_bar",
+    "callbacks.augmentation_preview", "callbacks.layer_statistics",
+    "callbacks.checkpoint.every_minutes", "callbacks.checkpoint.every_steps",
+)  # fmt: skip
+"""Keys, and groups of keys, that decide where and how a run is computed and what is shown, not what it computes."""
 
 
 def is_outward(key: str) -> bool:
-    """Whether a key decides only where and how a job runs.
+    """Whether a key leaves the result of a run as it is; the one table for sweeps, resumed runs and reports.
 
     Example:
-        >>> is_outward("launcher.retries"), is_outward("model.norm")
-        (True, False)
+        >>> is_outward("launcher.retries"), is_outward("trainer.devices"), is_outward("model.norm")
+        (True, True, False)
     """
     return any(key == name or key.startswith((f"{name}.", f"{name}/")) for name in OUTWARD)
 
@@ -73,7 +78,8 @@ def default_sweep_dir(choices: Mapping[str, Any], words: Iterable[str]) -> str:
         return "logs/sweeps/" + "_".join([str(choices["sweep"]), *parts])[:MAX_LENGTH]
     swept = [item.key_or_group.rpartition(".")[2] for item in overrides if item.is_sweep_override()]
     factors = "-".join(key for key in swept if key != "seed") or "seeds"
-    inward = sorted(str(item.input_line) for item in overrides if not is_outward(item.key_or_group))
+    compared = (item for item in overrides if item.is_sweep_override() or not is_outward(item.key_or_group))
+    inward = sorted(str(item.input_line) for item in compared)
     return "logs/sweeps/" + "_".join([factors, *parts])[: MAX_LENGTH - 9] + f"_{short_hash(inward)}"
 
 

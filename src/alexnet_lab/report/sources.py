@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.config.names import is_outward
 from alexnet_lab.report.study import PENDING, Run, Study, read_run
-from alexnet_lab.sweeps.definition import identity
+from alexnet_lab.sweeps.definition import SEED, identity
 from alexnet_lab.sweeps.directory import SweepDirectory
 from alexnet_lab.sweeps.summary import split
 
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from alexnet_lab.sweeps.definition import Job
 
 DEFAULT_METRIC = "test/top1_error"
-
-ON_WHAT = ("trainer.num_threads", "trainer.devices", "trainer.accelerator")
-BESIDE_THE_POINT = ("seed", "callbacks.layer_statistics", *ON_WHAT)
-"""Keys in which two runs may differ and still be the same experiment, besides those that are outward anyway."""
 
 
 def from_sweep(folder: Path) -> Study:
@@ -124,7 +120,7 @@ Identity = tuple[tuple[str, str], ...]
 
 
 def _identity(config: Mapping[str, Any]) -> Identity:
-    return tuple((key, str(value)) for key, value in identity(config).items() if key not in BESIDE_THE_POINT)
+    return tuple((key, str(value)) for key, value in identity(config).items() if key != SEED)
 
 
 def _names(runs: Sequence[Run], identities: Sequence[Identity]) -> dict[Identity, str]:
@@ -145,4 +141,4 @@ def _names(runs: Sequence[Run], identities: Sequence[Identity]) -> dict[Identity
 def _words(run: Run) -> set[str]:
     """The run's overrides that say something about the experiment."""
     keys = {word: word.lstrip("+~").partition("=")[0] for word in run.config.get("overrides", [])}
-    return {word for word, key in keys.items() if not is_outward(key) and key not in BESIDE_THE_POINT}
+    return {word for word, key in keys.items() if not is_outward(key) and key != SEED}
