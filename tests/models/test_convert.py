@@ -3,14 +3,13 @@
 # (torch types every sub-module as Tensor | Module)
 from __future__ import annotations
 
-import naive_layers as naive
 import numpy as np
 import pytest
 import torch
 import torchvision
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.models import AlexNet
+from alexnet_lab.models import AlexNet, reference
 from alexnet_lab.models.convert import from_caffe, from_torchvision, swap_mean, to_caffe, to_torchvision
 from alexnet_lab.models.zoo import resolve
 
@@ -65,17 +64,17 @@ def caffe_forward(blobs, bgr, order):
     for name in LAYERS[:5]:
         stride, padding = (4, 0) if name == "conv1" else (1, blobs[name][0].shape[-1] // 2)
         groups = 2 if name in ("conv2", "conv4", "conv5") else 1
-        x = naive.relu(naive.conv(x, *blobs[name], stride=stride, padding=padding, groups=groups))
+        x = reference.relu(reference.conv(x, *blobs[name], stride=stride, padding=padding, groups=groups))
         steps = {"conv1": order, "conv2": order, "conv5": ["pool"]}.get(name, [])
         for step in steps:
             if step == "pool":
-                x = naive.pool(x, 3, 2, np.max, ceil_mode=True)
+                x = reference.pool(x, 3, 2, np.max, ceil_mode=True)
             else:
-                x = naive.lrn(x, size=5, alpha=1e-4 / 5, beta=0.75, k=1.0)
+                x = reference.lrn(x, size=5, alpha=1e-4 / 5, beta=0.75, k=1.0)
     x = x.reshape(len(x), -1)
-    x = naive.relu(naive.dense(x, *blobs["fc6"]))
-    x = naive.relu(naive.dense(x, *blobs["fc7"]))
-    return naive.dense(x, *blobs["fc8"])
+    x = reference.relu(reference.dense(x, *blobs["fc6"]))
+    x = reference.relu(reference.dense(x, *blobs["fc7"]))
+    return reference.dense(x, *blobs["fc8"])
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,15 @@
-"""The layers that the networks use, against plain loops."""
+"""The layers that the networks use, against those written in NumPy."""
 
 from __future__ import annotations
 
-import naive_layers as naive
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from alexnet_lab.models import AlexNet, reference
 from alexnet_lab.models.layers import (
     LocallyConnected2d,
     LocalResponseNorm,
@@ -44,7 +45,7 @@ def test_convolution(seed, size, kernel, stride, padding, groups):  # noqa: PLR0
     layer = nn.Conv2d(4, 6, kernel, stride, padding, groups=groups, dtype=torch.float64)
     x = draw(seed, 2, 4, size, size + 1)
     weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()  # pyright: ignore[reportOptionalMemberAccess] - it has one
-    close(layer(x), naive.conv(x.numpy(), weight, bias, stride=stride, padding=padding, groups=groups))
+    close(layer(x), reference.conv(x.numpy(), weight, bias, stride=stride, padding=padding, groups=groups))
 
 
 @quick
@@ -52,7 +53,7 @@ def test_convolution(seed, size, kernel, stride, padding, groups):  # noqa: PLR0
 def test_max_average_and_min_pooling(seed, size, kernel, stride, ceil):
     x = draw(seed, 2, 3, size, size + 2)
     for layer, reduce in ((nn.MaxPool2d, np.max), (nn.AvgPool2d, np.mean), (MinPool2d, np.min)):
-        expected = naive.pool(x.numpy(), kernel, stride, reduce, ceil_mode=ceil)
+        expected = reference.pool(x.numpy(), kernel, stride, reduce, ceil_mode=ceil)
         close(layer(kernel, stride, ceil_mode=ceil)(x), expected)
 
 
@@ -67,14 +68,14 @@ def test_average_pooling_of_ones_is_one_up_to_the_last_column():
 def test_dense(seed, features, outputs):
     layer = nn.Linear(features, outputs, dtype=torch.float64)
     x = draw(seed, 3, features)
-    close(layer(x), naive.dense(x.numpy(), layer.weight.detach().numpy(), layer.bias.detach().numpy()))
+    close(layer(x), reference.dense(x.numpy(), layer.weight.detach().numpy(), layer.bias.detach().numpy()))
 
 
 @quick
 @given(seed=seeds, part=st.integers(1, 6), groups=st.integers(1, 2), size=st.integers(1, 9), k=st.floats(0.5, 2))
 def test_response_norm_across_maps(seed, part, groups, size, k):
     x = 10 * draw(seed, 2, part * groups, 2, 3)
-    expected = naive.lrn(x.numpy(), size=size, alpha=0.01, beta=0.75, k=k, groups=groups)
+    expected = reference.lrn(x.numpy(), size=size, alpha=0.01, beta=0.75, k=k, groups=groups)
     close(LocalResponseNorm(size, 0.01, 0.75, k, groups=groups)(x), expected)
 
 
@@ -82,7 +83,7 @@ def test_response_norm_across_maps(seed, part, groups, size, k):
 @given(seed=seeds, side=st.integers(1, 6), size=st.sampled_from([1, 3, 5]))
 def test_response_norm_within_maps(seed, side, size):
     x = 10 * draw(seed, 2, 3, side, side + 1)
-    expected = naive.spatial_norm(x.numpy(), size=size, alpha=0.01, beta=0.75, k=1.0)
+    expected = reference.spatial_norm(x.numpy(), size=size, alpha=0.01, beta=0.75, k=1.0)
     close(SpatialResponseNorm(size, 0.01, 0.75, 1.0)(x), expected)
 
 
@@ -95,7 +96,7 @@ def test_locally_connected(seed, size, kernel, padding):
     weight = layer.weight.detach().numpy().reshape(side, side, 2, kernel, kernel, 3).transpose(0, 1, 5, 2, 3, 4)
     bias = layer.bias.detach().numpy().reshape(3, side, side).transpose(1, 2, 0)
     x = draw(seed, 2, 2, size, size)
-    close(layer(x), naive.local(x.numpy(), weight, bias, padding=padding))
+    close(layer(x), reference.local(x.numpy(), weight, bias, padding=padding))
 
 
 def test_partial_convolution_is_a_convolution_with_zeros():
@@ -105,7 +106,7 @@ def test_partial_convolution_is_a_convolution_with_zeros():
     weight, kernels = np.zeros((3, 3, 2, 2)), layer.weight.detach().numpy()
     weight[0, 0], weight[0, 1], weight[1, 2], weight[2] = kernels[0], kernels[1], kernels[2], kernels[3:]
     x = draw(0, 2, 3, 4, 5)
-    close(layer(x), naive.conv(x.numpy(), weight, layer.bias.detach().numpy()))
+    close(layer(x), reference.conv(x.numpy(), weight, layer.bias.detach().numpy()))
 
 
 def test_subsampling_is_four_times_the_average_scaled_and_shifted():
@@ -113,7 +114,7 @@ def test_subsampling_is_four_times_the_average_scaled_and_shifted():
     nn.init.normal_(layer.weight)
     nn.init.normal_(layer.bias)
     x = draw(1, 2, 2, 6, 4)
-    sums = 4 * naive.pool(x.numpy(), 2, 2, np.mean)
+    sums = 4 * reference.pool(x.numpy(), 2, 2, np.mean)
     weight, bias = (value.detach().numpy()[:, None, None] for value in (layer.weight, layer.bias))
     close(layer(x), sums * weight + bias)
 
@@ -124,5 +125,41 @@ def test_padding_modes(seed, kernel, value):
     x = draw(seed, 1, 2, 5, 6)
     sides = {"valid": (0, 0), "same": ((kernel - 1) // 2, kernel // 2), "full": (kernel - 1, kernel - 1)}
     for mode, (before, after) in sides.items():
-        expected = naive.pad(x.numpy(), before, after, value)
+        expected = reference.pad(x.numpy(), before, after, value)
         close(Pad2d(mode, kernel, value=value)(x), expected)  # pyright: ignore[reportArgumentType] - a key above
+
+
+@pytest.mark.parametrize("towers", [1, 2])
+def test_a_whole_alexnet_gives_the_probabilities_of_torch(towers):
+    net = AlexNet(width=0.0625, num_classes=7, towers=towers).double().eval()
+    weights = {name: value.numpy() for name, value in net.state_dict().items()}
+    images = 100 * draw(3, 2, 3, 224, 224)
+    ours = reference.alexnet(np.pad(images.numpy(), ((0, 0), (0, 0), (0, 3), (0, 3))), weights, towers=towers)
+    assert ours.shape == (2, 7)
+    close(net(images).softmax(1), ours)
+
+
+def test_the_guides_alexnet_has_no_biases_in_its_convolutions_and_a_constant_of_one():
+    net = AlexNet(towers=1, image_size=227, lrn_k=1.0, width=0.0625).double().eval()
+    weights = {name: value.numpy() for name, value in net.state_dict().items()}
+    biases = [name for name in weights if name.startswith("features.") and name.endswith(".bias")]
+    for name in biases:
+        weights.pop(name)[:] = 0  # the arrays share the net's memory
+    images = 100 * draw(4, 1, 3, 227, 227)
+    close(net(images).softmax(1), reference.alexnet(images.numpy(), weights, towers=1, k=1.0))
+    with torch.device("meta"):
+        published = AlexNet(towers=1, image_size=227).state_dict()
+    assert sum(value.numel() for name, value in published.items() if name not in biases) == 62_376_968
+
+
+def test_dropout_drops_half_in_training_and_halves_in_evaluation():
+    ones = np.ones((100, 1000))
+    dropped = reference.dropout(ones, 0.5, np.random.default_rng(0))
+    assert set(np.unique(dropped)) == {0.0, 1.0}
+    assert abs(dropped.mean() - 0.5) < 0.005
+    assert np.array_equal(reference.dropout(ones, 0.5, None), 0.5 * ones)
+
+
+def test_softmax_of_large_logits_stays_finite_and_sums_to_one():
+    logits = draw(5, 4, 9) * 1000
+    np.testing.assert_allclose(reference.softmax(logits.numpy()), logits.softmax(1).numpy(), rtol=1e-12, atol=1e-300)
