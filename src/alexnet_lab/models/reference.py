@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+WHOLE = (1, 2, 3), (1, 2, 3)
+"""The axes (maps, rows, columns) over which a window and a kernel are multiplied and summed."""
+
 
 def pad(x: NDArray[Any], before: int, after: int, value: float = 0.0) -> NDArray[Any]:
     """Adds `before` rows and columns at the top and left of (B, C, H, W), and `after` at the bottom and right."""
@@ -63,7 +66,7 @@ def conv(
         for i in range(height):
             for j in range(width):
                 window = maps[:, :, i * stride : i * stride + rows, j * stride : j * stride + columns]
-                out[:, group * part : (group + 1) * part, i, j] = np.tensordot(window, kernels, axes=((1, 2, 3),) * 2)
+                out[:, group * part : (group + 1) * part, i, j] = np.tensordot(window, kernels, WHOLE)
     return out if bias is None else out + bias[:, None, None]
 
 
@@ -85,7 +88,7 @@ def local(x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any], *, padding:
     for i in range(rows):
         for j in range(columns):
             window = x[:, :, i : i + kernel, j : j + kernel]
-            out[:, :, i, j] = np.tensordot(window, weight[i, j], axes=((1, 2, 3),) * 2) + bias[i, j]
+            out[:, :, i, j] = np.tensordot(window, weight[i, j], WHOLE) + bias[i, j]
     return out
 
 
