@@ -84,11 +84,11 @@ def test_other_images_by_force(unfinished, capsys):
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["DigitsDataModule"] = {"store_hash": "f" * 64, "num_train": 1200}
     torch.save(checkpoint, path)
-    message = r"are not those that .* \(1294 to train on, hash [0-9a-f]{12}; it saw 1200, hash f{12}\); bring"
+    message = r"are not .* \(1,200 train images, store f{12}; now 1,294 train images, store [0-9a-f]{12}\); bring"
     with pytest.raises(DataError, match=message):
         train({"resume": str(unfinished)})
     train({"resume": str(unfinished), "resume_force": True})
-    assert "resume_force goes on" in capsys.readouterr().err
+    assert "resume_force=true continues" in capsys.readouterr().err
 
 
 def test_other_code_is_told(caplog):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -36,14 +37,14 @@ def planned(place: Path, jobs: int = 3) -> Plan:
     return plan(Request(str(place), (), tuple((f"seed={n}",) for n in range(jobs)), "python train.py -m ..."), composed)
 
 
-def end(sweep_plan: Plan, words: Sequence[str], status: str = "completed") -> None:
+def end(sweep_plan: Plan, words: Sequence[str], status: str = "completed", **images: Any) -> None:
     """What a job does at its end."""
     job = next(job for job in sweep_plan.jobs if job.overrides[0] in words)
     run = sweep_plan.sweep.run(job)
     run.path.mkdir(exist_ok=True)
     run.config.write_text("seed: 0")
     run.log.write_text("first\n\nlast words\n")
-    result = {"status": status, "metrics": {"test/loss": 0.5}, "wall_seconds": 1.0, "epochs": 1, "steps": 2}
+    result = {"status": status, "metrics": {"test/loss": 0.5}, "wall_seconds": 1.0, "epochs": 1, "steps": 2, **images}
     run.result.write_text(json.dumps(result))
     error = None if status == "completed" else "it broke"
     sweep_plan.sweep.append(entry(sweep_plan.sweep, job, result, status=status, error=error))
@@ -238,3 +239,23 @@ def test_without_pidfd_the_process_is_asked(monkeypatch):
     assert bonds.is_alive(process.pid)
     process.communicate(b"\n")
     assert not bonds.is_alive(process.pid)
+
+
+def test_job_on_other_images_is_left_out_of_the_table(tmp_path):
+    sweep_plan = planned(tmp_path / "sweep")
+
+    def launch(jobs: Sequence[list[str]]) -> None:
+        for words in jobs:
+            images = {"store_hash": "b" if "seed=1" in words else "a", "num_train": 33 if "seed=1" in words else 32}
+            end(sweep_plan, words, **images)
+
+    message = (
+        "seed-1 has other images than seed-0: 33 train images, store b; not 32 train images, store a; "
+        "the table leaves such jobs out (1): delete their "
+        "directories to train them again, or set sweep.other_images=true"
+    )
+    with pytest.raises(RunError, match=re.escape(message)):
+        drive(sweep_plan, launch)
+    row = sweep_plan.sweep.summary_csv.read_text().splitlines()[1]
+    assert ",2,0.5," in row
+    assert "1 on other images" in sweep_plan.sweep.summary_md.read_text()

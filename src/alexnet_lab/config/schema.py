@@ -111,6 +111,7 @@ class Sweep(Section):
     paper: str | None = None
     dry_run: bool = False
     extend: bool = False
+    other_images: bool = False
     dir: str | None = None
 
 
@@ -170,6 +171,7 @@ class Evaluate(Section):
     split: Literal["test", "val"] = "test"
     figures: Literal["all"] | Figure | list[Figure] = []
     name: str | None = None
+    other_images: bool = False
     data: EvaluatedData = EvaluatedData()
     trusted_packages: list[str] = []
     num_threads: Count | None = None
@@ -182,6 +184,7 @@ class Report(Section):
     runs: str | list[str] | None = None
     metric: str | None = None
     out: str | None = None
+    other_images: bool = False
     wandb: bool = False
     entity: str | None = None
     project: str | None = None

@@ -11,11 +11,12 @@ import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
-from alexnet_lab.base.errors import ConfigError, DataError
+from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
 from alexnet_lab.base.targets import build
 from alexnet_lab.data.augment import Augment, Draws, Geometry, apply
 from alexnet_lab.data.checks import check_choice, check_colour, check_flag, check_share, check_whole
+from alexnet_lab.data.identity import check_same_images
 from alexnet_lab.data.loader import Batch, BatchLoader, RawBatch, Rows, resident
 from alexnet_lab.data.normalize import NORMALIZATIONS, Normalizer, make_normalizer
 from alexnet_lab.data.order import BatchOrder
@@ -225,28 +226,18 @@ class ImageDataModule(LightningDataModule):
         return seen._replace(images=self.trainer.precision_plugin.convert_input(seen.images))
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint says about the images: their hash, and how many there are to train on."""
-        return {} if self._store is None else {"store_hash": self.store_hash, "num_train": self.num_train}
+        """What a checkpoint says about the images: `identity`."""
+        return {} if self._store is None else self.identity
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuses to go on training on other images than before; a finished net may be tested on any.
+        """Refuses to continue training on other images than before; Lightning loads the state to test as well.
 
         Raises:
-            DataError: The hash of the images is another than that of the checkpoint.
+            DataError: The images are not those of the checkpoint.
         """
-        resumes = self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
-        if not resumes or state_dict["store_hash"] == self.store_hash:
-            return
-        difference = (
-            f"the images in {self.store_path} are not those that the checkpoint was trained on "
-            f"({self.num_train} to train on, hash {self.store_hash[:12]}; "
-            f"it saw {state_dict.get('num_train')}, hash {state_dict['store_hash'][:12]})"
-        )
-        if not self.any_images:
-            raise DataError(
-                f"{difference}; bring the data set back to what it was, start a new run, or set resume_force=true"
-            )
-        log.warning("%s; resume_force goes on", difference)
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            what = f"the images in {self.store_path} are not those that the checkpoint was trained on"
+            check_same_images(state_dict, self.identity, what, switch="resume_force", allowed=self.any_images)
 
     # What the rest of the house uses
 
@@ -282,6 +273,12 @@ class ImageDataModule(LightningDataModule):
     def store_hash(self) -> str:
         """Of the stored images, labels and class names."""
         return self.store.hash
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells these images, and their split, from others: see `alexnet_lab.data.identity`."""
+        counts = {"num_train": self.num_train, "num_val": self.num_val, "num_test": self.num_test}
+        return counts | {"store_hash": self.store_hash, "split_hash": self.split.hash}
 
     @property
     def num_train(self) -> int:

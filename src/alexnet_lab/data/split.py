@@ -46,6 +46,11 @@ class Split(NamedTuple):
     test: NDArray[np.int64]
     statistics: Statistics  # of the images of `train` alone
 
+    @property
+    def hash(self) -> str:
+        """Of the rows of each part; the statistics follow from them."""
+        return _digest({"train": self.train, "val": self.val, "test": self.test})
+
 
 def set_apart(
     labels: NDArray[np.int64], indices: NDArray[np.int64], fraction: float, rng: np.random.Generator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from alexnet_lab.evaluation.own_images import OwnImages, find_images
 from alexnet_lab.run import tracking
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -96,25 +97,43 @@ def _track(subject: Evaluated, pictures: list[Path]) -> None:
 
 
 def predicted(config: Mapping[str, Any]) -> Evaluated:
-    """The runs of a checked config of eval.py, and what they predict."""
+    """The runs of a checked config of eval.py, and what they predict.
+
+    Raises:
+        ConfigError: `run` names a run twice.
+    """
     names = [config["run"]] if isinstance(config["run"], str) else config["run"]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"`run` names a run twice ({', '.join(names)}); an ensemble needs different ones")
+    _check_different(names, [os.path.realpath(name) for name in names])
     runs = [
         FinishedRun(
             name,
             data_dir=config["data"]["dir"],
             trusted_packages=config["trusted_packages"],
             num_threads=config["num_threads"],
+            other_images=config["other_images"],
         )
         for name in names
     ]
+    _check_different(names, [run.checkpoint_hash for run in runs])
     split, views, own = config["split"], config["views"], _own_images(config["data"], runs[0])
     each = [predict_once(run, split, views=views, own=own) for run in runs]
     together = each[0] if len(each) == 1 else ensemble(names, each, "test" if own else split)
     what = f"own_{own.root.resolve().name}" if own else split
     default = f"{what}_{views}" if len(runs) == 1 else f"ensemble_of_{len(runs)}_{what}_{views}"
+    if any(run.difference for run in runs):
+        default += "_other_images"  # beside the run's own numbers, not in their place
     return Evaluated(runs, own, split, views, config["name"] or default, each, together)
+
+
+def _check_different(names: Sequence[str], identities: Sequence[str]) -> None:
+    """Refuses an ensemble of a run with itself, or with a copy of itself."""
+    seen: dict[str, str] = {}
+    for name, identity in zip(names, identities, strict=True):
+        if identity in seen:
+            raise ConfigError(
+                f"`run` names the same run twice, as {seen[identity]} and {name}; an ensemble needs different runs"
+            )
+        seen[identity] = name
 
 
 def _own_images(data: Mapping[str, Any], run: FinishedRun) -> OwnImages | None:
@@ -135,6 +154,7 @@ def summary(subject: Evaluated) -> dict[str, Any]:
         "checkpoint": str(run.directory.best.relative_to(run.directory.path)),
         "split": "own" if subject.own else subject.split,
         "data_root": str(subject.own.root) if subject.own else None,
+        "other_images": {each.name: each.difference for each in subject.runs if each.difference} or None,
         "views": subject.views,
         "images": len(predictions.labels),
         "metrics": predictions.metrics,

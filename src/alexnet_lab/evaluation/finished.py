@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.files import sha256
 from alexnet_lab.config import check_train
+from alexnet_lab.data.identity import check_same_images
 from alexnet_lab.run.directory import RunDirectory
 from alexnet_lab.run.engine import build_classifier, build_data, set_threads
 from alexnet_lab.training.checkpoint_io import load_checkpoint, load_weights
@@ -37,6 +38,7 @@ class FinishedRun:
         data_dir: Where the data sets lie; None: where they lay in training.
         trusted_packages: Packages besides the usual ones that a `_target_` of its config may name.
         num_threads: Of this process; None: all cores.
+        other_images: Evaluate on other images than the run was trained on, with a warning.
 
     Attributes:
         directory: Of the run.
@@ -44,6 +46,7 @@ class FinishedRun:
         config: The same, set to evaluate every image in one process.
         classifier: With the weights of `best.ckpt`.
         checkpoint_hash: SHA-256 of that file.
+        difference: How its images now differ from those of training; None if they do not. Known once `data` is.
 
     Raises:
         RunError: It is no run, has not finished, or its config or checkpoint is damaged.
@@ -57,6 +60,7 @@ class FinishedRun:
         data_dir: str | None = None,
         trusted_packages: list[str] | None = None,
         num_threads: int | None = None,
+        other_images: bool = False,
     ) -> None:
         self.directory, config = finished_run(run, trusted_packages)
         self.trained_by = config
@@ -69,6 +73,8 @@ class FinishedRun:
         self.directory.check_file(self.directory.best)
         self.classifier.eval()
         self.checkpoint_hash = sha256(self.directory.best)
+        self.other_images = other_images
+        self.difference: str | None = None
 
     @property
     def name(self) -> str:
@@ -77,10 +83,17 @@ class FinishedRun:
 
     @cached_property
     def data(self) -> ImageDataModule:
-        """The run's data, ready."""
+        """The run's data, ready.
+
+        Raises:
+            DataError: It is missing or damaged, or not what the run was trained on.
+        """
         data = build_data(self.config)
         data.prepare_data()
         data.setup()
+        recorded, found = self.directory.read_result() or {}, getattr(data, "identity", {})
+        what = f"run {self.directory.path} was trained on other images than its data set holds now"
+        self.difference = check_same_images(recorded, found, what, switch="other_images", allowed=self.other_images)
         return data
 
 

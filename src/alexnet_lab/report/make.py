@@ -57,11 +57,11 @@ def make_report(config: Mapping[str, Any]) -> Path:
 def _study(config: Mapping[str, Any]) -> tuple[Study, Path]:
     """The study, and the folder that its report goes to."""
     if config["sweep"] is not None:
-        study = from_sweep(Path(config["sweep"]))
+        study = from_sweep(Path(config["sweep"]), other_images=config["other_images"])
         default = config["sweep"]
     else:
         runs = config["runs"]
-        study = from_runs([runs] if isinstance(runs, str) else runs)
+        study = from_runs([runs] if isinstance(runs, str) else runs, other_images=config["other_images"])
         default = f"logs/reports/{time.strftime('%Y-%m-%d_%H-%M-%S')}"
     if config["metric"] is not None:
         study = study.of_metric(config["metric"])

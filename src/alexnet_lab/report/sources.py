@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import glob
+import logging
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.errors import RunError
+from alexnet_lab.base.nested import flat
 from alexnet_lab.config.names import is_outward
+from alexnet_lab.data.identity import Result, check_comparable
 from alexnet_lab.report.study import PENDING, Run, Study, read_run
 from alexnet_lab.sweeps.definition import SEED, identity
 from alexnet_lab.sweeps.directory import SweepDirectory
@@ -20,17 +24,21 @@ if TYPE_CHECKING:
 
     from alexnet_lab.sweeps.definition import Job
 
+log = logging.getLogger(__name__)
+
 DEFAULT_METRIC = "test/top1_error"
 
 
-def from_sweep(folder: Path) -> Study:
+def from_sweep(folder: Path, *, other_images: bool = False) -> Study:
     """The study that a sweep's definition tells, with whatever jobs have ended so far.
 
     Args:
         folder: The directory of a sweep, with `sweep.json`; runs lie below it.
+        other_images: Compare jobs although their data set changed in between.
 
     Raises:
         RunError: It is no sweep's directory, or its definition is damaged.
+        DataError: Jobs of the same data config saw different images.
     """
     directory = SweepDirectory(folder)
     if not folder.is_dir():
@@ -43,7 +51,13 @@ def from_sweep(folder: Path) -> Study:
     ended = directory.latest()
     about = definition.about | {"command": definition.command}
     runs = [_job(directory.run(job).path, job, about["factor"], ended.get(job.name)) for job in definition.jobs]
+    _check_images(runs, allowed=other_images or bool(about.get("other_images")))
     return _study(about["name"], about["metric"] or DEFAULT_METRIC, runs, about)
+
+
+def _check_images(runs: Iterable[Run], *, allowed: bool) -> None:
+    results = [Result(str(run.path), flat(dict(run.config.get("data") or {})), run.result) for run in runs]
+    check_comparable(results, switch="other_images", allowed=allowed)
 
 
 def _study(title: str, metric: str, runs: Iterable[Run], definition: Mapping[str, Any]) -> Study:
@@ -81,18 +95,21 @@ def level_name(values: Mapping[str, str], factor: Sequence[str]) -> str:
     return " ".join(named.values()) or "all"
 
 
-def from_runs(patterns: Sequence[str]) -> Study:
+def from_runs(patterns: Sequence[str], *, other_images: bool = False) -> Study:
     """Runs found by name; those that differ in nothing but the seed make one level.
 
     A level is called by the overrides of its runs that not all runs share, or by the keys of the config that differ.
 
     Args:
         patterns: Run directories, or patterns such as `logs/runs/*`.
+        other_images: Compare runs although their data set changed in between.
 
     Raises:
         RunError: No run is found.
+        DataError: Runs of the same data config saw different images.
     """
-    found = [read_run(path, name=path.name) for path in _run_directories(patterns)]
+    found = _without_copies([read_run(path, name=path.name) for path in _run_directories(patterns)])
+    _check_images(found, allowed=other_images)
     identities = [_identity(run.config) for run in found]
     names = _names(found, identities)
     seen: Counter[tuple[str, int | None]] = Counter()
@@ -109,10 +126,24 @@ def from_runs(patterns: Sequence[str]) -> Study:
 
 def _run_directories(patterns: Sequence[str]) -> list[Path]:
     names = [name for pattern in patterns for name in sorted(glob.glob(pattern)) or [pattern]]  # noqa: PTH207 - relative and absolute patterns alike
-    found = [Path(name) for name in dict.fromkeys(names) if (Path(name) / "config.yaml").is_file()]
+    unique = {os.path.realpath(name): Path(name) for name in reversed(names)}  # a run is named once, whatever its path
+    found = [path for path in reversed(unique.values()) if (path / "config.yaml").is_file()]
     if not found:
         raise RunError(f"no runs found by runs={','.join(patterns)}; a run is a directory with a config.yaml")
     return found
+
+
+def _without_copies(runs: Iterable[Run]) -> list[Run]:
+    """The runs, each once: a copied directory holds the same weights, and would count twice."""
+    first: dict[str, Run] = {}
+    kept = []
+    for run in runs:
+        weights = (run.result.get("files") or {}).get("checkpoints/best.ckpt", str(run.path))
+        if first.setdefault(weights, run) is run:
+            kept.append(run)
+        else:
+            log.warning("%s is a copy of %s and is left out", run.path, first[weights].path)
+    return kept
 
 
 Identity = tuple[tuple[str, str], ...]

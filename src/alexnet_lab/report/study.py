@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.errors import RunError
-from alexnet_lab.base.tables import read_rows
 from alexnet_lab.run.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -128,7 +127,8 @@ def read_run(path: Path, *, name: str, settings: Mapping[str, str] | None = None
 def _read_run(blank: Run, directory: RunDirectory) -> Run:
     result = directory.read_result()
     config = directory.read_config()
-    curves = columns(read_rows(directory.metrics))
+    directory.check_file(directory.config)
+    curves = columns(directory.read_metrics())
     found = replace(blank, config=config, manifest=directory.read_manifest(), seed=config.get("seed"), curves=curves)
     if result is None:
         return found

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from alexnet_lab.base.claims import claimed_folder
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import is_whole, sealed, sha256, write_json, write_text
+from alexnet_lab.base.tables import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,6 +87,15 @@ class RunDirectory:
                 return False
         except Timeout:
             return True
+
+    def read_metrics(self) -> list[dict[str, str]]:
+        """The rows of `metrics.csv`, values as text; none where there is no file.
+
+        Raises:
+            RunError: The run is completed and the file is not what it left.
+        """
+        self.check_file(self.metrics)
+        return read_rows(self.metrics)
 
     def read_manifest(self) -> dict[str, Any]:
         """Where the run came from, as `manifest.json` says; empty where there is none."""

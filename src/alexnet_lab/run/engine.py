@@ -19,7 +19,6 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from alexnet_lab.base.errors import Interrupted
 from alexnet_lab.base.log import close_file, log_to_file, shows_bars, start_log
-from alexnet_lab.base.tables import read_rows
 from alexnet_lab.base.targets import build
 from alexnet_lab.data.preview import preview
 from alexnet_lab.run import tracking
@@ -117,7 +116,7 @@ def _fit_and_test(
         ),
     )
     test = {name: plain(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
-    rows = metrics_csv.rows or read_rows(directory.metrics)  # resumed with all epochs behind it, no row is added
+    rows = metrics_csv.rows or directory.read_metrics()  # resumed with all epochs behind it, no row is added
     tracking.show(
         logger,
         pictures=directory.pictures(),
@@ -127,7 +126,7 @@ def _fit_and_test(
     )
     return {
         "metrics": metrics_of_epoch(rows, checkpoints.best_epoch) | test,
-        "store_hash": getattr(data, "store_hash", None),  # so that results of other images are told apart
+        **getattr(data, "identity", {}),  # which images these results are about: see alexnet_lab.data.identity
         "epochs": processed_epochs(trainer),
         "steps": trainer.global_step,
         "images_per_second": round(throughput.images / throughput.seconds, 1) if throughput.seconds else None,

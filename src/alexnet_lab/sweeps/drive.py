@@ -125,6 +125,12 @@ def _finish(plan: Plan) -> None:
     for line in failed:
         log.error("%s", "\n  ".join([f"{line['job']}: {line['error']}", *line["log"]]))
     log.info("%s in %s", progress.count_line(progress.states(sweep, plan.jobs).values()), sweep.path)
+    others = {} if plan.settings.get("other_images") else results.jobs_on_other_images(plan.definition, latest)
+    if others:
+        raise RunError(
+            f"{next(iter(others.values()))}; the table leaves such jobs out ({len(others)}): delete their "
+            f"directories to train them again, or set sweep.other_images=true"
+        )
     if failed:
         names = ", ".join(line["job"] for line in failed)
         raise RunError(f"{len(failed)} of {len(plan.jobs)} jobs failed: {names}; the same command tries them again")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from alexnet_lab.base.files import write_text
+from alexnet_lab.data.identity import Result, on_other_images
 from alexnet_lab.sweeps.summary import Outcome, Summary, split, summarise
 from alexnet_lab.sweeps.tables import csv_text, markdown, terminal_table
 from alexnet_lab.training.pruning import pruned_jobs
@@ -44,11 +45,29 @@ def outcomes(directory: SweepDirectory, definition: Definition) -> list[Outcome]
     latest = directory.latest()
     metric = definition.about["metric"]
     found = [_outcome(directory.run(job), job, latest.get(job.name), metric) for job in definition.jobs]
-    early = pruned_jobs(directory.path)
+    aside = dict.fromkeys(pruned_jobs(directory.path), "pruned")
+    if not definition.about.get("other_images"):
+        aside |= dict.fromkeys(jobs_on_other_images(definition, latest), "other_images")
     return [
-        Outcome(outcome.overrides, "pruned") if job.name in early and outcome.status == "completed" else outcome
+        Outcome(outcome.overrides, aside[job.name]) if job.name in aside and outcome.status == "completed" else outcome
         for job, outcome in zip(definition.jobs, found, strict=True)
     ]
+
+
+def jobs_on_other_images(definition: Definition, latest: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The completed jobs whose images are not those of the others, by name, with the difference.
+
+    Args:
+        definition: Of the sweep.
+        latest: The last line of the ledger of each job.
+    """
+    done = [job for job in definition.jobs if latest.get(job.name, {}).get("status") == "completed"]
+    return on_other_images(Result(job.name, _data_of(job), latest[job.name]) for job in done)
+
+
+def _data_of(job: Job) -> dict[str, Any]:
+    """The `data` node of a job's flat config."""
+    return {key.removeprefix("data."): value for key, value in job.config.items() if key.startswith("data.")}
 
 
 def _outcome(run: RunDirectory, job: Job, entry: Mapping[str, Any] | None, metric: str) -> Outcome:

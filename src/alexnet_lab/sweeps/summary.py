@@ -23,15 +23,16 @@ if TYPE_CHECKING:
 Pairs = tuple[tuple[str, str], ...]
 """Keys and their values, as the overrides write them."""
 
-LEFT_OUT = ("failed", "interrupted", "to_go", "pruned", "empty")
-"""Why a job may have no value; `pruned`: a search ended it early; `empty`: it never came to what is measured."""
+LEFT_OUT = ("failed", "interrupted", "to_go", "pruned", "other_images", "empty")
+"""Why a job may have no value; `pruned`: a search ended it early; `other_images`: its images are not those of the other
+jobs; `empty`: it never came to what is measured."""
 
 
 class Outcome(NamedTuple):
     """One job of a sweep, and what became of it."""
 
     overrides: dict[str, str]  # what tells it from the others
-    status: str  # completed, failed, interrupted, to_go, pruned
+    status: str  # completed, failed, interrupted, to_go, pruned, other_images
     value: float | None = None  # of the sweep's metric
     choice: float | None = None  # what tuned keys are chosen by; less is better
 

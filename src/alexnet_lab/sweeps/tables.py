@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 COUNT_WORDS = {
     "failed": "failed", "interrupted": "interrupted", "to_go": "to go", "pruned": "ended early",
-    "empty": "without a value",
+    "other_images": "on other images", "empty": "without a value",
 }  # fmt: skip
 """Jobs that a row's n leaves out, in words."""
 

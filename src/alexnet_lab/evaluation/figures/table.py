@@ -11,7 +11,6 @@ import torch
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
-from alexnet_lab.base.tables import read_rows
 from alexnet_lab.evaluation.calibration import reliability
 from alexnet_lab.evaluation.errors import called, confident_mistakes, confusion
 from alexnet_lab.evaluation.factors import single_factors
@@ -193,7 +192,7 @@ def _augmentation(studio: Studio) -> Drawn:
 def _training_error(studio: Studio) -> Drawn:
     curves = {}
     for run in studio.subject.runs:
-        rows = [row for row in read_rows(run.directory.metrics) if row.get("train/top1_error")]
+        rows = [row for row in run.directory.read_metrics() if row.get("train/top1_error")]
         if not rows:
             raise ConfigError(f"figures=training_error: {run.directory.metrics} holds no training errors")
         curves[run.name] = [(int(row["epoch"]) + 1, float(row["train/top1_error"])) for row in rows]

@@ -1,0 +1,125 @@
+"""Whether two results are about the same images: the one place that decides it.
+
+A record is what a data module says of its images (`ImageDataModule.identity`), or any mapping that holds those keys:
+result.json, a line of a ledger, the state in a checkpoint. Imports nothing heavy: sweeps and reports compare too.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from alexnet_lab.base.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    Record = Mapping[str, Any]
+
+log = logging.getLogger(__name__)
+
+COUNTS = ("num_train", "num_val", "num_test")
+HASHES = ("store_hash", "split_hash")
+"""The keys of a record: how many images each part has, and the hashes of the stored images and of the split."""
+
+ASIDE = ("dir", "batch_size", "normalization", "image_size", "device")
+"""Keys of a `data` config that decide neither which images are stored nor how they are split."""
+
+SHOWN = 12
+"""Digits of a hash in a message."""
+
+
+def difference(recorded: Record, found: Record) -> str | None:
+    """How the images of two records differ; None where they are the same.
+
+    A key that one of the records lacks (a run of an earlier version, a data module of one's own) is not compared.
+
+    Example:
+        >>> difference({"store_hash": "a1", "num_train": 32}, {"store_hash": "b2", "num_train": 33})
+        '32 train images, store a1; now 33 train images, store b2'
+    """
+    shared = [key for key in (*COUNTS, *HASHES) if recorded.get(key) is not None and found.get(key) is not None]
+    if all(recorded[key] == found[key] for key in shared):
+        return None
+    return f"{_described(recorded, shared)}; now {_described(found, shared)}"
+
+
+def _described(record: Record, keys: list[str]) -> str:
+    counts = [f"{record[key]:,} {key.removeprefix('num_')}" for key in keys if key in COUNTS]
+    hashes = [f"{key.removesuffix('_hash')} {str(record[key])[:SHOWN]}" for key in keys if key in HASHES]
+    return ", ".join([f"{', '.join(counts)} images", *hashes] if counts else hashes)
+
+
+def check_same_images(recorded: Record, found: Record, what: str, *, switch: str, allowed: bool) -> str | None:
+    """Refuses results on other images than the recorded ones, unless the user asked for them.
+
+    Args:
+        recorded: The earlier record.
+        found: The images at hand.
+        what: What they are compared for: "run A was trained on other images than those in B".
+        switch: The key that allows it: "other_images".
+        allowed: Its value; True warns instead.
+
+    Returns:
+        The difference, None where there is none.
+
+    Raises:
+        DataError: The images differ, and that is not allowed.
+    """
+    found_difference = difference(recorded, found)
+    if found_difference is None:
+        return None
+    if not allowed:
+        remedy = f"bring the data set back to what it was, start a new run, or continue with {switch}=true"
+        raise DataError(f"{what} ({found_difference}); {remedy}")
+    log.warning("%s (%s); %s=true continues", what, found_difference, switch)
+    return found_difference
+
+
+class Result(NamedTuple):
+    """A result that is to be compared with others."""
+
+    name: str
+    data: Mapping[str, Any]  # the `data` node of its config, nested or flat
+    record: Record
+
+
+def on_other_images(results: Iterable[Result]) -> dict[str, str]:
+    """The results whose images are not those of the first result with the same data config.
+
+    Results of different data configs are compared on purpose, in a sweep over `data.val_seed` say, and are left alone.
+
+    Returns:
+        By name: which result differs, from which, and how.
+    """
+    first: dict[str, Result] = {}
+    found = {}
+    for result in results:
+        config = {key: value for key, value in result.data.items() if key not in ASIDE}
+        reference = first.setdefault(json.dumps(config, sort_keys=True, default=str), result)
+        how = difference(reference.record, result.record)
+        if how is not None:
+            before, _, now = how.partition("; now ")
+            found[result.name] = f"{result.name} has other images than {reference.name}: {now}; not {before}"
+    return found
+
+
+def check_comparable(results: Iterable[Result], *, switch: str, allowed: bool) -> None:
+    """Refuses to compare results of one data config that are about different images, unless the user asked for it.
+
+    Args:
+        results: All of them.
+        switch: The key that allows it.
+        allowed: Its value; True warns instead.
+
+    Raises:
+        DataError: With the first one that differs, and how.
+    """
+    odd = list(on_other_images(results).values())
+    if not odd:
+        return
+    others = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
+    if not allowed:
+        raise DataError(f"{odd[0]}{others}; leave such results out, train them again, or continue with {switch}=true")
+    log.warning("%s%s; %s=true compares them", odd[0], others, switch)

@@ -1,0 +1,170 @@
+"""A run is evaluated on the images that it was trained on, or not at all unless the user asks for it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from commands import Outcome, call
+from PIL import Image
+
+from alexnet_lab.config import check_evaluate
+from alexnet_lab.data.identity import difference
+from alexnet_lab.evaluation import evaluate as evaluation
+from alexnet_lab.run import train
+
+if TYPE_CHECKING:
+    from conftest import Compose
+
+RNG = np.random.default_rng(5)
+
+
+def write_image(path: Path, *, bright: bool) -> None:
+    """A noisy 8x8 BMP, whose size on disk is always the same."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = RNG.integers(0, 100, (8, 8), dtype=np.uint8) + (150 if bright else 0)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 images in two classes, without a test set. Do not change it; copy it."""
+    root = tmp_path_factory.mktemp("pictures") / "root"
+    for number in range(20):
+        write_image(root / "train" / "dark" / f"{number:02}.bmp", bright=False)
+        write_image(root / "train" / "light" / f"{number:02}.bmp", bright=True)
+    return root
+
+
+@pytest.fixture
+def root(pictures: Path, tmp_path: Path) -> Path:
+    """A copy of the images, to be changed."""
+    return Path(shutil.copytree(pictures, tmp_path / "pictures"))
+
+
+def train_on(root: Path, run: Path, compose: Compose, *words: str) -> Path:
+    """A finished run on the images."""
+    data = (f"data.root={root}", f"data.dir={root.parent / 'data'}", "data.stored_size=8", "data.image_size=28")
+    train(compose(
+        "data=image_folder", *data, "data.channels=1", "augment=none", "model=lenet5", "trainer.max_epochs=1",
+        f"run_dir={run}", *words,
+    ))  # fmt: skip
+    return run
+
+
+def evaluated(*words: str) -> Outcome:
+    """`python eval.py words`."""
+    return call(lambda config: evaluation.evaluate(check_evaluate(config)), "eval", "num_threads=1", *words)
+
+
+def error_of(outcome: Outcome, code: int = 1) -> str:
+    """The one line that a refusal prints."""
+    assert outcome.code == code, outcome.err
+    lines = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert outcome.err.endswith(f"{lines[0]}\n")
+    return lines[0]
+
+
+def add_image(root: Path) -> None:
+    write_image(root / "train" / "light" / "more.bmp", bright=True)
+
+
+def remove_image(root: Path) -> None:
+    (root / "train" / "light" / "03.bmp").unlink()
+
+
+def add_test_set(root: Path) -> None:
+    for name in ("dark", "light"):
+        write_image(root / "val" / name / "00.bmp", bright=name == "light")
+
+
+CHANGES = {
+    add_image: "(32 train, 4 val, 4 test images, store .*; now 33 train, 4 val, 4 test images, store ",
+    remove_image: "(32 train, 4 val, 4 test images, store .*; now 31 train, 4 val, 4 test images, store ",
+    add_test_set: "(32 train, 4 val, 4 test images, store .*; now 36 train, 4 val, 2 test images, store ",
+}
+
+
+@pytest.mark.parametrize(("change", "told"), CHANGES.items())
+def test_changed_folder_is_refused(change, told, root, tmp_path, compose):
+    run = train_on(root, tmp_path / "run", compose)
+    own = json.loads((run / "result.json").read_text())["metrics"]
+    assert evaluated(f"run={run}").code == 0
+    before = (run / "eval" / "test_center.json").read_bytes()
+    change(root)
+    line = error_of(evaluated(f"run={run}"))
+    assert f"error: run {run} was trained on other images than its data set holds now " in line
+    counts, _, now = told.partition(".*")
+    assert counts in line
+    assert now in line
+    assert line.endswith("or continue with other_images=true")
+    error_of(evaluated(f"run={run}", "figures=training_error"))
+    error_of(evaluated(f"run={run}", "views=center", f"data.root={root / 'train'}"))
+    outcome = evaluated(f"run={run}", "other_images=true")
+    assert outcome.code == 0
+    assert f"warning: run {run} was trained on other images" in outcome.err
+    found = json.loads((run / "eval" / "test_center_other_images.json").read_text())
+    assert counts.lstrip("(") in found["other_images"]["run"]
+    assert (run / "eval" / "test_center.json").read_bytes() == before
+    assert json.loads(before)["other_images"] is None
+    assert json.loads(before)["metrics"] == {name: own[name] for name in own if name.startswith("test/")}
+
+
+def test_folder_that_is_as_before_again_is_accepted(root, tmp_path, compose):
+    run = train_on(root, tmp_path / "run", compose)
+    add_image(root)
+    error_of(evaluated(f"run={run}"))
+    (root / "train" / "light" / "more.bmp").unlink()
+    assert evaluated(f"run={run}").code == 0
+
+
+@pytest.mark.parametrize("figure", ["mistakes", "training_error", "augmentation"])
+def test_figures_are_of_the_runs_own_images(figure, root, tmp_path, compose):
+    run = train_on(root, tmp_path / "run", compose)
+    add_image(root)
+    error_of(evaluated(f"run={run}", f"figures={figure}"))
+    assert not (run / "eval" / "figures").exists()
+
+
+@pytest.mark.parametrize("how", ["changed", "removed"])
+def test_damaged_metrics_are_not_drawn(how, run):
+    path = run / "metrics.csv"
+    path.unlink() if how == "removed" else path.write_text(path.read_text().replace("0.", "0.9", 1))
+    line = error_of(evaluated(f"run={run}", "figures=training_error"))
+    assert "metrics.csv is not what the run left" in line or "metrics.csv cannot be read: No such file" in line
+
+
+def test_ensemble_checks_each_run(root, tmp_path, compose):
+    one = train_on(root, tmp_path / "one", compose)
+    add_image(root)
+    two = train_on(root, tmp_path / "two", compose, "seed=1")
+    line = error_of(evaluated(f"run=[{two},{one}]"))
+    assert f"run {one} was trained on other images" in line
+
+
+@pytest.mark.parametrize("how", ["slash", "dot", "link", "copy"])
+def test_ensemble_of_a_run_with_itself_is_refused(how, run, tmp_path):
+    other = {"slash": f"{run}/", "dot": f"{run.parent}/./{run.name}"}.get(how, str(tmp_path / "other"))
+    if how == "link":
+        (tmp_path / "other").symlink_to(run)
+    elif how == "copy":
+        shutil.copytree(run, other)
+    line = error_of(evaluated(f"run=[{run},{other}]"), code=2)
+    assert f"`run` names the same run twice, as {run} and {other}; an ensemble needs different runs" in line
+
+
+def test_records_of_earlier_versions_are_compared_as_far_as_they_go():
+    record = {"store_hash": "a" * 64, "split_hash": "b" * 64, "num_train": 3, "num_val": 1, "num_test": 1}
+    assert difference({}, record) is None
+    assert difference({"store_hash": "a" * 64}, record) is None
+    assert difference({"store_hash": None}, record) is None
+    assert difference({"store_hash": "c" * 64}, record) == "store cccccccccccc; now store aaaaaaaaaaaa"
+    assert difference(record | {"split_hash": "d"}, record) == (
+        "3 train, 1 val, 1 test images, store aaaaaaaaaaaa, split d; "
+        "now 3 train, 1 val, 1 test images, store aaaaaaaaaaaa, split bbbbbbbbbbbb"
+    )
