@@ -84,6 +84,31 @@ def test_non_overlapping_control_has_the_same_parameters():
     assert (num_parameters(net), num_macs(net, IMAGE)) == (60_965_224, 686_891_552)
 
 
+@pytest.mark.parametrize(
+    ("padding", "sides"),
+    [
+        ("same", [55, 27, 27, 13, 13, 13, 13, 6]),  # as published
+        ("valid", [55, 27, 23, 11, 9, 7, 5, 2]),
+        ("full", [55, 27, 31, 15, 17, 19, 21, 10]),
+    ],
+)
+def test_padding_of_conv2_to_conv5(padding, sides):
+    assert list(bare(padding=padding).sizes.values()) == sides
+
+
+def test_valid_padding_uses_small_images_up():
+    with pytest.raises(ConfigError, match=r"leaves 32>15>11>5>3>1>nothing of 32 px \(at conv5\); .* at least \d+ px"):
+        bare(image_size=32, padding="valid")
+
+
+@pytest.mark.parametrize(("pool", "reduce"), [("overlapping", "amax"), ("average", "mean"), ("min", "amin")])
+def test_pools_take_the_greatest_the_mean_and_the_least_of_3x3_windows(pool, reduce):
+    x = torch.randn(2, 5, 7, 7)
+    windows = x.unfold(2, 3, 2).unfold(3, 3, 2)  # (2, 5, 3, 3, 3, 3)
+    expected = getattr(windows, reduce)(dim=(4, 5))
+    torch.testing.assert_close(tiny(pool=pool).features.pool1(x), expected)
+
+
 def test_shapes_at_224():
     net = bare()
     x = torch.empty(1, *IMAGE, device="meta")
@@ -96,10 +121,11 @@ def test_shapes_at_224():
     assert x.flatten(1).shape[1] == 9216
 
 
-@pytest.mark.parametrize("pool", ["overlapping", "non_overlapping"])
+@pytest.mark.parametrize("padding", ["same", "full"])
+@pytest.mark.parametrize("pool", ["overlapping", "non_overlapping", "average", "min"])
 @pytest.mark.parametrize("image_size", [32, 63, 64, 97, 224])
-def test_sizes_said_are_sizes_had(image_size, pool):
-    net = bare(image_size=image_size, pool=pool)
+def test_sizes_said_are_sizes_had(image_size, pool, padding):
+    net = bare(image_size=image_size, pool=pool, padding=padding)
     x = torch.empty(1, 3, image_size, image_size, device="meta")
     for name, layer in net.features.named_children():
         x = layer(x)

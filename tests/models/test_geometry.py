@@ -184,6 +184,7 @@ def test_lenet_sizes():
     assert lenet5_sizes(image_size=28).sizes == {"c1": 28, "s2": 14, "c3": 10, "s4": 5, "c5": 1}
     assert lenet5_sizes(image_size=32).sizes["s4"] == 5
     assert lenet5_sizes(image_size=32, c1_padding="same").sizes["s4"] == 6
+    assert list(lenet5_sizes(image_size=28, c1_padding="full").sizes.values()) == [32, 16, 12, 6, 1]
     assert lenet5_sizes(image_size=28, c1_padding="valid", c5="conv_same").sizes["c5"] == 4
 
 

@@ -24,7 +24,13 @@ from alexnet_lab.models.geometry import (
     alexnet_sizes,
 )
 from alexnet_lab.models.initialisation import initialise
-from alexnet_lab.models.layers import ACTIVATIONS, ClassicDropout, LocalResponseNorm, SpatialResponseNorm
+from alexnet_lab.models.layers import (
+    ACTIVATIONS,
+    ClassicDropout,
+    LocalResponseNorm,
+    MinPool2d,
+    SpatialResponseNorm,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +70,9 @@ ORDERS = {
 }
 
 
+POOLS = {"overlapping": nn.MaxPool2d, "non_overlapping": nn.MaxPool2d, "average": nn.AvgPool2d, "min": MinPool2d}
+
+
 class AlexNet(nn.Module):
     """Five convolutions and three dense layers.
 
@@ -93,7 +102,10 @@ class AlexNet(nn.Module):
         lrn_beta: The exponent.
         lrn_k: The constant; None: as `order` has it.
         pool: `overlapping` is 3x3 with stride 2 (sec. 3.4); `non_overlapping` is 2x2, and conv2 and conv5 pad 1 px
-            less so that fc6 sees as many pixels (the released code's config 147).
+            less so that fc6 sees as many pixels (the released code's config 147). `average` and `min` take the mean
+            and the least of the overlapping windows in place of the greatest.
+        padding: Of conv2 to conv5. `same` keeps the maps' side, as published; `valid` adds nothing, so that the maps
+            shrink; `full` adds all but one of the kernel's pixels, so that they grow.
         ceil_pools: Which pools keep a window that hangs over the border; `auto`: the non-overlapping ones.
         dropout: The share of units of fc6 and fc7 that a step drops (sec. 4.2: 0.5).
         dropout_scaling: `classic` halves outputs in evaluation, as published; `inverted` doubles them in training.
@@ -133,7 +145,8 @@ class AlexNet(nn.Module):
         lrn_alpha: NonNegative | None = None,
         lrn_beta: NonNegative = 0.75,
         lrn_k: Positive | None = None,
-        pool: Literal["overlapping", "non_overlapping"] = "overlapping",
+        pool: Literal["overlapping", "non_overlapping", "average", "min"] = "overlapping",
+        padding: Literal["same", "valid", "full"] = "same",
         ceil_pools: Literal["auto", "last", "all"] = "auto",
         dropout: Fraction = 0.5,
         dropout_scaling: Literal["classic", "inverted"] = "classic",
@@ -144,8 +157,8 @@ class AlexNet(nn.Module):
         check_fields(AlexNet.__init__, locals())
         super().__init__()
         geometry = alexnet_sizes(
-            image_size=image_size, stem=stem, stem_padding=stem_padding, pool=pool, ceil_pools=ceil_pools,
-            without=without,
+            image_size=image_size, stem=stem, stem_padding=stem_padding, pool=pool, padding=padding,
+            ceil_pools=ceil_pools, without=without,
         )  # fmt: skip
         self.init = {"published": "paper", "small": "torch"}[geometry.stem] if init == "auto" else init
         if "auto" in (stem, init):
@@ -160,7 +173,13 @@ class AlexNet(nn.Module):
         self.input_shape = (in_channels, image_size, image_size)
         self.stem, self.sizes = geometry.stem, geometry.sizes
         self.features = _features(
-            geometry, (in_channels, *widths.conv), towers=towers, order=ORDERS[order], norms=norms, act=act
+            geometry,
+            (in_channels, *widths.conv),
+            towers=towers,
+            order=ORDERS[order],
+            norms=norms,
+            act=act,
+            pool=POOLS[pool],
         )
         units = (_last_maps(widths, without) * geometry.sizes["pool5"] ** 2, widths.hidden, num_classes)
         drop = ClassicDropout if dropout_scaling == "classic" else nn.Dropout
@@ -208,6 +227,7 @@ def _features(
     order: Order,
     norms: _Norms,
     act: Callable[[], nn.Module],
+    pool: type[nn.Module],
 ) -> nn.Sequential:
     """Blocks 1 to 5, their steps named conv1, act1, norm1, pool1, ... `maps` starts with the image's channels."""
     orders = (order.block1, order.block2, _MIDDLE, _MIDDLE, order.block5)
@@ -220,7 +240,7 @@ def _features(
         for step in block if present else ("pool",):
             name = f"{step}{number}"
             groups = towers if number in (2, 4, 5) else 1  # conv3 sees both towers
-            module = _step(step, geometry.steps.get(name), (seen, count), groups, act)
+            module = _step(step, geometry.steps.get(name), (seen, count), groups, act=act, pool=pool)
             module = module or norms.make(step, number, count)
             if module is not None:
                 steps[name] = module
@@ -229,7 +249,13 @@ def _features(
 
 
 def _step(
-    kind: str, window: Step | None, maps: tuple[int, int], groups: int, act: Callable[[], nn.Module]
+    kind: str,
+    window: Step | None,
+    maps: tuple[int, int],
+    groups: int,
+    *,
+    act: Callable[[], nn.Module],
+    pool: type[nn.Module],
 ) -> nn.Module | None:
     """A convolution, a pooling or an activation; None for a step that is left out, and for norms."""
     if kind == "act":
@@ -237,7 +263,7 @@ def _step(
     if window is None:
         return None
     if kind == "pool":
-        return nn.MaxPool2d(window.kernel, window.stride, window.padding, ceil_mode=window.ceil_mode)
+        return pool(window.kernel, window.stride, window.padding, ceil_mode=window.ceil_mode)
     return nn.Conv2d(*maps, window.kernel, window.stride, window.padding, groups=groups)
 
 

@@ -48,7 +48,7 @@ def output_size(size: int, kernel: int, stride: int = 1, padding: int = 0, ceil_
     return windows - 1 if (windows - 1) * stride >= size + padding else windows
 
 
-def padding_pixels(mode: Literal["valid", "same", "full"], kernel: int) -> tuple[int, int]:
+def padding_pixels(mode: str, kernel: int) -> tuple[int, int]:
     """The pixels added (before, after) one axis for a convolution of stride 1.
 
     `valid` adds none: only whole windows count. `same` keeps the size; an even kernel gets its odd pixel at
@@ -118,7 +118,8 @@ def alexnet_sizes(
     image_size: Count = 224,
     stem: Literal["auto", "published", "small"] = "auto",
     stem_padding: Literal["far", "two", "none"] = "far",
-    pool: Literal["overlapping", "non_overlapping"] = "overlapping",
+    pool: Literal["overlapping", "non_overlapping", "average", "min"] = "overlapping",
+    padding: Literal["same", "valid", "full"] = "same",
     ceil_pools: Literal["auto", "last", "all"] = "auto",
     without: Literal["none", "conv3", "conv4", "conv5"] = "none",
 ) -> AlexNetSizes:
@@ -131,7 +132,9 @@ def alexnet_sizes(
         >>> list(alexnet_sizes(image_size=224).sizes.values())
         [55, 27, 27, 13, 13, 13, 13, 6]
     """
-    fields = {"stem_padding": stem_padding, "pool": pool, "ceil_pools": ceil_pools, "without": without}
+    fields = {
+        "stem_padding": stem_padding, "pool": pool, "padding": padding, "ceil_pools": ceil_pools, "without": without
+    }  # fmt: skip
     if stem == "auto":
         try:
             return _alexnet_chain(image_size, "published", **fields)
@@ -162,7 +165,7 @@ def _smallest(stem: Stem, fields: dict[str, str]) -> int:
 
 
 def _alexnet_chain(
-    image_size: int, stem: Stem, *, stem_padding: str, pool: str, ceil_pools: str, without: str
+    image_size: int, stem: Stem, *, stem_padding: str, pool: str, padding: str, ceil_pools: str, without: str
 ) -> AlexNetSizes:
     """The chain with one particular stem."""
     extra = 0
@@ -172,23 +175,25 @@ def _alexnet_chain(
         if stem_padding == "far" and image_size >= first.kernel:
             # the released code rounds the size up: the last window reads zeros beyond the far border
             extra = -(image_size - first.kernel) % first.stride
-    steps = [step for step in (first, *_alexnet_steps(pool, ceil_pools)) if step.name != without]
+    steps = [step for step in (first, *_alexnet_steps(pool, padding, ceil_pools)) if step.name != without]
     sizes = chain(image_size + extra, steps)
     return AlexNetSizes(stem, extra, {step.name: step for step in steps}, sizes)
 
 
-def _alexnet_steps(pool: str, ceil_pools: str) -> list[Step]:
+def _alexnet_steps(pool: str, padding: str, ceil_pools: str) -> list[Step]:
     """Everything behind conv1. Config 147 gives up padding, so that fc6 still sees 6x6 maps."""
     apart = pool == "non_overlapping"
     window = 2 if apart else 3
     every = apart or ceil_pools == "all"
+    less = 1 if apart and padding == "same" else 0
+    wide, narrow = (padding_pixels(padding, kernel)[0] for kernel in (5, 3))
     return [
         Step("pool1", window, 2, 0, every),
-        Step("conv2", 5, 1, 1 if apart else 2),
+        Step("conv2", 5, 1, wide - less),
         Step("pool2", window, 2, 0, every),
-        Step("conv3", 3, 1, 1),
-        Step("conv4", 3, 1, 1),
-        Step("conv5", 3, 1, 0 if apart else 1),
+        Step("conv3", 3, 1, narrow),
+        Step("conv4", 3, 1, narrow),
+        Step("conv5", 3, 1, narrow - less),
         Step("pool5", window, 2, 0, every or ceil_pools == "last"),
     ]
 
@@ -254,7 +259,7 @@ class LeNet5Sizes(NamedTuple):
 def lenet5_sizes(
     *,
     image_size: Count = 28,
-    c1_padding: Literal["auto", "same", "valid"] = "auto",
+    c1_padding: Literal["auto", "same", "valid", "full"] = "auto",
     c5: Literal["dense", "conv", "conv_same"] = "dense",
 ) -> LeNet5Sizes:
     """The chain of LeNet-5's map sizes; parameters as `LeNet5` has them.
@@ -271,7 +276,8 @@ def lenet5_sizes(
             f"image_size={image_size} does not fit LeNet-5, which reads digits of 28 or 32 px and here at most "
             f"{LARGEST_SMALL} px; take smaller images (data.image_size=32) or model=alexnet"
         )
-    pad = 2 if c1_padding == "same" or (c1_padding == "auto" and image_size < 32) else 0
+    mode = ("same" if image_size < 32 else "valid") if c1_padding == "auto" else c1_padding
+    pad, _ = padding_pixels(mode, 5)
     pad5 = 2 if c5 == "conv_same" else 0
     steps = [Step("c1", 5, 1, pad), Step("s2", 2, 2), Step("c3", 5), Step("s4", 2, 2)]
     if c5 != "dense":

@@ -32,8 +32,8 @@ class LeNet5(nn.Module):
         image_size: The images' side in pixels, 12 to 64.
         activation: After C1, C3, C5 and F6.
         pool: S2 and S4, 2x2 with stride 2; `min` is there to see what it does.
-        c1_padding: `same` adds 2 px of zeros around the image; `valid` none; `auto` pads images below 32 px, as
-            the original saw a 28 px digit within 32 px.
+        c1_padding: `valid` adds nothing around the image, `same` 2 px of zeros, `full` 4 px; `auto` is `same` for
+            images below 32 px, as the original saw a 28 px digit within 32 px, and `valid` for larger ones.
         c5: `dense` connects 120 units to all of S4; `conv` is a 5x5 convolution (the same on 5x5 maps);
             `conv_same` pads it by 2 px and keeps the side, as one notebook does.
         dropout: The share of F6's units that a step drops; 0 in 1998, long before dropout.
@@ -53,7 +53,7 @@ class LeNet5(nn.Module):
         image_size: Count = 28,
         activation: Literal["relu", "tanh", "sigmoid"] = "relu",
         pool: Literal["max", "average", "min"] = "max",
-        c1_padding: Literal["auto", "same", "valid"] = "auto",
+        c1_padding: Literal["auto", "same", "valid", "full"] = "auto",
         c5: Literal["dense", "conv", "conv_same"] = "dense",
         dropout: Fraction = 0.0,
         init: Literal["torch", "glorot"] = "torch",

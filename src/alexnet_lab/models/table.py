@@ -9,7 +9,7 @@ from torch import nn
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.models.counts import Call, num_macs, num_neurons, num_parameters, trace
-from alexnet_lab.models.layers import LocallyConnected2d, PartialConv2d, SpatialResponseNorm, Subsampling
+from alexnet_lab.models.layers import LocallyConnected2d, MinPool2d, PartialConv2d, SpatialResponseNorm, Subsampling
 from alexnet_lab.models.zoo import ZOO, build
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _side(value: int | tuple[int, ...] | str) -> int:
 
 def window_of(layer: nn.Module) -> Window | None:
     """The window that a layer moves over maps; None where it sees single pixels, or everything."""
-    if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+    if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d | MinPool2d):
         return Window(_side(layer.kernel_size), _side(layer.stride), _side(layer.padding))
     if isinstance(layer, LocallyConnected2d):
         return Window(layer.kernel, 1, layer.padding)

@@ -25,11 +25,12 @@ class MinPool2d(nn.Module):
         self, kernel_size: int, stride: int | None = None, padding: int = 0, *, ceil_mode: bool = False
     ) -> None:
         super().__init__()
-        self.negative = nn.MaxPool2d(kernel_size, stride, padding, ceil_mode=ceil_mode)
+        self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
+        self.padding, self.ceil_mode = padding, ceil_mode
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """From (B, C, H, W) to (B, C, H', W')."""
-        return -self.negative(-x)
+        return -functional.max_pool2d(-x, self.kernel_size, self.stride, self.padding, ceil_mode=self.ceil_mode)
 
 
 class Pad2d(nn.Module):
