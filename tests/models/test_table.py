@@ -78,6 +78,20 @@ def test_totals_of_the_table():
     assert "724,406,816" in last
 
 
+@pytest.mark.parametrize(
+    ("name", "trainable", "not_trainable"),
+    [
+        ("alexnet_bn", "178.59 MiB 46,815,312", "0.01 MiB 2,752"),  # as Keras prints it, in its own unit, for seed 004
+        ("lenet5_1998", "0.23 MiB 60,000", "0.00 MiB 840"),  # the bitmaps of the ten digits, 7x12
+    ],
+)
+def test_trainable_and_other_numbers_of_the_table(name, trainable, not_trainable):
+    with torch.device("meta"):
+        net = build(name)
+    lines = [" ".join(line.split()) for line in layer_table(net, net.input_shape).splitlines()]
+    assert lines[-3:-1] == [f"trainable {trainable}", f"not trainable {not_trainable}"]
+
+
 def test_every_layer_of_lenet_1998_and_of_the_local_net_has_its_window():
     windows = {name: row.window for name, row in (rows("lenet5_1998") | rows("cuda_convnet_11pct")).items()}
     assert [tuple(windows[name]) for name in ("c1", "s2", "c3", "local3")] == [

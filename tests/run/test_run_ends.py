@@ -310,3 +310,13 @@ def test_gpus_that_are_not_there(accelerator, devices, found, message, monkeypat
         return
     with pytest.raises(ConfigError, match=re.escape(message)):
         launcher.check_devices(trainer)
+
+
+def test_model_summary_prints_the_layers_before_training(tmp_path, digits_dir):
+    words = (f"run_dir={tmp_path / 'run'}", f"data.dir={digits_dir}", *QUICK, *SHORT)
+    outcome = call(train, "train", *words, "model_summary=true")
+    assert outcome.code == 0
+    lines = [" ".join(line.split()) for line in outcome.out.splitlines()]
+    assert lines[0].startswith("layer kind kernel stride padding output parameters")
+    assert "features.c1 Conv2d 5 1 2 6 x 28 x 28 156 117,600 5 18.4" in lines
+    assert "trainable 0.24 MiB 61,706" in lines

@@ -17,7 +17,7 @@ MAX_LENGTH = 120
 """Of a folder's name; file systems allow 255 bytes."""
 
 OUTWARD = (
-    "launcher", "logger", "sweep", "run_dir", "data.dir", "hydra",
+    "launcher", "logger", "sweep", "run_dir", "data.dir", "hydra", "model_summary",
     "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.num_threads", "trainer.progress_bar",
     "callbacks.augmentation_preview", "callbacks.layer_statistics",
     "callbacks.checkpoint.every_minutes", "callbacks.checkpoint.every_steps",

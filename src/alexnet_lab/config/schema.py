@@ -144,6 +144,7 @@ class Train(Section):
     launcher: Launcher = Launcher()
     sweep: Sweep = Sweep()
     experiment: str | None = None
+    model_summary: bool = False
     tags: list[str] = []
     overrides: list[str] = []
 

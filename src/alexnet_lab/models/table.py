@@ -95,15 +95,30 @@ HEADERS = (
 
 
 def layer_table(net: nn.Module, input_shape: tuple[int, ...]) -> str:
-    """The rows as text, with totals in the last line. Memory is that of the outputs, for one image in float32."""
+    """The rows as text, then what is trainable and what is not, then the totals.
+
+    The column `memory` is that of the outputs, for one image in float32; the MiB of the weights are in float32 too.
+    Batch normalisation's running statistics and other stored numbers count as not trainable, as in Keras.
+    """
     rows = layer_rows(net, input_shape)
-    lines = [HEADERS, *(_cells(row) for row in rows)]
+    lines = [HEADERS, *(_cells(row) for row in rows), *_weights(net)]
     totals = [sum(getattr(row, name) for row in rows) for name in ("macs", "memory")]
     shape = " x ".join(map(str, input_shape))
     lines.append(
         ("total", f"image {shape}", "", "", "", "", f"{num_parameters(net):,}", f"{totals[0]:,}", "", _kib(totals[1]))
     )
     return _aligned(lines)
+
+
+def _weights(net: nn.Module) -> list[tuple[str, ...]]:
+    """Two lines: how many numbers of the network are trained, how many are kept as they are, and their MiB."""
+    trainable = num_parameters(net)
+    stored = sum(value.numel() for value in net.state_dict().values() if value.is_floating_point())
+    counts = {"trainable": trainable, "not trainable": stored - trainable}
+    return [
+        (name, f"{4 * count / 2**20:,.2f} MiB", "", "", "", "", f"{count:,}", "", "", "")
+        for name, count in counts.items()
+    ]
 
 
 def _cells(row: Row) -> tuple[str, ...]:

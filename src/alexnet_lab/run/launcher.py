@@ -15,6 +15,7 @@ from alexnet_lab.base.log import quiet, start_log
 from alexnet_lab.base.targets import build
 from alexnet_lab.config import check_train
 from alexnet_lab.models.counts import num_macs, num_parameters
+from alexnet_lab.models.table import layer_table
 from alexnet_lab.run import elastic, engine, provenance
 from alexnet_lab.run.crew import gather
 from alexnet_lab.run.directory import RunDirectory
@@ -136,12 +137,17 @@ def count_processes(trainer: Mapping[str, Any]) -> int:
 
 
 def network_size(config: dict[str, Any]) -> dict[str, int]:
-    """Parameters and multiply-adds of the network, built without numbers; ConfigError if it cannot be built."""
+    """Parameters and multiply-adds of the network, built without numbers; ConfigError if it cannot be built.
+
+    With `model_summary` its layers are printed too.
+    """
     with torch.device("meta"), quiet("alexnet_lab.models"):  # the run itself will say what it builds
         net = build(config["model"], "model", trusted=tuple(config["trusted_packages"]))
     data = config["data"]
     shape = (data["channels"], data["image_size"], data["image_size"])
     try:
+        if config["model_summary"]:
+            print(layer_table(net, shape))
         return {"num_parameters": num_parameters(net), "num_macs": num_macs(net, shape)}
     except (RuntimeError, ValueError, TypeError) as error:
         told = one_line(error)[:300]
