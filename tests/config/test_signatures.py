@@ -66,12 +66,12 @@ def test_reexported_class_of_torch():
 def test_function_that_takes_any_keyword_is_open():
     assert read("torchvision.models.resnet.ResNet").open is False
     assert read("torchvision.models.alexnet.alexnet").open
-    assert read_signature("torchvision.models.alexnet") is None  # `from .alexnet import *`
+    assert read("torchvision.models.alexnet").open  # `from .alexnet import *`
 
 
-def test_class_without_a_constructor_of_its_own_decides_itself():
+def test_class_without_a_constructor_of_its_own():
     assert list(read("torch.nn.modules.activation.ReLU6").fields) == ["inplace"]
-    assert read_signature("torch.nn.modules.activation.Sigmoid") is None
+    assert read("torch.nn.modules.activation.Sigmoid").open  # torch.nn.Module takes any keyword
 
 
 @pytest.mark.parametrize(
@@ -115,9 +115,33 @@ def test_relative_and_renamed_reexports(package):
     assert list(read("mine.inner.Net").fields) == ["a", "b"]
 
 
-def test_star_import_is_left_to_the_call(package):
-    (package / "star.py").write_text("from mine.deep import *\n")
-    assert read_signature("mine.star.Net") is None
+def test_star_imports_are_followed(package):
+    """Two modules may hold the name; one that cannot be found leaves the decision to the call."""
+    (package / "one.py").write_text("class Other: ...\n")
+    (package / "deep.py").write_text("class Net:\n    def __init__(self, a): ...\n")
+    (package / "star.py").write_text("from mine.one import *\nfrom .deep import *\n")
+    assert list(read("mine.star.Net").fields) == ["a"]
+    assert read_signature("mine.star.Somebody") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from functools import partial\nNet = partial(dict)\n",
+        "import sys\nif sys.argv:\n    pass\nelse:\n    Net: object = dict\n",
+        "try:\n    import nothing\nexcept ImportError:\n    Net = dict\n",
+        "def __getattr__(name):\n    return dict\n",
+    ],
+)
+def test_name_that_is_no_class_or_function_is_left_to_the_call(text, package):
+    (package / "assigned.py").write_text(text)
+    assert read_signature("mine.assigned.Net") is None
+
+
+def test_package_without_init_file(package):
+    (package / "parts").mkdir()
+    (package / "parts" / "deep.py").write_text("def net(a, *, b=1): ...\n")
+    assert list(read("mine.parts.deep.net").fields) == ["a", "b"]
 
 
 def test_module_cannot_be_parsed(package):
@@ -126,6 +150,12 @@ def test_module_cannot_be_parsed(package):
         read_signature("mine.broken.net")
 
 
-def test_inherited_constructor_is_left_to_the_call(package):
-    (package / "deep.py").write_text("class Base:\n    pass\n\nclass Net(Base):\n    pass\n")
+def test_inherited_constructor(package):
+    (package / "deep.py").write_text(
+        "import torch\nfrom alexnet_lab.models import LeNet5\n"
+        "class Base:\n    pass\n\nclass Net(Base):\n    pass\n\n"
+        "class Mine(LeNet5):\n    pass\n\nclass Seen(torch.nn.Module):\n    pass\n"
+    )
+    assert list(read("mine.deep.Mine").fields) == list(read("alexnet_lab.models.LeNet5").fields)
     assert read_signature("mine.deep.Net") is None
+    assert read_signature("mine.deep.Seen") is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import pickle
 import shutil
 import struct
 import sys
@@ -22,7 +23,7 @@ from PIL import Image
 
 from alexnet_lab.base.errors import ConfigError, DataError, RunError
 from alexnet_lab.base.targets import KINDS, build, check_target, locate
-from alexnet_lab.config import check_train
+from alexnet_lab.config import check_saved, check_train
 from alexnet_lab.data.download import unpack
 from alexnet_lab.data.images import centre_square, read_image
 from alexnet_lab.run import train
@@ -283,41 +284,6 @@ def test_yaml_that_asks_for_objects_beside_ours(value, tmp_path, trap):
     assert not trap.exists()
 
 
-@pytest.mark.parametrize(
-    ("text", "key"),
-    [
-        ("hydra: {callbacks: {a: {_target_: pathlib.Path.touch, self: TRAP}}}", "hydra.callbacks.a"),
-        ("hydra: {job: {env_set: {PATH: /tmp/theirs}}}", "hydra.job.env_set.PATH"),
-        ("hydra: {launcher: {_target_: subprocess.Popen}}", "hydra.launcher._target_"),
-        ("hydra: {sweeper: {_target_: subprocess.Popen}}", "hydra.sweeper._target_"),
-        (
-            "hydra: {job_logging: {version: 1, root: {}, formatters: {a: {(): os.system}}}}",
-            "hydra.job_logging.formatters.a.()",
-        ),
-        (
-            "hydra: {job_logging: {version: 1, root: {}, handlers: {a: {class: subprocess.Popen}}}}",
-            "hydra.job_logging.handlers.a.class",
-        ),
-    ],
-)
-@pytest.mark.parametrize("words", [(), ("-m", "seed=0,1")], ids=["run", "multirun"])
-def test_foreign_config_starts_nothing_by_way_of_hydra(text, key, words, tmp_path, trap):
-    outcome = foreign(tmp_path, text.replace("TRAP", str(trap)), *words, f"hydra.sweep.dir={tmp_path / 'sweep'}")
-    assert outcome.code == 2
-    assert outcome.err.startswith(f"error: `{key}` is set by a config file from elsewhere")
-    assert outcome.err.count("\n") == 1
-    assert not trap.exists()
-
-
-def test_foreign_config_cannot_grant_trust(mine, tmp_path, trap):
-    text = f"trusted_packages: [{mine}]\nmodel: {{_target_: {mine}.Net}}"
-    outcome = foreign(tmp_path, text, "~model.activation", "~model.pool")
-    assert outcome.code == 2
-    assert "`trusted_packages` is ['mine_of_tests'] in a config file from elsewhere, which cannot grant" in outcome.err
-    assert not trap.exists()
-    assert foreign(tmp_path, text, f"trusted_packages=[{mine}]", *remaining_fields()).code == 0
-
-
 def remaining_fields() -> list[str]:
     """Overrides that take away the fields of LeNet-5 that `Net` does not have."""
     fields = yaml.safe_load((Path(__file__).parents[2] / "configs" / "model" / "lenet5.yaml").read_text())
@@ -325,9 +291,37 @@ def remaining_fields() -> list[str]:
     return [f"~model.{name}" for name in fields if name not in known]
 
 
-def test_harmless_foreign_config_is_taken(tmp_path):
-    outcome = foreign(tmp_path, "trainer: {max_epochs: 3}\nhydra: {sweep: {dir: elsewhere}}")
-    assert (outcome.code, outcome.err) == (0, "")
+def test_config_file_named_on_the_command_line_is_code(mine, tmp_path, trap):
+    """It may name any package; whether the package holds what is asked for is checked all the same."""
+    text = f"model: {{_target_: {mine}.Net}}\nhydra: {{job: {{env_set: {{SET_BY_A_TEST: yes}}}}}}"
+    assert foreign(tmp_path, text, *remaining_fields()) == (0, "", "")
+    assert not trap.exists()  # it is read before anything is imported
+    outcome = foreign(tmp_path, f"model: {{_target_: {mine}.Nett}}")
+    assert outcome.err == (
+        f"error: `model`: `_target_: {mine}.Nett` does not exist: {mine} has no `Nett`; did you mean `Net`?\n"
+    )
+    outcome = foreign(tmp_path, f"model: {{_target_: {mine}.Net, num_clases: 3}}", *remaining_fields())
+    assert outcome.err == "error: unknown key `model.num_clases`; did you mean `num_classes`?\n"
+
+
+def test_config_with_a_package_of_ones_own_cannot_be_read_from_a_run_without_trust(mine, compose, tmp_path):
+    """The command decides once; what it wrote down in the run does not count for the next command."""
+    config = compose(f"model._target_={mine}.Net", *remaining_fields())
+    assert config["trusted_packages"] == [mine]
+    with pytest.raises(ConfigError, match=f"add 'trusted_packages=.{mine}.' to the command"):
+        check_saved(config)
+    assert check_saved(config, [mine]) == config
+
+
+@pytest.mark.parametrize("words", [("--experimental-rerun=a.pickle",), ("--experimental-re", "a.pickle")])
+def test_hydras_rerun_of_a_pickle_is_refused(words, tmp_path, trap):
+    file = tmp_path / "a.pickle"
+    file.write_bytes(pickle.dumps(Bomb(trap)))
+    outcome = call(check_train, "train", *(word.replace("a.pickle", str(file)) for word in words))
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: --experimental-rerun unpickles a file, which can run code; take ")
+    assert outcome.err.count("\n") == 1
+    assert not trap.exists()
 
 
 # Archives

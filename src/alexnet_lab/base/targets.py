@@ -1,8 +1,9 @@
 """From a config's `_target_` to the object: a name of the right kind, called with plain keyword arguments.
 
-A config may come from elsewhere (a run directory that somebody sent), and a `_target_` is a call. So it is not enough
-that a package is well known: `torch.hub.load` runs code from the net. Each group of the config takes names of one
-module of ours, and of other packages the classes of one kind.
+The command line and the config files that it names are code: they may name anything that can be imported. A run
+directory or a checkpoint is data, perhaps sent by somebody, and a `_target_` is a call. A well-known package is not
+enough there (`torch.hub.load` runs code from the net), so each group takes names of one module of ours and, of other
+packages, the classes of one kind. Everything else needs `trusted_packages` on the command line.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class Kind(NamedTuple):
     base: str  # dotted name of the class that what is built belongs to
     ours: str  # the part of this package that holds the names
     theirs: tuple[str, ...] = ()  # modules of other packages whose classes count if they are derived from `base`
+    also: str | None = None  # a second class that what is built may belong to
 
 
 KINDS = {
@@ -30,14 +32,12 @@ KINDS = {
     "augment": Kind("builtins.object", "data.augment"),
     "loss": Kind("torch.nn.Module", "training.losses", ("torch.nn",)),
     "optimizer": Kind("torch.optim.Optimizer", "training", ("torch.optim",)),
-    "schedule": Kind("builtins.dict", "training"),
+    "schedule": Kind("builtins.dict", "training", (), "torch.optim.lr_scheduler.LRScheduler"),
     "logger": Kind("lightning.pytorch.loggers.Logger", "run.tracking"),
 }
-"""By the group of the config. Beyond it only the packages count that the command line names by `trusted_packages`."""
+"""By the group of the config: what is allowed without `trusted_packages`."""
 
 OURS = "alexnet_lab"
-
-KNOWN_PACKAGES = sorted({OURS} | {module.partition(".")[0] for kind in KINDS.values() for module in kind.theirs})
 
 
 def check_target(target: str, group: str, trusted: tuple[str, ...] = ()) -> None:
@@ -46,7 +46,7 @@ def check_target(target: str, group: str, trusted: tuple[str, ...] = ()) -> None
     Args:
         target: Such as `alexnet_lab.models.AlexNet`.
         group: A key of `KINDS`.
-        trusted: Packages of which any name counts.
+        trusted: Packages besides this one of which any name counts.
 
     Raises:
         ConfigError: With the names that are allowed.
@@ -56,19 +56,41 @@ def check_target(target: str, group: str, trusted: tuple[str, ...] = ()) -> None
         raise ConfigError(
             f"`{group}`: `_target_: {target[:100]}` is not a dotted name such as alexnet_lab.models.AlexNet"
         )
-    if parts[0] in trusted:
+    if parts[0] != OURS and parts[0] in trusted:
         return
-    if parts[0] not in KNOWN_PACKAGES:
-        allowed = ", ".join((*KNOWN_PACKAGES, *trusted))
-        raise ConfigError(
-            f"`{group}`: `_target_: {target}` lies outside the trusted packages ({allowed}); "
-            f"if you trust it, set trusted_packages=[{parts[0]}] on the command line"
-        )
     kind, module = KINDS[group], ".".join(parts[:-1])
     is_class = parts[-1][0].isupper()
-    if not (_is_ours(module, kind) or (module in kind.theirs and is_class)):
-        theirs = "".join(f", classes of {name}" for name in kind.theirs)
-        raise ConfigError(f"`{group}._target_` is {target}; allowed: names of {OURS}.{kind.ours}{theirs}")
+    if _is_ours(module, kind) or (module in kind.theirs and is_class):
+        return
+    theirs = "".join(f", classes of {name}" for name in kind.theirs)
+    allowed = f"names of {OURS}.{kind.ours}{theirs}"
+    if parts[0] == OURS:
+        raise ConfigError(f"`{group}._target_` is {target}; allowed: {allowed}")
+    raise ConfigError(
+        f"`{group}`: `_target_: {target}` lies outside the trusted packages; allowed: {allowed}; "
+        f"if you trust {parts[0]}, add 'trusted_packages=[{parts[0]}]' to the command"
+    )
+
+
+def packages_beyond(targets: Mapping[str, Any]) -> set[str]:
+    """The packages of the `_target_`s that their groups do not take without trust.
+
+    Args:
+        targets: By the group; what is no dotted name is passed over.
+
+    Example:
+        >>> packages_beyond({"model": "mine.Net", "optimizer": "torch.optim.AdamW", "loss": "torch.hub.load"})
+        {'mine', 'torch'}
+    """
+    found: set[str] = set()
+    for group, target in targets.items():
+        package = str(target).partition(".")[0]
+        try:
+            check_target(str(target), group)
+        except ConfigError:
+            if package.isidentifier() and package != OURS:
+                found.add(package)
+    return found
 
 
 def locate(target: str, group: str, trusted: tuple[str, ...] = ()) -> Callable[..., Any]:
@@ -83,21 +105,26 @@ def locate(target: str, group: str, trusted: tuple[str, ...] = ()) -> Callable[.
         found = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"`_target_: {target}` was not found: {error}") from error
+    except Exception as error:  # a package of the user's, which may fail in any way
+        raise ConfigError(f"`_target_: {target}`: importing {module_name} raises {_told(error)}") from error
     if not callable(found):
         raise ConfigError(f"`_target_: {target}` is a {type(found).__name__}, which cannot be called")
-    if target.partition(".")[0] not in trusted:
-        _check_kind(found, target, group)
+    _check_kind(found, target, group, trusted)
     return found
 
 
-def _check_kind(found: Any, target: str, group: str) -> None:
-    """Refuses what our modules merely import, and what of other packages is no class of the kind."""
+def _check_kind(found: Any, target: str, group: str, trusted: tuple[str, ...]) -> None:
+    """Refuses what our modules merely import, classes of another kind and, unless they are trusted, functions."""
     kind = KINDS[group]
-    if target.startswith(f"{OURS}."):
+    package = target.partition(".")[0]
+    if package == OURS:
         if not _is_ours(str(getattr(found, "__module__", "")), kind):
             raise ConfigError(f"`{group}._target_` is {target}, which is not defined in {OURS}.{kind.ours}")
-    elif not (isinstance(found, type) and issubclass(found, _base(group))):
-        raise ConfigError(f"`{group}._target_` is {target}, which is no class derived from {kind.base}")
+    elif isinstance(found, type):
+        if not issubclass(found, _bases(group)):
+            raise ConfigError(f"`{group}._target_` is {target}, which is no class derived from {_told_bases(group)}")
+    elif package not in trusted:
+        raise ConfigError(f"`{group}._target_` is {target}, which is no class derived from {_told_bases(group)}")
 
 
 def build(spec: Mapping[str, Any], group: str, *args: Any, trusted: tuple[str, ...] = (), **extra: Any) -> Any:
@@ -111,18 +138,29 @@ def build(spec: Mapping[str, Any], group: str, *args: Any, trusted: tuple[str, .
     found = locate(target, group, trusted)
     try:
         built = found(*args, **fields, **extra)
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         if target.startswith(f"{OURS}."):
             raise
-        raise ConfigError(f"`{group}`: {target} does not take these fields: {one_line(error)}") from error
-    if not isinstance(built, _base(group)):
-        raise ConfigError(f"`{group}._target_: {target}` gives a {type(built).__name__}, not a {KINDS[group].base}")
+        raise ConfigError(f"`{group}`: {target} does not take these fields: {_told(error)}") from error
+    if not isinstance(built, _bases(group)):
+        raise ConfigError(f"`{group}._target_: {target}` gives a {type(built).__name__}, not a {_told_bases(group)}")
     return built
 
 
-def _base(group: str) -> type:
-    module, _, name = KINDS[group].base.rpartition(".")
-    return getattr(importlib.import_module(module), name)
+def _told(error: Exception) -> str:
+    """An error of another package in one line."""
+    text = one_line(error)[:300]
+    return text if isinstance(error, TypeError | ValueError) and text else f"{type(error).__name__}: {text}"
+
+
+def _told_bases(group: str) -> str:
+    kind = KINDS[group]
+    return kind.base if kind.also is None else f"{kind.base} or {kind.also}"
+
+
+def _bases(group: str) -> tuple[type, ...]:
+    names = [name for name in (KINDS[group].base, KINDS[group].also) if name is not None]
+    return tuple(getattr(importlib.import_module(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in names)
 
 
 def _is_ours(module: str, kind: Kind) -> bool:

@@ -21,7 +21,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, did_you_mean, one_line
-from alexnet_lab.config.foreign import check_hydra, is_foreign, refuse_trust, trust_is_typed
 from alexnet_lab.config.names import default_run_dir, default_sweep_dir, folder_name
 
 if TYPE_CHECKING:
@@ -61,10 +60,8 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
     job = _Job(task, traceback_wanted=traceback_wanted)
     try:
         with _hastily(), _value_errors_told(config_dir):
+            _refuse_rerun()
             _anchor_config_path()
-            if is_foreign():
-                check_hydra(config_dir, config_name)
-                job.grants_no_trust = not trust_is_typed()
             with _errors_handed_on():
                 hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(job.run)()
     except BrokenPipeError:  # `--help | head`: the reader has seen enough
@@ -142,6 +139,12 @@ def _no_name(config_dir: Path) -> ConfigError:
     return ConfigError("a group takes the name of one of its files")
 
 
+def _refuse_rerun() -> None:
+    """Raises ConfigError for Hydra's `--experimental-rerun`, which unpickles a file of a run directory."""
+    if get_args_parser().parse_known_args()[0].experimental_rerun is not None:
+        raise ConfigError("--experimental-rerun unpickles a file, which can run code; take --config-path RUN_DIR")
+
+
 def _anchor_config_path() -> None:
     """A relative `--config-path RUN_DIR` starts here, not (Hydra's rule) at the file of the decorated function.
 
@@ -166,7 +169,6 @@ class _Job:
         self.task = task
         self.traceback_wanted = traceback_wanted
         self.exit_code = 0
-        self.grants_no_trust = False  # what the config trusts is from a file from elsewhere
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Arrived in another process (joblib, submitit), which composes its job there."""
@@ -176,10 +178,7 @@ class _Job:
     def run(self, config: DictConfig) -> None:
         gc.enable()
         try:
-            resolved = plain(config)
-            if self.grants_no_trust:
-                refuse_trust(resolved)
-            self.task(resolved)
+            self.task(plain(config))
         except AlexNetLabError as error:
             if self.traceback_wanted:
                 raise

@@ -9,10 +9,12 @@ of those only the parameters' names are checked, not their types.
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
 import typing
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -68,19 +70,41 @@ def _find(module: str, name: str, target: str) -> Signature | None:
     if path is None:
         return None
     tree = _parse(path)
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in _statements(tree):
         if isinstance(node, ast.ClassDef) and node.name == name:
-            return _class_signature(node, own=module.startswith(OWN_PACKAGE))
+            return _class_signature(node, module, target)
         if isinstance(node, ast.FunctionDef) and node.name == name:
-            return _function_signature(node, own=module.startswith(OWN_PACKAGE))
+            return _function_signature(node, own=_is_own(module))
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 if (alias.asname or alias.name) == name:
-                    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
                     return _find(_absolute(node, package), alias.name, target)
-    if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in _statements(tree)):
+    stars = [node for node in _statements(tree) if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"]
+    for node in stars:
+        with contextlib.suppress(ConfigError):  # it is in another one, or out of sight
+            return _find(_absolute(node, package), name, target)
+    if stars or _assigns(tree, name) or (not _is_own(module) and _makes_names(tree)):
         return None
     raise ConfigError(f"`_target_: {target}` does not exist: {module} has no `{name}`; {_suggest(tree, name)}")
+
+
+def _is_own(module: str) -> bool:
+    return module.partition(".")[0] == OWN_PACKAGE
+
+
+def _assigns(tree: ast.Module, name: str) -> bool:
+    """Whether a module makes a name by `name = ...`."""
+    for node in _statements(tree):
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(item, ast.Name) and item.id == name for item in targets):
+            return True
+    return False
+
+
+def _makes_names(tree: ast.Module) -> bool:
+    """Whether a module has a `__getattr__`; that of our packages only imports what they name anyway."""
+    return any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body)
 
 
 def _suggest(tree: ast.Module, name: str) -> str:
@@ -95,9 +119,16 @@ def _suggest(tree: ast.Module, name: str) -> str:
 
 
 def _statements(tree: ast.Module) -> list[ast.stmt]:
-    """The module's statements, those under `if TYPE_CHECKING:` among them: a lazy package imports there."""
-    inner = [node for block in tree.body if isinstance(block, ast.If | ast.Try) for node in block.body]
-    return [*tree.body, *inner]
+    """The module's statements, those under `if`, `try` and `with` among them: a lazy package imports there."""
+    found: list[ast.stmt] = []
+    waiting = list(tree.body)
+    while waiting:
+        node = waiting.pop(0)
+        found.append(node)
+        if isinstance(node, ast.If | ast.Try | ast.With):
+            handlers = [inner for handler in getattr(node, "handlers", []) for inner in handler.body]
+            waiting += [*node.body, *getattr(node, "orelse", []), *handlers, *getattr(node, "finalbody", [])]
+    return found
 
 
 def _absolute(node: ast.ImportFrom, package: str) -> str:
@@ -112,19 +143,24 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
 def _source_of(module: str, target: str) -> Path | None:
     """The file of a module, found without importing its packages; None if it is no Python source."""
     head, *rest = module.split(".")
-    spec = importlib.util.find_spec(head)
-    if spec is None or spec.origin is None:
+    spec = _spec(head)
+    if spec is None:
         raise ConfigError(f"`_target_: {target}` does not exist: there is no package `{head}`")
-    path = Path(spec.origin)
-    for part in rest:
-        package = path.parent / part / "__init__.py"
-        path = package if package.is_file() else path.parent / f"{part}.py"
-        if not path.is_file():
-            compiled = any(path.parent.glob(f"{part}.*.so"))
-            if compiled:
-                return None
-            raise ConfigError(f"`_target_: {target}` does not exist: there is no module `{module}`")
-    return path if path.suffix == ".py" else None
+    for number, part in enumerate(rest, start=2):
+        places = list(spec.submodule_search_locations or ())
+        spec = PathFinder.find_spec(part, places) if places else None
+        if spec is None:
+            missing = ".".join([head, *rest][:number])
+            raise ConfigError(f"`_target_: {target}` does not exist: there is no module `{missing}`")
+    path = Path(spec.origin or "")
+    return path if path.suffix == ".py" and path.is_file() else None
+
+
+def _spec(package: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(package)
+    except ValueError:  # a module that was made by hand, such as __main__
+        return None
 
 
 @cache
@@ -135,11 +171,17 @@ def _parse(path: Path) -> ast.Module:
         raise ConfigError(f"{path} cannot be read: {error}") from error
 
 
-def _class_signature(node: ast.ClassDef, *, own: bool) -> Signature | None:
+def _class_signature(node: ast.ClassDef, module: str, target: str) -> Signature | None:
+    """The fields of a constructor, perhaps inherited; None where a decorator or a base out of sight makes it."""
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-            return _function_signature(item, own=own)
-    return None  # the constructor is inherited, or made by a decorator
+            return _function_signature(item, own=_is_own(module))
+    if node.decorator_list or len(node.bases) != 1 or not isinstance(node.bases[0], ast.Name):
+        return None
+    try:
+        return _find(module, node.bases[0].id, target)
+    except ConfigError:  # a base such as `object`
+        return None
 
 
 def _function_signature(node: ast.FunctionDef, *, own: bool) -> Signature:

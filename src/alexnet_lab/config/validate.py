@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args, get_origin
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
-from alexnet_lab.base.targets import check_target
+from alexnet_lab.base.targets import check_target, packages_beyond
 from alexnet_lab.config.fit import check_fit
 from alexnet_lab.config.schema import Evaluate, Report, Section, Train
 from alexnet_lab.config.signatures import Field, read_signature
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pydantic_core import ErrorDetails
 
@@ -32,7 +32,10 @@ STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 def check_train(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The complete config of one run, defaults filled in.
+    """The complete config of one run, defaults filled in, from the command line or from Python.
+
+    Both are trusted like code: the packages that its `_target_`s name join `trusted_packages`. Everything after this
+    (the job of a sweep, a worker process) reads that list and decides nothing anew.
 
     Args:
         raw: The composed config as plain dictionaries and lists, interpolations resolved.
@@ -41,6 +44,27 @@ def check_train(raw: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: Naming the first key that is wrong, what it holds and what is allowed.
     """
     config = _check_section(Train, raw).model_dump()
+    targets = {group: config[group].get("_target_") for group in TARGET_GROUPS if config[group] is not None}
+    config["trusted_packages"] = sorted({*config["trusted_packages"], *packages_beyond(targets)})
+    return _checked_parts(config)
+
+
+def check_saved(raw: Mapping[str, Any], trusted_packages: Sequence[str] = ()) -> dict[str, Any]:
+    """The complete config of a run directory, which is data: its `_target_`s must be known or trusted by the caller.
+
+    Args:
+        raw: What its config.yaml holds, and what the caller sets.
+        trusted_packages: Those of the command line. What the file says of them does not count.
+
+    Raises:
+        ConfigError: Like `check_train`; or a `_target_` that is not trusted.
+    """
+    config = _check_section(Train, {**raw, "trusted_packages": list(trusted_packages)}).model_dump()
+    return _checked_parts(config)
+
+
+def _checked_parts(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with its `_target_`s and the fit of its parts checked."""
     trusted = tuple(config["trusted_packages"])
     for group in TARGET_GROUPS:
         if config[group] is not None:

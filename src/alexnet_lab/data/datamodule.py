@@ -55,7 +55,8 @@ class ImageDataModule(LightningDataModule):
         channels: 1 or 3.
         image_size: Side of what the model sees, in pixels.
         stored_size: Side of the stored images, in pixels.
-        augment: `{"_target_": "alexnet_lab.data.augment.Augment", ...}`; None trains on the centre views.
+        augment: An `Augment`, or `{"_target_": "alexnet_lab.data.augment.Augment", ...}`; None trains on the centre
+            views.
         device: Where the stored images lie while a GPU trains: "auto" is its own memory if a quarter of it holds
             them, "cpu" is the memory that all processes share. Without a GPU there is no difference.
         skip_unreadable: Leave out files that are no images, instead of stopping.
@@ -79,7 +80,7 @@ class ImageDataModule(LightningDataModule):
         channels: int,
         image_size: int,
         stored_size: int,
-        augment: dict[str, Any] | None,
+        augment: dict[str, Any] | Augment | None,
         device: str = "auto",
         skip_unreadable: bool = False,
         test_fraction: float | None = None,
@@ -109,7 +110,10 @@ class ImageDataModule(LightningDataModule):
         self.device = device
         self.skip_unreadable = skip_unreadable
         self.shares = Shares(val_fraction, val_seed, test_fraction, test_seed)
-        self.augment: Augment | None = None if augment is None else build(augment, "augment")
+        self.augment: Augment | None = build(augment, "augment") if isinstance(augment, dict) else augment
+        if not isinstance(self.augment, Augment | None):
+            kind = type(self.augment).__name__
+            raise ConfigError(f"`augment._target_` gives a {kind}, not an alexnet_lab.data.augment.Augment")
         if self.augment is not None:
             check_colour(self.augment.pca_colour, channels, normalization)
         self.view: View | None = None  # of images that are not augmented; None: the centre view

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.files import sha256
-from alexnet_lab.config import check_train
+from alexnet_lab.config import check_saved
 from alexnet_lab.data.identity import check_same_images
 from alexnet_lab.run.directory import RunDirectory
 from alexnet_lab.run.engine import build_classifier, build_data, set_threads
@@ -110,9 +110,9 @@ def finished_run(run: str, trusted_packages: list[str] | None = None) -> tuple[R
         ConfigError: Its config names what is not trusted.
     """
     directory = RunDirectory(run)
-    saved = directory.read_config() | {"trusted_packages": trusted_packages or []}
+    saved = directory.read_config()
     try:
-        config = check_train(saved)
+        config = check_saved(saved, trusted_packages or [])
     except ConfigError as error:
         raise ConfigError(f"{directory.config}: {error}") from error
     result = directory.read_result()

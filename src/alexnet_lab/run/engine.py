@@ -21,7 +21,7 @@ from alexnet_lab.base.errors import Interrupted
 from alexnet_lab.base.log import close_file, log_to_file, shows_bars, start_log
 from alexnet_lab.base.targets import build
 from alexnet_lab.data.preview import preview
-from alexnet_lab.run import tracking
+from alexnet_lab.run import parts, tracking
 from alexnet_lab.run.identity import KeepIdentity
 from alexnet_lab.run.provenance import available_cores
 from alexnet_lab.run.resuming import newest_whole
@@ -148,7 +148,8 @@ def draw_preview(data: Any, path: Path) -> None:
 def build_data(config: dict[str, Any]) -> Any:
     """The LightningDataModule of a config."""
     trusted = tuple(config["trusted_packages"])
-    return build(config["data"], "data", trusted=trusted, seed=config["seed"], augment=config["augment"])
+    augment = None if config["augment"] is None else build(config["augment"], "augment", trusted=trusted)
+    return build(config["data"], "data", trusted=trusted, seed=config["seed"], augment=augment)
 
 
 def build_classifier(config: dict[str, Any]) -> Classifier:
@@ -241,8 +242,7 @@ def build_logger(config: dict[str, Any], directory: RunDirectory) -> Logger | No
     """The tracker of a config; none in a trial run."""
     if config["logger"] is None or config["trainer"]["fast_dev_run"]:
         return None
-    trusted = tuple(config["trusted_packages"])
-    return build(config["logger"], "logger", directory.path, config, trusted=trusted)
+    return parts.build_logger(config["logger"], directory.path, config)
 
 
 def interruptible(trainer: Trainer, action: Any) -> None:

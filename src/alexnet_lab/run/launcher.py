@@ -19,6 +19,7 @@ from alexnet_lab.models.table import layer_table
 from alexnet_lab.run import elastic, engine, provenance
 from alexnet_lab.run.crew import gather
 from alexnet_lab.run.directory import RunDirectory
+from alexnet_lab.run.parts import check_parts
 from alexnet_lab.run.resuming import saved_config, seconds_so_far
 from alexnet_lab.run.signals import deferred, terminable
 
@@ -68,6 +69,7 @@ def run(config: dict[str, Any], *, resume: bool) -> dict[str, Any]:
     directory = RunDirectory(config["run_dir"])
     try:
         size = network_size(config)
+        check_parts(config)
         with directory.claimed(resume=resume), terminable():
             prepare(config)
             crew.wait_for_all()

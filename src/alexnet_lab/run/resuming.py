@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.errors import ConfigError, RunError
-from alexnet_lab.config import check_train
+from alexnet_lab.config import check_saved
 from alexnet_lab.run import identity
 from alexnet_lab.run.directory import RunDirectory
 from alexnet_lab.training.checkpoint_io import ForeignCheckpointError, load_checkpoint
@@ -42,10 +42,9 @@ def saved_config(config: Mapping[str, Any]) -> dict[str, Any]:
     given = {
         "run_dir": str(config["resume"]),
         "resume_force": bool(config.get("resume_force")),
-        "trusted_packages": config.get("trusted_packages", []),
     }
     try:
-        checked = check_train(directory.read_config() | given)
+        checked = check_saved(directory.read_config() | given, config.get("trusted_packages", []))
     except ConfigError as error:
         raise ConfigError(f"{directory.config}: {error}") from error
     _, checkpoint = newest_whole(directory)

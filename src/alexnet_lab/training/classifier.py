@@ -19,7 +19,7 @@ from alexnet_lab.training.losses import CrossEntropy
 from alexnet_lab.training.metrics import ErrorCounts
 from alexnet_lab.training.optimizers import build_optimizer
 from alexnet_lab.training.ranks import gathered, own_part
-from alexnet_lab.training.schedules import Duration
+from alexnet_lab.training.schedules import Duration, build_schedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -200,7 +200,7 @@ class Classifier(LightningModule):
         optimizer = build_optimizer(self.optimizer_spec, self.net, self.trusted)
         if self.schedule_spec is None:
             return optimizer
-        schedule = build(self.schedule_spec, "schedule", optimizer, duration_of(self.trainer), trusted=self.trusted)
+        schedule = build_schedule(self.schedule_spec, optimizer, duration_of(self.trainer), self.trusted)
         if isinstance(schedule["scheduler"], ReduceLROnPlateau) and self.trainer.limit_val_batches == 0:
             raise ConfigError(
                 "`schedule` waits for validation, and `trainer.limit_val_batches` is 0: set it to 1.0, or take "

@@ -6,11 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from torch.optim.lr_scheduler import MultiStepLR, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR, ReduceLROnPlateau
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.targets import build, locate
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch.optim import Optimizer
 
     from alexnet_lab.base.ranges import Index, NonNegative, Positive, Ratio, Share
@@ -130,3 +133,19 @@ def one_cycle(
         final_div_factor=end_divisor,
     )
     return {"scheduler": scheduler, "interval": "step"}
+
+
+def build_schedule(
+    spec: Mapping[str, Any], optimizer: Optimizer, duration: Duration, trusted: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The schedule of a config, as Lightning takes it; a class such as `torch.optim.lr_scheduler.StepLR` counts epochs.
+
+    Raises:
+        ConfigError: It is no schedule, or waits for a metric that only schedule=plateau shows it.
+    """
+    target = locate(spec["_target_"], "schedule", trusted)
+    if isinstance(target, type) and issubclass(target, ReduceLROnPlateau):
+        raise ConfigError(f"`schedule._target_` is {spec['_target_']}, which waits for a metric; take schedule=plateau")
+    if isinstance(target, type) and issubclass(target, LRScheduler):
+        return {"scheduler": build(spec, "schedule", optimizer, trusted=trusted), "interval": "epoch"}
+    return build(spec, "schedule", optimizer, duration, trusted=trusted)

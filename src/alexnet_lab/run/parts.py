@@ -1,0 +1,83 @@
+"""The parts of a run that other packages may bring, tried before the run directory is made."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from torch import nn, tensor, zeros
+from torch.optim import SGD
+
+from alexnet_lab.base.errors import ConfigError, one_line
+from alexnet_lab.base.targets import OURS, build, locate
+from alexnet_lab.training.schedules import Duration, build_schedule
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lightning.pytorch.loggers import Logger
+
+LATE = ("loss", "optimizer", "schedule", "augment", "logger")
+"""The groups that are built after the run directory is made."""
+
+
+def check_parts(config: dict[str, Any]) -> None:
+    """Raises ConfigError where a part that is built late does not exist, is of another kind, or refuses its fields.
+
+    Classes of other packages are tried once, on a stand-in. A function of them cannot be tried without its network.
+    """
+    trusted = tuple(config["trusted_packages"])
+    for group in LATE:
+        spec = config[group]
+        if spec is None:
+            continue
+        found = locate(spec["_target_"], group, trusted)
+        if isinstance(found, type) and not spec["_target_"].startswith(f"{OURS}."):
+            _try(group, spec, config["data"]["num_classes"], trusted)
+
+
+def _try(group: str, spec: dict[str, Any], num_classes: int, trusted: tuple[str, ...]) -> None:
+    """Builds a part on a stand-in for what it belongs to."""
+    parameters = [nn.Parameter(zeros(1))]
+    if group == "optimizer":
+        build(spec, group, parameters, trusted=trusted)
+    elif group == "schedule":
+        build_schedule(spec, SGD(parameters, lr=1.0), Duration(1, 1.0), trusted)
+    elif group == "augment":
+        build(spec, group, trusted=trusted)
+    elif group == "loss":
+        _try_loss(build(spec, group, trusted=trusted), spec["_target_"], num_classes)
+
+
+def _try_loss(loss: nn.Module, target: str, num_classes: int) -> None:
+    """Raises ConfigError unless a loss gives each of two images its own."""
+    try:
+        losses = loss(zeros(2, num_classes), tensor([0, 1]))
+    except Exception as error:
+        text = one_line(f"{type(error).__name__}: {error}")[:300]
+        raise ConfigError(f"`loss`: {target} fails on logits (2, {num_classes}) and labels (2,): {text}") from error
+    if losses.shape != (2,):
+        raise ConfigError(
+            f"`loss`: {target} gives the shape {tuple(losses.shape)} for 2 images; it must give each image its loss: "
+            f"set +loss.reduction=none if it has that field"
+        )
+
+
+def build_logger(spec: dict[str, Any], run_dir: Path, config: dict[str, Any]) -> Logger:
+    """The tracker of a config.
+
+    Ours, and functions of other packages, get the run directory and the config. A class of another package gets its
+    own fields, and the run directory as `save_dir` unless the config says otherwise.
+
+    Args:
+        spec: A `_target_` and its fields.
+        run_dir: Of the run.
+        config: The checked config; its `trusted_packages` count.
+    """
+    trusted = tuple(config["trusted_packages"])
+    found = locate(spec["_target_"], "logger", trusted)
+    if not isinstance(found, type):
+        return build(spec, "logger", run_dir, config, trusted=trusted)
+    if "save_dir" in inspect.signature(found).parameters:
+        spec = {"save_dir": str(run_dir), **spec}
+    return build(spec, "logger", trusted=trusted)
