@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 ARRAYS = ("logits", "features", "labels", "indices")
 REST = ("names", "class_names", "metrics", "center_metrics")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torchmetrics.functional.classification import multiclass_calibration_error
+
+from alexnet_lab.training.metrics import called
 
 NUM_BINS = 15
 """Guo et al. 2017, sec. 2."""
@@ -26,23 +27,19 @@ class Bins(NamedTuple):
         return float((gaps * self.images).sum() / self.images.sum())
 
 
-def expected_calibration_error(probabilities: torch.Tensor, labels: torch.Tensor) -> float:
-    """The ECE of probabilities (N, num_classes) with labels (N,), as torchmetrics has it."""
-    classes = probabilities.shape[1]
-    clipped = probabilities.clamp(0, 1)  # a mean of softmaxes may exceed 1 by rounding
-    return float(multiclass_calibration_error(clipped, labels, num_classes=classes, n_bins=NUM_BINS))
-
-
-def reliability(probabilities: torch.Tensor, labels: torch.Tensor, bins: int = NUM_BINS) -> Bins:
+def reliability(
+    probabilities: torch.Tensor, labels: torch.Tensor, bins: int = NUM_BINS, *, guess: torch.Tensor | None = None
+) -> Bins:
     """Confidence and accuracy by bin, for the diagram.
 
     Args:
         probabilities: (N, num_classes).
         labels: (N,).
         bins: How many, >= 1.
+        guess: (N,), the class that each image is called, by the logits, which tie less often than probabilities.
     """
-    confidence, guess = probabilities.max(1)
-    right = (guess == labels).double()
+    confidence = probabilities.amax(1).clamp(max=1)  # a mean of softmaxes may exceed 1 by rounding
+    right = ((called(probabilities) if guess is None else guess) == labels).double()
     edges = torch.linspace(0, 1, bins + 1)
     place = (torch.bucketize(confidence, edges, right=True) - 1).clamp(0, bins - 1)
     images = torch.bincount(place, minlength=bins)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import NamedTuple
 
 import torch
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from alexnet_lab.evaluation.predict import UNKNOWN, Predictions
+from alexnet_lab.training.confusion import ConfusionMatrix
+from alexnet_lab.training.metrics import NO_CLASS, called
+
+log = logging.getLogger(__name__)
 
 NORMAL_QUANTILE = 1.959963984540054
 """Of 97.5 %: two-sided intervals of 95 %."""
@@ -50,16 +54,19 @@ def intervals(predictions: Predictions) -> dict[str, Interval]:
 
 
 def confusion(predictions: Predictions) -> list[list[int]]:
-    """Images of class i that were called class j, in row i and column j."""
-    matrix = multiclass_confusion_matrix(
-        called(predictions), predictions.labels, num_classes=len(predictions.class_names), ignore_index=UNKNOWN
-    )
-    return matrix.tolist()
+    """Images of class i that were called class j, in row i and column j; those without an answer are in no column."""
+    matrix = ConfusionMatrix(len(predictions.class_names))
+    matrix.update(predictions.logits, predictions.labels)
+    silent = int((called(predictions.logits) == NO_CLASS).sum())
+    if silent:
+        log.warning("the outputs for %d of %d images are NaN: these count as wrong", silent, len(predictions.labels))
+    return matrix.counts.tolist()
 
 
-def called(predictions: Predictions) -> torch.Tensor:
-    """The most probable class of each image (N,)."""
-    return predictions.logits.topk(1, dim=1).indices[:, 0]  # as the error rates are counted, ties too
+def images_of_classes(predictions: Predictions) -> list[int]:
+    """How many images each class has."""
+    known = predictions.labels[predictions.labels != UNKNOWN]
+    return known.bincount(minlength=len(predictions.class_names)).tolist()
 
 
 class ClassErrors(NamedTuple):
@@ -75,11 +82,20 @@ class ClassErrors(NamedTuple):
     false_alarms: int  # images of other classes that were called this
 
 
-def class_errors(matrix: list[list[int]], class_names: list[str]) -> list[ClassErrors]:
-    """One row for each class, from a confusion matrix with true classes in its rows."""
+def class_errors(
+    matrix: list[list[int]], class_names: list[str], class_images: list[int] | None = None
+) -> list[ClassErrors]:
+    """One row for each class.
+
+    Args:
+        matrix: Images by true class (rows) and the class they are called (columns).
+        class_names: In the order of the rows.
+        class_images: How many images each class has; None: as many as its row counts, all of which have an answer.
+    """
     rows = []
     for label, (name, row) in enumerate(zip(class_names, matrix, strict=True)):
-        images, wrong = sum(row), sum(row) - row[label]
+        images = sum(row) if class_images is None else class_images[label]
+        wrong = images - row[label]
         others = [0 if other == label else times for other, times in enumerate(row)]
         times = max(others)
         rows.append(
@@ -100,5 +116,5 @@ def class_errors(matrix: list[list[int]], class_names: list[str]) -> list[ClassE
 def confident_mistakes(predictions: Predictions, count: int) -> torch.Tensor:
     """Places (n,) of up to `count` wrongly called images, the most confident first."""
     confidence = predictions.probabilities.amax(1)
-    wrong = torch.nonzero((called(predictions) != predictions.labels) & (predictions.labels != UNKNOWN))[:, 0]
+    wrong = torch.nonzero((called(predictions.logits) != predictions.labels) & (predictions.labels != UNKNOWN))[:, 0]
     return wrong[confidence[wrong].argsort(descending=True, stable=True)[:count]]

@@ -12,12 +12,13 @@ from alexnet_lab.base.files import write_json
 from alexnet_lab.base.log import start_log
 from alexnet_lab.evaluation import show, tables
 from alexnet_lab.evaluation.cache import predict_once
-from alexnet_lab.evaluation.calibration import expected_calibration_error
+from alexnet_lab.evaluation.calibration import reliability
 from alexnet_lab.evaluation.ensemble import ensemble, mean_metrics
-from alexnet_lab.evaluation.errors import class_errors, confusion, intervals
+from alexnet_lab.evaluation.errors import class_errors, confusion, images_of_classes, intervals
 from alexnet_lab.evaluation.finished import FinishedRun
 from alexnet_lab.evaluation.own_images import OwnImages, find_images
 from alexnet_lab.run import tracking
+from alexnet_lab.training.metrics import called
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from alexnet_lab.evaluation.calibration import Bins
     from alexnet_lab.evaluation.predict import Predictions
 
 FORMAT_VERSION = 1
@@ -46,6 +48,12 @@ class Evaluated(NamedTuple):
     def folder(self) -> Path:
         """Where everything about it goes: in the first run's directory."""
         return self.runs[0].directory.path / "eval"
+
+    @property
+    def reliability(self) -> Bins:
+        """Confidence and accuracy of the predictions, whose labels are known."""
+        seen = self.predictions
+        return reliability(seen.probabilities, seen.labels, guess=called(seen.logits))
 
     def images(self, places: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Some of the evaluated images (n, C, S, S) as they are stored, to be looked at.
@@ -166,10 +174,10 @@ def summary(subject: Evaluated) -> dict[str, Any]:
         matrix = confusion(predictions)
         found |= {
             "intervals": {name: list(interval) for name, interval in intervals(predictions).items()},
-            "calibration_error": expected_calibration_error(predictions.probabilities, predictions.labels),
+            "calibration_error": subject.reliability.calibration_error,
             "classes": [
                 row._asdict() | {"interval": list(row.interval)}
-                for row in class_errors(matrix, predictions.class_names)
+                for row in class_errors(matrix, predictions.class_names, images_of_classes(predictions))
             ],
             "confusion": matrix,
         }

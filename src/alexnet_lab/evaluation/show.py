@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from alexnet_lab.evaluation.errors import called
+from alexnet_lab.training.metrics import NO_CLASS, called
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -140,9 +140,10 @@ def images_table(predictions: Predictions) -> Table:
     table.add_column("file", overflow="fold")
     table.add_column("called", overflow="fold")
     table.add_column("probability", justify="right", no_wrap=True)
-    guesses, shares = called(predictions).tolist(), predictions.probabilities.amax(1).tolist()
+    guesses, shares = called(predictions.logits).tolist(), predictions.probabilities.amax(1).tolist()
     for name, guess, share in list(zip(predictions.names, guesses, shares, strict=True))[:MOST_LINES]:
-        table.add_row(Text(name), Text(predictions.class_names[guess]), f"{share:.1%}")
+        answer = "none: the outputs are NaN" if guess == NO_CLASS else predictions.class_names[guess]
+        table.add_row(Text(name), Text(answer), f"{share:.1%}")
     if len(predictions.names) > MOST_LINES:
         table.caption = f"the first {MOST_LINES} of {len(predictions.names):,}; the CSV file has all"
     return table

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.files import write_text
 from alexnet_lab.evaluation.predict import UNKNOWN
-from alexnet_lab.training.metrics import TOP_K
+from alexnet_lab.training.metrics import best_classes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -47,7 +47,8 @@ def classes_csv(classes: Sequence[Mapping[str, Any]]) -> str:
 def images_csv(predictions: Predictions) -> str:
     """One row for each file: its class where it is known, and the most probable ones."""
     classes = predictions.class_names
-    values, best = predictions.probabilities.topk(min(TOP_K, len(classes)), dim=1)
+    best = best_classes(predictions.logits)
+    values = predictions.probabilities.gather(1, best)
     header = ["file", "true class"]
     header += [word for rank in range(1, best.shape[1] + 1) for word in (f"class {rank}", f"probability {rank}")]
     rows = []

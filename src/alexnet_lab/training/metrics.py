@@ -12,10 +12,56 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TOP_K = 5
-"""ILSVRC's second measure; told only where there are more classes than this."""
+"""ILSVRC's second measure; reported only where there are more classes than this."""
+
+NO_CLASS = -2
+"""What an image is called whose logits hold a NaN."""
 
 WAITING = 4096
 """Images that are counted in one go: counting each batch by itself would cost small networks a tenth of their speed."""
+
+
+def ranks(logits: Tensor, labels: Tensor) -> Tensor:
+    """How many classes come before each image's label: the top-k guess is wrong where this is k or more.
+
+    A class comes before the label if its logit is greater, or equal and its index lower. This is the only rule about
+    ties: it depends on neither device, batch nor number format. With bfloat16 logits and 1,000 classes about 3 % of
+    the images tie for the best class. A NaN among the logits puts the label behind all classes.
+
+    Args:
+        logits: (B, C), any float type.
+        labels: (B,), int64 in [0, C).
+
+    Returns:
+        int64 (B,), in [0, C].
+
+    Example:
+        >>> ranks(torch.tensor([[1.0, 2.0, 2.0], [1.0, 2.0, 2.0]]), torch.tensor([1, 2])).tolist()
+        [0, 1]
+    """
+    logits = logits.float()
+    own, lower = logits.gather(1, labels[:, None]), class_indices(logits) < labels[:, None].int()
+    before = ((logits > own) | ((logits == own) & lower)).sum(1, dtype=torch.int32)
+    return torch.where(logits.amax(1).isnan(), logits.shape[1], before).long()
+
+
+def called(logits: Tensor) -> Tensor:
+    """The class that each image is called, int64 (B,): the one of rank 0; NO_CLASS where a logit is NaN."""
+    logits = logits.float()
+    best = logits == logits.amax(1, keepdim=True)  # (B, C); a NaN equals nothing
+    classes = logits.shape[1]
+    lowest = torch.where(best, class_indices(logits), classes).amin(1)
+    return torch.where(lowest == classes, NO_CLASS, lowest).long()
+
+
+def best_classes(logits: Tensor, count: int = TOP_K) -> Tensor:
+    """The `count` classes of lowest rank, or all if there are fewer, the best first: int64 (B, count)."""
+    return logits.float().sort(dim=1, descending=True, stable=True).indices[:, :count]
+
+
+def class_indices(logits: Tensor) -> Tensor:
+    """0, 1, ... C - 1 on the device of the logits."""
+    return torch.arange(logits.shape[1], dtype=torch.int32, device=logits.device)
 
 
 class ErrorCounts:
@@ -61,10 +107,8 @@ class ErrorCounts:
             return
         logits, labels = (torch.cat(parts) for parts in zip(*self._logits, strict=True))
         self._logits = []
-        best = logits.topk(min(TOP_K, self.num_classes), dim=1).indices  # (N, 5)
-        hits = best == labels[:, None]
-        images = hits.new_full((), len(labels), dtype=torch.int64)
-        counts = torch.stack([images, images - hits[:, 0].sum(), images - hits.sum()])
+        rank = ranks(logits, labels)
+        counts = torch.stack([torch.full_like(rank, 1).sum(), (rank >= 1).sum(), (rank >= TOP_K).sum()])
         self._counts = counts if self._counts is None else self._counts.to(counts.device) + counts
 
     def _add_losses(self) -> None:

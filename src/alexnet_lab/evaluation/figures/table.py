@@ -11,15 +11,14 @@ import torch
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
-from alexnet_lab.evaluation.calibration import reliability
-from alexnet_lab.evaluation.errors import called, confident_mistakes, confusion
+from alexnet_lab.evaluation.errors import confident_mistakes, confusion
 from alexnet_lab.evaluation.factors import single_factors
 from alexnet_lab.evaluation.figures import alike, network, predictions, style, training
 from alexnet_lab.evaluation.kernels import colour_saturation, first_kernels
 from alexnet_lab.evaluation.layers import activation_curves, layer_maps
 from alexnet_lab.evaluation.predict import UNKNOWN
 from alexnet_lab.evaluation.search import CODE_BITS, Found, Search
-from alexnet_lab.training.metrics import TOP_K
+from alexnet_lab.training.metrics import TOP_K, best_classes, called
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,7 +57,8 @@ class Studio:
 
     def shown(self, places: torch.Tensor) -> list[predictions.Shown]:
         """Evaluated images with their most probable classes."""
-        values, best = self.predictions.probabilities[places].topk(min(TOP_K, len(self.names)), dim=1)
+        best = best_classes(self.predictions.logits[places])
+        values = self.predictions.probabilities[places].gather(1, best)
         labels = self.predictions.labels[places].tolist()
         images = self.subject.images(places.numpy()) if len(places) else []
         return [
@@ -84,7 +84,7 @@ def _confusion(studio: Studio) -> Drawn:
 
 
 def _reliability(studio: Studio) -> Drawn:
-    bins = reliability(studio.predictions.probabilities, studio.predictions.labels)
+    bins = studio.subject.reliability
     title = f"{studio.title}\nexpected calibration error {bins.calibration_error:.1%}"
     return Drawn(predictions.reliability_figure(bins, title))
 
@@ -99,7 +99,7 @@ def _top5(studio: Studio) -> Drawn:
     """Half of the examples are mistakes, if there are so many: right ones alone would tell little."""
     labels = studio.predictions.labels
     order = torch.from_numpy(generator(studio.run.config["seed"], "examples").permutation(len(labels)))
-    wrong = ((called(studio.predictions) != labels) & (labels != UNKNOWN))[order]
+    wrong = ((called(studio.predictions.logits) != labels) & (labels != UNKNOWN))[order]
     errors = order[wrong][: EXAMPLES // 2]
     places = torch.cat([order[~wrong][: EXAMPLES - len(errors)], errors])
     note = f"; {len(errors)} of {len(places)} chosen among the mistakes" if len(errors) else ""
@@ -118,7 +118,7 @@ def _kernels(studio: Studio) -> Drawn:
 
 def _feature_maps(studio: Studio) -> Drawn:
     """Of the first image that is called what it is."""
-    right = torch.nonzero(called(studio.predictions) == studio.predictions.labels)[:, 0].tolist()
+    right = torch.nonzero(called(studio.predictions.logits) == studio.predictions.labels)[:, 0].tolist()
     place = right[0] if right else 0
     image = studio.subject.images(np.array([place]))[0]
     name = studio.label(int(studio.predictions.labels[place])) or "unknown class"
