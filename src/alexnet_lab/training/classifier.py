@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lightning import Trainer
     from lightning.pytorch.utilities.types import LRSchedulerTypeUnion, OptimizerLRScheduler
     from torch import Tensor, nn
+    from torch.optim import Optimizer
 
     from alexnet_lab.data.loader import Batch
 
@@ -186,6 +187,26 @@ class Classifier(LightningModule):
         """Lightning's call, after each step or epoch; of a plateau schedule see `_step_plateau`."""
         if not isinstance(scheduler, ReduceLROnPlateau):
             super().lr_scheduler_step(scheduler, metric)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Limits the norm of all gradients together, where `trainer.gradient_clip_val` asks for it.
+
+        Lightning refuses to clip for fused optimisers under mixed precision, as these divide by the loss scale within
+        their step. With bfloat16 there is no scale; with float16 the scaler divides here, and leaves the step nothing
+        to divide.
+        """
+        if gradient_clip_val is None:
+            return
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(optimizer)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what was counted so far in an epoch that is under way."""
