@@ -50,10 +50,10 @@ def test_an_interrupted_job_is_what_the_ledger_says(sweep):
     assert (run.status, run.error) == ("interrupted", "Ctrl-C")
 
 
-def test_a_damaged_run_is_a_failed_one(sweep):
+def test_a_damaged_run_is_unreadable(sweep):
     (sweep / "model.activation-relu_seed-0" / "result.json").write_text("{")
     run = from_sweep(sweep).runs[0]
-    assert run.status == "failed"
+    assert run.status == "unreadable"
     assert run.error is not None
     assert "result.json cannot be read" in run.error
 

@@ -16,7 +16,7 @@ from alexnet_lab.base.files import write_json
 from alexnet_lab.sweeps.definition import Definition, Job, named
 from alexnet_lab.sweeps.directory import SweepDirectory
 from alexnet_lab.sweeps.results import outcomes, show, update_summary
-from alexnet_lab.sweeps.summary import Outcome, Row, Summary, base_level, split, summarise
+from alexnet_lab.sweeps.summary import LEFT_OUT, Outcome, Row, Summary, base_level, split, summarise
 from alexnet_lab.sweeps.tables import cells, csv_text, effect_lines, markdown, terminal_table
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def test_the_base_comes_first_whatever_the_order_of_jobs():
 def test_a_sweep_that_has_not_begun_has_a_table():
     found = summarise(ABOUT, [Outcome(outcome.overrides, "to_go") for outcome in lrn()])
     assert [row.sample.n for row in found.rows] == [0, 0]
-    assert found.counts == {"failed": 0, "interrupted": 0, "to_go": 6, "pruned": 0, "other_images": 0, "empty": 0}
+    assert found.counts == dict.fromkeys(LEFT_OUT, 0) | {"to_go": 6}
     assert "| none | 0 |" in markdown(found)
 
 
@@ -75,14 +75,7 @@ def test_a_half_finished_sweep_compares_the_seeds_that_both_have():
     jobs[2] = Outcome(jobs[2].overrides, "failed")
     jobs[5] = Outcome(jobs[5].overrides, "interrupted")
     found = rows(summarise(ABOUT, jobs))
-    assert found["lrn"].counts == {
-        "failed": 1,
-        "interrupted": 0,
-        "to_go": 0,
-        "pruned": 0,
-        "other_images": 0,
-        "empty": 0,
-    }
+    assert found["lrn"].counts == dict.fromkeys(LEFT_OUT, 0) | {"failed": 1}
     gap = found["none"].against_base
     assert gap is not None
     assert (gap.mean, gap.pairs, gap.method) == (pytest.approx(0.015), 2, "paired")
@@ -280,7 +273,7 @@ def test_the_last_line_of_a_job_counts(tmp_path, capsys):
     first = outcomes(sweep, definition)[0]
     assert (first.status, first.value, first.choice) == ("completed", 0.2, 0.3)
     summary = update_summary(sweep, definition)
-    assert summary.counts == {"failed": 0, "interrupted": 0, "to_go": 2, "pruned": 0, "other_images": 0, "empty": 1}
+    assert summary.counts == dict.fromkeys(LEFT_OUT, 0) | {"to_go": 2, "empty": 1}
     assert "20.00" in sweep.summary_md.read_text()
     assert sweep.summary_csv.read_text().count("\n") == 3
     show(summary)
@@ -293,6 +286,8 @@ def test_a_number_of_result_json_can_be_the_metric(tmp_path):
     sweep, definition = sweep_on_disk(tmp_path, "to_error/epochs")
     for number, epochs in enumerate((6.5, None)):
         job = definition.jobs[number]
-        write_json(sweep.run(job).result, {"status": "completed", "to_error": {"epochs": epochs}})
+        write_json(
+            sweep.run(job).result, {"status": "completed", "metrics": {}, "to_error": {"error": 0.25, "epochs": epochs}}
+        )
         sweep.append(entry(job.name, test__top1_error=0.2))
     assert [outcome.value for outcome in outcomes(sweep, definition)] == [6.5, None, None, None]

@@ -45,7 +45,7 @@ def test_sweep_json_says_what_is_common_once(tmp_path):
 
 def test_damaged_definition_is_told(tmp_path):
     (tmp_path / "sweep.json").write_text('{"version": 1}')
-    with pytest.raises(RunError, match=r"sweep.json cannot be read: KeyError"):
+    with pytest.raises(RunError, match=r"sweep.json cannot be read: `jobs` is missing"):
         SweepDirectory(tmp_path).read()
 
 

@@ -8,15 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a CSV file, values as text; none where there is no file."""
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:

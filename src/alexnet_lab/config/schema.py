@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from alexnet_lab.base.ranges import Count, Index, NonNegative, Positive
 
@@ -14,6 +14,15 @@ Limit = Annotated[int, Ge(0)] | Annotated[float, Ge(0), Le(1)]
 
 Seed = Annotated[int, Ge(0), Lt(2**32)]
 
+
+def _file_name(name: str) -> str:
+    if "/" in name or "\\" in name or name.startswith(".") or not name.isprintable() or len(name.encode()) > 150:
+        raise ValueError("a name without folders, such as my-name (printable, up to 150 bytes, no dot at its start)")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_file_name)]
+"""A name that becomes part of a file's: no path, so that nothing is written elsewhere or hidden."""
 
 Level = bool | int | float | str | None
 """A value of a swept key."""
@@ -171,7 +180,7 @@ class Evaluate(Section):
     views: Literal["center", "ten", "nine"] = "center"
     split: Literal["test", "val"] = "test"
     figures: Literal["all"] | Figure | list[Figure] = []
-    name: str | None = None
+    name: FileName | None = None
     other_images: bool = False
     data: EvaluatedData = EvaluatedData()
     trusted_packages: list[str] = []

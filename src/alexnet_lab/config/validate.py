@@ -93,6 +93,7 @@ def _refuse_empty_text(key: str, value: Any) -> None:
 def check_report(raw: Mapping[str, Any]) -> dict[str, Any]:
     """The complete config of report.py; raises ConfigError like `check_train`."""
     config = _check_section(Report, raw).model_dump()
+    _refuse_empty_text("", config)
     if (config["sweep"] is None) == (config["runs"] is None):
         raise ConfigError("report.py takes either sweep=SWEEP_DIR or runs='logs/runs/*'")
     return config
@@ -153,7 +154,7 @@ def _wrong_value(key: str, details: list[ErrorDetails]) -> str:
 def _allowed(detail: ErrorDetails) -> str:
     if detail["type"] in ("model_type", "dict_type"):
         return "a group of keys"
-    text = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    text = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ").removeprefix("a valid ")
     return text.removesuffix(", unable to parse string as a number")
 
 

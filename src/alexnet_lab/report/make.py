@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-import time
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alexnet_lab.base.errors import ConfigError, did_you_mean
+from alexnet_lab.base.errors import ConfigError, RunError, did_you_mean
 from alexnet_lab.base.files import write_text
 from alexnet_lab.base.log import start_log
 from alexnet_lab.report.page import page
+from alexnet_lab.report.place import PAGE, report_folder
 from alexnet_lab.report.sources import from_runs, from_sweep
+from alexnet_lab.report.study import PENDING, UNREADABLE
 from alexnet_lab.report.tables import state_line, summary_of
 from alexnet_lab.sweeps.tables import csv_text, markdown
 
@@ -33,19 +35,20 @@ def make_report(config: Mapping[str, Any]) -> Path:
         The path of report.html.
 
     Raises:
-        ConfigError: The metric is none that the runs have.
-        RunError: There is no such sweep, or no run is found.
+        ConfigError: The metric is none that the runs have, or the report cannot go where it should.
+        RunError: There is no such sweep, no run is found, or none can be read.
     """
     start_log()
-    study, folder = _study(config)
+    folder = report_folder(config)
+    study = _study(config)
     _check_metric(study)
-    summary = summary_of(study, study.metric)
-    name = _summary_name(study)
-    write_text(folder / f"{name}.csv", csv_text(summary))
-    write_text(folder / f"{name}.md", markdown(summary))
-    path = folder / "report.html"
-    write_text(path, page(study, folder))
-    _draw(study, folder / "figures")
+    _tell_unreadable(study)
+    try:
+        _write(study, folder)
+    except OSError as error:
+        place = error.filename or folder
+        raise RunError(f"the report cannot be written: {place}: {error.strerror or error}") from error
+    path = folder / PAGE
     log.info("%s; report: %s", state_line(study), path)
     if config["wandb"]:
         from alexnet_lab.report.dashboard import publish  # noqa: PLC0415 - pydantic models by the hundred
@@ -54,24 +57,47 @@ def make_report(config: Mapping[str, Any]) -> Path:
     return path
 
 
-def _study(config: Mapping[str, Any]) -> tuple[Study, Path]:
-    """The study, and the folder that its report goes to."""
+def _study(config: Mapping[str, Any]) -> Study:
+    """The runs that the config names."""
     if config["sweep"] is not None:
         study = from_sweep(Path(config["sweep"]), other_images=config["other_images"])
-        default = config["sweep"]
     else:
         runs = config["runs"]
         study = from_runs([runs] if isinstance(runs, str) else runs, other_images=config["other_images"])
-        default = f"logs/reports/{time.strftime('%Y-%m-%d_%H-%M-%S')}"
-    if config["metric"] is not None:
-        study = study.of_metric(config["metric"])
-    return study, Path(config["out"] or default)
+    return study if config["metric"] is None else study.of_metric(config["metric"])
+
+
+def _tell_unreadable(study: Study) -> None:
+    """Warns of the runs that cannot be read; raises RunError where no other has begun."""
+    bad = [run for run in study.runs if run.status == UNREADABLE]
+    if not bad:
+        return
+    more = f"; and {len(bad) - MOST_TOLD} more, which the report lists" if len(bad) > MOST_TOLD else ""
+    reasons = "; ".join(f"{run.name}: {run.error}" for run in bad[:MOST_TOLD]) + more
+    told = f"{len(bad)} of {len(study.runs)} runs cannot be read: {reasons}"
+    if all(run.status in (UNREADABLE, PENDING) for run in study.runs):
+        raise RunError(told)
+    log.warning("%s", told)
+
+
+MOST_TOLD = 3
+"""Runs that a warning names."""
+
+
+def _write(study: Study, folder: Path) -> None:
+    """The page first: by it the folder is known as that of a report."""
+    write_text(folder / PAGE, page(study, folder))
+    summary = summary_of(study, study.metric)
+    name = _summary_name(study)
+    write_text(folder / f"{name}.csv", csv_text(summary))
+    write_text(folder / f"{name}.md", markdown(summary))
+    _draw(study, folder / "figures")
 
 
 def _summary_name(study: Study) -> str:
     """A sweep's own summary stays what it is where another metric is asked for."""
     own = study.definition.get("metric")
-    return "summary" if own in (None, study.metric) else f"summary_{study.metric.replace('/', '_')}"
+    return "summary" if own in (None, study.metric) else "summary_" + re.sub(r"[^\w.-]+", "_", study.metric)
 
 
 def _check_metric(study: Study) -> None:

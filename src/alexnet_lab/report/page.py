@@ -131,7 +131,7 @@ def _rounded(value: float | None) -> float | None:
 def link(run: Run, folder: Path) -> str:
     """The run's directory as an address relative to `folder`; a name with a colon or quotes is no other address."""
     path = os.path.relpath(run.path, folder)
-    return f"./{quote(path)}/"
+    return f"./{quote(os.fsencode(path))}/"
 
 
 def _row(run: Run, study: Study, folder: Path) -> dict[str, Any]:

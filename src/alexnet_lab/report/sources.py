@@ -14,7 +14,7 @@ from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.nested import flat
 from alexnet_lab.config.names import is_outward
 from alexnet_lab.data.identity import Result, check_comparable
-from alexnet_lab.report.study import PENDING, Run, Study, read_run
+from alexnet_lab.report.study import PENDING, UNREADABLE, Run, Study, read_run
 from alexnet_lab.sweeps.definition import SEED, identity
 from alexnet_lab.sweeps.directory import SweepDirectory
 from alexnet_lab.sweeps.summary import split
@@ -105,32 +105,53 @@ def from_runs(patterns: Sequence[str], *, other_images: bool = False) -> Study:
         other_images: Compare runs although their data set changed in between.
 
     Raises:
-        RunError: No run is found.
+        RunError: No run is found, or a directory that is named is none of a run.
         DataError: Runs of the same data config saw different images.
     """
     found = _without_copies([read_run(path, name=path.name) for path in _run_directories(patterns)])
     _check_images(found, allowed=other_images)
-    identities = [_identity(run.config) for run in found]
-    names = _names(found, identities)
+    known = [run for run in found if run.config]
+    identities = [_identity(run.config) for run in known]
+    names = _names(known, identities)
     seen: Counter[tuple[str, int | None]] = Counter()
     runs = []
-    for run, what in zip(found, identities, strict=True):
+    for run, what in zip(known, identities, strict=True):
         level = names[what]
         seen[level, run.seed] += 1
         again = seen[level, run.seed]
         told = f"{run.seed}" if again == 1 else f"{run.seed} ({again})"  # the same run twice is two results
         runs.append(replace(run, level=level, settings={"level": level, "seed": told}))
-    title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
-    return _study(title, DEFAULT_METRIC, runs, {"name": title, "factor": ["level"]})
+    unknown = [replace(run, level=UNREADABLE, settings={"level": UNREADABLE}) for run in found if not run.config]
+    title = found[0].name if len(found) == 1 else f"{len(found)} runs"
+    return _study(title, DEFAULT_METRIC, [*runs, *unknown], {"name": title, "factor": ["level"]})
 
 
 def _run_directories(patterns: Sequence[str]) -> list[Path]:
-    names = [name for pattern in patterns for name in sorted(glob.glob(pattern)) or [pattern]]  # noqa: PTH207 - relative and absolute patterns alike
-    unique = {os.path.realpath(name): Path(name) for name in reversed(names)}  # a run is named once, whatever its path
-    found = [path for path in reversed(unique.values()) if (path / "config.yaml").is_file()]
+    """The run directories, each once, by whatever names they are given."""
+    found: dict[str, Path] = {}
+    for pattern in patterns:
+        named = sorted(glob.glob(pattern)) or [pattern]  # noqa: PTH207 - relative and absolute patterns alike
+        for path in map(Path, named):
+            if _is_run(path):
+                found.setdefault(os.path.realpath(path), path)
+            elif named == [pattern]:
+                raise RunError(_no_run(path))
     if not found:
         raise RunError(f"no runs found by runs={','.join(patterns)}; a run is a directory with a config.yaml")
-    return found
+    return list(found.values())
+
+
+def _is_run(path: Path) -> bool:
+    return path.is_dir() and any(os.path.lexists(path / name) for name in ("config.yaml", "result.json"))
+
+
+def _no_run(path: Path) -> str:
+    if glob.has_magic(str(path)):
+        return f"no runs found by runs={path}; a run is a directory with a config.yaml"
+    if (path / "sweep.json").exists():
+        return f"{path} is a sweep: sweep={path}"
+    missing = "it has no config.yaml" if path.is_dir() else "there is no such directory"
+    return f"{path} is no run: {missing}"
 
 
 def _without_copies(runs: Iterable[Run]) -> list[Run]:
@@ -157,6 +178,8 @@ def _identity(config: Mapping[str, Any]) -> Identity:
 def _names(runs: Sequence[Run], identities: Sequence[Identity]) -> dict[Identity, str]:
     """A name for each identity: overrides that not all runs share; where two would be alike, the keys that differ."""
     own = {what: _words(run) for run, what in zip(runs, identities, strict=True)}
+    if not own:
+        return {}
     shared = set.intersection(*own.values())
     names = {what: " ".join(sorted(words - shared)) for what, words in own.items()}
     common = set.intersection(*(set(what) for what in own))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from alexnet_lab.base.errors import RunError
+from alexnet_lab.base.errors import RunError, one_line
+from alexnet_lab.base.records import check_record, number
 from alexnet_lab.run.directory import RunDirectory
+from alexnet_lab.run.records import Config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-PENDING = "to_go"
-"""The status of a job that has not ended yet; the others are those of result.json."""
+PENDING, RUNNING, UNFINISHED, UNREADABLE = "to_go", "running", "unfinished", "unreadable"
+"""The status of a job that has not begun; of a run without a result.json, which a process works on or none does; and
+of one whose files cannot be read. The others are those of result.json."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Run:
     path: Path
     level: str  # as it is shown
     seed: int | None
-    status: str  # completed, failed, interrupted, to_go
+    status: str  # completed, failed, interrupted, or one of those above
     settings: Mapping[str, str] = field(default_factory=dict)  # what tells it from the others: overrides
     error: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -82,7 +85,7 @@ class Study:
     @property
     def failures(self) -> tuple[Run, ...]:
         """The runs that ended before their end."""
-        return tuple(run for run in self.runs if run.status not in ("completed", PENDING))
+        return tuple(run for run in self.runs if run.status not in ("completed", PENDING, RUNNING))
 
     def of_metric(self, metric: str) -> Study:
         """The same runs, looked at by another metric."""
@@ -92,7 +95,7 @@ class Study:
         """The metrics that completed runs have, the study's own first, then test/ before val/ before train/."""
         names = {name for run in self.completed for name in run.metrics}
         stages = ("test", "val", "train", "to_error")
-        rest = sorted(names - {self.metric}, key=lambda name: (stages.index(name.split("/")[0]), name))
+        rest = sorted(names - {self.metric}, key=lambda name: (_place(name.split("/")[0], stages), name))
         return [self.metric, *rest] if self.metric in names else rest
 
     def curve_names(self) -> list[str]:
@@ -103,39 +106,53 @@ class Study:
 
 def _curve_place(name: str) -> tuple[int, str]:
     first = ("val/top1_error", "train/top1_error", "val/loss", "train/loss", "val/top5_error", "train/top5_error")
-    return (first.index(name), "") if name in first else (len(first), name)
+    return (_place(name, first), name)
+
+
+def _place(item: str, order: Sequence[str]) -> int:
+    """Where an item stands in an order; what it lacks comes last."""
+    return order.index(item) if item in order else len(order)
 
 
 def read_run(path: Path, *, name: str, settings: Mapping[str, str] | None = None) -> Run:
-    """A run from its directory alone; a damaged file makes it a failed one, with the reason.
+    """A run from its directory alone. One with a file that cannot be read has the status `unreadable`, and says why.
 
     Args:
         path: The run's directory; where it is not there yet, the run is one to go.
         name: As it is shown.
         settings: What tells it from the others, e.g. the overrides of its job.
     """
+    found = Run(displayable(name), path, "", None, PENDING, settings=settings or {})
     directory = RunDirectory(path)
-    blank = Run(name, path, "", None, PENDING, settings=settings or {})
     if not path.is_dir():
-        return blank
-    try:
-        return _read_run(blank, directory)
-    except (RunError, OSError, ValueError) as error:
-        return replace(blank, status="failed", error=str(error))
-
-
-def _read_run(blank: Run, directory: RunDirectory) -> Run:
-    result = directory.read_result()
-    config = directory.read_config()
-    directory.check_file(directory.config)
-    curves = columns(directory.read_metrics())
-    found = replace(blank, config=config, manifest=directory.read_manifest(), seed=config.get("seed"), curves=curves)
-    if result is None:
         return found
-    reached = {f"to_error/{name}": value for name, value in (result.get("to_error") or {}).items() if name != "error"}
-    numbers = result["metrics"] | reached
-    metrics = {name: float(value) for name, value in numbers.items() if value is not None}
-    return replace(found, status=result["status"], error=result.get("error"), metrics=metrics, result=result)
+    try:
+        config = directory.read_config()
+        found = replace(found, config=check_record(Config, config, directory.config), status=_unended(directory))
+        directory.check_file(directory.config)
+        found = replace(found, seed=found.config["seed"], curves=columns(directory.read_metrics()))
+        found = replace(found, **_ended(directory.read_result()))
+        return replace(found, manifest=directory.read_manifest())
+    except (RunError, OSError) as error:
+        return replace(found, status=UNREADABLE, error=displayable(str(error)), curves={}, metrics={}, result={})
+
+
+def _unended(directory: RunDirectory) -> str:
+    """The status of a run without a result.json."""
+    with contextlib.suppress(OSError):  # a disk that can only be read has no locks
+        if directory.in_use():
+            return RUNNING
+    return UNFINISHED
+
+
+def _ended(result: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The fields that result.json fills."""
+    if result is None:
+        return {}
+    reached = {f"to_error/{name}": value for name, value in (result["to_error"] or {}).items() if name != "error"}
+    metrics = {name: value for name, value in (result["metrics"] | reached).items() if value is not None}
+    error = None if result["error"] is None else displayable(result["error"])
+    return {"status": result["status"], "error": error, "metrics": metrics, "result": result}
 
 
 def columns(rows: Sequence[Mapping[str, str]]) -> dict[str, list[float | None]]:
@@ -146,10 +163,14 @@ def columns(rows: Sequence[Mapping[str, str]]) -> dict[str, list[float | None]]:
         {'epoch': [0.0, 1.0], 'val/loss': [2.5, None]}
     """
     names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [_number(row.get(name)) for row in rows] for name in names}
+    return {name: [number(row.get(name, "")) for row in rows] for name in names}
 
 
-def _number(cell: str | None) -> float | None:
-    """A cell's number; None for an empty one and for what is no finite number."""
-    value = float(cell) if cell else math.nan
-    return value if math.isfinite(value) else None
+def displayable(text: str) -> str:
+    """A text from elsewhere in one line of limited length, without what is no Unicode."""
+    line = one_line(text.encode("utf-8", "backslashreplace").decode())
+    return line if len(line) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT]}..."
+
+
+LONGEST_TEXT = 1000
+"""Characters of a text that is shown."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from alexnet_lab.report.study import PENDING
+from alexnet_lab.report.study import PENDING, RUNNING, UNFINISHED, UNREADABLE
 from alexnet_lab.sweeps.definition import SEED
 from alexnet_lab.sweeps.summary import Outcome, Summary, summarise
 from alexnet_lab.sweeps.tables import cells, effect_lines, reading
@@ -30,11 +30,19 @@ def summary_of(study: Study, metric: str) -> Summary:
     single = len(study.levels) == 1
     chosen_by = study.metric.replace("test/", "val/")  # nothing is chosen on the test set
     outcomes = [
-        Outcome(_seed_alone(run) if single else dict(run.settings), run.status, run.metrics.get(metric),
-                run.metrics.get(chosen_by)) for run in study.runs
+        Outcome(_seed_alone(run) if single else dict(run.settings), LEFT_OUT_AS.get(run.status, run.status),
+                _value(run, metric), _value(run, chosen_by)) for run in study.runs
     ]  # fmt: skip
     about = dict(study.definition) | {"metric": metric}
     return summarise(about | {"factor": [], "base": [], "tuned": []} if single else about, outcomes)
+
+
+def _value(run: Run, metric: str) -> float | None:
+    return run.metrics.get(metric) if run.status == "completed" else None
+
+
+LEFT_OUT_AS = {RUNNING: PENDING, UNFINISHED: PENDING}
+"""How the table of levels counts a run that has no result yet."""
 
 
 def _seed_alone(run: Run) -> dict[str, str]:
@@ -60,7 +68,10 @@ def state_line(study: Study) -> str:
     return ", ".join([done, *told])
 
 
-STATUS_WORDS = {"failed": "failed", "interrupted": "interrupted", PENDING: "to go"}
+STATUS_WORDS = {
+    "failed": "failed", "interrupted": "interrupted", UNREADABLE: "unreadable", UNFINISHED: "unfinished",
+    RUNNING: "running", PENDING: "to go",
+}  # fmt: skip
 """How a run is called that is not completed."""
 
 

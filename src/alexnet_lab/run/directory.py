@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +13,11 @@ from filelock import FileLock, Timeout
 from alexnet_lab.base.claims import claimed_folder
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import is_whole, sealed, sha256, write_json, write_text
-from alexnet_lab.base.tables import read_rows
+from alexnet_lab.base.records import check_record, read_json, read_rows, read_text
+from alexnet_lab.run.records import RESULT_VERSION, Manifest, Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-RESULT_VERSION = 1
-"""Of the format of result.json."""
 
 CLAIMED: set[str] = set()
 """The directories that this process works in."""
@@ -51,9 +48,11 @@ class RunDirectory:
         if not self.path.is_dir():
             raise RunError(f"there is no run directory {self.path}")
         try:
-            config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+            config = yaml.safe_load(read_text(self.config))
         except FileNotFoundError:
             raise RunError(f"{self.path} is no run directory: it has no config.yaml") from None
+        except RecursionError:
+            raise RunError(f"{self.config} cannot be read: it is nested too deeply") from None
         except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no text, or a date of no calendar
             raise RunError(f"{self.config} cannot be read: {error}") from error
         if not isinstance(config, dict):
@@ -61,16 +60,17 @@ class RunDirectory:
         return config
 
     def read_result(self) -> dict[str, Any] | None:
-        """What `result.json` says, or None where there is none."""
+        """What `result.json` says, checked against its schema, or None where there is none.
+
+        Raises:
+            RunError: It cannot be read, is damaged, or comes from a newer version.
+        """
         try:
-            result = json.loads(self.result.read_text(encoding="utf-8"))
+            content = read_json(self.result)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
-            raise RunError(f"{self.result} cannot be read: {error}") from error
-        if not isinstance(result, dict) or "status" not in result:
-            raise RunError(f"{self.result} holds no result")
-        if not is_whole(result):
+        result = check_record(Result, content, self.result)
+        if not is_whole(content):
             raise RunError(f"{self.result} is damaged: its checksum is not that of its content")
         return result
 
@@ -88,22 +88,28 @@ class RunDirectory:
         except Timeout:
             return True
 
-    def read_metrics(self) -> list[dict[str, str]]:
-        """The rows of `metrics.csv`, values as text; none where there is no file.
+    def read_manifest(self) -> dict[str, Any]:
+        """Where the run came from, as `manifest.json` says; empty where there is none.
 
         Raises:
-            RunError: The run is completed and the file is not what it left.
+            RunError: It cannot be read or is damaged.
         """
-        self.check_file(self.metrics)
-        return read_rows(self.metrics)
-
-    def read_manifest(self) -> dict[str, Any]:
-        """Where the run came from, as `manifest.json` says; empty where there is none."""
         try:
-            manifest = json.loads(self.manifest.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return check_record(Manifest, read_json(self.manifest), self.manifest)
+        except FileNotFoundError:
             return {}
-        return manifest if isinstance(manifest, dict) else {}
+
+    def read_metrics(self) -> list[dict[str, str]]:
+        """The rows of `metrics.csv`; empty where there is none.
+
+        Raises:
+            RunError: It cannot be read, is damaged, or is not what a completed run left.
+        """
+        rows = read_rows(self.metrics)
+        if rows and "epoch" not in rows[0]:
+            raise RunError(f"{self.metrics} cannot be read: it has no column `epoch`")
+        self.check_file(self.metrics)
+        return rows
 
     def pictures(self) -> list[Path]:
         """The pictures that training leaves, for a tracker."""

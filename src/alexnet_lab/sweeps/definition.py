@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.nested import flat
 from alexnet_lab.config.names import is_outward, job_name, short_hash
+from alexnet_lab.sweeps.records import SWEEP_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-SWEEP_VERSION = 1
-"""Of the format of sweep.json."""
 
 RECORDS = ("resume", "overrides", "tags", "experiment", "trusted_packages")
 """Top-level keys that say nothing of what a job computes."""
@@ -73,7 +71,7 @@ class Definition:
         """The definition that a sweep.json holds."""
         about = {key: value for key, value in content.items() if key not in ("version", *OWN_KEYS)}
         common = content["config"]
-        jobs = [Job(item["job"], tuple(item["overrides"]), common | item["config"]) for item in content["jobs"]]
+        jobs = [Job(item["job"], tuple(item["overrides"]), common | item.get("config", {})) for item in content["jobs"]]
         return cls(about, content["command"], tuple(content["overrides"]), tuple(jobs))
 
 

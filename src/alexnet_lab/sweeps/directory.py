@@ -14,16 +14,18 @@ from filelock import FileLock
 from alexnet_lab.base.claims import claimed_folder
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import finite, is_whole, sealed, write_json
+from alexnet_lab.base.records import check_record, parse_json, read_json, read_text
 from alexnet_lab.run.directory import RunDirectory
 from alexnet_lab.sweeps.definition import Definition, Job
+from alexnet_lab.sweeps.records import LEDGER_VERSION, LedgerLine, SweepRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 log = logging.getLogger(__name__)
 
-LEDGER_VERSION = 1
-"""Of the format of a line of ledger.jsonl."""
+REQUIRED = ("name", "factor", "base", "metric", "command", "overrides", "config")
+"""The fields of sweep.json that are filled in where it lacks them."""
 
 
 class SweepDirectory:
@@ -48,11 +50,11 @@ class SweepDirectory:
             RunError: It is damaged.
         """
         try:
-            return Definition.from_json(json.loads(self.definition.read_text(encoding="utf-8")))
+            content = read_json(self.definition)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"{self.definition} cannot be read: {type(error).__name__}: {error}") from error
+        checked = check_record(SweepRecord, content, self.definition)
+        return Definition.from_json({key: checked[key] for key in REQUIRED} | content)
 
     def write(self, definition: Definition) -> None:
         """Writes sweep.json, whole or not at all."""
@@ -85,18 +87,15 @@ class SweepDirectory:
             RunError: The file cannot be read.
         """
         try:
-            lines = self.ledger.read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = read_text(self.ledger, errors="replace").splitlines()
         except FileNotFoundError:
             return []
-        except OSError as error:
-            raise RunError(f"{self.ledger} cannot be read: {error.strerror or error}") from error
         found = []
         for number, line in enumerate(lines, start=1):
-            entry = _entry(line)
-            if entry is None:
-                log.warning("%s: line %d is damaged, and passed over", self.ledger, number)
-            else:
-                found.append(entry)
+            try:
+                found.append(_entry(line))
+            except (RunError, ValueError) as error:
+                log.warning("%s: line %d is damaged, and passed over: %s", self.ledger, number, error)
         return found
 
     def latest(self) -> dict[str, dict[str, Any]]:
@@ -121,10 +120,10 @@ class SweepDirectory:
             yield
 
 
-def _entry(line: str) -> dict[str, Any] | None:
-    """What a line of the ledger holds; None if it is not what was written."""
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return None
-    return entry if isinstance(entry, dict) and "job" in entry and is_whole(entry) else None
+def _entry(line: str) -> dict[str, Any]:
+    """What a line of the ledger holds; raises ValueError or RunError if it is not what was written."""
+    entry = parse_json(line)
+    checked = check_record(LedgerLine, entry, "the line")
+    if not is_whole(entry):
+        raise ValueError("its checksum is not that of its content")
+    return checked

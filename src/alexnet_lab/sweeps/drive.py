@@ -123,7 +123,7 @@ def _finish(plan: Plan) -> None:
     latest = sweep.latest()
     failed = [latest[job.name] for job in plan.jobs if latest[job.name]["status"] == "failed"]
     for line in failed:
-        log.error("%s", "\n  ".join([f"{line['job']}: {line['error']}", *line["log"]]))
+        log.error("%s", "\n  ".join([f"{line['job']}: {line['error']}", *(line["log"] or [])]))
     log.info("%s in %s", progress.count_line(progress.states(sweep, plan.jobs).values()), sweep.path)
     others = {} if plan.settings.get("other_images") else results.jobs_on_other_images(plan.definition, latest)
     if others:

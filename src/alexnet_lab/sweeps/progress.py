@@ -92,7 +92,8 @@ def bar_line(sweep: SweepDirectory, jobs: Collection[Job], side_by_side: int) ->
 
 def estimate(sweep: SweepDirectory, left: int, side_by_side: int) -> str:
     """How long the jobs that are left may take, from those of this sweep that are complete."""
-    walls = [line["wall_seconds"] for line in sweep.latest().values() if line["status"] == "completed"]
+    ended = [line for line in sweep.latest().values() if line["status"] == "completed"]
+    walls = [line["wall_seconds"] for line in ended if line["wall_seconds"] is not None]
     if not left:
         return "nothing is left to do"
     if not walls:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import write_text
 from alexnet_lab.data.identity import Result, on_other_images
 from alexnet_lab.sweeps.summary import Outcome, Summary, split, summarise
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from alexnet_lab.run.directory import RunDirectory
     from alexnet_lab.sweeps.definition import Definition, Job
     from alexnet_lab.sweeps.directory import SweepDirectory
+
+log = logging.getLogger(__name__)
 
 
 def update_summary(directory: SweepDirectory, definition: Definition) -> Summary:
@@ -75,12 +79,16 @@ def _outcome(run: RunDirectory, job: Job, entry: Mapping[str, Any] | None, metri
     if entry is None or entry["status"] != "completed":
         return Outcome(overrides, "to_go" if entry is None else entry["status"])
     chosen_by = metric.replace("test/", "val/")  # nothing is chosen on the test set
-    return Outcome(overrides, "completed", measured(run, entry, metric), measured(run, entry, chosen_by))
+    try:
+        return Outcome(overrides, "completed", measured(run, entry, metric), measured(run, entry, chosen_by))
+    except RunError as error:
+        log.warning("%s", error)
+        return Outcome(overrides, "unreadable")
 
 
 def measured(run: RunDirectory, entry: Mapping[str, Any], metric: str) -> float | None:
     """A metric of a finished job, or a number of its result.json by its path such as `to_error/epochs`, or None."""
-    if metric in entry["metrics"]:
+    if metric in (entry["metrics"] or {}):
         return _number(entry["metrics"][metric])
     node: Any = run.read_result()
     for part in metric.split("/"):

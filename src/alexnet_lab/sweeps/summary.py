@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Pairs = tuple[tuple[str, str], ...]
 """Keys and their values, as the overrides write them."""
 
-LEFT_OUT = ("failed", "interrupted", "to_go", "pruned", "other_images", "empty")
+LEFT_OUT = ("failed", "interrupted", "unreadable", "to_go", "pruned", "other_images", "empty")
 """Why a job may have no value; `pruned`: a search ended it early; `other_images`: its images are not those of the other
 jobs; `empty`: it never came to what is measured."""
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from alexnet_lab.sweeps.summary import Row, Summary
 
 COUNT_WORDS = {
-    "failed": "failed", "interrupted": "interrupted", "to_go": "to go", "pruned": "ended early",
-    "other_images": "on other images", "empty": "without a value",
+    "failed": "failed", "interrupted": "interrupted", "unreadable": "unreadable", "to_go": "to go",
+    "pruned": "ended early", "other_images": "on other images", "empty": "without a value",
 }  # fmt: skip
 """Jobs that a row's n leaves out, in words."""
 

@@ -1,0 +1,202 @@
+"""Records (JSON objects) and tables that lie on disk, checked against a schema as they are read.
+
+They are data: anybody may have edited or sent them. Whatever a file holds, the reader returns what the schema allows,
+or raises an error of one line that names the file and what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+from annotated_types import Ge, Le, MaxLen
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from alexnet_lab.base.errors import RunError, one_line
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MOST_BYTES = 64 * 2**20
+"""Of a file: a run of a thousand epochs with all columns leaves 2 MB."""
+
+LARGEST = 1e50
+"""Of a number: float32 ends at 3.4e38, and the square of a number must not overflow."""
+
+Number = Annotated[float, Ge(-LARGEST), Le(LARGEST)]
+"""A finite number that can be averaged."""
+
+Amount = Annotated[float, Ge(0), Le(1e12)]
+"""A number that counts or measures something: seconds, images per second."""
+
+Total = Annotated[int, Ge(0), Le(10**15)]
+"""A whole number of things: epochs, steps, parameters."""
+
+Record = TypeVar("Record", bound=BaseModel)
+
+
+def _name(text: str) -> str:
+    if not text or text != one_line(text) or not text.isprintable():
+        raise ValueError("a name of printable characters")
+    return text
+
+
+Name = Annotated[str, MaxLen(200), AfterValidator(_name)]
+"""What something is called: a metric, a package, a job."""
+
+
+class Schema(BaseModel):
+    """The fields of a record: no silent conversion, no NaN or infinity; fields of other versions are kept."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, defer_build=True)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        FileNotFoundError: There is none.
+        RunError: It is no regular file, too large, no JSON (NaN and infinities are none), nested without measure, or
+            holds text that is not Unicode.
+    """
+    text = read_text(path)
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+
+
+def parse_json(text: str) -> Any:
+    """The value that a JSON text holds; raises ValueError where it is not JSON that every program can read."""
+    try:
+        value = json.loads(text, parse_constant=_no_number)
+        _check_depth(value, DEEPEST)
+        json.dumps(value, ensure_ascii=False).encode()  # fails for half a surrogate pair
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise ValueError("it holds text that is not Unicode") from None
+    return value
+
+
+DEEPEST = 50
+"""Levels of a record; ours have 5."""
+
+
+def _check_depth(value: Any, room: int) -> None:
+    if room == 0:
+        raise RecursionError
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_depth(item, room - 1)
+
+
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number in JSON")
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    """The text of a file in UTF-8; raises FileNotFoundError and RunError like `read_json`."""
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise RunError(f"{path} cannot be read: it is larger than {MOST_BYTES // 2**20} MiB")
+        if not path.is_file() and not path.is_dir():  # a pipe would be waited for
+            raise RunError(f"{path} cannot be read: it is no regular file")
+        return path.read_text(encoding="utf-8", errors=errors)
+    except FileNotFoundError:
+        raise
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path} cannot be read: it is no text in UTF-8 ({error.reason})") from error
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def check_record(schema: type[Record], value: Any, path: Path | str) -> dict[str, Any]:
+    """A record that fits a schema, with the schema's defaults for the fields that it lacks.
+
+    Args:
+        schema: Of the record.
+        value: What was read.
+        path: Of the file, for the message.
+
+    Raises:
+        RunError: Naming the first field that is wrong, what it holds and what is allowed.
+    """
+    try:
+        return schema.model_validate(value).model_dump()
+    except ValidationError as error:
+        raise RunError(f"{path} cannot be read: {explain(error)}") from None
+
+
+ALLOWED = {"model_type": "a record of fields", "dict_type": "a record of fields"}
+"""What pydantic says in words of its own."""
+
+
+def explain(error: ValidationError) -> str:
+    """The first thing that is wrong with a record."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(map(str, first["loc"])) or "it"
+    if first["type"] == "missing":
+        return f"`{field}` is missing"
+    allowed = ALLOWED.get(first["type"], first["msg"])
+    for start in ("Input should be ", "Value error, ", "a valid "):
+        allowed = allowed.removeprefix(start)
+    return f"`{field}` is {_short(first['input'])} ({type(first['input']).__name__}); allowed: {allowed}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value) if isinstance(value, str | int | float | bool | None) else "..."
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+SHOWN = 60
+"""Characters of a wrong value in a message."""
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file of numbers, each cell as it is written: a number, NaN, an infinity, or nothing.
+
+    Returns:
+        Nothing where there is no file.
+
+    Raises:
+        RunError: It cannot be read, a row has another length than the head, or a cell holds something else.
+    """
+    try:
+        lines = list(csv.reader(io.StringIO(read_text(path), newline=""), strict=True))
+    except FileNotFoundError:
+        return []
+    except csv.Error as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+    head, *rows = lines or [[]]
+    if len(set(head)) < len(head) or any(name != one_line(name) or not name for name in head):
+        raise RunError(f"{path} cannot be read: its columns have no names, or two have the same")
+    for number, row in enumerate(rows, start=2):
+        _check_row(f"{path} cannot be read: line {number}", head, row)
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def _check_row(place: str, head: list[str], row: list[str]) -> None:
+    if len(row) != len(head):
+        raise RunError(f"{place} has {len(row)} cells, not {len(head)}")
+    for name, cell in zip(head, row, strict=True):
+        try:
+            value = number(cell)
+        except ValueError:
+            raise RunError(f"{place}: `{name}` is {_short(cell)}; allowed: a number") from None
+        if value is not None and abs(value) > LARGEST:
+            raise RunError(f"{place}: `{name}` is {_short(cell)}; allowed: numbers up to {LARGEST:g}")
+        if name in WHOLE and (value is None or value < 0 or value % 1):
+            raise RunError(f"{place}: `{name}` is {_short(cell)}; allowed: whole numbers from 0")
+
+
+WHOLE = ("epoch",)
+"""Columns that count something, in each row."""
+
+
+def number(cell: str) -> float | None:
+    """A cell's number; None for an empty one and for what is no finite number."""
+    value = float(cell) if cell else math.nan
+    return value if math.isfinite(value) else None

@@ -1,0 +1,83 @@
+"""Where a report goes: a new or empty folder, the folder of an earlier report, or the directory of the sweep itself."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alexnet_lab.base.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PAGE = "report.html"
+
+MARK = '<meta name="generator" content="alexnet-lab report">'
+"""Stands in the head of each page, and tells a report from other folders."""
+
+OTHERS = ("sweep.json", "config.yaml", "result.json")
+"""Files of a sweep or a run, whose folder is no place for a report on something else."""
+
+
+def report_folder(config: Mapping[str, str | None]) -> Path:
+    """The folder that `out` names, or the default, checked before any run is read.
+
+    Args:
+        config: With `out` and `sweep`.
+
+    Raises:
+        ConfigError: It cannot be written, or holds something that is no report.
+    """
+    sweep = None if config["sweep"] is None else Path(config["sweep"])
+    folder = Path(config["out"]) if config["out"] is not None else sweep or _free_folder()
+    try:
+        _check(folder, sweep)
+    except OSError as error:
+        raise ConfigError(f"the report cannot go to {folder}: {error.strerror or error}; choose {OUT}") from error
+    return folder
+
+
+OUT = "another folder: out=DIR"
+
+
+def _free_folder() -> Path:
+    """`logs/reports/<date>_<time>`, with a number where two reports begin in one second."""
+    name = f"logs/reports/{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+    numbered = (f"{name}_{number}" for number in itertools.count(2))
+    return next(path for path in map(Path, itertools.chain([name], numbered)) if not os.path.lexists(path))
+
+
+def _check(folder: Path, sweep: Path | None) -> None:
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise ConfigError(f"the report cannot go to {folder}: {there} is no folder; choose {OUT}")
+    own = sweep is not None and sweep.is_dir() and there.samefile(sweep)
+    if there == folder and not own and any(folder.iterdir()) and not is_report(folder):
+        raise ConfigError(f"the report cannot go to {folder}: the folder holds other files; choose {OUT}")
+    _try(folder)
+
+
+def _try(folder: Path) -> None:
+    """Writes a file and takes it away again, with the folders that it needed; raises OSError where that cannot be."""
+    missing = list(itertools.takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    finally:
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+def is_report(folder: Path) -> bool:
+    """Whether a folder holds a report and nothing that the report would spoil."""
+    page = folder / PAGE
+    if not page.is_file() or any((folder / name).exists() for name in OTHERS):
+        return False
+    with page.open("rb") as file:
+        return MARK.encode() in file.read(2000)

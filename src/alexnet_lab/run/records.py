@@ -1,0 +1,111 @@
+"""What the files of a run hold, as schemas: result.json, manifest.json, and what a report reads of config.yaml."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le
+from pydantic import AfterValidator, Field
+
+from alexnet_lab.base.records import Amount, Name, Number, Schema, Total
+
+RESULT_VERSION = 1
+"""Of the format of result.json."""
+
+Status = Literal["completed", "failed", "interrupted"]
+"""How a run ended."""
+
+ERROR_RATES = ("top1_error", "top5_error")
+"""The last parts of metrics' names whose values are shares."""
+
+
+def _metrics(metrics: dict[str, float | None]) -> dict[str, float | None]:
+    for name, value in metrics.items():
+        if name.endswith(ERROR_RATES) and value is not None and not 0 <= value <= 1:
+            raise ValueError(f"`{name}` in [0, 1]")
+    return metrics
+
+
+Metrics = Annotated[dict[Name, Number | None], AfterValidator(_metrics)]
+"""Metrics by their names; None: the run came to no finite value."""
+
+
+class ToError(Schema):
+    """How soon a training error was reached; None: it was not."""
+
+    error: Annotated[float, Gt(0), Le(1)]
+    epochs: Amount | None = None
+    steps: Amount | None = None
+    seconds: Amount | None = None
+
+
+class Result(Schema):
+    """result.json. Runs of older versions lack some fields."""
+
+    version: Annotated[int, Ge(1), Le(RESULT_VERSION)] = RESULT_VERSION
+    status: Status
+    metrics: Metrics
+    overrides: list[str] = Field(default_factory=list)
+    num_parameters: Total | None = None
+    num_macs: Total | None = None
+    epochs: Total | None = None
+    steps: Total | None = None
+    images_per_second: Amount | None = None
+    wall_seconds: Amount | None = None
+    best_checkpoint: str | None = None
+    best_epoch: Total | None = None
+    attempts: Total | None = None
+    num_train: Total | None = None
+    num_val: Total | None = None
+    num_test: Total | None = None
+    store_hash: str | None = None
+    split_hash: str | None = None
+    to_error: ToError | None = None
+    error: str | None = None
+    files: dict[str, str] | None = None
+
+
+class Git(Schema):
+    """The state of the repository."""
+
+    commit: str
+    dirty: bool = False
+
+
+class Hardware(Schema):
+    """What the run ran on."""
+
+    processor: str = ""
+    cores: Total | None = None
+    memory_gib: Amount | None = None
+    gpus: list[str] = Field(default_factory=list)
+
+
+class Manifest(Schema):
+    """manifest.json."""
+
+    git: Git | None = None
+    command: list[str] = Field(default_factory=list)
+    python: str = ""
+    packages: dict[Name, str] = Field(default_factory=dict)
+    hardware: Hardware | None = None
+    system: str = ""
+
+
+class Tracker(Schema):
+    """What is read of the group `logger`."""
+
+    project: str | None = None
+    group: str | None = None
+    entity: str | None = None
+    name: str | None = None
+
+
+class Config(Schema):
+    """What a report reads of a run's config.yaml; the rest may be that of an older version."""
+
+    seed: Total | None = None
+    overrides: list[str] = Field(default_factory=list)
+    model: dict[str, Any] | None = None
+    data: dict[str, Any] | None = None
+    logger: Tracker | None = None

@@ -1,0 +1,77 @@
+"""What the files of a sweep hold, as schemas: sweep.json, and a line of ledger.jsonl."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import Annotated, Any
+
+from annotated_types import Ge, Le
+from pydantic import AfterValidator, Field
+
+from alexnet_lab.base.records import Amount, Schema, Total
+from alexnet_lab.run.records import Metrics, Status  # noqa: TC001 - pydantic reads the annotations
+
+SWEEP_VERSION = 1
+"""Of the format of sweep.json."""
+
+LEDGER_VERSION = 1
+"""Of the format of a line of ledger.jsonl."""
+
+
+def _below(name: str) -> str:
+    path = PurePath(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise ValueError("a folder below the sweep's")
+    return name
+
+
+JobName = Annotated[str, AfterValidator(_below)]
+"""A job's name, which is that of its folder."""
+
+
+class JobRecord(Schema):
+    """A job in sweep.json."""
+
+    job: JobName
+    overrides: list[str]
+    config: dict[str, Any] = Field(default_factory=dict)
+
+
+def _different(jobs: list[JobRecord]) -> list[JobRecord]:
+    names = [job.job for job in jobs]
+    if len(set(names)) < len(names):
+        raise ValueError("jobs of different names")
+    return jobs
+
+
+class SweepRecord(Schema):
+    """sweep.json."""
+
+    version: Annotated[int, Ge(1), Le(SWEEP_VERSION)] = SWEEP_VERSION
+    name: str | None = None
+    factor: list[str] = Field(default_factory=list)
+    base: list[bool | int | float | str | None] | None = None
+    tuned: list[str] | None = None
+    metric: str = "test/top1_error"
+    claim: str | None = None
+    paper: str | None = None
+    command: str = ""
+    overrides: list[str] = Field(default_factory=list)
+    config: dict[str, Any] = Field(default_factory=dict)
+    jobs: Annotated[list[JobRecord], AfterValidator(_different)]
+
+
+class LedgerLine(Schema):
+    """A line of ledger.jsonl: how a job ended."""
+
+    version: Annotated[int, Ge(1), Le(LEDGER_VERSION)] = LEDGER_VERSION
+    job: str
+    status: Status
+    overrides: list[str] = Field(default_factory=list)
+    metrics: Metrics | None = None
+    epochs: Total | None = None
+    steps: Total | None = None
+    wall_seconds: Amount | None = None
+    attempts: Total | None = None
+    error: str | None = None
+    log: list[str] | None = None

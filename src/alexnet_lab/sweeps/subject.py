@@ -1,0 +1,60 @@
+"""Which network and which images a table speaks of, in words, from the configs of its runs."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+def model_name(config: Mapping[str, Any], overrides: Iterable[str] = ()) -> str:
+    """The network of a flat config: its class, and the config file where the command line chose one.
+
+    Example:
+        >>> model_name({"model._target_": "alexnet_lab.models.AlexNet"}, ["model=alexnet_owt"])
+        'AlexNet (model=alexnet_owt)'
+        >>> model_name({"model._target_": "alexnet_lab.models.torchvision_net", "model.name": "resnet18"})
+        'torchvision_net resnet18'
+    """
+    name = f"{_class(config, 'model')} {config.get('model.name') or ''}".strip()
+    return _with_choice(name, "model", overrides)
+
+
+def data_name(config: Mapping[str, Any]) -> str:
+    """The data set of a flat config: its class, and the folder of a user's own images.
+
+    Example:
+        >>> data_name({"data._target_": "alexnet_lab.data.CIFAR10DataModule", "data.image_size": 32})
+        'CIFAR10'
+        >>> data_name({"data._target_": "alexnet_lab.data.ImageFolderDataModule", "data.root": "/data/flowers"})
+        'ImageFolder flowers'
+    """
+    name = _class(config, "data").removesuffix("DataModule")
+    folder = PurePath(str(config.get("data.root") or "")).name
+    return f"{name} {folder}".strip()
+
+
+def _class(config: Mapping[str, Any], group: str) -> str:
+    return str(config.get(f"{group}._target_") or "").rpartition(".")[2]
+
+
+def _with_choice(name: str, group: str, overrides: Iterable[str]) -> str:
+    chosen = next((word for word in overrides if word.startswith(f"{group}=")), "")
+    return f"{name} ({chosen})" if name and chosen else name or chosen
+
+
+def subject(configs: Iterable[Mapping[str, Any]], overrides: Iterable[str] = ()) -> dict[str, str]:
+    """Model and data of some flat configs, for the lines above a table; where they differ, all of them.
+
+    Args:
+        configs: Of the runs.
+        overrides: That all runs share.
+    """
+    configs, overrides = list(configs), list(overrides)
+    named = {
+        "model": dict.fromkeys(model_name(config, overrides) for config in configs),
+        "data": dict.fromkeys(data_name(config) for config in configs),
+    }
+    return {what: ", ".join(filter(None, names)) for what, names in named.items() if any(names)}
