@@ -49,8 +49,23 @@ def test_check_25_dexp_at_progress_1_3_6_9_tenths():
     assert sorted(set(found["fc8.weights"]), reverse=True) == pytest.approx(
         [0.01, 0.00158740105, 0.000251984210, 0.00004], rel=1e-8
     )
-    assert [found["fc8.weights"].index(rate) for rate in dict.fromkeys(found["fc8.weights"])] == [0, 250, 500, 750]
-    assert [found["fc8.biases"][step] for step in (0, 499, 500, 999)] == pytest.approx([0.02, 0.02, 0.002, 0.002])
+    assert [found["fc8.weights"].index(rate) for rate in dict.fromkeys(found["fc8.weights"])] == [0, 251, 501, 751]
+    assert [found["fc8.biases"][step] for step in (0, 500, 501, 999)] == pytest.approx([0.02, 0.02, 0.002, 0.002])
+
+
+def lr_cu(progress: float, target_factor: float, steps: int) -> float:
+    """`DiscreteExpParameterSchedule::getValue` of cuda-convnet2's lr.cu, for a base rate of 1."""
+    rates = [(1 / target_factor) ** (index / (steps - 1)) for index in range(steps - 1)] + [1 / target_factor]
+    return next(rate for index, rate in enumerate(rates) if progress <= (index + 1) / steps)
+
+
+@pytest.mark.parametrize("steps", [7, 12, 30, 49, 1000])
+@pytest.mark.parametrize("levels", [2, 3, 4, 7])
+def test_dexp_is_lr_cu_at_every_step_boundaries_included(steps: int, levels: int):
+    optimizer = sgd(tiny_alexnet())
+    schedule = dexp(optimizer, Duration(steps, 1), levels=levels, target_factor=250.0, bias_target_factor=None)
+    found = [row[0] for row in rates(optimizer, schedule, steps)]
+    assert found == pytest.approx([0.01 * lr_cu(step / steps, 250.0, levels) for step in range(steps)], rel=1e-12)
 
 
 def test_dexp_without_groups_needs_one_rule_for_all():
@@ -60,7 +75,7 @@ def test_dexp_without_groups_needs_one_rule_for_all():
     ):
         dexp(optimizer, Duration(10, 1))
     found = rates(optimizer, dexp(optimizer, Duration(10, 1), levels=2, target_factor=4.0, bias_target_factor=None), 10)
-    assert found == [[0.01] * 2] * 5 + [[0.0025] * 2] * 5
+    assert found == [[0.01] * 2] * 6 + [[0.0025] * 2] * 4
 
 
 def test_dexp_of_one_level_is_constant():

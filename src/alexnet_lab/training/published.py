@@ -1,7 +1,7 @@
 """Learning-rate schedules as the sources recorded them, or as their programs computed them.
 
-Each multiplies the rates that the optimiser starts with. Shares of a run and epochs become steps here, once; a change
-is in force from the first step at or after its place.
+Each multiplies the rates that the optimiser starts with. Shares of a run and epochs become steps here, once. A change
+takes effect from the first step at or after its place; `dexp`'s from the first step after it, as in its source.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ def dexp(
     """cuda-convnet2's discrete exponential (2013): equal stretches, each lower by the same factor.
 
     With the defaults and rates of .01 and .02: .01, .00158740105, .000251984210, .00004 in the four quarters, and
-    .02, .002 for biases in the two halves, as its ImageNet files have it.
+    .02, .002 for biases in the two halves, as its ImageNet files have it. As in its lr.cu, a step that falls exactly on
+    a boundary still has the rate of the stretch before.
 
     Args:
         optimizer: Its rates are the first level.
@@ -216,8 +217,11 @@ def _until(frozen: int, factor: Factor) -> Factor:
 
 
 def _discrete_exponential(target_factor: float, levels: int, duration: Duration) -> Factor:
+    """The rule of lr.cu: a step on the boundary between two levels belongs to the first of them."""
+
     def factor(step: int) -> float:
-        level = min(_whole_part(step / duration.steps * levels), levels - 1)  # the step after the last asks too
+        progress = min(step / duration.steps, 1.0)  # the step after the last asks too
+        level = next(level for level in range(levels) if progress <= (level + 1) / levels)
         return target_factor ** (-level / max(levels - 1, 1))
 
     return factor
