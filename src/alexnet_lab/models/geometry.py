@@ -32,7 +32,8 @@ def output_size(size: int, kernel: int, stride: int = 1, padding: int = 0, ceil_
         stride: The step from window to window, in pixels.
         padding: Pixels added on each of the two ends.
         ceil_mode: A last window that hangs over the far end counts too, if it starts within the input or the
-            padding before it (torch's rule, which is also Caffe's).
+            padding before it. That is torch's rule; Caffe's gives the same size unless the stride exceeds the kernel,
+            where without padding it also counts a window that starts beyond the input.
 
     Returns:
         The number of windows; 0 or less where not one fits.
