@@ -90,10 +90,13 @@ class DiagonalLM(Optimizer):
         Raises:
             RunError: There is no estimate yet.
         """
+        group = next(group for group in self.param_groups if any(parameter is item for item in group["params"]))
+        return group["lr"] / (group["damping"] + self._curvature(parameter))
+
+    def _curvature(self, parameter: Tensor) -> Tensor:
         if "curvature" not in self.state[parameter]:
             raise RunError("optimizer=diagonal_lm has no estimate of the curvature; call estimate_curvature() first")
-        group = next(group for group in self.param_groups if any(parameter is item for item in group["params"]))
-        return group["lr"] / (group["damping"] + self.state[parameter]["curvature"])
+        return self.state[parameter]["curvature"]
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -107,9 +110,11 @@ class DiagonalLM(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.addcmul_(parameter.grad, self.rate(parameter), value=-1.0)
+            trained = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if trained:
+                bends = torch._foreach_add([self._curvature(parameter) for parameter in trained], group["damping"])
+                gradients = [parameter.grad for parameter in trained]
+                torch._foreach_addcdiv_(trained, gradients, bends, value=-group["lr"])
         return loss
 
 

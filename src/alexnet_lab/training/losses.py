@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from torch import nn
 
@@ -58,5 +57,5 @@ class LeNet5Criterion(nn.Module):
         self.criterion = LeNet5Loss(form=form, rubbish=rubbish)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """(B,) from the negative distances (B, 10) and (B,): the mean over a batch of one, for each image."""
-        return torch.vmap(lambda one, label: self.criterion(one[None], label[None]))(logits, labels)
+        """(B,) from the negative distances (B, 10) and (B,)."""
+        return self.criterion.of_each(logits, labels)
