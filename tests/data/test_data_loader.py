@@ -35,6 +35,13 @@ def test_the_order_stays_what_it_was():
     assert epoch_order(0, 0, 10).tolist() == [1, 9, 6, 0, 3, 2, 8, 5, 7, 4]
 
 
+def test_a_constant_order_is_the_first_epochs_in_every_epoch():
+    order = BatchOrder(1000, 10, 3, constant=True)
+    for epoch in (0, 1, 19):
+        order.set_epoch(epoch)
+        assert np.array_equal(order.positions(), epoch_order(3, 0, 1000))
+
+
 @given(st.integers(0, 300), st.integers(1, 17))
 def test_the_parts_of_the_ranks_hold_each_position_once(n, world_size):
     parts = [range(n)[rank_slice(n, rank, world_size)] for rank in range(world_size)]

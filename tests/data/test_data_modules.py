@@ -124,6 +124,25 @@ def test_the_test_set_is_the_same_for_all_validation_seeds_and_runs(digits_dir):
     assert sets[0] == sets[1] == sets[2]
 
 
+def test_without_a_validation_share_all_that_is_not_tested_on_is_trained_on(digits_dir):
+    module = ready(DigitsDataModule(dir=digits_dir, val_fraction=0))
+    assert (module.num_train, module.num_val, module.num_test) == (1438, 0, 359)
+    assert len(module.val_dataloader()) == 0
+    assert sorted([*module.split.train, *module.split.test]) == list(range(1797))
+
+
+def test_the_order_is_constant_if_asked_for(digits_dir):
+    cases: Any = (("constant", 0), ("constant", 1), ("shuffled", 0), ("shuffled", 1))
+    seen = []
+    for order, epoch in cases:
+        loader = ready(DigitsDataModule(dir=digits_dir, order=order, seed=4)).train_dataloader()
+        loader.batch_sampler.set_epoch(epoch)
+        seen.append(torch.cat([raw.indices for raw in loader]).tolist())
+    assert seen[0] == seen[1] == seen[2]
+    assert seen[3] != seen[2]
+    assert sorted(seen[3]) == sorted(seen[2])
+
+
 def test_the_validation_split_does_not_move_with_the_runs_seed(digits_dir):
     vals = [ready(DigitsDataModule(dir=digits_dir, seed=seed)).split.val.tolist() for seed in (0, 1)]
     assert vals[0] == vals[1]
@@ -378,7 +397,8 @@ def test_mini_imagenet_splits_as_the_guide_does(make_folder, tmp_path):
         ({"batch_size": 2.5}, "`data.batch_size` is 2.5; allowed: a whole number >= 1"),
         ({"seed": -1}, "`data.seed` is -1; allowed: a whole number >= 0"),
         ({"val_seed": True}, "`data.val_seed` is True; allowed: a whole number >= 0"),
-        ({"val_fraction": 1.0}, "`data.val_fraction` is 1.0; allowed: a number between 0 and 1, both excluded"),
+        ({"val_fraction": 1.0}, "`data.val_fraction` is 1.0; allowed: a number from 0 up to, but not including, 1"),
+        ({"order": "fixed"}, "`data.order` is 'fixed'; allowed: constant, shuffled"),
         ({"normalization": "mean_imag"}, "`data.normalization` is 'mean_imag'; did you mean `mean_image`?"),
         ({"num_classes": 1}, "`data.num_classes` is 1; allowed: a whole number >= 2"),
         ({"channels": 2}, "`data.channels` is 2; allowed: 1, 3"),

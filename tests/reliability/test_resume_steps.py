@@ -31,6 +31,7 @@ VARIANTS = {
                        "trainer.max_epochs=9"),
     "curvature": ("model=lenet5_1998", "optimizer=diagonal_lm", "optimizer.samples=20", "optimizer.every_images=32",
                   "schedule=lenet5_1998"),
+    "all_images_in_one_order": ("data.val_fraction=0", "data.order=constant", "augment=crop"),
     "krizhevsky": ("optimizer=krizhevsky_sgd", "schedule=plateau"),
 }  # fmt: skip
 
@@ -62,6 +63,7 @@ def train_keeping_each_state(compose: Callable[..., Any], run: Path, words: tupl
     [
         ("dropout", 4),
         ("to_error", 5),
+        ("all_images_in_one_order", 6),
         *(pytest.param(variant, 1, marks=pytest.mark.slow) for variant in VARIANTS),
     ],
 )

@@ -131,7 +131,7 @@ def test_an_epoch_without_validation_is_no_improvement(digits_folder: Path, tmp_
 
 
 def test_a_plateau_without_validation_is_refused(digits_folder: Path, tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"`schedule` waits for validation, and `trainer.limit_val_batches` is 0"):
+    with pytest.raises(ConfigError, match=r"waits for validation, and `trainer.limit_val_batches` or `data.val_frac"):
         fit(digits_folder, tmp_path, optimizer=KRIZHEVSKY, schedule=PLATEAU, limit_val_batches=0)
 
 

@@ -20,6 +20,7 @@ def check_fit(config: dict[str, Any]) -> None:
     _check_batch(config["data"], config["trainer"])
     _check_schedule(config["schedule"] or {}, config["optimizer"])
     _check_lenet5_1998(config)
+    _check_validation(config)
     _check_sweep(config["sweep"], config["callbacks"])
 
 
@@ -78,6 +79,41 @@ def _check_stretches(name: str, schedule: dict[str, Any]) -> None:
         )
 
 
+def _check_validation(config: dict[str, Any]) -> None:
+    """Refuses what waits for validation in a run that has none."""
+    cause = _without_validation(config["data"], config["trainer"])
+    waits = _waits_for_validation(config)
+    if cause is not None and waits:
+        raise ConfigError(
+            f"`{waits[0][0]}` {waits[0][1]}, but `{cause}` leaves nothing to validate; set {cause.split('=')[0]} "
+            f"above 0, or do without it"
+        )
+
+
+def _without_validation(data: dict[str, Any], trainer: dict[str, Any]) -> str | None:
+    """The setting that leaves a run without validation, or None."""
+    if data.get("val_fraction") == 0:
+        return "data.val_fraction=0"
+    if trainer["limit_val_batches"] == 0 and not trainer["overfit_batches"] and not trainer["fast_dev_run"]:
+        return "trainer.limit_val_batches=0"
+    return None
+
+
+def _waits_for_validation(config: dict[str, Any]) -> list[tuple[str, str]]:
+    """The keys that need validation, and what they do with it."""
+    callbacks, sweep, schedule = config["callbacks"], config["sweep"], config["schedule"] or {}
+    stopping = callbacks["early_stopping"]
+    is_plateau = schedule.get("_target_") == "alexnet_lab.training.schedules.plateau"
+    waits = {
+        ("schedule", "drops the rate by validation"): is_plateau and schedule["monitor"].startswith("val/"),
+        ("callbacks.early_stopping", "stops by validation"): stopping and stopping["monitor"].startswith("val/"),
+        ("callbacks.pruning", "compares trials by validation"): callbacks["pruning"] is not None,
+        ("sweep.tuned", "is chosen by validation"): sweep["tuned"] and sweep["metric"].startswith("test/"),
+        ("sweep.metric", f"is {sweep['metric']}"): sweep["metric"].startswith("val/"),
+    }
+    return [wait for wait, asked in waits.items() if asked]
+
+
 def _check_lenet5_1998(config: dict[str, Any]) -> None:
     """What was made for the network of 1998 and means nothing to others."""
     model, loss, optimizer = (config[group]["_target_"] for group in ("model", "loss", "optimizer"))
@@ -95,6 +131,11 @@ def _check_lenet5_1998(config: dict[str, Any]) -> None:
 
 
 def _check_sweep(sweep: dict[str, Any], callbacks: dict[str, Any]) -> None:
-    """What a sweep compares has to be measured."""
+    """What a sweep or a search compares has to be measured."""
+    if callbacks["pruning"] is not None and callbacks["checkpoint"]["monitor"] is None:
+        raise ConfigError(
+            "`callbacks.pruning` compares trials by `callbacks.checkpoint.monitor`, which is null; "
+            "set it to val/top1_error"
+        )
     if sweep["metric"].startswith("to_error/") and callbacks["to_error"] is None:
         raise ConfigError(f"`sweep.metric` is {sweep['metric']}, which nothing measures; take callbacks=to_error")

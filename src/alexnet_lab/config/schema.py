@@ -62,7 +62,7 @@ class Trainer(Section):
 class Checkpoint(Section):
     """Which states are kept: `best.ckpt` by `monitor` (least is best); `last.ckpt` after each epoch and within it."""
 
-    monitor: Literal["val/loss", "val/top1_error", "val/top5_error"] = "val/top1_error"
+    monitor: Literal["val/loss", "val/top1_error", "val/top5_error"] | None = "val/top1_error"
     every_minutes: Positive | None = 30.0
     every_steps: Count | None = None
 

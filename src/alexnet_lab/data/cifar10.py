@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from alexnet_lab.base.errors import DataError
-from alexnet_lab.base.ranges import Count, Index, Share
+from alexnet_lab.base.ranges import Count, Fraction, Index
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.download import fetch, md5, unpack
 from alexnet_lab.data.folder_source import load_folder
@@ -151,8 +151,9 @@ class CIFAR10DataModule(ImageDataModule):
         dir: str = "data",  # noqa: A002 - the key `data.dir` of the config
         batch_size: Count = 128,
         seed: Index = 0,
+        order: Literal["shuffled", "constant"] = "shuffled",
         normalization: Literal["mean_image", "channel_mean", "standardize", "unit", "symmetric"] = "mean_image",
-        val_fraction: Share = 0.1,
+        val_fraction: Fraction = 0.1,
         val_seed: Index = 0,
         num_classes: Literal[10] = 10,
         channels: Literal[3] = 3,
@@ -166,6 +167,7 @@ class CIFAR10DataModule(ImageDataModule):
             dir=dir,
             batch_size=batch_size,
             seed=seed,
+            order=order,
             normalization=normalization,
             val_fraction=val_fraction,
             val_seed=val_seed,

@@ -15,7 +15,7 @@ from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
 from alexnet_lab.base.targets import build
 from alexnet_lab.data.augment import Augment, Draws, Geometry, apply
-from alexnet_lab.data.checks import check_choice, check_colour, check_flag, check_share, check_whole
+from alexnet_lab.data.checks import check_choice, check_colour, check_flag, check_fraction, check_share, check_whole
 from alexnet_lab.data.identity import check_same_images
 from alexnet_lab.data.loader import Batch, BatchLoader, RawBatch, Rows, resident
 from alexnet_lab.data.normalize import NORMALIZATIONS, Normalizer, make_normalizer
@@ -48,8 +48,9 @@ class ImageDataModule(LightningDataModule):
         dir: Folder of the data sets; stores are in `<dir>/store`.
         batch_size: Images in a step, over all processes, >= 1.
         seed: Of the order and the augmentation, >= 0.
+        order: Of the training images: "shuffled" anew each epoch, or "constant", one shuffle for all epochs.
         normalization: See `normalize.NORMALIZATIONS`.
-        val_fraction: Share of the training images that is set apart for validation, in (0, 1).
+        val_fraction: Share of the training images that is set apart for validation, in [0, 1); 0 validates nothing.
         val_seed: Of that choice, >= 0: runs of different seeds share it.
         num_classes: That the model is built for; must be what the data has.
         channels: 1 or 3.
@@ -73,6 +74,7 @@ class ImageDataModule(LightningDataModule):
         dir: str,  # noqa: A002 - the key `data.dir` of the config
         batch_size: int,
         seed: int,
+        order: str,
         normalization: str,
         val_fraction: float,
         val_seed: int,
@@ -93,15 +95,17 @@ class ImageDataModule(LightningDataModule):
             check_whole(f"data.{field}", value, least=0)
         check_whole("data.num_classes", num_classes, least=2)
         check_choice("data.channels", channels, (1, 3))
+        check_choice("data.order", order, ("shuffled", "constant"))
         check_choice("data.normalization", normalization, NORMALIZATIONS)
         check_choice("data.device", device, ("auto", "cpu"))
         check_flag("data.skip_unreadable", skip_unreadable)
-        check_share("data.val_fraction", val_fraction)
+        check_fraction("data.val_fraction", val_fraction)
         if test_fraction is not None:
             check_share("data.test_fraction", test_fraction)
         self.dir = Path(dir)
         self.batch_size = batch_size
         self.seed = seed
+        self.order = order
         self.normalization = normalization
         self.num_classes = num_classes
         self.channels = channels
@@ -109,7 +113,7 @@ class ImageDataModule(LightningDataModule):
         self.stored_size = stored_size
         self.device = device
         self.skip_unreadable = skip_unreadable
-        self.shares = Shares(val_fraction, val_seed, test_fraction, test_seed)
+        self.shares = Shares(float(val_fraction), val_seed, test_fraction, test_seed)
         self.augment: Augment | None = build(augment, "augment") if isinstance(augment, dict) else augment
         if not isinstance(self.augment, Augment | None):
             kind = type(self.augment).__name__
@@ -187,15 +191,16 @@ class ImageDataModule(LightningDataModule):
             )
 
     def train_dataloader(self) -> BatchLoader:
-        """Batches of the training part, in a new order each epoch, with augmentation.
+        """Batches of the training part, in the order that `order` names, with augmentation.
 
-        With `trainer.overfit_batches` the order stays the same, so that it is the same batches each epoch.
+        With `trainer.overfit_batches` they stay as they lie, so that it is the same batches each epoch.
         """
         trainer = self.trainer
         rank, world_size = self._place()
+        seed = None if getattr(trainer, "overfit_batches", 0) else self.seed
         return BatchLoader(
             self._rows_at_hand("train"),
-            BatchOrder(self.num_train, self.batch_size, None if getattr(trainer, "overfit_batches", 0) else self.seed),
+            BatchOrder(self.num_train, self.batch_size, seed, constant=self.order == "constant"),
             rank=rank,
             world_size=world_size,
             draw=None if self.augment is None else self.draw,
@@ -204,7 +209,7 @@ class ImageDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> BatchLoader:
-        """Batches of the validation part, in order, unchanged."""
+        """Batches of the validation part, in order, unchanged; none without a part."""
         return self.plain_loader("val")
 
     def test_dataloader(self) -> BatchLoader:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from alexnet_lab.base.ranges import Count, Index, Share
+from alexnet_lab.base.ranges import Count, Fraction, Index
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.store import Contents, Part
 
@@ -42,8 +42,9 @@ class DigitsDataModule(ImageDataModule):
         dir: str = "data",  # noqa: A002 - the key `data.dir` of the config
         batch_size: Count = 32,
         seed: Index = 0,
+        order: Literal["shuffled", "constant"] = "shuffled",
         normalization: Literal["mean_image", "channel_mean", "standardize", "unit", "symmetric"] = "standardize",
-        val_fraction: Share = 0.1,
+        val_fraction: Fraction = 0.1,
         val_seed: Index = 0,
         num_classes: Literal[10] = 10,
         channels: Literal[1] = 1,
@@ -56,6 +57,7 @@ class DigitsDataModule(ImageDataModule):
             dir=dir,
             batch_size=batch_size,
             seed=seed,
+            order=order,
             normalization=normalization,
             val_fraction=val_fraction,
             val_seed=val_seed,

@@ -23,7 +23,7 @@ COUNTS = ("num_train", "num_val", "num_test")
 HASHES = ("store_hash", "split_hash")
 """The keys of a record: how many images each part has, and the hashes of the stored images and of the split."""
 
-ASIDE = ("dir", "batch_size", "normalization", "image_size", "device")
+ASIDE = ("dir", "batch_size", "order", "normalization", "image_size", "device")
 """Keys of a `data` config that decide neither which images are stored nor how they are split."""
 
 SHOWN = 12

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.base.ranges import Count, Index, Share
+from alexnet_lab.base.ranges import Count, Fraction, Index, Share
 from alexnet_lab.data.folder_module import FolderDataModule
 
 
@@ -32,8 +32,9 @@ class ImageFolderDataModule(FolderDataModule):
         classes: list[str] | None = None,
         batch_size: Count = 128,
         seed: Index = 0,
+        order: Literal["shuffled", "constant"] = "shuffled",
         normalization: Literal["mean_image", "channel_mean", "standardize", "unit", "symmetric"] = "mean_image",
-        val_fraction: Share = 0.1,
+        val_fraction: Fraction = 0.1,
         val_seed: Index = 0,
         test_fraction: Share = 0.1,
         test_seed: Index = 0,
@@ -53,6 +54,7 @@ class ImageFolderDataModule(FolderDataModule):
             readable={},
             batch_size=batch_size,
             seed=seed,
+            order=order,
             normalization=normalization,
             val_fraction=val_fraction,
             val_seed=val_seed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from alexnet_lab.base.ranges import Count, Index, Share
+from alexnet_lab.base.ranges import Count, Fraction, Index, Share
 from alexnet_lab.data.download import fetch, md5, unpack
 from alexnet_lab.data.folder_module import FolderDataModule
 
@@ -56,8 +56,9 @@ class ImageNetteDataModule(FolderDataModule):
         classes: list[str] | None = None,
         batch_size: Count = 128,
         seed: Index = 0,
+        order: Literal["shuffled", "constant"] = "shuffled",
         normalization: Literal["mean_image", "channel_mean", "standardize", "unit", "symmetric"] = "mean_image",
-        val_fraction: Share = 0.1,
+        val_fraction: Fraction = 0.1,
         val_seed: Index = 0,
         test_fraction: Share = 0.1,
         test_seed: Index = 0,
@@ -77,6 +78,7 @@ class ImageNetteDataModule(FolderDataModule):
             readable=NAMES,
             batch_size=batch_size,
             seed=seed,
+            order=order,
             normalization=normalization,
             val_fraction=val_fraction,
             val_seed=val_seed,

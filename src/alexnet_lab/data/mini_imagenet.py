@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from alexnet_lab.base.ranges import Count, Index, Share
+from alexnet_lab.base.ranges import Count, Fraction, Index, Share
 from alexnet_lab.data.folder_module import FolderDataModule
 
 CLASSES = [
@@ -44,8 +44,9 @@ class MiniImageNetDataModule(FolderDataModule):
         classes: list[str] | None = None,
         batch_size: Count = 128,
         seed: Index = 0,
+        order: Literal["shuffled", "constant"] = "shuffled",
         normalization: Literal["mean_image", "channel_mean", "standardize", "unit", "symmetric"] = "mean_image",
-        val_fraction: Share = 0.1,
+        val_fraction: Fraction = 0.1,
         val_seed: Index = 123,
         test_fraction: Share = 0.1,
         test_seed: Index = 0,
@@ -65,6 +66,7 @@ class MiniImageNetDataModule(FolderDataModule):
             readable={},
             batch_size=batch_size,
             seed=seed,
+            order=order,
             normalization=normalization,
             val_fraction=val_fraction,
             val_seed=val_seed,

@@ -39,12 +39,14 @@ class BatchOrder:
         n: Number of images.
         batch_size: Images in a global batch; the last one of an epoch holds what is left.
         seed: Of the order; None takes the images as they lie.
+        constant: Each epoch has the order of the first one.
     """
 
-    def __init__(self, n: int, batch_size: int, seed: int | None) -> None:
+    def __init__(self, n: int, batch_size: int, seed: int | None, *, constant: bool = False) -> None:
         self.n = n
         self.batch_size = batch_size
         self.seed = seed
+        self.constant = constant
         self.epoch = 0
 
     @property
@@ -61,4 +63,6 @@ class BatchOrder:
 
     def positions(self) -> NDArray[np.int64]:
         """The order (n,) of the present epoch."""
-        return np.arange(self.n) if self.seed is None else epoch_order(self.seed, self.epoch, self.n)
+        if self.seed is None:
+            return np.arange(self.n)
+        return epoch_order(self.seed, 0 if self.constant else self.epoch, self.n)

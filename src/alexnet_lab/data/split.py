@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 class Shares(NamedTuple):
     """What is set apart, and by which seed."""
 
-    val_fraction: float  # of the training images, in (0, 1)
+    val_fraction: float  # of the training images, in [0, 1)
     val_seed: int
     test_fraction: float | None = None  # of all images, before; not used where there is an official test set
     test_seed: int = 0
@@ -60,7 +60,7 @@ def set_apart(
     Args:
         labels: (N,).
         indices: (n,), rows of `labels`: the images to part.
-        fraction: What is set apart, in (0, 1); at least one image is set apart and one stays.
+        fraction: What is set apart, in [0, 1); unless it is 0, at least one image is set apart and one stays.
         rng: Where the choice comes from.
 
     Returns:
@@ -70,6 +70,8 @@ def set_apart(
         DataError: There are fewer than two images.
     """
     n = len(indices)
+    if fraction == 0:
+        return np.sort(indices), indices[:0]
     if n < 2:
         raise DataError(f"too few images ({n}) to set some of them apart for validation or test; put more there")
     shuffled = rng.permutation(indices)

@@ -108,7 +108,7 @@ def predicted(config: Mapping[str, Any]) -> Evaluated:
     """The runs of a checked config of eval.py, and what they predict.
 
     Raises:
-        ConfigError: `run` names a run twice.
+        ConfigError: `run` names a run twice, or `split` asks for images that a run did not set apart.
     """
     names = [config["run"]] if isinstance(config["run"], str) else config["run"]
     _check_different(names, [os.path.realpath(name) for name in names])
@@ -124,6 +124,7 @@ def predicted(config: Mapping[str, Any]) -> Evaluated:
     ]
     _check_different(names, [run.checkpoint_hash for run in runs])
     split, views, own = config["split"], config["views"], _own_images(config["data"], runs[0])
+    _check_validated(runs, split)
     each = [predict_once(run, split, views=views, own=own) for run in runs]
     together = each[0] if len(each) == 1 else ensemble(names, each, "test" if own else split)
     what = f"own_{own.root.resolve().name}" if own else split
@@ -142,6 +143,15 @@ def _check_different(names: Sequence[str], identities: Sequence[str]) -> None:
                 f"`run` names the same run twice, as {seen[identity]} and {name}; an ensemble needs different runs"
             )
         seen[identity] = name
+
+
+def _check_validated(runs: Sequence[FinishedRun], split: str) -> None:
+    """Refuses split=val for a run that set no images apart."""
+    for run in runs if split == "val" else ():
+        if run.data.num_val == 0:
+            raise ConfigError(
+                f"`split` is val, but run {run.name} has no validation images (data.val_fraction=0); take split=test"
+            )
 
 
 def _own_images(data: Mapping[str, Any], run: FinishedRun) -> OwnImages | None:

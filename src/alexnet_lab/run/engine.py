@@ -222,6 +222,8 @@ def build_trainer(
         profiler=NoProfiler(),
         use_distributed_sampler=False,  # the loader shares the batches out itself
     )
+    if config["data"].get("val_fraction") == 0:  # now: overfit_batches and fast_dev_run set the limit themselves
+        trainer.limit_val_batches = 0
     # with max_steps, Lightning would resume an epoch that is over as one that is under way
     trainer.fit_loop._iteration_based_training = lambda: False
     return trainer

@@ -35,13 +35,14 @@ class Checkpoints(Checkpoint):
 
     Args:
         folder: Where the files lie.
-        monitor: A logged metric; less is better. Until something is validated the last epoch counts as the best.
+        monitor: A logged metric; less is better. Until it is measured the last epoch counts as the best; with None it
+            always does.
         every_steps: Write `last.ckpt` within an epoch too, after each so many steps of the optimiser; None: not.
         every_minutes: The same whenever so much time has passed since the last one; None: not.
     """
 
     def __init__(
-        self, folder: Path, monitor: str, *, every_steps: int | None = None, every_minutes: float | None = None
+        self, folder: Path, monitor: str | None, *, every_steps: int | None = None, every_minutes: float | None = None
     ) -> None:
         self.last = folder / "last.ckpt"
         self.previous = folder / "previous.ckpt"
@@ -87,7 +88,8 @@ class Checkpoints(Checkpoint):
         if is_trial(trainer):
             return
         self._stopped = trainer.should_stop
-        if not self._is_best(cast("Classifier", pl_module).validated.get(self.monitor), trainer.current_epoch):
+        score = cast("Classifier", pl_module).validated.get(self.monitor) if self.monitor is not None else None
+        if not self._is_best(score, trainer.current_epoch):
             self._write_last(trainer)
             return
         trainer.save_checkpoint(self.best)

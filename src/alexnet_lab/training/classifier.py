@@ -222,12 +222,17 @@ class Classifier(LightningModule):
         if self.schedule_spec is None:
             return optimizer
         schedule = build_schedule(self.schedule_spec, optimizer, duration_of(self.trainer), self.trusted)
-        if isinstance(schedule["scheduler"], ReduceLROnPlateau) and self.trainer.limit_val_batches == 0:
+        if isinstance(schedule["scheduler"], ReduceLROnPlateau) and not self._validates():
             raise ConfigError(
-                "`schedule` waits for validation, and `trainer.limit_val_batches` is 0: set it to 1.0, or take "
-                "another schedule, e.g. schedule=step"
+                "`schedule` waits for validation, and `trainer.limit_val_batches` or `data.val_fraction` is 0: set it "
+                "above 0, or take another schedule, e.g. schedule=step"
             )
         return cast("OptimizerLRScheduler", {"optimizer": optimizer, "lr_scheduler": schedule})
+
+    def _validates(self) -> bool:
+        """Whether there are images to validate on: a data module that counts its images may have none."""
+        data = getattr(self.trainer, "datamodule", None)
+        return self.trainer.limit_val_batches != 0 and getattr(data, "num_val", None) != 0
 
 
 def duration_of(trainer: Trainer) -> Duration:
