@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from alexnet_lab.base.errors import RunError
+from alexnet_lab.training.batch_norm import alone
 from alexnet_lab.training.callbacks import main_rate
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def first_not_finite(net: nn.Module, images: Tensor) -> str:
 
     hooks = [layer.register_forward_hook(look(name or "net")) for name, layer in net.named_modules()]
     try:
-        with torch.compiler.set_stance("force_eager"):  # hooks see nothing of a compiled network
+        with torch.compiler.set_stance("force_eager"), alone():  # hooks see nothing of a compiled network
             net(images)
     finally:
         for handle in hooks:

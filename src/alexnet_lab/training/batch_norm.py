@@ -1,0 +1,238 @@
+"""Batch normalisation over the global batch: N processes normalise as one process would.
+
+torch's `SyncBatchNorm` does this on GPUs and refuses tensors on a CPU, so the CPU's form is here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.modules._functions import SyncBatchNorm as OnGpu
+from torch.nn.modules.batchnorm import _BatchNorm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+"""Of the classes that can be synchronised; one with a `forward` of its own may do anything."""
+
+
+def synchronise(net: nn.Module) -> None:
+    """Makes each batch normalisation of a network use the statistics of all processes' images.
+
+    Only the class of a layer changes: parameters, buffers and their names stay, so a checkpoint fits any number of
+    processes. From then on all processes have to use the network together; `alone` lifts that.
+
+    Args:
+        net: Is changed in place.
+    """
+    for layer in net.modules():
+        if isinstance(layer, _BatchNorm) and type(layer).forward in FORWARDS:
+            layer.__class__ = _synchronised(type(layer))
+
+
+@cache
+def _synchronised(kind: type[_BatchNorm]) -> type[_BatchNorm]:
+    """The synchronised form of a class, by the same name."""
+    return type(kind.__name__, (GlobalBatchNorm, kind), {"__module__": kind.__module__})
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Within the block this process normalises by its own images, so that it may use the network by itself."""
+    GlobalBatchNorm.together = False
+    try:
+        yield
+    finally:
+        GlobalBatchNorm.together = True
+
+
+class GlobalBatchNorm(_BatchNorm):
+    """Where a synchronised layer differs from the class that it was."""
+
+    together = True
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Normalises (B, C, ...) by the global batch; this process's B may be 0."""
+        by_batch = self.training or self.running_mean is None
+        several = GlobalBatchNorm.together and distributed.is_initialized() and distributed.get_world_size() > 1
+        if by_batch and (several or (input.device.type == "cpu" and not torch.compiler.is_compiling())):
+            return self._by_batch(input, several)  # pyright: ignore[reportCallIssue] - torch's stub of its decorator
+        return _BatchNorm.forward(self, input)
+
+    @torch.compiler.disable
+    def _by_batch(self, x: Tensor, together: bool) -> Tensor:
+        self._check_input_dim(x)
+        running, momentum = (None, None), 0.0
+        if self.training and self.track_running_stats and self.running_mean is not None:
+            running, momentum = (self.running_mean, self.running_var), self._count_batch()
+        if x.is_cuda:
+            x = x if x.numel() else x.float()  # torch would gather bits of two number formats
+            group, size = distributed.group.WORLD, distributed.get_world_size()
+            return OnGpu.apply(x, self.weight, self.bias, *running, self.eps, momentum, group, size)
+        return OnCpu.apply(x, self.weight, self.bias, *running, self.eps, momentum, together)
+
+    def _count_batch(self) -> float:
+        """The weight of this batch in the running statistics."""
+        batches = cast("Tensor", self.num_batches_tracked).add_(1)
+        return 1.0 / float(batches) if self.momentum is None else self.momentum
+
+
+class OnCpu(torch.autograd.Function):
+    """Normalises x (B, C, ...) by the mean and variance of all processes' x, and differentiates through these.
+
+    A single process takes it too: torch's own adds up the values of a channel one by one where they lie channels
+    last, which is 1e-5 wrong for an image of 55 x 55; N processes would differ from one by as much.
+    """
+
+    @staticmethod
+    def forward(  # noqa: PLR0917 # pyright: ignore[reportIncompatibleMethodOverride] - torch's form of it
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        eps: float,
+        momentum: float,
+        together: bool,
+    ) -> Tensor:  # fmt: skip
+        """The normalised x, in its number format; what is computed on the way is at least float32."""
+        count, mean, variance, centred = statistics(x, together=together)
+        if running_mean is not None and running_var is not None:
+            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+            running_var.lerp_((variance * (count / (count - 1))).to(running_var.dtype), momentum)
+        scale = torch.rsqrt(variance + eps)
+        ctx.save_for_backward(centred, weight, scale)
+        ctx.count, ctx.together, ctx.formats = count, together, (x.dtype, None if weight is None else weight.dtype)
+        scale = over_channels(scale if weight is None else scale * weight, centred)
+        shift = centred.new_zeros(()) if bias is None else over_channels(bias, centred)
+        return torch.addcmul(shift, centred, scale).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride] - one output
+        """The gradients of x, weight and bias; those of the latter two are summed by DDP, over the processes."""
+        centred, weight, scale = ctx.saved_tensors
+        x_format, weight_format = ctx.formats
+        slope = gradient.to(centred.dtype)
+        rest = [axis for axis in range(slope.ndim) if axis != 1]
+        sums = torch.stack([slope.sum(rest), (slope * centred).sum(rest)]).double()
+        by_weight = (None, None) if weight is None else ((sums[1] * scale).to(weight_format), sums[0].to(weight_format))
+        by_x = None
+        if ctx.needs_input_grad[0]:
+            if ctx.together:
+                sums = sums.clone()
+                distributed.all_reduce(sums)
+            outer = scale if weight is None else scale * weight
+            constant, linear = -outer * sums[0] / ctx.count, -outer * scale.square() * sums[1] / ctx.count
+            by_x = torch.addcmul(over_channels(constant, centred), centred, over_channels(linear, centred))
+            by_x = by_x.addcmul_(slope, over_channels(outer, centred)).to(x_format)
+        return by_x, *by_weight, None, None, None, None, None
+
+
+def statistics(x: Tensor, *, together: bool) -> tuple[float, Tensor, Tensor, Tensor]:
+    """The number of values of a channel, their mean (C,) and variance (C,) in float64, and x - mean.
+
+    Args:
+        x: (B, C, ...) of this process; B may be 0.
+        together: Of the values of all processes.
+
+    Raises:
+        ValueError: There is but one value.
+    """
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    channels, rest = x.shape[1], [axis for axis in range(x.ndim) if axis != 1]
+    sums = torch.cat([x.sum(rest), x.new_tensor([x.numel() // channels])]).double()
+    if together:
+        sums = total_of(sums)
+    count = float(sums[-1])
+    if count < 2:
+        raise ValueError(f"Expected more than 1 value per channel when training, got {count:.0f} in the whole batch")
+    mean = sums[:-1] / count
+    centred = x - over_channels(mean, x)
+    squares = centred.square().sum(rest).double()
+    return count, mean, (total_of(squares) if together else squares) / count, centred
+
+
+def total_of(sums: Tensor) -> Tensor:
+    """Their sum over all processes, by rank, so that each of them gets the same bits."""
+    every = [torch.empty_like(sums) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(every, sums)
+    return torch.stack(every).sum(0)
+
+
+def over_channels(values: Tensor, x: Tensor) -> Tensor:
+    """A value a channel (C,) in the shape and number format that combine with x (B, C, ...)."""
+    return values.to(x.dtype).view(1, -1, *[1] * (x.ndim - 2))
+
+
+@torch.no_grad()
+def batch_dependent(net: nn.Module, shape: tuple[int, ...]) -> list[str]:
+    """The layers, beyond the synchronised ones, to which it matters which other images are in the batch.
+
+    Such a layer gives other results in N processes, each of which has its own part of a batch. They are found by what
+    they do: two batches share an image and differ in the other one.
+
+    Args:
+        net: Is left as it is.
+        shape: Of an image (C, H, W).
+
+    Returns:
+        `name (class)` of each, in the order in which they are used.
+    """
+    net = copy.deepcopy(net).train()
+    for layer in net.modules():
+        layer.train(not isinstance(layer, GlobalBatchNorm))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(3, *shape, generator=generator)
+    one, other = (_seen(copy.deepcopy(net), images[[0, partner]]) for partner in (1, 2))
+    found = [
+        name
+        for name, (inputs, outputs) in one.items()
+        if name in other and _agree(inputs, other[name][0]) and not _agree(outputs, other[name][1])
+    ]
+    kinds = {name: type(layer).__name__ for name, layer in net.named_modules()}
+    return [f"{name or 'the net'} ({kinds[name]})" for name in found]
+
+
+Seen = dict[str, tuple[list[Tensor], list[Tensor]]]
+"""By the name of a layer what it is given and what it makes of it, of the first image; and its statistics."""
+
+
+def _seen(net: nn.Module, images: Tensor) -> Seen:
+    """Runs a copy of a network in training mode, with always the same random numbers."""
+    seen: Seen = {}
+
+    def hook(name: str) -> Any:
+        def look(layer: nn.Module, given: Any, made: Any) -> None:
+            state = [value.float() for value in layer.buffers(recurse=False) if value.is_floating_point()]
+            seen.setdefault(name, (_first(given), _first(made) + state))
+
+        return look
+
+    for name, layer in net.named_modules():
+        layer.register_forward_hook(hook(name))
+    with torch.random.fork_rng(devices=[]), alone():
+        torch.manual_seed(0)
+        net(images)
+    return seen
+
+
+def _first(values: Any) -> list[Tensor]:
+    """What belongs to the first image of two, of all tensors in a tuple, list or dictionary."""
+    if isinstance(values, dict):
+        values = tuple(values.values())
+    if isinstance(values, tuple | list):
+        return [tensor for value in values for tensor in _first(value)]
+    is_batch = isinstance(values, Tensor) and values.is_floating_point() and values.ndim > 0 and len(values) == 2
+    return [values[0].clone()] if is_batch else []
+
+
+def _agree(one: list[Tensor], other: list[Tensor]) -> bool:
+    pairs = zip(one, other, strict=False)
+    return all(torch.allclose(a, b, rtol=1e-4, atol=1e-6, equal_nan=True) for a, b in pairs)
