@@ -1,0 +1,112 @@
+"""What Lightning is told of the processes of a run, and how they share their gradients."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import torch
+from lightning.fabric.utilities import rank_zero as fabric_ranks
+from lightning.pytorch.plugins.environments import ClusterEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import rank_zero as pytorch_ranks
+
+from alexnet_lab.base.cluster import place
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.nn.parallel import DistributedDataParallel
+
+
+class Processes(ClusterEnvironment):
+    """Tells Lightning what `base.cluster` decided, so that it does not look at the environment itself."""
+
+    def __init__(self) -> None:
+        here = place()
+        self.rank, self.size, self.own, self.node = 0, 1, 0, 0
+        if here is not None:
+            self.rank, self.size, self.own = here.rank, here.size, here.local_rank
+            self.node = here.rank // here.local_size
+        for ranks in (fabric_ranks, pytorch_ranks):
+            setattr(ranks.rank_zero_only, "rank", self.rank)  # noqa: B010 - Lightning's attribute of a function
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        """Lightning starts no process."""
+        return True
+
+    @property
+    def main_address(self) -> str:
+        """Where the processes of the run meet."""
+        return os.environ["MASTER_ADDR"]
+
+    @property
+    def main_port(self) -> int:
+        """On that machine."""
+        return int(os.environ["MASTER_PORT"])
+
+    @staticmethod
+    def detect() -> bool:
+        """Nothing is to be detected."""
+        return False
+
+    def world_size(self) -> int:
+        """How many processes share the run."""
+        return self.size
+
+    def set_world_size(self, size: int) -> None:
+        """Lightning's own count, which is the same."""
+
+    def global_rank(self) -> int:
+        """Of this process."""
+        return self.rank
+
+    def set_global_rank(self, rank: int) -> None:
+        """Lightning's own count, which is the same."""
+
+    def local_rank(self) -> int:
+        """Among the processes of this node."""
+        return self.own
+
+    def node_rank(self) -> int:
+        """Of this node."""
+        return self.node
+
+
+class ExactDDP(DDPStrategy):
+    """DDP that sums gradients in the same order in every step, so that a resumed run repeats the bits.
+
+    DDP sorts its buckets anew after its first backward pass, by the order in which that pass reached the parameters.
+    A resumed run would do so after another step than the uninterrupted one; from three processes on, the order within
+    a bucket decides in which order an all-reduce adds. Here the first backward pass is one that computes nothing,
+    before any step, in fresh and resumed runs alike.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(gradient_as_bucket_view=True)
+
+    def _setup_model(self, model: nn.Module) -> DistributedDataParallel:  # pyright: ignore[reportIncompatibleMethodOverride] - Lightning's own signature
+        wrapped = super()._setup_model(model)
+        settle_buckets(wrapped)
+        return wrapped
+
+
+def settle_buckets(wrapped: DistributedDataParallel) -> None:
+    """Lets DDP sort its buckets for good: weights, gradients, buffers and random streams stay as they are.
+
+    A pass through a function of the parameters alone is enough: nothing is asked of the network.
+    """
+    net = wrapped.module
+    net.forward = lambda: _zero(net)
+    try:
+        for _ in range(2):  # the buckets are sorted at the beginning of the second pass
+            wrapped().backward()
+    finally:
+        del net.forward  # its class's own again
+        net.zero_grad(set_to_none=True)
+
+
+def _zero(net: nn.Module) -> Tensor:
+    """0, with a gradient of 0 for each parameter that is trained; backward reaches the last parameter first."""
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    return torch.stack([parameter.flatten()[:0].sum().float() for parameter in trained]).sum()
