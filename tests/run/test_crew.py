@@ -14,11 +14,11 @@ import pytest
 from commands import QUICK, REPOSITORY, Outcome, command, finished
 from torch import distributed
 
+from alexnet_lab.base.cores import available_cores
 from alexnet_lab.base.errors import ConfigError, Interrupted, RunError
 from alexnet_lab.run import crew, launcher
 from alexnet_lab.run.crew import Crew, Order, free_port, gather
 from alexnet_lab.run.elastic import WorkerDiedError
-from alexnet_lab.run.provenance import available_cores
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def test_leader_that_is_gone_is_noticed():
 
 
 STEP = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "n[1-2]"}
-WORKER = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}
+WORKER = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,33 @@ def test_fifty_steps_of_alexnet_on_cifar10_have_the_same_losses(compose, real_da
     assert losses[0][-1] < losses[0][0]
 
 
+@pytest.fixture(scope="module")
+def one_with_batch_norm(compose: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    """The rows of a run whose last batch of an epoch has 118 images, which three processes do not divide.
+
+    In float64: small batches normalise tiny differences of float32 into large ones within ten steps.
+    """
+    run = tmp_path_factory.mktemp("batch_norm") / "one"
+    train(compose(f"run_dir={run}", *BATCH_NORM))
+    return rows(run)
+
+
+BATCH_NORM = (
+    "model=alexnet", "model.norm=batch", "model.width=0.1", "model.dropout=0", "data.batch_size=294",
+    "trainer.max_epochs=2", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1", "trainer.accelerator=cpu",
+    "trainer.precision=64-true",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_batch_norm_takes_the_statistics_of_the_global_batch(processes, one_with_batch_norm, compose, tmp_path):
+    train(compose(f"run_dir={tmp_path / 'run'}", *BATCH_NORM, f"trainer.devices={processes}"))
+    found = rows(tmp_path / "run")
+    for name in ("train/loss", "val/loss"):
+        expected = [float(row[name]) for row in one_with_batch_norm]
+        assert [float(row[name]) for row in found] == pytest.approx(expected, rel=1e-6)
+
+
 def test_all_processes_write_one_log(one_and_two):
     assert "rank 0 INFO" in (one_and_two[1] / "train.log").read_text()
     assert {path.name for path in one_and_two[1].iterdir()} == {path.name for path in one_and_two[0].iterdir()}

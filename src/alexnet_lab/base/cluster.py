@@ -1,38 +1,129 @@
-"""What the environment says of the processes that share a run beyond those that it starts itself."""
+"""Decides whether this process shares a run with others, and which of them it is. Everything else asks here.
+
+Only a launcher's own mark counts: `TORCHELASTIC_RUN_ID` of torchrun, which also starts our workers, and the tasks of a
+job step of SLURM (`srun`). A `RANK` or `SLURM_NTASKS` without such a mark was left behind by something else.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+from alexnet_lab.base.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+"""What torchrun tells each worker; all of them belong together."""
+
+RANKS = ("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "SLURM_PROCID", "SLURM_LOCALID", "JSM_NAMESPACE_RANK")
+SIZES = ("WORLD_SIZE", "LOCAL_WORLD_SIZE")
+"""Variables that libraries read as this process's place, whoever set them: Lightning does so when it is imported."""
+
+MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "JSM_NAMESPACE_SIZE")
+"""How many processes mpirun (Open MPI, MPICH) or jsrun started."""
 
 
 class Place(NamedTuple):
-    """One of several processes that were started together: `rank` counts from 0."""
+    """One of several processes that were started together."""
 
-    rank: int
+    starter: Literal["torchrun", "srun"]
+    rank: int  # from 0
     size: int
+    local_rank: int = 0  # on its node, from 0
+    local_size: int = 1  # processes on its node
 
 
-def slurm_place() -> Place | None:
-    """Among the tasks of a job step of SLURM (`srun`); None outside of one, and where it has a single task."""
-    size = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
-    return Place(int(os.environ["SLURM_PROCID"]), size) if size > 1 else None
+def place() -> Place | None:
+    """This process's place among those that were started together; None: it is alone.
+
+    Raises:
+        ConfigError: A launcher's variables are incomplete, no numbers, or contradict each other.
+    """
+    return _torchrun_place() or _srun_place()
 
 
-def torchrun_place() -> Place | None:
-    """Among the workers of `torchrun`; None outside of it."""
+def _torchrun_place() -> Place | None:
     if "TORCHELASTIC_RUN_ID" not in os.environ or "RANK" not in os.environ:
         return None
-    return Place(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    rank, size, local_rank, local_size = (number(name) for name in TORCHRUN)
+    if not (rank < size and local_rank < local_size and size % local_size == 0):
+        told = ", ".join(f"{name}={os.environ[name]}" for name in TORCHRUN)
+        raise ConfigError(f"the variables of torchrun contradict each other ({told}); unset TORCHELASTIC_RUN_ID")
+    return Place("torchrun", rank, size, local_rank, local_size)
+
+
+def _srun_place() -> Place | None:
+    size = number("SLURM_STEP_NUM_TASKS", 1)
+    if size <= 1:
+        return None
+    rank = number("SLURM_PROCID")
+    if rank >= size:
+        raise ConfigError(
+            f"SLURM_PROCID is {rank}, but srun started {size} tasks (SLURM_STEP_NUM_TASKS); unset SLURM_STEP_NUM_TASKS"
+        )
+    return Place("srun", rank, size)
+
+
+def number(name: str, default: int | None = None) -> int:
+    """A whole number >= 0 from the environment.
+
+    Args:
+        name: Of the variable.
+        default: Where it is not set, or empty; None: it must be set.
+
+    Raises:
+        ConfigError: It is missing, or no such number.
+    """
+    text = os.environ.get(name, "")
+    if not text and default is not None:
+        return default
+    if not (text.isascii() and text.isdigit()):
+        got = f"is {text!r}" if text else "is not set"
+        raise ConfigError(f"the environment variable {name} {got}; it must be a whole number >= 0: correct or unset it")
+    return int(text)
 
 
 def is_first() -> bool:
     """Whether this process is the one that keeps the records."""
-    place = torchrun_place() or slurm_place()
-    return place is None or place.rank == 0
+    here = place()
+    return here is None or here.rank == 0
+
+
+def settle() -> None:
+    """Makes a process that is alone look so to every library; call it before torch and Lightning are imported.
+
+    Raises:
+        ConfigError: See `place`; or mpirun started several processes, each of which would do the whole run.
+    """
+    slurm_cores()  # so that a wrong number is reported now
+    if place() is not None:
+        return
+    for name in MPI_SIZES:
+        if number(name, 1) > 1:
+            raise ConfigError(
+                f"mpirun started {os.environ[name]} processes ({name}), each of which would do all of the work; "
+                f"start them by torchrun or srun instead, or unset {name}"
+            )
+    found = {name: os.environ[name] for name in RANKS if os.environ.get(name, "0") != "0"}
+    found |= {name: os.environ[name] for name in SIZES if os.environ.get(name, "1") != "1"}
+    for name in found:
+        del os.environ[name]
+    if found:
+        told = " ".join(f"{name}={value}" for name, value in found.items())
+        log.warning("ignoring %s in the environment: neither torchrun nor srun started this process", told)
+
+
+def require_alone(command: str) -> None:
+    """Raises ConfigError where several processes were started of a command that needs one."""
+    here = place()
+    if here is not None and here.size > 1:
+        raise ConfigError(
+            f"{command} works in one process, but {here.starter} started {here.size}; start it once, without it"
+        )
 
 
 def slurm_cores() -> int | None:
     """The cores that SLURM gave to this task; None outside of a job."""
-    given = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE")
-    return int(given) if given else None
+    return number("SLURM_CPUS_PER_TASK", 0) or number("SLURM_CPUS_ON_NODE", 0) or None

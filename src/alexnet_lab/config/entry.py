@@ -20,7 +20,9 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from alexnet_lab.base import cluster
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, did_you_mean, one_line
+from alexnet_lab.base.log import start_log
 from alexnet_lab.config.names import default_run_dir, default_sweep_dir, folder_name
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 
 FLAGS = {"--dry-run": "sweep.dry_run=true"}
 """Flags of ours, which Hydra does not know, and the overrides that they stand for."""
+
+SHARED = ("train",)
+"""The commands that several processes may do together."""
 
 UNREADABLE = (yaml.YAMLError, UnicodeDecodeError)
 """What Hydra lets through of a file that is no yaml."""
@@ -59,6 +64,10 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
         del os.environ["ALEXNET_LAB_DATA"]  # empty: as if it were not set, instead of the folder we are in
     job = _Job(task, traceback_wanted=traceback_wanted)
     try:
+        start_log()
+        cluster.settle()
+        if config_name not in SHARED:
+            cluster.require_alone(f"{config_name}.py")
         with _hastily(), _value_errors_told(config_dir):
             _refuse_rerun()
             _anchor_config_path()

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from filelock import FileLock, Timeout
 
+from alexnet_lab.base.cores import available_cores
 from alexnet_lab.base.errors import DataError
 from alexnet_lab.base.files import is_whole, sealed, sha256, write_json
 from alexnet_lab.data.images import strict_decoding
@@ -271,8 +272,7 @@ def _reserve(path: Path) -> None:
 
 def _num_threads() -> int:
     """One a core that this process may use, up to 16."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 16)
+    return min(available_cores(), 16)
 
 
 def read_meta(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from torch import distributed
 
-from alexnet_lab.base.cluster import slurm_place, torchrun_place
+from alexnet_lab.base.cluster import number, place
 from alexnet_lab.base.errors import ConfigError, Interrupted, RunError, one_line
 from alexnet_lab.run.elastic import Meeting, WorkerDiedError
 
@@ -192,22 +192,20 @@ def gather(trainer: Mapping[str, Any], processes: int) -> Crew:
         processes: On each node.
 
     Raises:
-        ConfigError: `trainer.num_nodes` and `trainer.devices` are not what was started.
+        ConfigError: `trainer.num_nodes` and `trainer.devices` are not what was started, or the environment is wrong.
         RunError: The leader cannot be reached.
     """
     nodes = trainer["num_nodes"]
-    place = torchrun_place()
-    if place is not None:
-        local = int(os.environ["LOCAL_WORLD_SIZE"])
-        _check(nodes, processes, place.size // local, local, "torchrun")
+    here = place()
+    if here is not None and here.starter == "torchrun":
+        _check(nodes, processes, here.size // here.local_size, here.local_size, "torchrun")
         store, _, _ = next(distributed.rendezvous("env://"))
         restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        return Crew("workers", *place, distributed.PrefixStore(f"alexnet-lab/{restarts}", store))
-    place = slurm_place()
-    if place is not None:
-        _check(nodes, processes, place.size, processes, "srun")
+        return Crew("workers", here.rank, here.size, distributed.PrefixStore(f"alexnet-lab/{restarts}", store))
+    if here is not None:
+        _check(nodes, processes, here.size, processes, "srun")
         address = os.environ.get("MASTER_ADDR") or leaders_address()
-        return Crew("nodes", *place, _own_store(address, place.rank), address)
+        return Crew("nodes", here.rank, here.size, _own_store(address, here.rank), address)
     if nodes > 1:
         raise ConfigError(
             f"`trainer.num_nodes` is {nodes}, but this process was started alone; start one on each node by "
@@ -227,7 +225,7 @@ def _check(nodes: int, devices: int, nodes_there: int, devices_there: int, start
 
 def leaders_address() -> str:
     """The address of the first node of this SLURM job, as SLURM itself reaches it."""
-    nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ["SLURM_JOB_NODELIST"]
+    nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_JOB_NODELIST", "")
     try:
         first = _scontrol("show", "hostnames", nodes).split()[0]
         words = _scontrol("show", "node", first, "--oneliner").split()
@@ -243,7 +241,7 @@ def _scontrol(*words: str) -> str:
 
 def _own_store(address: str, rank: int) -> Store:
     """The store that the leader of a SLURM job holds, at a port that follows from the job's number."""
-    port = int(os.environ.get("MASTER_PORT") or 20_000 + int(os.environ["SLURM_JOB_ID"]) % PORTS)
+    port = number("MASTER_PORT", 0) or 20_000 + number("SLURM_JOB_ID") % PORTS
     try:
         return distributed.TCPStore(
             address, port, is_master=rank == 0, wait_for_workers=False, timeout=timedelta(seconds=JOIN_SECONDS)

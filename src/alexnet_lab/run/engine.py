@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import random
 import signal
 import warnings
@@ -15,17 +14,19 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.profilers import PassThroughProfiler
-from lightning.pytorch.strategies import DDPStrategy
 
+from alexnet_lab.base import cluster
 from alexnet_lab.base.errors import Interrupted
 from alexnet_lab.base.log import close_file, log_to_file, shows_bars, start_log
 from alexnet_lab.base.targets import build
 from alexnet_lab.data.preview import preview
 from alexnet_lab.run import parts, tracking
+from alexnet_lab.run.distributed import ExactDDP, Processes
 from alexnet_lab.run.identity import KeepIdentity
 from alexnet_lab.run.provenance import available_cores
 from alexnet_lab.run.resuming import newest_whole
 from alexnet_lab.training import Classifier
+from alexnet_lab.training.batch_norm import batch_dependent, synchronise
 from alexnet_lab.training.callbacks import STAGES, MetricsCsv, Throughput, plain
 from alexnet_lab.training.checkpoint_io import SafeCheckpointIO
 from alexnet_lab.training.checkpoints import Checkpoints
@@ -38,9 +39,11 @@ from alexnet_lab.training.step_seeds import StepSeeds
 from alexnet_lab.training.to_error import TimeToError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from lightning.pytorch.loggers import Logger
+    from torch import nn
 
     from alexnet_lab.run.directory import RunDirectory
 
@@ -65,7 +68,8 @@ def fit_and_test(
     Raises:
         Interrupted: After Ctrl-C or SIGTERM; what was reached lies in the checkpoints.
     """
-    rank = int(os.environ.get("RANK", "0"))
+    here = cluster.place()
+    rank = 0 if here is None else here.rank
     start_log(rank)
     handler = log_to_file(directory.log, rank)
     logging.captureWarnings(capture=True)
@@ -95,6 +99,7 @@ def _fit_and_test(
     data = build_data(config)
     data.any_images = config["resume_force"]
     classifier = build_classifier(config)
+    warn_of_shared_batches(classifier.net, config["data"])
     throughput, seeds = Throughput(), StepSeeds(config["seed"])
     metrics_csv = MetricsCsv(directory.metrics, throughput)
     checkpoints = Checkpoints(directory.checkpoints, **config["callbacks"]["checkpoint"])
@@ -153,7 +158,10 @@ def build_data(config: dict[str, Any]) -> Any:
 
 
 def build_classifier(config: dict[str, Any]) -> Classifier:
-    """The LightningModule of a config, in the memory layout that it asks for, compiled if it asks for that."""
+    """The LightningModule of a config, in the memory layout that it asks for, compiled if it asks for that.
+
+    Its batch normalisations use the whole global batch.
+    """
     classifier = Classifier(
         model=config["model"],
         num_classes=config["data"]["num_classes"],
@@ -163,9 +171,29 @@ def build_classifier(config: dict[str, Any]) -> Classifier:
         memory_format="channels_last" if config["trainer"]["channels_last"] else "contiguous",
         trusted_packages=config["trusted_packages"],
     )
+    synchronise(classifier.net)
     if config["trainer"]["compile"]:
         classifier.net.compile()  # in place: the names in the checkpoint stay the same
     return classifier
+
+
+def warn_of_shared_batches(net: nn.Module, data: Mapping[str, Any]) -> None:
+    """Warns of layers whose result depends on how many processes share a batch.
+
+    Args:
+        net: Before it is trained.
+        data: The config's `data`.
+    """
+    here = cluster.place()
+    if here is None or here.size == 1 or here.rank:
+        return
+    layers = batch_dependent(net, (data["channels"], data["image_size"], data["image_size"]))
+    if layers:
+        log.warning(
+            "%s: the result for an image depends on the other images of its batch, and each of the %d processes sees "
+            "only its part of a batch; one process would give other losses",
+            ", ".join(layers[:5]), here.size,
+        )  # fmt: skip
 
 
 def optional_callbacks(config: dict[str, Any], directory: RunDirectory) -> list[Callback]:
@@ -203,17 +231,17 @@ def build_trainer(
 ) -> Trainer:
     """Lightning's Trainer; what it does beside training is left to our callbacks."""
     settings = {name: config["trainer"][name] for name in PASSED_ON}
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = Processes()
     warnings.filterwarnings("ignore", message=".*srun. command is available")  # a login node of SLURM is a machine too
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # between Lightning 2.6 and torch 2.14
     # A debugging aid of `deterministic`, which writes every new tensor twice.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue] - by torch's own trick
     trainer = Trainer(
         **settings,
-        strategy=DDPStrategy(gradient_as_bucket_view=True) if world_size > 1 else "auto",
+        strategy=ExactDDP() if processes.size > 1 else "auto",
         logger=logger if logger is not None else False,
         callbacks=callbacks,
-        plugins=[SafeCheckpointIO()],
+        plugins=[SafeCheckpointIO(), processes],
         default_root_dir=directory.path,
         num_sanity_val_steps=0,
         enable_model_summary=False,

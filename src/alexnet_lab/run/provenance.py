@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import alexnet_lab
-from alexnet_lab.base.cluster import slurm_cores
+from alexnet_lab.base.cores import available_cores
 
 PACKAGES = (
     "alexnet-lab", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "wandb",
@@ -70,12 +70,6 @@ def hardware() -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
     }
-
-
-def available_cores() -> int:
-    """The cores that this process may run on; in a SLURM job those that it was given."""
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(there, slurm_cores() or there)
 
 
 def _processor() -> str:

@@ -8,10 +8,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.cluster import is_first
+from alexnet_lab.base.cores import available_cores
 from alexnet_lab.base.errors import AlexNetLabError, Interrupted, RunError, one_line
 from alexnet_lab.base.log import start_log
 from alexnet_lab.run import launcher
-from alexnet_lab.run.provenance import available_cores
 from alexnet_lab.run.signals import deferred, terminable
 from alexnet_lab.sweeps import progress, results
 from alexnet_lab.sweeps.bonds import POLL_SECONDS, end_with_sweep

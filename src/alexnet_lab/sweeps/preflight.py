@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from alexnet_lab.base.cluster import slurm_place, torchrun_place
+from alexnet_lab.base import cluster
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.sweeps.definition import Definition, Job, changes, describe, differences, extended, identity, named
 from alexnet_lab.sweeps.directory import SweepDirectory
@@ -90,10 +90,10 @@ def _check_keys(keys: Sequence[str]) -> None:
 
 def _check_nodes(configs: dict[str, dict[str, Any]]) -> None:
     """A sweep runs once, and jobs of several nodes need somebody who starts them there."""
-    place = torchrun_place() or slurm_place()
-    if place is not None:
+    here = cluster.place()
+    if here is not None:
         raise ConfigError(
-            f"a sweep starts its jobs itself, but {place.size} processes were started to run this one; start it once"
+            f"a sweep starts its jobs itself, but {here.size} processes were started to run this one; start it once"
         )
     nodes = {config["trainer"]["num_nodes"] for config in configs.values()}
     if nodes != {1} and not all(config["launcher"]["slurm"] for config in configs.values()):

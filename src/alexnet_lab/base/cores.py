@@ -1,0 +1,63 @@
+"""How many processor cores this process may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from alexnet_lab.base.cluster import slurm_cores
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+
+
+def available_cores() -> int:
+    """The fewest of: the affinity mask, the quota of the cgroups (`docker --cpus`), what SLURM gave; at least 1.
+
+    Of a quota of 2.5 cores two are counted: a third thread would be stopped for half of its time, and the others
+    would wait for it.
+    """
+    found = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+    found += [int(quota) for quota in (cgroup_quota(),) if quota is not None]
+    found += [given for given in (slurm_cores(),) if given is not None]
+    return max(1, min(found))
+
+
+def cgroup_quota(own: Path = OWN_CGROUPS, root: Path = CGROUPS) -> float | None:
+    """The cores' worth of time that the cgroups leave to this process; None: there is no limit.
+
+    Args:
+        own: Lists this process's cgroups, a line each: `ID:CONTROLLERS:PATH`.
+        root: Where cgroups are mounted: version 2, or version 1 in a folder for each controller, or both.
+    """
+    quotas: list[float] = []
+    for line in _lines(own):
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        for mount in (root / "cpu", root / "cpu,cpuacct") if controllers else (root, root / "unified"):
+            place = mount / path.lstrip("/")
+            for folder in (place, *place.parents):  # the quota of a parent holds for its children too
+                quotas += [quota for quota in (_quota_v2(folder), _quota_v1(folder)) if quota is not None]
+                if folder == mount:
+                    break
+    return min(quotas, default=None)
+
+
+def _quota_v2(folder: Path) -> float | None:
+    """`cpu.max`: microseconds of a period, or `max`, and the period."""
+    quota, *period = " ".join(_lines(folder / "cpu.max")).split() or ["max"]
+    return None if quota == "max" else int(quota) / int(period[0] if period else 100_000)
+
+
+def _quota_v1(folder: Path) -> float | None:
+    """`cpu.cfs_quota_us`, which is -1 without a limit, of `cpu.cfs_period_us`."""
+    quota, period = _lines(folder / "cpu.cfs_quota_us"), _lines(folder / "cpu.cfs_period_us")
+    return int(quota[0]) / int(period[0]) if quota and period and int(quota[0]) > 0 else None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
