@@ -176,6 +176,7 @@ def names(net, block):
     [
         ("paper", "conv act norm pool", "conv act norm pool", "conv act pool"),
         ("code2012", "conv norm pool act", "conv act norm rnorm pool", "conv pool act"),
+        ("code2014", "conv norm pool act", "conv act norm pool", "conv pool act"),
         ("caffe", "conv act norm pool", "conv act norm pool", "conv act pool"),
         ("caffenet", "conv act pool norm", "conv act pool norm", "conv act pool"),
     ],
@@ -189,7 +190,13 @@ def test_order_of_operations(order, block1, block2, block5):
 
 @pytest.mark.parametrize(
     ("order", "alpha", "k", "groups"),
-    [("paper", 1e-4, 2.0, 1), ("code2012", 2e-5, 2.0, 2), ("caffe", 2e-5, 1.0, 1), ("caffenet", 2e-5, 1.0, 1)],
+    [
+        ("paper", 1e-4, 2.0, 1),
+        ("code2012", 2e-5, 2.0, 2),
+        ("code2014", 2e-5, 2.0, 2),
+        ("caffe", 2e-5, 1.0, 1),
+        ("caffenet", 2e-5, 1.0, 1),
+    ],
 )
 def test_response_norm_constants_of_each_order(order, alpha, k, groups):
     for norm in (tiny(order=order).features.norm1, tiny(order=order).features.norm2):
@@ -233,6 +240,7 @@ def test_config_148_has_no_norm_at_all():
     [
         ("paper", [0.01] * 8, [0, 1, 0, 1, 1, 1, 1, 0]),
         ("code2012", [0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01], [0, 1, 0, 1, 1, 1, 1, 0]),
+        ("code2014", [0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01], [0, 1, 0, 1, 1, 1, 1, -7]),
         ("caffe", [0.01] * 5 + [0.005, 0.005, 0.01], [0, 0.1, 0, 0.1, 0.1, 0.1, 0.1, 0]),
         ("caffenet", [0.01] * 5 + [0.005, 0.005, 0.01], [0, 1, 0, 1, 1, 1, 1, 0]),
     ],

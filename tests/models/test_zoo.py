@@ -27,6 +27,7 @@ COUNTS = {  # parameters and multiply-adds for the data that each was published 
     "alexnet_caffe": (60_965_224, 724_406_816),
     "caffenet": (60_965_224, 724_406_816),
     "alexnet_owt": (61_100_840, 714_188_480),
+    "alexnet_owt_code2014": (61_100_840, 714_188_480),
     "alexnet_bn": (46_815_312, 1_005_915_264),
     "alexnet_small": (2_126_186, 10_954_432),
     "cuda_convnet_18pct": (89_578, 12_298_240),

@@ -63,6 +63,9 @@ ORDERS = {
         k=2.0,
         per_tower=True,
     ),
+    "code2014": Order(  # layers-imagenet-1gpu.cfg of cuda-convnet2: no norm within maps
+        ("conv", "norm", "pool", "act"), _PROSE, ("conv", "pool", "act", "norm"), alpha=2e-5, k=2.0, per_tower=True
+    ),
     "caffe": Order(_PROSE, _PROSE, _PROSE, alpha=2e-5, k=1.0),  # bvlc_alexnet, lrn_layer.cpp
     "caffenet": Order(  # bvlc_reference_caffenet: pools before it normalises
         ("conv", "act", "pool", "norm"), ("conv", "act", "pool", "norm"), _PROSE, alpha=2e-5, k=1.0
@@ -138,7 +141,7 @@ class AlexNet(nn.Module):
         towers: Literal[1, 2] = 2,
         without: Literal["none", "conv3", "conv4", "conv5"] = "none",
         activation: Literal["relu", "tanh", "sigmoid", "scaled_tanh", "leaky_relu", "elu", "gelu", "silu"] = "relu",
-        order: Literal["paper", "code2012", "caffe", "caffenet"] = "paper",
+        order: Literal["paper", "code2012", "code2014", "caffe", "caffenet"] = "paper",
         norm: Literal["lrn", "none", "batch"] = "lrn",
         norm_layers: tuple[Count, ...] | None = None,
         lrn_size: Count = 5,
@@ -151,7 +154,7 @@ class AlexNet(nn.Module):
         dropout: Fraction = 0.5,
         dropout_scaling: Literal["classic", "inverted"] = "classic",
         dropout_place: Literal["after", "before"] = "after",
-        init: Literal["auto", "paper", "code2012", "caffe", "caffenet", "he", "glorot", "torch"] = "auto",
+        init: Literal["auto", "paper", "code2012", "code2014", "caffe", "caffenet", "he", "glorot", "torch"] = "auto",
         bias_init: float | None = None,
     ) -> None:
         check_fields(AlexNet.__init__, locals())

@@ -21,6 +21,8 @@ PRESETS: dict[str, Start] = {
     "paper": Start(std=(0.01,) * 8, bias=(0, 1, 0, 1, 1, 1, 1, 0)),
     # the released code, layers-145.cfg
     "code2012": Start(std=(0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01), bias=(0, 1, 0, 1, 1, 1, 1, 0)),
+    # cuda-convnet2's layers-imagenet-1gpu.cfg: at -7 each class starts near its share of 1/1000
+    "code2014": Start(std=(0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01), bias=(0, 1, 0, 1, 1, 1, 1, -7)),
     # Caffe's bvlc_alexnet: its authors found that a bias of 1 "gave flat loss"
     "caffe": Start(std=(0.01,) * 5 + (0.005, 0.005, 0.01), bias=(0, 0.1, 0, 0.1, 0.1, 0.1, 0.1, 0)),
     # Caffe's bvlc_reference_caffenet

@@ -36,7 +36,10 @@ ZOO: dict[str, Published] = {
     "alexnet_one_gpu": Published(3, 224, 1000, "layers-145-half.cfg", "code2012, one tower of half the maps"),
     "alexnet_caffe": Published(3, 227, 1000, "Caffe bvlc_alexnet", "norm with k 1 and alpha 2e-5; biases 0.1"),
     "caffenet": Published(3, 227, 1000, "Caffe bvlc_reference_caffenet", "alexnet_caffe with pool before norm"),
-    "alexnet_owt": Published(3, 224, 1000, "Krizhevsky 2014; torchvision", "64-192-384-256-256, no norm"),
+    "alexnet_owt": Published(3, 224, 1000, "torchvision's alexnet", "64-192-384-256-256, no norm"),
+    "alexnet_owt_code2014": Published(
+        3, 224, 1000, "Krizhevsky 2014, layers-imagenet-1gpu.cfg", "widths of alexnet_owt, order and norms of code2012"
+    ),
     "alexnet_bn": Published(3, 224, 16, "seed 004", "batch normalisation, no padding of the image"),
     "alexnet_small": Published(1, 64, 10, "seed 003", "half the maps, 1024 units, no norm"),
     "alexnet_seed001": Published(3, 32, 10, "seed 001", "cannot be built: 32 px are used up at pool2"),
