@@ -1,0 +1,93 @@
+"""What the recipes of 1998 and 2012 resolve to: images, order, size, augmentation, rule and schedule."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import pytest
+import torch
+from commands import CONFIGS, compose_raw
+
+from alexnet_lab.config import check_train
+from alexnet_lab.data import MNISTDataModule
+from alexnet_lab.training.published import by_pass
+from alexnet_lab.training.schedules import Duration
+
+ETA = [5e-4] * 2 + [2e-4] * 3 + [1e-4] * 3 + [5e-5] * 4 + [1e-5] * 8
+"""LeCun et al. 1998, sec. III.B, pass by pass."""
+
+
+def resolved(*words: str) -> dict[str, Any]:
+    return check_train(compose_raw(*words))
+
+
+def picked(config: dict[str, Any], *keys: str) -> dict[str, Any]:
+    found = {}
+    for key in keys:
+        group, field = key.split(".")
+        found[key] = config[group][field]
+    return found
+
+
+def test_lenet5_1998_is_trained_as_its_paper_says():
+    config = resolved("experiment=lenet5_1998")
+    wanted = {
+        "data.batch_size": 1, "data.order": "constant", "data.val_fraction": 0.0, "data.image_size": 28,
+        "data.normalization": "unit", "model.init": "paper", "loss.form": "map", "optimizer.learning_rate": 5e-4,
+        "optimizer.samples": 500, "optimizer.every_images": None, "trainer.max_epochs": 20,
+    }  # fmt: skip
+    assert picked(config, *wanted) == wanted
+    assert config["augment"] is None
+    assert config["optimizer"]["damping"] == pytest.approx(84 * 0.02)
+
+
+def test_the_rates_of_lenet5_1998_are_the_printed_ones_pass_by_pass():
+    config = resolved("experiment=lenet5_1998")
+    fields: Any = {name: value for name, value in config["schedule"].items() if name != "_target_"}
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config["optimizer"]["learning_rate"])
+    scheduler = by_pass(optimizer, Duration(20 * 60, 20), **fields)["scheduler"]
+    rates = []
+    for _ in range(20 * 60):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([eta for eta in ETA for _ in range(60)])
+
+
+def test_lenet5_1998_sees_60000_images_in_each_pass_in_one_order(real_data, tmp_path):
+    config = resolved("experiment=lenet5_1998")["data"]
+    fields: Any = {name: value for name, value in config.items() if name != "_target_"}
+    module = MNISTDataModule(**(fields | {"dir": str(real_data)}), seed=0)
+    module.prepare_data()
+    module.setup()
+    order = module.train_dataloader().batch_sampler
+    passes = []
+    for epoch in (0, 19):
+        order.set_epoch(epoch)
+        passes.append(order.positions().tolist())
+    assert passes[0] == passes[1] != sorted(passes[0])
+    assert sorted(passes[0]) == list(range(60_000))
+    assert (module.num_train, module.num_val, module.num_test, module.steps_per_epoch) == (60_000, 0, 10_000, 60_000)
+
+
+def test_alexnet_2012_is_trained_as_run_145():
+    config = resolved("experiment=alexnet_2012", "data=image_folder", "data.root=X", "data.num_classes=1000")
+    wanted = {
+        "data.batch_size": 128, "data.order": "constant", "data.val_fraction": 0.0, "data.stored_size": 256,
+        "data.image_size": 224, "data.normalization": "mean_image", "augment.mirror": True, "augment.crop": True,
+        "augment.crop_starts": "code2012", "augment.pca_colour": "code2012", "augment.pca_epochs": 67,
+        "optimizer.learning_rate": 0.01, "optimizer.bias_factor": 2.0, "optimizer.momentum": 0.9,
+        "optimizer.weight_decay": 5e-4, "schedule.run": 145, "trainer.max_epochs": 91, "model.order": "code2012",
+    }  # fmt: skip
+    assert picked(config, *wanted) == wanted
+
+
+def test_the_costs_in_the_header_of_alexnet_2012_are_right():
+    header = (CONFIGS / "experiment" / "alexnet_2012.yaml").read_text().partition("defaults:")[0]
+    epochs, images = (int(text.replace(",", "")) for text in re.findall(r"(\d+) x ([\d,]+) =", header)[0])
+    assert f"= {epochs * images / 1e6:.0f} million images" in header
+    assert f"{epochs * images / 1000 / 3600:.0f} hours at 1,000 images/s" in header
+    stored = images + 50_000  # with the test set
+    assert f"{stored:,} x 256 x 256 x 3 bytes = {stored * math.prod((256, 256, 3)) / 1e9:.0f} GB" in header
