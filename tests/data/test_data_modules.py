@@ -25,6 +25,7 @@ from alexnet_lab.data import (
     MiniImageNetDataModule,
     MNISTDataModule,
 )
+from alexnet_lab.data.images import read_image
 from alexnet_lab.data.loader import Batch
 from alexnet_lab.data.preview import preview
 
@@ -251,6 +252,43 @@ def test_the_preview_is_a_picture_with_two_blocks(digits_dir, tmp_path, image_si
 
 
 # Folders
+
+
+def test_an_official_validation_folder_is_validated_on(make_folder, tmp_path):
+    root = make_folder(count=10, parts=("train", "val", "test"))
+    plain = ready(make_folder_module(root, tmp_path, val_fraction=0))
+    assert (plain.num_train, plain.num_val, plain.num_test) == (20, 0, 20)
+    for fields, val in (({"val_folder": "val", "test_folder": "test"}, "val"), ({"val_folder": "test"}, "test")):
+        module = ready(make_folder_module(root, tmp_path, val_fraction=0, **fields))
+        assert (module.num_train, module.num_val, module.num_test) == (20, 20, 20)
+        assert sum(len(raw.labels) for raw in module.val_dataloader()) == 20
+        seen = np.concatenate([raw.images.numpy() for raw in module.val_dataloader()])
+        first = read_image(root / val / "apple" / "00.png", 8, 3)
+        assert np.array_equal(seen[0], first)
+        assert module.store_path != plain.store_path
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"val_folder": "val"}, "`data.val_folder` and `data.test_folder` are both val"),
+        ({"val_folder": "test", "val_fraction": 0.1}, "`data.val_folder` is test, but `data.val_fraction` is 0.1"),
+        ({"test_folder": "train"}, "`data.test_folder` is train; allowed: the name of a folder beside train/"),
+        ({"val_folder": "./train"}, "`data.val_folder` is ./train; allowed: the name of a folder beside train/"),
+        ({"val_folder": ".."}, "`data.val_folder` is ..; allowed: the name of a folder beside train/"),
+    ],
+)
+def test_a_folder_is_not_used_twice(fields, message, make_folder, tmp_path):
+    root = make_folder(count=10, parts=("train", "val", "test"))
+    with pytest.raises(ConfigError) as caught:
+        make_folder_module(root, tmp_path, **({"val_fraction": 0} | fields))
+    assert message in str(caught.value)
+
+
+def test_a_test_folder_that_is_named_has_to_be_there(make_folder, tmp_path):
+    module = make_folder_module(make_folder(count=10), tmp_path, val_fraction=0, test_folder="exam")
+    with pytest.raises(DataError, match=r"there is no folder .*exam"):
+        module.prepare_data()
 
 
 def test_an_image_folder_without_val_gets_a_test_set_of_its_own(make_folder, tmp_path, caplog):

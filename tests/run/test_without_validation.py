@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from commands import QUICK, call
 
+from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.evaluation.evaluate import evaluate
 from alexnet_lab.run import train
 from alexnet_lab.training.checkpoint_io import load_checkpoint
@@ -80,6 +81,14 @@ def test_without_a_monitor_the_last_epoch_is_the_best_though_it_is_validated(com
     done: dict[str, Any] = train(compose(f"run_dir={tmp_path / 'run'}", *words, "callbacks.checkpoint.monitor=null"))
     assert done["best_epoch"] == 2
     assert "val/top1_error" in done["metrics"]
+
+
+def test_a_validation_folder_steers_though_no_share_is_set_apart(compose):
+    words = ("data=image_folder", "data.root=X", "data.num_classes=2", "model=alexnet", "data.val_fraction=0")
+    steered = (*words, "data.val_folder=val", "data.test_folder=test", "optimizer=krizhevsky_sgd", "schedule=plateau")
+    assert compose(*steered)["data"]["val_folder"] == "val"
+    with pytest.raises(ConfigError, match=r"are both val, but nothing may be chosen on the test set"):
+        compose(*words, "data.val_folder=val")
 
 
 def test_pruning_without_a_monitor_is_refused(tmp_path):

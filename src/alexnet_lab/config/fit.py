@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.data.checks import check_colour
+from alexnet_lab.data.checks import check_colour, check_folders, has_validation_images
 from alexnet_lab.models.geometry import check_model
 
 FACTS = {"num_classes": "num_classes", "in_channels": "channels", "image_size": "image_size"}
@@ -17,6 +17,7 @@ def check_fit(config: dict[str, Any]) -> None:
     _check_facts(config["model"], config["data"])
     check_model(config["model"]["_target_"], config["model"])
     _check_augment(config["augment"] or {}, config["data"])
+    _check_folders(config["data"])
     _check_batch(config["data"], config["trainer"])
     _check_schedule(config["schedule"] or {}, config["optimizer"])
     _check_lenet5_1998(config)
@@ -36,6 +37,11 @@ def _check_facts(model: dict[str, Any], data: dict[str, Any]) -> None:
 def _check_augment(augment: dict[str, Any], data: dict[str, Any]) -> None:
     if {"channels", "normalization"} <= data.keys():
         check_colour(augment.get("pca_colour", "none"), data["channels"], data["normalization"])
+
+
+def _check_folders(data: dict[str, Any]) -> None:
+    if {"test_folder", "val_folder", "val_fraction"} <= data.keys():
+        check_folders(data["test_folder"], data["val_folder"], data["val_fraction"])
 
 
 def _check_batch(data: dict[str, Any], trainer: dict[str, Any]) -> None:
@@ -92,7 +98,7 @@ def _check_validation(config: dict[str, Any]) -> None:
 
 def _without_validation(data: dict[str, Any], trainer: dict[str, Any]) -> str | None:
     """The setting that leaves a run without validation, or None."""
-    if data.get("val_fraction") == 0:
+    if not has_validation_images(data):
         return "data.val_fraction=0"
     if trainer["limit_val_batches"] == 0 and not trainer["overfit_batches"] and not trainer["fast_dev_run"]:
         return "trainer.limit_val_batches=0"

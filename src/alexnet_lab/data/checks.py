@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 def check_choice(field: str, value: object, choices: Sequence[object]) -> None:
@@ -82,6 +83,32 @@ def check_names(field: str, value: object) -> None:
     """
     if value is not None and not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
         raise ConfigError(f"`{field}` is {value!r}; allowed: a list of names, or null for all")
+
+
+def check_folders(test_folder: str, val_folder: str | None, val_fraction: float) -> None:
+    """Refuses to validate on images that are tested or trained on, or to validate on two sets.
+
+    Raises:
+        ConfigError: With what was got.
+    """
+    for key, name in {"test_folder": test_folder, "val_folder": val_folder}.items():
+        if name is not None and (name in ("train", "..") or PurePath(name).name != name):
+            raise ConfigError(f"`data.{key}` is {name}; allowed: the name of a folder beside train/")
+    if val_folder == test_folder:
+        raise ConfigError(
+            f"`data.val_folder` and `data.test_folder` are both {val_folder}, but nothing may be chosen on the test "
+            f"set; name another data.test_folder"
+        )
+    if val_folder is not None and val_fraction != 0:
+        raise ConfigError(
+            f"`data.val_folder` is {val_folder}, but `data.val_fraction` is {val_fraction}; "
+            f"set data.val_fraction=0, or data.val_folder=null"
+        )
+
+
+def has_validation_images(data: Mapping[str, Any]) -> bool:
+    """Whether a config of `data` leaves any images to validate on."""
+    return data.get("val_fraction") != 0 or data.get("val_folder") is not None
 
 
 CENTRED = ("mean_image", "channel_mean", "standardize")

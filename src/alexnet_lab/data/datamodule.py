@@ -378,7 +378,7 @@ class ImageDataModule(LightningDataModule):
         return rows if copy is None else rows._replace(images=copy)
 
     def _file_of(self, part: str) -> str:
-        """Which file of the store holds a part: val lies in train's, and test where there is no official one."""
+        """Which file of the store holds a part: val and test lie in train's where they are split off it."""
         return part if part in self.store.images else "train"
 
     def _place(self) -> tuple[int, int]:

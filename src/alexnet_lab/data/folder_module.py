@@ -6,7 +6,8 @@ import hashlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-from alexnet_lab.data.checks import check_names
+from alexnet_lab.base.errors import DataError
+from alexnet_lab.data.checks import check_folders, check_names
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.folder_source import load_folder
 from alexnet_lab.data.folders import check_test_classes, choose_classes
@@ -37,6 +38,9 @@ class FolderDataModule(ImageDataModule):
         val_seed: See there.
         test_fraction: Share of the images that becomes the test set if there is no `val/`.
         test_seed: Of that choice.
+        test_folder: Name of the test set's folder in `root`. Another than `val` has to be there.
+        val_folder: Name of a folder in `root` to validate on, for which `val_fraction` has to be 0; None: validation is
+            split off the training images.
         num_classes: See `ImageDataModule`.
         channels: 1 turns the images grey.
         image_size: See `ImageDataModule`.
@@ -44,6 +48,9 @@ class FolderDataModule(ImageDataModule):
         skip_unreadable: Leave out files that are no images, instead of stopping.
         augment: See `ImageDataModule`.
         device: See there.
+
+    Raises:
+        ConfigError: As `ImageDataModule`; or one folder is to be used twice.
     """
 
     def __init__(
@@ -69,6 +76,8 @@ class FolderDataModule(ImageDataModule):
         skip_unreadable: bool,
         augment: dict[str, Any] | None,
         device: str,
+        test_folder: str = "val",
+        val_folder: str | None = None,
     ) -> None:
         super().__init__(
             dir=dir,
@@ -89,21 +98,31 @@ class FolderDataModule(ImageDataModule):
             test_seed=test_seed,
         )
         check_names("data.classes", classes)
+        check_folders(test_folder, val_folder, val_fraction)
         self.name = name
         self.root = root
         self.classes = classes
         self.readable = readable
+        self.test_folder = test_folder
+        self.val_folder = val_folder
 
     def store_name(self) -> str:
         """Holds a hash of all that decides on the arrays, except the content of the folder."""
-        facts = (str(self.root.resolve()), self.classes, self.channels, self.skip_unreadable)
+        facts: tuple[Any, ...] = (str(self.root.resolve()), self.classes, self.channels, self.skip_unreadable)
+        if (self.test_folder, self.val_folder) != ("val", None):
+            facts = (*facts, self.test_folder, self.val_folder)
         return f"{self.name}-{self.stored_size}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:8]}"
 
     def contents(self) -> Contents:
         """Lists the files; see `load_folder`."""
-        check_test_classes(self.root)
+        for folder in filter(None, (self.test_folder, self.val_folder)):
+            check_test_classes(self.root, folder)
+            if folder != "val" and not (self.root / folder).is_dir():
+                raise DataError(f"there is no folder {self.root / folder}; put <class>/*.jpg there")
         folders = choose_classes(self.root, self.classes)
-        found = load_folder(self.root, folders, self.stored_size, self.channels)
+        found = load_folder(
+            self.root, folders, self.stored_size, self.channels, test=self.test_folder, val=self.val_folder
+        )
         return found._replace(class_names=[self.readable.get(name, name) for name in folders])
 
     def make_store(self) -> None:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def load_folder(root: Path, classes: list[str], size: int, channels: int, test: str = "val") -> Contents:
+def load_folder(
+    root: Path, classes: list[str], size: int, channels: int, *, test: str = "val", val: str | None = None
+) -> Contents:
     """The images of `<root>/train/<class>`, and of `<root>/<test>/<class>` as the test set if that folder exists.
 
     Args:
@@ -26,6 +28,7 @@ def load_folder(root: Path, classes: list[str], size: int, channels: int, test: 
         size: Side of the stored images, in pixels.
         channels: 1 or 3.
         test: Name of the folder of the test set.
+        val: Name of the folder of the validation set; None: there is none.
 
     Raises:
         DataError: A class has no folder or no file.
@@ -33,6 +36,8 @@ def load_folder(root: Path, classes: list[str], size: int, channels: int, test: 
     listings = {"train": list_images(root / "train", classes)}
     if (root / test).is_dir():
         listings["test"] = list_images(root / test, classes)
+    if val is not None:
+        listings["val"] = list_images(root / val, classes)
     parts = {name: _part(root, listing, size, channels) for name, listing in listings.items()}
     marks = "".join(fingerprint(root, listing) for listing in listings.values())
     return Contents(str(root), classes, (channels, size, size), parts, marks)

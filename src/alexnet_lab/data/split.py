@@ -39,7 +39,7 @@ class Shares(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Rows of the training file, except where there is an official test set: its rows are of the test file."""
+    """Rows of the training file; of an official validation or test set they are of its own file."""
 
     train: NDArray[np.int64]
     val: NDArray[np.int64]
@@ -96,6 +96,8 @@ def make_split(store: Store, shares: Shares) -> Split:
         rest, test = set_apart(labels, rest, shares.test_fraction, generator(shares.test_seed, "test split"))
         log.info("no official test set: %d of %d images are set apart as one", len(test), len(labels))
     train, val = set_apart(labels, rest, shares.val_fraction, generator(shares.val_seed, "split"))
+    if "val" in store.labels:
+        val = np.arange(len(store.labels["val"]))
     return Split(train, val, test, image_statistics(store.images["train"], train))
 
 

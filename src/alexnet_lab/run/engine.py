@@ -19,6 +19,7 @@ from alexnet_lab.base import cluster
 from alexnet_lab.base.errors import Interrupted
 from alexnet_lab.base.log import close_file, log_to_file, shows_bars, start_log
 from alexnet_lab.base.targets import build
+from alexnet_lab.data.checks import has_validation_images
 from alexnet_lab.data.preview import preview
 from alexnet_lab.run import parts, tracking
 from alexnet_lab.run.distributed import ExactDDP, Processes
@@ -250,7 +251,7 @@ def build_trainer(
         profiler=NoProfiler(),
         use_distributed_sampler=False,  # the loader shares the batches out itself
     )
-    if config["data"].get("val_fraction") == 0:  # now: overfit_batches and fast_dev_run set the limit themselves
+    if not has_validation_images(config["data"]):  # now: overfit_batches and fast_dev_run set the limit themselves
         trainer.limit_val_batches = 0
     # with max_steps, Lightning would resume an epoch that is over as one that is under way
     trainer.fit_loop._iteration_based_training = lambda: False
