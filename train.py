@@ -5,11 +5,12 @@ from typing import Any
 
 from alexnet_lab.config import check_train
 from alexnet_lab.config.entry import main
+from alexnet_lab.run.request import requested
 
 
 def train(config: dict[str, Any]) -> None:
     """Checks the config, and only then loads what is heavy and runs it; a job of a sweep goes to its sweep."""
-    checked = check_train(config)
+    checked = check_train(config) if config["resume"] is None else requested(config)
 
     from alexnet_lab import run  # noqa: PLC0415 - importing torch takes seconds
     from alexnet_lab.sweeps import dry_run, jobs  # noqa: PLC0415

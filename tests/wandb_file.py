@@ -22,6 +22,7 @@ FULL, FIRST, LAST = 1, 2, 4  # kinds of chunks; 3 is a middle one
 class OfflineRun(NamedTuple):
     """What an offline run says about itself."""
 
+    id: str
     name: str
     group: str
     job_type: str
@@ -30,6 +31,7 @@ class OfflineRun(NamedTuple):
     config: dict[str, Any]
     history: list[dict[str, Any]]
     summary: dict[str, Any]
+    metrics: dict[str, str | None]  # by name or pattern, its x axis
     exit_code: int | None
     files: list[str]  # pictures and tables, relative to `folder`
     folder: Path
@@ -50,14 +52,15 @@ def read_file(path: Path) -> OfflineRun:
     config: dict[str, Any] = {}
     summary: dict[str, Any] = {}
     history: list[dict[str, Any]] = []
+    metrics: dict[str, str | None] = {}
     files: list[str] = []
     exit_code = None
     for record in records(path.read_bytes()):
         if record.HasField("run"):
             run = record.run
             facts = {
-                "name": run.display_name, "group": run.run_group, "job_type": run.job_type, "project": run.project,
-                "tags": list(run.tags),
+                "id": run.run_id, "name": run.display_name, "group": run.run_group, "job_type": run.job_type,
+                "project": run.project, "tags": list(run.tags),
             }  # fmt: skip
             config |= items(run.config.update)
         elif record.HasField("config"):
@@ -66,12 +69,14 @@ def read_file(path: Path) -> OfflineRun:
             summary |= items(record.summary.update)
         elif record.HasField("history"):
             history.append(items(record.history.item))
+        elif record.HasField("metric"):
+            metrics[record.metric.name or record.metric.glob_name] = record.metric.step_metric or None
         elif record.HasField("files"):
             files += [file.path for file in record.files.files]
         elif record.HasField("exit"):
             exit_code = record.exit.exit_code
     return OfflineRun(
-        **facts, config=config, history=history, summary=summary, exit_code=exit_code, files=files,
+        **facts, config=config, history=history, summary=summary, metrics=metrics, exit_code=exit_code, files=files,
         folder=path.parent / "files",
     )  # fmt: skip
 

@@ -14,12 +14,14 @@ from faults import faults, survey
 
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import is_whole, sealed
+from alexnet_lab.base.nested import flat
 from alexnet_lab.config import check_evaluate
+from alexnet_lab.config.continuing import FREE, differences, within
 from alexnet_lab.evaluation.evaluate import evaluate
 from alexnet_lab.run import train
 from alexnet_lab.run.directory import RunDirectory
-from alexnet_lab.run.identity import FREE, differences
-from alexnet_lab.run.resuming import saved_config
+from alexnet_lab.run.request import requested
+from alexnet_lab.run.resuming import begin
 from alexnet_lab.sweeps.directory import SweepDirectory
 
 if TYPE_CHECKING:
@@ -39,23 +41,23 @@ def unfinished(run: Path) -> Path:
     return run
 
 
-def without_place(config: dict[str, Any]) -> dict[str, Any]:
-    """What a run computes: where and how it is started may change between its parts."""
-    return {key: value for key, value in config.items() if key not in FREE}
+def experiment(run: Path) -> dict[str, Any]:
+    """What a resumed run computes; where and how it does may change between its parts."""
+    config = requested({"resume": str(run)})
+    begin(RunDirectory(run), config)
+    return {key: value for key, value in flat(config).items() if not within(key, FREE)}
 
 
 def test_config_of_a_run_that_goes_on(unfinished):
     other = (unfinished / "config.yaml").read_bytes().replace(b"seed: 0", b"seed: 1")
-    tally = survey(
-        unfinished / "config.yaml", lambda: without_place(saved_config({"resume": str(unfinished)})), other=other
-    )
+    tally = survey(unfinished / "config.yaml", lambda: experiment(unfinished), other=other)
     assert tally.told > 5 * tally.harmless
 
 
 def test_checkpoint_of_a_run_that_goes_on(unfinished):
     """Without effect means here: torch would load the same."""
     path = unfinished / "checkpoints" / "last.ckpt"
-    survey(path, lambda: without_place(saved_config({"resume": str(unfinished)})), flips=30, naming="checkpoint")
+    survey(path, lambda: experiment(unfinished), flips=30, naming="checkpoint")
 
 
 def test_checkpoint_of_another_run_is_refused_with_the_difference(unfinished, compose, tmp_path):
@@ -68,10 +70,12 @@ def test_checkpoint_of_another_run_is_refused_with_the_difference(unfinished, co
 
 def test_differences():
     one, other = {"seed": 0, "run_dir": "a", "model": {"norm": "lrn"}}, {"seed": 0, "run_dir": "b", "model": {"x": 1}}
-    assert differences(one, one | {"trusted_packages": ["mine"]}) == []
-    assert differences(one, other) == [
-        "`model.norm` is 'nothing', the checkpoint has 'lrn'", "`model.x` is 1, the checkpoint has 'nothing'",
+    assert [item.kind for item in differences(one, one | {"trusted_packages": ["mine"]})] == ["free"]
+    assert [(item.kind, str(item)) for item in differences(one, other)] == [
+        ("free", "run_dir: 'a' -> 'b'"), ("other", "model.norm: 'lrn' -> 'nothing'"),
+        ("other", "model.x: 'nothing' -> 1"),
     ]  # fmt: skip
+    assert list(differences({"limit": 1}, {"limit": 1.0})) == [("limit", 1, 1.0)]  # a batch, and all of them
 
 
 def test_result(run):

@@ -56,7 +56,7 @@ def make_run(
     }
     rows = [
         {
-            "epoch": epoch,
+            "epoch": epoch + 1,
             "step": 10 * (epoch + 1),
             "val/top1_error": error + math.exp(-epoch),
             "train/top1_error": error / 2 + math.exp(-epoch),

@@ -83,7 +83,7 @@ def test_result_holds_the_metrics_of_the_best_epoch(digits_run):
 
 def test_metrics_csv(digits_run):
     found = rows(digits_run)
-    assert [(row["epoch"], row["step"]) for row in found] == [("0", "12"), ("1", "24")]
+    assert [(row["epoch"], row["step"]) for row in found] == [("1", "12"), ("2", "24")]
     assert set(found[0]) == {
         "epoch", "step", "train/loss", "train/top1_error", "train/top5_error", "val/loss", "val/top1_error",
         "val/top5_error", "learning_rate", "images_per_second",
@@ -241,9 +241,9 @@ def test_resume_without_a_checkpoint(digits_run, tmp_path):
         train({"resume": str(run)})
 
 
-def test_resume_takes_no_other_override(digits_run):
-    with pytest.raises(ConfigError, match="resume takes the run's own config; it cannot be changed by seed=1"):
-        train({"resume": str(digits_run), "overrides": [f"resume={digits_run}", "seed=1"]})
+def test_resume_takes_no_other_seed(digits_run):
+    with pytest.raises(ConfigError, match="`seed` is 0 in the run and cannot become 1: that would be another experim"):
+        train({"resume": str(digits_run), "changes": {"seed": 1}})
 
 
 def test_damaged_result(digits_run, compose, tmp_path):

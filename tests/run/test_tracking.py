@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
-from typing import Any
+import shutil
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import wandb_file
+from commands import command, finished
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
-from alexnet_lab.base.errors import RunError
+from alexnet_lab.base.errors import Interrupted, RunError
+from alexnet_lab.base.targets import build
 from alexnet_lab.run import tracking, train
 from alexnet_lab.training import Classifier
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SHORT = ("trainer.max_epochs=2", "trainer.limit_train_batches=3", "trainer.limit_val_batches=2")
 
@@ -41,13 +47,26 @@ def test_offline_run_holds_config_history_and_summary(compose, tmp_path, no_logi
     assert {key: found.config[key] for key in expected} == expected
     assert found.config["model.activation"] == "relu"
     assert found.exit_code == 0
-    assert [row["epoch"] for row in found.history if "val/loss" in row] == [0, 1]
+    assert [row["epoch"] for row in found.history if "val/loss" in row] == [1, 2]
+    assert [row["_step"] for row in found.history if "val/loss" in row] == [3, 6]  # of the optimiser
+    (tested,) = [row for row in found.history if "test/loss" in row]
+    assert (tested["epoch"], tested["_step"]) == (2, 7)
+    assert found.metrics == {"epoch": None, "*": "epoch"}  # the x axis of every chart
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     seen = [row["val/loss"] for row in found.history if "val/loss" in row]
     assert seen == pytest.approx([float(row["val/loss"]) for row in rows], rel=1e-6)
     assert found.summary["test/top1_error"] == result["metrics"]["test/top1_error"]
+    shown = ("num_parameters", "best_epoch", "epochs", "steps", "store_hash")
+    assert {key: found.summary[key] for key in shown} == {key: result[key] for key in shown}
+    assert 0 < found.summary["wall_seconds"] <= result["wall_seconds"]
     assert "W&B: no login, so offline; after `wandb login`, `wandb sync` uploads the run" in capsys.readouterr().err
+
+
+def started(run_dir: Path, **fields: Any) -> tracking.Steady | None:
+    """An offline W&B logger."""
+    spec = {"_target_": "alexnet_lab.run.tracking.wandb_logger", "mode": "offline"} | fields
+    return tracking.steady(lambda: build(spec, "logger", run_dir, {"tags": []}))
 
 
 @pytest.fixture(scope="module")
@@ -113,28 +132,28 @@ def test_pictures_made_later_go_to_the_same_run(compose, tmp_path, no_login):
     before = wandb_file.read(run)
     picture = tmp_path / "kernels.png"
     Image.new("RGB", (8, 8)).save(picture)
-    tracking.add_pictures(run, config, [picture])
+    tracking.add_pictures(run, config, [picture], steps=6)
     (later,) = [path for path in run.glob("wandb/offline-run-*") if path != before.folder.parent]
     found = wandb_file.read_file(next(later.glob("*.wandb")))
     assert found.name == before.name
     assert found.exit_code == 0
     assert [name for name in found.files if "kernels" in name] != []
     steps = [row["_step"] for row in found.history]
-    assert min(steps) == tracking.STEPS_OF_A_PART > before.history[-1]["_step"]
+    assert min(steps) == before.history[-1]["_step"] + 1 == 9
     assert steps == sorted(set(steps))
 
 
 def test_pictures_of_a_run_without_wandb_go_nowhere(digits_run, compose, tmp_path):
-    tracking.add_pictures(digits_run, compose(f"run_dir={tmp_path}"), [])
+    tracking.add_pictures(digits_run, compose(f"run_dir={tmp_path}"), [], steps=24)
     assert not (digits_run / "wandb").exists()
 
 
 def test_what_wandb_does_not_take_is_said_and_does_not_end_the_run(tmp_path, no_login, monkeypatch, caplog):
     monkeypatch.setattr(tracking.log, "propagate", True)
-    logger = tracking.wandb_logger(tmp_path, {"tags": []}, mode="offline")
+    logger = started(tmp_path)
     tracking.show(logger, pictures=[], epochs=[{"epoch": "no number"}], confusion=None, class_names=[])
-    tracking.finish(logger, 0, {})
-    assert "W&B got no pictures and tables: ValueError: could not convert" in caplog.text
+    tracking.finish(logger, 0)
+    assert "the tracker is given up (ValueError: could not convert" in caplog.text
 
 
 def test_nothing_is_shown_to_other_trackers(tmp_path):
@@ -196,7 +215,7 @@ def test_no_network_becomes_an_offline_run(tmp_path, no_login, monkeypatch, capl
     monkeypatch.setattr(tracking.log, "propagate", True)
     logger = tracking.wandb_logger(tmp_path, {"tags": []})
     assert isinstance(logger, WandbLogger)
-    tracking.finish(logger, 0, {})
+    tracking.finish(tracking.Steady(logger), 0)
     assert modes == ["online", "offline"]
 
 
@@ -219,3 +238,128 @@ def test_csv_leaves_no_tracker(digits_run):
 def test_flat():
     nested = {"a": {"b": {"c": 1}, "d": [1, {"e": 2}]}, "f": None, "g": {}}
     assert tracking.flat(nested) == {"a.b.c": 1, "a.d": [1, {"e": 2}], "f": None}
+
+
+# A tracker never stops a run
+
+
+def test_epochs_after_the_best_one_are_in_the_table(compose, tmp_path, no_login):
+    """Testing the best checkpoint once brought back the rows of its epoch."""
+    run = tmp_path / "run"
+    words = ("trainer.max_epochs=4", "trainer.limit_train_batches=2", "trainer.limit_val_batches=2")
+    train(compose(f"run_dir={run}", *words, "optimizer.learning_rate=0.5", "schedule=constant", "logger=wandb"))
+    result = json.loads((run / "result.json").read_text())
+    assert result["best_epoch"] < result["epochs"] == 4
+    found = wandb_file.read(run)
+    (name,) = [name for name in found.files if "epochs_" in name]
+    table = json.loads((found.folder / name).read_text())
+    assert [row[table["columns"].index("epoch")] for row in table["data"]] == [1, 2, 3, 4]
+
+
+def test_resumed_run_continues_the_steps_of_its_wandb_run(compose, tmp_path, no_login, monkeypatch):
+    run, original = tmp_path / "run", Classifier.training_step
+
+    def interrupted(self: Classifier, batch: Any, index: int) -> Any:
+        if self.current_epoch == 1:
+            raise KeyboardInterrupt
+        return original(self, batch, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", interrupted)
+        with pytest.raises(Interrupted):
+            train(compose(f"run_dir={run}", *SHORT, "logger=wandb"))
+    train({"resume": str(run)})
+    first, second = (wandb_file.read_file(path) for path in sorted(run.glob("wandb/offline-run-*/run-*.wandb")))
+    assert first.id == second.id == (run / "wandb_id.txt").read_text().strip()
+    assert [row["_step"] for row in (*first.history, *second.history)] == [3, 6, 7, 8]
+    assert [row["epoch"] for row in (*first.history, *second.history)] == [1, 2, 2, 2]
+
+
+GARBAGE = {"empty": b"", "spaces": b" \n", "binary": b"\xff\xfe\x00", "long": b"x" * 1000, "slashes": b"a/../../b?"}
+
+
+@pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE.keys())
+def test_id_that_is_none(tmp_path, no_login, monkeypatch, caplog, content):
+    monkeypatch.setattr(tracking.log, "propagate", True)
+    (tmp_path / "wandb_id.txt").write_bytes(content)
+    tracking.finish(started(tmp_path), 0)
+    assert "holds no id of a W&B run" in caplog.text
+    assert wandb_file.read(tmp_path).id == (tmp_path / "wandb_id.txt").read_text().strip()
+
+
+def test_id_file_that_is_a_directory(tmp_path, no_login, caplog, monkeypatch):
+    monkeypatch.setattr(tracking.log, "propagate", True)
+    (tmp_path / "wandb_id.txt").mkdir()
+    tracking.finish(started(tmp_path), 0)
+    assert "wandb_id.txt could not be written" in caplog.text
+    assert wandb_file.read(tmp_path).exit_code == 0
+
+
+def test_file_in_the_place_of_the_folder(compose, tmp_path, no_login, capsys):
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Classifier, "test_step", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(Interrupted):
+            train(compose(f"run_dir={run}", "debug=fast"))
+    (run / "wandb").write_text("")
+    (run / "tensorboard").write_text("")
+    for logger in ("wandb", "tensorboard"):
+        copy = shutil.copytree(run, tmp_path / logger)
+        spec: dict[str, Any] = {"_target_": f"alexnet_lab.run.tracking.{logger}_logger"}
+        assert train({"resume": str(copy), "changes": {"logger": spec}})["status"] == "completed"
+        assert capsys.readouterr().err.count("the tracker is given up") == 1
+
+
+@pytest.mark.parametrize("method", ["log", "finish", "define_metric", "init"])
+@pytest.mark.usefixtures("no_login")
+def test_errors_of_wandb_in_the_middle(compose, tmp_path, monkeypatch, capsys, method):
+    import wandb
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("W&B is broken")
+
+    monkeypatch.setattr(*((wandb, "init") if method == "init" else (wandb.Run, method)), broken)
+    assert train(compose(f"run_dir={tmp_path / 'run'}", "debug=fast", "logger=wandb"))["status"] == "completed"
+    assert capsys.readouterr().err.count("the tracker is given up (RuntimeError: W&B is broken)") == 1
+    monkeypatch.undo()
+    wandb.teardown()
+
+
+def test_unknown_mode_is_offline(tmp_path, no_login, monkeypatch, caplog):
+    monkeypatch.setattr(tracking.log, "propagate", True)
+    monkeypatch.setenv("WANDB_MODE", "bogus")
+    assert tracking._mode("auto") == "offline"
+    assert "WANDB_MODE is bogus; allowed: online, offline, dryrun, disabled" in caplog.text
+
+
+# What W&B's own variables say
+
+
+def test_variables_are_defaults(compose, monkeypatch):
+    values = {"PROJECT": "mine", "ENTITY": "team", "NAME": "shown", "NOTES": "few words"}
+    for name, value in values.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    monkeypatch.setenv("WANDB_TAGS", "a, b,")
+    config = compose("logger=wandb")
+    assert {key: config["logger"][key.lower()] for key in values} == values
+    assert config["tags"] == ["a", "b"]
+    config = compose("logger=wandb", "logger.project=other", "logger.name=n", "tags=[c]")
+    assert (config["logger"]["project"], config["logger"]["name"], config["tags"]) == ("other", "n", ["c"])
+    monkeypatch.setenv("WANDB_PROJECT", "")
+    monkeypatch.delenv("WANDB_TAGS")
+    config = compose("logger=wandb")
+    assert (config["logger"]["project"], config["tags"]) == ("alexnet-lab", ["lenet5", "digits"])
+
+
+def test_variables_reach_the_run(compose, tmp_path, no_login):
+    """In a process of its own, as W&B reads some of them once."""
+    words = (f"run_dir={tmp_path / 'run'}", f"data.dir={compose('logger=csv')['data']['dir']}", "debug=fast")
+    process = command(
+        "train.py", *words, "logger=wandb", cwd=tmp_path, HOME=str(tmp_path), WANDB_PROJECT="mine",
+        WANDB_NAME="shown", WANDB_TAGS="a,b", WANDB_RUN_GROUP="many", WANDB_SWEEP_ID="sweep1", WANDB_RUN_ID="agent01",
+    )  # fmt: skip
+    outcome = finished(process)
+    assert outcome.code == 0, outcome.err
+    found = wandb_file.read(tmp_path / "run")
+    assert (found.project, found.name, found.group, found.tags) == ("mine", "shown", "many", ["a", "b"])
+    assert found.id == "agent01" == (tmp_path / "run" / "wandb_id.txt").read_text().strip()

@@ -99,11 +99,17 @@ def test_metrics_csv_is_whole_after_each_epoch_and_goes_on_when_resumed(tmp_path
     )
     assert path.read_text().splitlines() == [
         "epoch,step,train/loss,train/top1_error,learning_rate,images_per_second,val/loss,val/top1_error",
-        "0,10,1.0,0.5,0.5,nan,,",
-        "1,20,0.5,0.5,0.5,nan,,",
-        "2,30,9.0,0.25,0.5,nan,8.0,0.1",
+        "1,10,1.0,0.5,0.5,nan,,",
+        "2,20,0.5,0.5,0.5,nan,,",
+        "3,30,9.0,0.25,0.5,nan,8.0,0.1",
     ]
     assert [values["learning_rate"] for values in told] == [0.5] * 4  # for trackers
+
+
+def test_epochs_of_an_older_checkpoint_are_counted_from_one(tmp_path):
+    metrics = MetricsCsv(tmp_path / "metrics.csv", Throughput())
+    metrics.load_state_dict({"rows": [{"epoch": 0, "step": 5}, {"epoch": 1, "step": 10}]})
+    assert metrics.rows == [{"epoch": 1, "step": 5}, {"epoch": 2, "step": 10}]
 
 
 def test_throughput_counts_global_batches_between_an_epochs_start_and_its_last_batch(monkeypatch):

@@ -10,12 +10,24 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
+def from_one(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """The rows of a metrics.csv with epochs counted from 1; runs of older versions counted from 0.
+
+    Example:
+        >>> from_one([{"epoch": "0"}, {"epoch": "1"}])
+        [{'epoch': '1'}, {'epoch': '2'}]
+    """
+    if not rows or rows[0]["epoch"] != "0":
+        return list(rows)
+    return [row | {"epoch": str(int(row["epoch"]) + 1)} if row["epoch"].isdigit() else row for row in rows]
+
+
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     r"""Rows as the text of a CSV file; what a row lacks is an empty cell.
 
     Example:
-        >>> csv_text([{"epoch": 0}, {"epoch": 1, "val/loss": 0.5}])
-        'epoch,val/loss\n0,\n1,0.5\n'
+        >>> csv_text([{"epoch": 1}, {"epoch": 2, "val/loss": 0.5}])
+        'epoch,val/loss\n1,\n2,0.5\n'
     """
     columns = list(dict.fromkeys(name for row in rows for name in row))
     file = io.StringIO()

@@ -7,6 +7,7 @@ import gc
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,7 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 from alexnet_lab.base import cluster
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, did_you_mean, one_line
 from alexnet_lab.base.log import start_log
-from alexnet_lab.config.names import default_run_dir, default_sweep_dir, folder_name
+from alexnet_lab.config import request
+from alexnet_lab.config.names import default_run_dir, default_sweep_dir, default_tags, folder_name, variable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,6 +65,9 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
     if not os.environ.get("ALEXNET_LAB_DATA", "unset"):
         del os.environ["ALEXNET_LAB_DATA"]  # empty: as if it were not set, instead of the folder we are in
     job = _Job(task, traceback_wanted=traceback_wanted)
+    words = request.set_aside(config_dir)
+    if words is not None:
+        job.continuing = partial(request.request, words=words, config_dir=config_dir, config_name=config_name)
     try:
         start_log()
         cluster.settle()
@@ -178,6 +183,7 @@ class _Job:
         self.task = task
         self.traceback_wanted = traceback_wanted
         self.exit_code = 0
+        self.continuing: Callable[[dict[str, Any]], dict[str, Any]] | None = None  # with resume=RUN
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Arrived in another process (joblib, submitit), which composes its job there."""
@@ -187,7 +193,8 @@ class _Job:
     def run(self, config: DictConfig) -> None:
         gc.enable()
         try:
-            self.task(plain(config))
+            resolved = plain(config)
+            self.task(resolved if self.continuing is None else self.continuing(resolved))
         except AlexNetLabError as error:
             if self.traceback_wanted:
                 raise
@@ -329,9 +336,11 @@ RESOLVERS = {
     "count_classes": _count_classes,
     "count_among": _count_among,
     "crop_padding": _crop_padding,
+    "default_tags": default_tags,
     "default_run_dir": default_run_dir,
     "default_sweep_dir": default_sweep_dir,
     "folder_name": folder_name,
+    "variable": variable,
     "stretched": _stretched,
 }
 """What the yaml files may call, as `${name:...}`."""

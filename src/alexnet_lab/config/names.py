@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,16 @@ def default_sweep_dir(choices: Mapping[str, Any], words: Iterable[str]) -> str:
     compared = (item for item in overrides if item.is_sweep_override() or not is_outward(item.key_or_group))
     inward = sorted(str(item.input_line) for item in compared)
     return "logs/sweeps/" + "_".join([factors, *parts])[: MAX_LENGTH - 9] + f"_{short_hash(inward)}"
+
+
+def variable(name: str, default: str | None) -> str | None:
+    """An environment variable; an empty one counts as not set."""
+    return os.environ.get(name) or default
+
+
+def default_tags(*choices: str) -> list[str]:
+    """The tags in WANDB_TAGS, separated by commas; without any the chosen files."""
+    return [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()] or list(choices)
 
 
 def folder_name(path: str | None) -> str | None:

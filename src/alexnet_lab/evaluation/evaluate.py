@@ -101,7 +101,8 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
 def _track(subject: Evaluated, pictures: list[Path]) -> None:
     """Shows the figures in the run's own W&B run too, if it has one."""
     run = subject.runs[0]
-    tracking.add_pictures(run.directory.path, run.trained_by, pictures)
+    steps = (run.directory.read_result() or {}).get("steps", 0)
+    tracking.add_pictures(run.directory.path, run.trained_by, pictures, steps)
 
 
 def predicted(config: Mapping[str, Any]) -> Evaluated:

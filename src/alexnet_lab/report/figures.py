@@ -144,7 +144,7 @@ def layer_columns(run: Run, kind: str) -> list[str]:
 class Course(NamedTuple):
     """A column over the epochs, over the runs that have it."""
 
-    epochs: list[float]  # from 1
+    epochs: list[float]
     means: list[float]
     low: list[float]
     high: list[float]
@@ -160,7 +160,7 @@ def mean_course(runs: Sequence[Run], name: str) -> Course:
     epochs = sorted(by_epoch)
     spreads = [spread(by_epoch[epoch]) for epoch in epochs]
     return Course(
-        [epoch + 1 for epoch in epochs],
+        epochs,
         [mean for mean, _ in spreads],
         [mean - deviation for mean, deviation in spreads],
         [mean + deviation for mean, deviation in spreads],

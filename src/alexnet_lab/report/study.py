@@ -159,8 +159,8 @@ def columns(rows: Sequence[Mapping[str, str]]) -> dict[str, list[float | None]]:
     """The rows of metrics.csv as columns; a cell without a finite number is None.
 
     Example:
-        >>> columns([{"epoch": "0", "val/loss": "2.5"}, {"epoch": "1", "val/loss": ""}])
-        {'epoch': [0.0, 1.0], 'val/loss': [2.5, None]}
+        >>> columns([{"epoch": "1", "val/loss": "2.5"}, {"epoch": "2", "val/loss": ""}])
+        {'epoch': [1.0, 2.0], 'val/loss': [2.5, None]}
     """
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [number(row.get(name, "")) for row in rows] for name in names}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,14 @@ from alexnet_lab.base.claims import claimed_folder
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import is_whole, sealed, sha256, write_json, write_text
 from alexnet_lab.base.records import check_record, read_json, read_rows, read_text
-from alexnet_lab.run.records import RESULT_VERSION, Manifest, Result
+from alexnet_lab.base.tables import from_one
+from alexnet_lab.run.records import RESULT_VERSION, Earlier, Manifest, Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+CONTINUED_BY = "continued_by"
+"""The field of a result that names the config by which a run is being continued."""
 
 CLAIMED: set[str] = set()
 """The directories that this process works in."""
@@ -74,6 +79,20 @@ class RunDirectory:
             raise RunError(f"{self.result} is damaged: its checksum is not that of its content")
         return result
 
+    def continued(self, config: dict[str, Any]) -> dict[str, Any]:
+        """The fields of result.json of a run that is continued.
+
+        Args:
+            config: By which it is; see `is_continued_by`.
+
+        Returns:
+            `continued_by`, and `history` if the run was completed before: in short what it had reached each time.
+        """
+        result = self.read_result() or {}
+        now = [{key: result.get(key) for key in Earlier.model_fields}] if result.get("status") == "completed" else []
+        history = [*(result.get("history") or []), *now]
+        return {CONTINUED_BY: digest(config)} | ({"history": history} if history else {})
+
     def is_completed(self) -> bool:
         """Whether it holds a finished run."""
         return (self.read_result() or {}).get("status") == "completed"
@@ -100,7 +119,7 @@ class RunDirectory:
             return {}
 
     def read_metrics(self) -> list[dict[str, str]]:
-        """The rows of `metrics.csv`; empty where there is none.
+        """The rows of `metrics.csv`, values as text, epochs from 1; empty where there is none.
 
         Raises:
             RunError: It cannot be read, is damaged, or is not what a completed run left.
@@ -109,7 +128,7 @@ class RunDirectory:
         if rows and "epoch" not in rows[0]:
             raise RunError(f"{self.metrics} cannot be read: it has no column `epoch`")
         self.check_file(self.metrics)
-        return rows
+        return from_one(rows)
 
     def pictures(self) -> list[Path]:
         """The pictures that training leaves, for a tracker."""
@@ -157,6 +176,10 @@ class RunDirectory:
         """Whether a checkpoint is there."""
         return any(path.is_file() for path in (self.last, self.previous, self.best))
 
+    def is_continued_by(self, config: dict[str, Any]) -> bool:
+        """Whether a command has continued the run by this config, so that nobody has edited `config.yaml` since."""
+        return (self.read_result() or {}).get(CONTINUED_BY) == digest(config)
+
     def write_config(self, config: dict[str, Any]) -> None:
         """Writes the resolved config, in the order of its groups."""
         write_text(self.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
@@ -185,3 +208,8 @@ class RunDirectory:
                 f"{file} is not what the run left (its SHA-256 differs from that in {self.result.name}); "
                 f"bring it back, or train again"
             )
+
+
+def digest(config: dict[str, Any]) -> str:
+    """Of a config's values."""
+    return hashlib.sha256(yaml.safe_dump(config).encode()).hexdigest()

@@ -7,7 +7,7 @@ import logging
 import random
 import signal
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -21,15 +21,16 @@ from alexnet_lab.base.log import close_file, log_to_file, shows_bars, start_log
 from alexnet_lab.base.targets import build
 from alexnet_lab.data.checks import has_validation_images
 from alexnet_lab.data.preview import preview
+from alexnet_lab.models.counts import num_parameters
 from alexnet_lab.run import parts, tracking
 from alexnet_lab.run.distributed import ExactDDP, Processes
 from alexnet_lab.run.identity import KeepIdentity
 from alexnet_lab.run.provenance import available_cores
-from alexnet_lab.run.resuming import newest_whole
+from alexnet_lab.run.resuming import prepared
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.batch_norm import batch_dependent, synchronise
 from alexnet_lab.training.callbacks import STAGES, MetricsCsv, Throughput, plain
-from alexnet_lab.training.checkpoint_io import SafeCheckpointIO
+from alexnet_lab.training.checkpoint_io import SafeCheckpointIO, load_checkpoint, load_weights
 from alexnet_lab.training.checkpoints import Checkpoints
 from alexnet_lab.training.confusion import Confusion
 from alexnet_lab.training.finite_loss import FiniteLoss
@@ -76,19 +77,17 @@ def fit_and_test(
     logging.captureWarnings(capture=True)
     logger = None
     exit_code = 1
-    summary: dict[str, float] = {}
     try:
         seed_everything(config["seed"])
         set_threads(config["trainer"]["num_threads"], processes)
         logger = build_logger(config, directory) if rank == 0 else None
         outcome = _fit_and_test(config, directory, logger, resume=resume)
-        summary = outcome["metrics"]
         exit_code = 0
     except BaseException:
         log.debug("the run ended with an error", exc_info=True)
         raise
     finally:
-        tracking.finish(logger, exit_code, summary)
+        tracking.finish(logger, exit_code)
         logging.captureWarnings(capture=False)
         close_file(handler)
     return outcome
@@ -106,40 +105,50 @@ def _fit_and_test(
     checkpoints = Checkpoints(directory.checkpoints, **config["callbacks"]["checkpoint"])
     confusion = Confusion(config["data"]["num_classes"])
     watching = [throughput, seeds, FiniteLoss(seeds), confusion, *optional_callbacks(config, directory)]
-    callbacks = [*watching, metrics_csv, checkpoints, KeepIdentity(config)]
+    identity = KeepIdentity(config)
+    callbacks = [*watching, metrics_csv, checkpoints, identity]
     trainer = build_trainer(config, directory, logger, callbacks)
     if config["callbacks"]["augmentation_preview"] and trainer.is_global_zero and not resume:
         draw_preview(data, directory.preview)
-    last = newest_whole(directory)[0] if resume else None
+    last = resumed_from(directory, config, trainer) if resume else None
     interruptible(trainer, lambda: trainer.fit(classifier, data, ckpt_path=last, weights_only=True))
-    # now, for the test is going to load the state that the callbacks had at the best checkpoint
-    to_error = next((callback.result for callback in callbacks if isinstance(callback, TimeToError)), None)
     kept = checkpoints.best_epoch >= 0
-    interruptible(
-        trainer,
-        lambda: trainer.test(
-            classifier, data, ckpt_path=directory.best if kept else None, verbose=False, weights_only=True
-        ),
-    )
+    if kept:  # Lightning's way would also bring back the state that each callback had then
+        load_weights(classifier, load_checkpoint(directory.best), directory.best)
+    interruptible(trainer, lambda: trainer.test(classifier, data, verbose=False))
     test = {name: plain(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
-    rows = metrics_csv.rows or directory.read_metrics()  # resumed with all epochs behind it, no row is added
+    best_epoch = checkpoints.best_epoch + 1 if kept else None
     tracking.show(
         logger,
         pictures=directory.pictures(),
-        epochs=rows,
+        epochs=metrics_csv.rows,
         confusion=confusion.counts,
         class_names=data.class_names,
     )
-    return {
-        "metrics": metrics_of_epoch(rows, checkpoints.best_epoch) | test,
+    outcome = {
+        "metrics": metrics_of_epoch(metrics_csv.rows, best_epoch) | test,
         **getattr(data, "identity", {}),  # which images these results are about: see alexnet_lab.data.identity
         "epochs": processed_epochs(trainer),
         "steps": trainer.global_step,
         "images_per_second": round(throughput.images / throughput.seconds, 1) if throughput.seconds else None,
         "best_checkpoint": str(directory.best.relative_to(directory.path)) if kept else None,
-        "best_epoch": checkpoints.best_epoch if kept else None,
-        "to_error": to_error,
+        "best_epoch": best_epoch,
+        "to_error": next((callback.result for callback in callbacks if isinstance(callback, TimeToError)), None),
     }
+    size = {"num_parameters": num_parameters(classifier.net), "wall_seconds": round(identity.seconds, 2)}
+    tracking.summarize(logger, outcome["metrics"] | size | {name: outcome.get(name) for name in SUMMARIZED})
+    return outcome
+
+
+SUMMARIZED = ("best_epoch", "epochs", "steps", "images_per_second", "store_hash")
+"""Fields of a result that a tracker shows beside its metrics."""
+
+
+def resumed_from(directory: RunDirectory, config: dict[str, Any], trainer: Trainer) -> Path:
+    """The checkpoint that a run continues from; what it holds is handed over, so that it is read once."""
+    io = cast("SafeCheckpointIO", trainer.strategy.checkpoint_io)
+    states = [callback.state_key for callback in cast("list[Callback]", trainer.callbacks)]  # pyright: ignore[reportAttributeAccessIssue] - set out of its sight
+    return io.hand_over(*prepared(directory, config, states))
 
 
 def draw_preview(data: Any, path: Path) -> None:
@@ -273,7 +282,7 @@ def build_logger(config: dict[str, Any], directory: RunDirectory) -> Logger | No
     """The tracker of a config; none in a trial run."""
     if config["logger"] is None or config["trainer"]["fast_dev_run"]:
         return None
-    return parts.build_logger(config["logger"], directory.path, config)
+    return tracking.steady(lambda: parts.build_logger(config["logger"], directory.path, config))
 
 
 def interruptible(trainer: Trainer, action: Any) -> None:
@@ -293,7 +302,7 @@ def processed_epochs(trainer: Trainer) -> int:
     return trainer.fit_loop.epoch_progress.current.processed  # pyright: ignore[reportAttributeAccessIssue] - Lightning's own type hides it
 
 
-def metrics_of_epoch(rows: list[dict[str, Any]], epoch: int) -> dict[str, float]:
+def metrics_of_epoch(rows: list[dict[str, Any]], epoch: int | None) -> dict[str, float]:
     """The train/ and val/ metrics of one epoch; of the last one if that epoch has no row."""
     chosen = next((row for row in rows if int(row["epoch"]) == epoch), rows[-1] if rows else {})
     return {name: float(value) for name, value in chosen.items() if name.startswith(STAGES) and value != ""}

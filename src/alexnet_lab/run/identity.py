@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lightning import Callback
 
 from alexnet_lab.base.errors import RunError
-from alexnet_lab.base.nested import flat
+from alexnet_lab.config.continuing import FORCED, RECORDS, ROUNDING, Difference, differences, within
 from alexnet_lab.run import provenance
 
 if TYPE_CHECKING:
@@ -29,9 +29,6 @@ SECONDS = "wall_seconds"
 CODE = "code"
 """Of the versions of the packages and of this one's source."""
 
-FREE = ("run_dir", "resume", "resume_force", "trusted_packages", "launcher", "logger", "sweep", "overrides")
-"""What may differ: a run directory may be moved, trust is given anew, and a sweep may go on under another launcher."""
-
 
 class KeepIdentity(Callback):
     """Puts into a run's checkpoints what it is: config, code, and the time that it took so far."""
@@ -41,9 +38,14 @@ class KeepIdentity(Callback):
         self._code = provenance.code()
         self._start = time.monotonic()
 
+    @property
+    def seconds(self) -> float:
+        """That the run has taken so far, all its attempts together."""
+        return time.monotonic() - self._start
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the three."""
-        checkpoint |= {KEY: self.config, CODE: self._code, SECONDS: time.monotonic() - self._start}
+        checkpoint |= {KEY: self.config, CODE: self._code, SECONDS: self.seconds}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Goes on counting the time."""
@@ -59,30 +61,46 @@ def tell_other_code(checkpoint: Mapping[str, Any]) -> None:
 
 
 def check_same_config(
-    checkpoint: Mapping[str, Any], config: Mapping[str, Any], path: Path, *, forced: bool = False
-) -> None:
-    """Refuses a config that is not the one that a checkpoint was trained by; one without a config fits any.
+    checkpoint: Mapping[str, Any], config: Mapping[str, Any], path: Path, asked: set[str], *, forced: bool = False
+) -> list[Difference]:
+    """Refuses a config that describes another experiment than the one that a checkpoint was trained by.
 
     Args:
-        checkpoint: What the file holds.
-        config: To go on by.
+        checkpoint: What the file holds; one without a config fits any.
+        config: Of the run from now on.
         path: Of the run's config.yaml, for the message.
-        forced: Warn instead.
+        asked: Keys that a command line has changed; others were changed in the file itself.
+        forced: Warn instead, where the new value takes effect.
+
+    Returns:
+        The differences, those that are free or let the run train further among them.
 
     Raises:
         RunError: With the first keys that differ.
     """
-    found = differences(checkpoint.get(KEY, config), config)
-    if found:
-        others = f" and {len(found) - 3} more" if len(found) > 3 else ""
-        message = f"{path} is not the config of its checkpoint: {'; '.join(found[:3])}{others}"
-        if not forced:
-            raise RunError(f"{message}; bring it back to what it was, start a new run, or set resume_force=true")
-        log.warning("%s; resume_force goes on", message)
+    found = list(differences(checkpoint.get(KEY, config), config))
+    others = [item for item in found if item.kind == "other" or (item.kind == "longer" and item.key not in asked)]
+    if not others:
+        return found
+    more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+    told = [f"`{item.key}` is {item.new!r}, the checkpoint has {item.old!r}" for item in others[:3]]
+    message = f"{path} is not the config of its checkpoint: {'; '.join(told)}{more}"
+    if not forced:
+        raise RunError(f"{message}; bring it back to what it was, start a new run, or set resume_force=true")
+    for item in others:
+        if item.kind == "other" and not within(item.key, FORCED):
+            raise RunError(
+                f"resume_force cannot change `{item.key}` from {item.old!r} to {item.new!r}: the checkpoint would "
+                f"undo it; bring it back to what it was, or start a new run"
+            )
+    log.warning("%s; resume_force goes on", message)
+    return found
 
 
-def differences(trained: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
-    """The keys in which two configs differ, with both values: "`seed` is 1, the checkpoint has 0"."""
-    one, other = (flat({key: value for key, value in item.items() if key not in FREE}) for item in (trained, config))
-    keys = [key for key in one | other if one.get(key, "nothing") != other.get(key, "nothing")]
-    return [f"`{key}` is {other.get(key, 'nothing')!r}, the checkpoint has {one.get(key, 'nothing')!r}" for key in keys]
+def tell_free(found: list[Difference]) -> None:
+    """Logs in one line what else is different from now on, and whether bits may be."""
+    items = [item for item in found if item.kind == "free" and not within(item.key, RECORDS)]
+    if items:
+        rounding = any(within(item.key, ROUNDING) for item in items)
+        note = "; losses agree to rounding, bits may differ" if rounding else ""
+        log.info("from now on %s%s", ", ".join(map(str, items)), note)

@@ -18,9 +18,10 @@ from alexnet_lab.models.counts import num_macs, num_parameters
 from alexnet_lab.models.table import layer_table
 from alexnet_lab.run import elastic, engine, provenance
 from alexnet_lab.run.crew import gather
-from alexnet_lab.run.directory import RunDirectory
+from alexnet_lab.run.directory import CONTINUED_BY, RunDirectory
 from alexnet_lab.run.parts import check_parts
-from alexnet_lab.run.resuming import saved_config, seconds_so_far
+from alexnet_lab.run.request import requested
+from alexnet_lab.run.resuming import begin
 from alexnet_lab.run.signals import deferred, terminable
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     start_log()
     if config.get("resume"):
-        return run(saved_config(config), resume=True)
+        return run(requested(config), resume=True)
     if config.get("resume_force"):
         raise ConfigError("`resume_force` says how to go on with a run; say with which: resume=RUN_DIR")
     checked = check_train(config)
@@ -71,9 +72,10 @@ def run(config: dict[str, Any], *, resume: bool) -> dict[str, Any]:
         size = network_size(config)
         check_parts(config)
         with directory.claimed(resume=resume), terminable():
+            seconds = begin(directory, config) if resume else 0.0
             prepare(config)
             crew.wait_for_all()
-            result = _run(config, directory, size, crew, resume=resume)
+            result = _run(config, directory, size, crew, seconds if resume else None)
     except BaseException as error:
         crew.dismiss(config["run_dir"], _status(error), one_line(error))
         raise
@@ -157,20 +159,27 @@ def network_size(config: dict[str, Any]) -> dict[str, int]:
 
 
 def _run(
-    config: dict[str, Any], directory: RunDirectory, size: dict[str, int], crew: Crew, *, resume: bool
+    config: dict[str, Any], directory: RunDirectory, size: dict[str, int], crew: Crew, seconds: float | None
 ) -> dict[str, Any]:
-    start = time.perf_counter() - (seconds_so_far(directory) if resume else 0.0)
+    """Trains, and records how it went; `seconds` is the time that a resumed run had taken, None that of a new one."""
+    resume = seconds is not None
+    start = time.perf_counter() - (seconds or 0.0)
     result: dict[str, Any] = {
         "status": "failed", "metrics": {}, "overrides": config["overrides"], **size, "epochs": 0, "steps": 0,
         "images_per_second": None, "wall_seconds": 0.0, "best_checkpoint": None, "best_epoch": None, "attempts": 1,
         "error": None,
     }  # fmt: skip
     try:
+        if resume:  # noted before anything changes, for a kill leaves what lies on disk
+            result |= directory.continued(config)
+            directory.write_result(result | {"status": "interrupted", "error": "continued, and not ended yet"})
+        else:
+            directory.result.unlink(missing_ok=True)
         directory.write_config(config)
         write_json(directory.manifest, provenance.manifest())
-        directory.result.unlink(missing_ok=True)
         log.info("run directory: %s (%s parameters)", directory.path, f"{size['num_parameters']:,}")
         result |= _start(config, directory, result, crew, resume=resume) | {"status": "completed"}
+        result.pop(CONTINUED_BY, None)
     except BaseException as error:
         result |= {"status": _status(error), "error": one_line(f"{type(error).__name__}: {error}")}
         raise _told(error, directory) from error

@@ -39,6 +39,16 @@ class ToError(Schema):
     seconds: Amount | None = None
 
 
+class Earlier(Schema):
+    """What a run had reached when it was completed, before it was trained further."""
+
+    epochs: Total | None = None
+    steps: Total | None = None
+    metrics: Metrics
+    best_epoch: Total | None = None
+    wall_seconds: Amount | None = None
+
+
 class Result(Schema):
     """result.json. Runs of older versions lack some fields."""
 
@@ -62,6 +72,8 @@ class Result(Schema):
     split_hash: str | None = None
     to_error: ToError | None = None
     error: str | None = None
+    history: list[Earlier] | None = None
+    continued_by: str | None = None
     files: dict[str, str] | None = None
 
 

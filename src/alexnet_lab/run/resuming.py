@@ -1,61 +1,117 @@
-"""A run that goes on: by its own config, from the last checkpoint that is whole."""
+"""How a run is continued: its own config, what may change of it, and the last checkpoint that is whole."""
 
 from __future__ import annotations
 
 import logging
+import shlex
 from typing import TYPE_CHECKING, Any
 
-from alexnet_lab.base.errors import ConfigError, RunError
-from alexnet_lab.config import check_saved
+from alexnet_lab.base.errors import RunError
+from alexnet_lab.base.targets import OURS
+from alexnet_lab.config import continuing
 from alexnet_lab.run import identity
-from alexnet_lab.run.directory import RunDirectory
 from alexnet_lab.training.checkpoint_io import ForeignCheckpointError, load_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    from alexnet_lab.run.directory import RunDirectory
 
 log = logging.getLogger(__name__)
 
-OWN_KEYS = ("resume=", "resume_force=", "trusted_packages=")
-"""What the command line may say of a run that goes on."""
+OF_A_SWEEP = "ledger.jsonl"
+"""Lies in the directory of a sweep, beside the runs of its jobs."""
 
 
-def saved_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The own config of the run to go on with, checked, and held against its last checkpoint.
+def begin(directory: RunDirectory, config: Mapping[str, Any]) -> float:
+    """Checks that a run can be continued by this config, and logs what changes; nothing is written.
 
-    Args:
-        config: With `resume`; `resume_force`, which lets the config differ from the checkpoint's; and
-            `trusted_packages`: what the run's own config says of these does not count.
+    Returns:
+        The seconds that the run had taken up to its checkpoint.
 
     Raises:
-        ConfigError: The command line sets something else, or the run's config names what is not trusted.
-        RunError: There is nothing to go on with, or the config is not that of the checkpoint.
+        RunError: There is nothing to continue, or the config is not that of the checkpoint.
     """
-    others = [word for word in config.get("overrides", []) if not word.startswith(OWN_KEYS)]
-    if others:
-        raise ConfigError(f"resume takes the run's own config; it cannot be changed by {others[0]}")
-    directory = RunDirectory(str(config["resume"]))
-    result = directory.read_result()
-    if result is not None and result.get("status") == "completed":
-        raise RunError(f"{directory.path} is a finished run; there is nothing to go on with")
-    given = {
-        "run_dir": str(config["resume"]),
-        "resume_force": bool(config.get("resume_force")),
-    }
-    try:
-        checked = check_saved(directory.read_config() | given, config.get("trusted_packages", []))
-    except ConfigError as error:
-        raise ConfigError(f"{directory.config}: {error}") from error
-    _, checkpoint = newest_whole(directory)
-    identity.check_same_config(checkpoint, checked, directory.config, forced=given["resume_force"])
+    _, checkpoint = newest_whole(directory, tell=True)
+    saved = directory.read_config()
+    asked = {item.key for item in continuing.differences(saved, config)}
+    if directory.is_continued_by(saved):  # by an earlier command
+        asked |= set(continuing.LONGER)
+    found = identity.check_same_config(checkpoint, config, directory.config, asked, forced=config["resume_force"])
+    longer = [item for item in found if item.kind == "longer"]
+    result = directory.read_result() or {}
+    if result.get("status") == "completed" and not longer:
+        words = f"resume={shlex.quote(str(directory.path))} trainer.max_epochs={2 * config['trainer']['max_epochs']}"
+        raise RunError(f"{directory.path} is a finished run; there is nothing to go on with; to train further: {words}")
+    if longer:
+        _check_longer(directory, config, checkpoint, result)
+        log.info("%s", _rule(config, checkpoint, longer))
     identity.tell_other_code(checkpoint)
-    return checked
+    identity.tell_free(found)
+    return float(checkpoint.get(identity.SECONDS, 0.0))
 
 
-def seconds_so_far(directory: RunDirectory) -> float:
-    """How long a run had taken up to the checkpoint that it goes on from; says if that is not the last one."""
-    return float(newest_whole(directory, tell=True)[1].get(identity.SECONDS, 0.0))
+def _check_longer(
+    directory: RunDirectory, config: Mapping[str, Any], checkpoint: Mapping[str, Any], result: Mapping[str, Any]
+) -> None:
+    """Refuses to train further what could not, or what is compared with runs of its length."""
+    if (directory.path.absolute().parent / OF_A_SWEEP).exists():
+        raise RunError(
+            f"{directory.path} is a job of a sweep, whose table compares runs of one length; "
+            f"copy the directory to another place (cp -r), and resume the copy"
+        )
+    if is_stopped(checkpoint, config):
+        keys = " or ".join(f"{key}={value}" for key, value in STOPS.items())
+        raise RunError(
+            f"{directory.path} was ended by a callback, so more epochs would not train it further; add {keys}"
+        )
+    schedule = (config["schedule"] or {"_target_": OURS})["_target_"]
+    if not schedule.startswith(OURS) and not schedule.rpartition(".")[2][:1].isupper():  # a function gets the length
+        raise RunError(f"how {schedule} goes on in a longer run is not known; start a new run of that length")
+    trainer, done = config["trainer"], {"max_epochs": result.get("epochs", 0), "max_steps": result.get("steps", 0)}
+    for key, count in done.items():
+        if -1 < trainer[key] <= count:
+            raise RunError(f"`trainer.{key}` is {trainer[key]}, which the run has done; set it to more than {count}")
+
+
+STOPS = {"callbacks.early_stopping": "null", "callbacks.to_error.stop": "false", "callbacks.pruning": "null"}
+"""Keys whose callbacks end training, with the values that switch them off."""
+
+
+def is_stopped(checkpoint: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether a callback had ended the training, and none was switched off since."""
+    trained = checkpoint.get(identity.KEY, config)
+    released = any(item.key in STOPS for item in continuing.differences(trained, config))
+    state = checkpoint.get("callbacks", {}).get("Checkpoints", {})
+    return bool(state.get("stopped")) and not released
+
+
+def _rule(config: Mapping[str, Any], checkpoint: Mapping[str, Any], longer: list[continuing.Difference]) -> str:
+    """What a longer run does, in one line."""
+    changes = ", ".join(map(str, longer))
+    step = checkpoint.get("global_step", 0) + 1
+    return (
+        f"training goes on ({changes}): from step {step:,} on the learning rate is that of a run of the new length; "
+        f"the test set is used once more at the end"
+    )
+
+
+def prepared(
+    directory: RunDirectory, config: Mapping[str, Any], callbacks: Iterable[str]
+) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint that Lightning continues from, as this config has it.
+
+    Args:
+        directory: Of the run.
+        config: Of the run from now on.
+        callbacks: The state keys of its callbacks; the states of others are dropped.
+    """
+    path, checkpoint = newest_whole(directory)
+    states = {key: state for key, state in checkpoint["callbacks"].items() if key in set(callbacks)}
+    if "Checkpoints" in states:
+        states["Checkpoints"] = states["Checkpoints"] | {"stopped": is_stopped(checkpoint, config)}
+    return path, checkpoint | {"callbacks": states}
 
 
 def newest_whole(directory: RunDirectory, *, tell: bool = False) -> tuple[Path, dict[str, Any]]:
@@ -63,7 +119,7 @@ def newest_whole(directory: RunDirectory, *, tell: bool = False) -> tuple[Path, 
 
     Args:
         directory: Of the run.
-        tell: Say what is passed over.
+        tell: Warn if that is not the last one.
 
     Raises:
         RunError: There is none, or one that asks for code to be run.
@@ -74,12 +130,13 @@ def newest_whole(directory: RunDirectory, *, tell: bool = False) -> tuple[Path, 
         try:
             checkpoint = load_checkpoint(path)
         except ForeignCheckpointError:
-            raise  # nothing of such a run is to be trusted
+            raise  # nothing of such a run can be trusted
         except RunError as error:
             damaged.append(error)
             continue
-        if damaged and tell:
-            log.warning("%s; going on from %s, of %s", damaged[0], path.name, place_of(checkpoint))
+        if tell and path != directory.last:
+            reason = damaged[0] if damaged else f"there is no {directory.last}"
+            log.warning("%s; going on from %s, of %s", reason, path.name, place_of(checkpoint))
         return path, checkpoint
     if damaged:
         raise damaged[0]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import secrets
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,52 +20,138 @@ from alexnet_lab.base.nested import flat
 from alexnet_lab.base.targets import build
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 
 QUIET = {"WANDB_SILENT": "true", "WANDB_CONSOLE": "off", "WANDB_ERROR_REPORTING": "false"}
 INIT_TIMEOUT_SECONDS = 20.0
 
-STEPS_OF_A_PART = 1_000_000
-"""An offline run that goes on is a further file; W&B's own step starts there, since on the server it may only grow."""
+FINISH_TIMEOUT_SECONDS = 60.0
+"""What an upload gets at the end of a run, before its result is written; `wandb sync` uploads the rest later."""
+
+ID_FILE = "wandb_id.txt"
 
 MOST_CELLS = 10_000
 """What W&B draws of a table."""
 
 
-class SteadyWandbLogger(WandbLogger):
-    """A W&B logger that is given up, with a warning, where its service does not answer: the run itself goes on."""
+class Steady(Logger):
+    """Another logger, given up with one warning at its first error: a tracker never stops a run.
 
-    lost = False
+    Args:
+        inner: The logger; what it can do beyond Lightning's interface is reached through this one.
+    """
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Logs, as long as W&B takes it."""
+    def __init__(self, inner: Logger) -> None:
+        super().__init__()
+        self.inner = inner
+        self.lost = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["inner"], name)
+
+    @property
+    def name(self) -> str | None:
+        """The tracker's."""
+        return self.inner.name
+
+    @property
+    def version(self) -> int | str | None:
+        """The tracker's."""
+        return self.inner.version
+
+    @property
+    def save_dir(self) -> str | None:
+        """The tracker's."""
+        return self.inner.save_dir
+
+    def attempt(self, action: Callable[[], object]) -> None:
+        """Does something with the tracker, as long as it works."""
         if self.lost:
             return
         try:
-            super().log_metrics(metrics, step)
-        except Exception as error:  # whatever W&B comes up with: the run itself goes on
-            self.give_up(error)
+            action()
+        except Exception as error:  # whatever a tracker comes up with: the run goes on
+            self.lost = True
+            given_up(error)
 
-    def finish(self, exit_code: int, summary: dict[str, float]) -> None:
-        """Ends the run with its real state."""
-        if self.lost:
-            return
-        try:
-            self.experiment.summary.update(summary)
-            self.experiment.finish(exit_code=exit_code)
-        except Exception as error:  # whatever W&B comes up with: the run itself goes on
-            self.give_up(error)
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Logs a row."""
+        self.attempt(lambda: self.inner.log_metrics(metrics, step))
 
-    def give_up(self, error: Exception) -> None:
-        """Says so once, and keeps W&B from trying again when the process ends."""
-        import wandb  # noqa: PLC0415
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Logs the fields of a module."""
+        self.attempt(lambda: self.inner.log_hyperparams(params, *args, **kwargs))
 
-        self.lost = True
-        log.warning("W&B is given up (%s: %s); metrics.csv goes on", type(error).__name__, one_line(error))
+    def log_graph(self, model: nn.Module, input_array: Tensor | None = None) -> None:
+        """Logs the network."""
+        self.attempt(lambda: self.inner.log_graph(model, input_array))
+
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        """Looks at a checkpoint."""
+        self.attempt(lambda: self.inner.after_save_checkpoint(checkpoint_callback))
+
+    def save(self) -> None:
+        """Writes what is held back."""
+        self.attempt(self.inner.save)
+
+    def finalize(self, status: str) -> None:
+        """Lightning's end of a stage."""
+        self.attempt(lambda: self.inner.finalize(status))
+
+
+def given_up(error: Exception) -> None:
+    """Warns, and keeps W&B from trying again when the process ends."""
+    log.warning("the tracker is given up (%s: %s); metrics.csv goes on", type(error).__name__, one_line(error))
+    if wandb := sys.modules.get("wandb"):
         with contextlib.suppress(Exception):
             wandb.teardown()
+
+
+def steady(make: Callable[[], Logger]) -> Steady | None:
+    """Starts a tracker; None, with a warning, where that fails."""
+    try:
+        return Steady(make())
+    except Exception as error:  # whatever a tracker comes up with: the run goes on
+        given_up(error)
+        return None
+
+
+class WandbRows(WandbLogger):
+    """A W&B logger that logs one row an epoch, at the number of optimiser steps that were taken.
+
+    The number comes from the checkpoint when a run is resumed, so W&B's own step goes on where it was, and a row that
+    is logged again has its old place.
+    """
+
+    def __init__(self, run: Any, **settings: Any) -> None:
+        super().__init__(experiment=run, **settings)
+        self.run = run
+        self._row: dict[str, Any] = {}
+        self._next = 0
+
+    @property
+    def experiment(self) -> Any:
+        """The run; Lightning would define another x axis here."""
+        return self.run
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Logs a row; a validation waits for the end of its epoch."""
+        self._row |= metrics
+        if any(name.startswith("val/") for name in metrics) and not any(name.startswith("train/") for name in metrics):
+            return
+        tested = any(name.startswith("test/") for name in metrics)
+        self.log({**self._row, "trainer/global_step": step}, (step or 0) + tested)
+        self._row = {}
+
+    def log(self, row: Mapping[str, Any], step: int = 0) -> None:
+        """Writes a row at a step, or at the first one that is free after it."""
+        place = max(step, self._next)
+        self.run.log(dict(row), step=place, commit=True)
+        self._next = place + 1
 
 
 def wandb_logger(
@@ -93,55 +181,68 @@ def wandb_logger(
     """
     import wandb  # noqa: PLC0415 - 0.3 s, only where it is used
 
+    _set_up()
+    chosen = _mode(mode)
+    if chosen == "disabled":
+        return WandbRows(wandb.init(mode="disabled"), save_dir=run_dir, project=project)
+    run_id = _run_id(run_dir)
+    arguments: dict[str, Any] = {
+        "project": project, "entity": entity, "name": name or run_dir.name, "group": group, "job_type": job_type,
+        "notes": notes, "tags": config["tags"], "config": flat(config), "dir": str(run_dir), "id": run_id,
+        "resume": "allow",
+    }  # fmt: skip
+    run = _start(chosen, arguments)
+    if run.id != run_id:  # under `wandb agent` the agent chooses it
+        _keep_id(run_dir, run.id)
+    run.config.update(flat(config), allow_val_change=True)  # of a run that is continued with changes
+    run.define_metric("epoch")
+    run.define_metric("*", step_metric="epoch", step_sync=True)
+    return WandbRows(run, save_dir=run_dir, project=project)
+
+
+def _set_up() -> None:
+    """Keeps W&B from asking and from writing to the screen."""
     for variable, value in QUIET.items():
         os.environ.setdefault(variable, value)
     if not os.access(Path.home(), os.W_OK):  # its log would come to the screen
         os.environ.setdefault("WANDB_CACHE_DIR", str(Path(tempfile.gettempdir(), "wandb-cache")))
     os.environ.pop("WANDB_SERVICE", None)  # a dead parent's service would be asked in vain
-    chosen = _mode(mode)
-    if chosen == "disabled":
-        return SteadyWandbLogger(experiment=wandb.init(mode="disabled"), save_dir=run_dir, project=project)
-    arguments: dict[str, Any] = {
-        "project": project, "entity": entity, "name": name or run_dir.name, "group": group, "job_type": job_type,
-        "notes": notes, "tags": config["tags"], "config": flat(config), "dir": str(run_dir), "id": _run_id(run_dir),
-        "resume": "allow",
-    }  # fmt: skip
-    run = _start(chosen, arguments)
-    parts = len(list(run_dir.glob(f"wandb/offline-run-*-{run.id}*")))  # within one second W&B appends -1
-    if parts > 1:
-        run.log({"part": parts}, step=STEPS_OF_A_PART * (parts - 1))
-    run.define_metric("trainer/global_step")
-    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    return SteadyWandbLogger(experiment=run, save_dir=run_dir, project=project)
 
 
 def _start(mode: Literal["online", "offline"], arguments: dict[str, Any]) -> Any:
-    """Starts the run; without a network an online one becomes an offline one."""
+    """Starts the run; an online one that cannot be started becomes an offline one."""
     import wandb  # noqa: PLC0415
-    from wandb.errors import CommError  # noqa: PLC0415
 
     settings = wandb.Settings(
-        x_transaction_log_flush_interval=1, console="off", silent=True, init_timeout=INIT_TIMEOUT_SECONDS
-    )
+        x_transaction_log_flush_interval=1, console="off", silent=True, init_timeout=INIT_TIMEOUT_SECONDS,
+        finish_timeout=FINISH_TIMEOUT_SECONDS,
+    )  # fmt: skip
     try:
         return wandb.init(mode=mode, settings=settings, **arguments)
-    except CommError as error:
+    except Exception as error:  # no network, no such entity, ...
         if mode == "offline":
             raise
-        log.warning("W&B cannot be reached (%s); this run is kept offline", type(error).__name__)
+        log.warning(
+            "W&B cannot be used online (%s: %s); this run is kept offline", type(error).__name__, one_line(error)
+        )
         return wandb.init(mode="offline", settings=settings, **arguments)
+
+
+MODES = {"online": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
+"""What WANDB_MODE may be, and what it stands for."""
 
 
 def _mode(mode: str) -> Any:
     """Online or offline, decided without asking anybody, and said in one line."""
-    from wandb.errors import Error  # noqa: PLC0415
-
-    mode = os.environ.get("WANDB_MODE", mode) if mode == "auto" else mode
-    if mode != "auto":
-        return {"dryrun": "offline"}.get(mode, mode)
+    wanted = os.environ.get("WANDB_MODE") or mode if mode == "auto" else mode
+    if wanted != "auto":
+        if wanted not in MODES:
+            log.warning("WANDB_MODE is %s; allowed: %s; this run is kept offline", wanted, ", ".join(MODES))
+            os.environ["WANDB_MODE"] = "offline"  # W&B itself reads it too
+        return MODES.get(wanted, "offline")
     try:
         known = has_login()
-    except Error as error:
+    except Exception as error:  # no network, or a key that is none
         log.warning("W&B cannot be reached, or refuses the login (%s); this run is kept offline", one_line(error))
         return "offline"
     if known:
@@ -159,17 +260,39 @@ def has_login() -> bool:
     """
     import wandb  # noqa: PLC0415
 
-    for variable, value in QUIET.items():
-        os.environ.setdefault(variable, value)
+    _set_up()
     return bool(wandb.login(prompt=False))
 
 
+RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What W&B takes as the id of a run."""
+
+
 def _run_id(run_dir: Path) -> str:
-    """The W&B id of this run directory, made at the first start and kept."""
-    path = run_dir / "wandb_id.txt"
-    if not path.is_file():
-        write_text(path, secrets.token_hex(4) + "\n")
-    return path.read_text(encoding="utf-8").strip()
+    """The W&B id of this run directory; at the first start WANDB_RUN_ID, or eight random digits."""
+    path = run_dir / ID_FILE
+    try:
+        kept = path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        kept = ""
+    except (OSError, ValueError) as error:
+        kept = one_line(error)
+    if RUN_ID.fullmatch(kept):
+        return kept
+    if path.exists():
+        log.warning("%s holds no id of a W&B run; the run is continued there as a new one", path)
+    given = os.environ.get("WANDB_RUN_ID", "")
+    made = given if RUN_ID.fullmatch(given) else secrets.token_hex(4)
+    _keep_id(run_dir, made)
+    return made
+
+
+def _keep_id(run_dir: Path, run_id: str) -> None:
+    """Writes the id down for a resumed run."""
+    try:
+        write_text(run_dir / ID_FILE, f"{run_id}\n")
+    except OSError as error:
+        log.warning("%s could not be written (%s)", run_dir / ID_FILE, error.strerror or error)
 
 
 def tensorboard_logger(run_dir: Path, config: dict[str, Any]) -> Logger:
@@ -186,6 +309,7 @@ def show(
     epochs: Sequence[Mapping[str, Any]],
     confusion: Sequence[Sequence[int]] | None,
     class_names: Sequence[str],
+    after_step: int = 0,
 ) -> None:
     """Logs what a run is looked at by, once, at its end; trackers other than W&B get nothing.
 
@@ -196,13 +320,11 @@ def show(
         confusion: Images of class i that were called class j, in row i and column j: with up to 100 classes the chart
             `confusion_matrix`, and always the table `confusions` of the mistakes, the most frequent first.
         class_names: Of the rows and columns.
+        after_step: W&B's step of the row that holds them, or the next one that is free.
     """
-    if not isinstance(logger, SteadyWandbLogger) or logger.lost:
-        return
-    try:
-        logger.experiment.log(_shown(pictures, epochs, confusion, class_names))
-    except Exception as error:  # whatever W&B comes up with: the run itself has done its work
-        log.warning("W&B got no pictures and tables: %s: %s", type(error).__name__, one_line(error))
+    if isinstance(logger, Steady) and isinstance(logger.inner, WandbRows):
+        rows = logger.inner
+        logger.attempt(lambda: rows.log(_shown(pictures, epochs, confusion, class_names), after_step))
 
 
 def _shown(
@@ -216,26 +338,29 @@ def _shown(
     logged: dict[str, Any] = {path.stem: wandb.Image(str(path)) for path in pictures if path.is_file()}
     if epochs:
         columns: list[Any] = list(dict.fromkeys(name for row in epochs for name in row))
+        logged["epoch"] = epochs[-1].get("epoch")  # the x axis
         logged["epochs"] = wandb.Table(columns, [[_number(row.get(name, "")) for name in columns] for row in epochs])
     if confusion is not None:
         logged |= _confusion(confusion, class_names)
     return logged
 
 
-def add_pictures(run_dir: Path, config: Mapping[str, Any], pictures: Sequence[Path]) -> None:
+def add_pictures(run_dir: Path, config: Mapping[str, Any], pictures: Sequence[Path], steps: int) -> None:
     """Logs pictures that were made of a finished run, each under its name, to that run; if W&B has it.
 
     Args:
         run_dir: The run's directory.
         config: The run's config.
         pictures: PNG files.
+        steps: Of the optimiser that the run took.
     """
     spec = config["logger"]
-    if spec is None or spec["_target_"] != f"{__name__}.wandb_logger" or not (run_dir / "wandb_id.txt").is_file():
+    if spec is None or spec["_target_"] != f"{__name__}.wandb_logger" or not (run_dir / ID_FILE).is_file():
         return
-    logger = build(spec, "logger", run_dir, config)
-    show(logger, pictures=pictures, epochs=[], confusion=None, class_names=[])
-    finish(logger, 0, {})
+    logger = steady(lambda: build(spec, "logger", run_dir, config))
+    parts = len(list(run_dir.glob("wandb/*run-*")))  # each further one comes after those before
+    show(logger, pictures=pictures, epochs=[], confusion=None, class_names=[], after_step=steps + 1 + parts)
+    finish(logger, 0)
 
 
 def _confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> dict[str, Any]:
@@ -261,7 +386,15 @@ def _number(text: Any) -> float | None:
     return None if text == "" else float(text)
 
 
-def finish(logger: Logger | None, exit_code: int, summary: dict[str, float]) -> None:
+def summarize(logger: Logger | None, summary: Mapping[str, Any]) -> None:
+    """Sets what W&B shows of a run in its table of runs; other trackers get nothing."""
+    if isinstance(logger, Steady) and isinstance(logger.inner, WandbRows):
+        run = logger.inner.run
+        logger.attempt(lambda: run.summary.update(dict(summary)))
+
+
+def finish(logger: Logger | None, exit_code: int) -> None:
     """Ends a W&B run with the run's real state; other trackers need nothing."""
-    if isinstance(logger, SteadyWandbLogger):
-        logger.finish(exit_code, summary)
+    if isinstance(logger, Steady) and isinstance(logger.inner, WandbRows):
+        run = logger.inner.run
+        logger.attempt(lambda: run.finish(exit_code=exit_code))

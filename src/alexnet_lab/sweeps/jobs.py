@@ -36,6 +36,7 @@ def run_job(config: dict[str, Any]) -> None:
         KeyboardInterrupt: After Ctrl-C or SIGTERM, recorded too.
     """
     start_log()
+    os.environ.pop("WANDB_RUN_ID", None)  # all jobs would be one W&B run
     sweep = SweepDirectory(config["sweep"]["dir"])
     end_with_sweep(sweep.stop)
     if sweep.stop.exists():

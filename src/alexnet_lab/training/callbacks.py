@@ -110,7 +110,7 @@ class MetricsCsv(Checkpoint):
         pl_module.log_dict({"learning_rate": rate, "images_per_second": speed})  # for trackers
         if trainer.is_global_zero:
             check_still_there(self.path.parent)
-            place = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+            place = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
             self.rows.append(place | metrics | {"learning_rate": rate, "images_per_second": round(speed, 1)})
             write_text(self.path, csv_text(self.rows))
             log.info(epoch_line(trainer.current_epoch + 1, trainer.max_epochs, metrics, speed))
@@ -121,7 +121,9 @@ class MetricsCsv(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes up the rows of the interrupted run."""
-        self.rows = list(state_dict["rows"])
+        rows = list(state_dict["rows"])
+        from_zero = bool(rows) and rows[0]["epoch"] == 0  # written by an older version
+        self.rows = [row | {"epoch": row["epoch"] + 1} for row in rows] if from_zero else rows
 
 
 def check_still_there(run_dir: Path) -> None:

@@ -32,6 +32,15 @@ class ForeignCheckpointError(RunError):
 class SafeCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoint files: the old one stays until the new one is complete on the disk."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._ready: dict[Path, dict[str, Any]] = {}
+
+    def hand_over(self, path: Path, checkpoint: dict[str, Any]) -> Path:
+        """Keeps what was read from a file until Lightning asks for that file, once."""
+        self._ready[path] = checkpoint
+        return path
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Writes `checkpoint` beside `path`, reads it again and then moves it there.
 
@@ -55,7 +64,8 @@ class SafeCheckpointIO(TorchCheckpointIO):
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Reads tensors, numbers and strings; see `load_checkpoint`. Code is never run, whatever is asked for."""
-        return load_checkpoint(Path(path), map_location=map_location or "cpu")
+        ready = self._ready.pop(Path(path), None)
+        return ready or load_checkpoint(Path(path), map_location=map_location or "cpu")
 
 
 def write(checkpoint: dict[str, Any], path: Path) -> None:

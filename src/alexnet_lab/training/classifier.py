@@ -169,7 +169,8 @@ class Classifier(LightningModule):
     def _log(self, stage: str, counts: ErrorCounts) -> dict[str, float]:
         """Reads the counts (summed over processes), logs and clears them."""
         values = {f"{stage}/{name}": value for name, value in counts.compute().items()}
-        self.log_dict(values)
+        epoch = self.trainer.current_epoch + (stage != "test")  # from 1; the test belongs to the last one
+        self.log_dict(values | {"epoch": float(epoch), "step": float(self.trainer.global_step)})  # axes of trackers
         counts.reset()
         return {name: float(value) for name, value in values.items()}
 

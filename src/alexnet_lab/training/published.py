@@ -9,11 +9,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from torch.optim.lr_scheduler import LambdaLR
-
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.models.checks import check_fields
-from alexnet_lab.training.schedules import Duration, group_kinds
+from alexnet_lab.training.schedules import ByStep, Duration, group_kinds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -233,4 +231,4 @@ def _whole_part(quotient: float) -> int:
 
 
 def _each_step(optimizer: Optimizer, factors: Sequence[Factor]) -> dict[str, Any]:
-    return {"scheduler": LambdaLR(optimizer, list(factors)), "interval": "step"}
+    return {"scheduler": ByStep(optimizer, list(factors)), "interval": "step"}

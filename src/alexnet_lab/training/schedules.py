@@ -1,4 +1,8 @@
-"""Learning-rate schedules. Durations are given in epochs and become steps once, by `Duration`."""
+"""Learning-rate schedules. Durations are given in epochs and become steps once, by `Duration`.
+
+A rate that depends on the length of the run is a function of (step, steps in all), and a checkpoint keeps the step
+alone. So a run that is continued to more epochs has, from its next step on, the rates of a run of the new length.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, OneCycleLR, ReduceLROnPlateau
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.targets import build, locate
@@ -14,6 +18,7 @@ from alexnet_lab.base.targets import build, locate
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from torch import Tensor
     from torch.optim import Optimizer
 
     from alexnet_lab.base.ranges import Index, NonNegative, Positive, Ratio, Share
@@ -47,6 +52,36 @@ class Duration:
     def steps_per_epoch(self) -> float:
         """Optimiser steps in one epoch."""
         return self.steps / self.epochs
+
+
+class ByStep(LambdaLR):
+    """`LambdaLR` whose checkpoint holds the number of steps and nothing else."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The steps taken."""
+        return {"last_epoch": self.last_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Sets the rates of the step that the checkpoint names."""
+        self.last_epoch = state_dict["last_epoch"] - 1
+        self._step_count = 2  # at 1 torch warns that the optimiser has not stepped, which it did before the resume
+        self.step()
+
+
+class OneCycle(OneCycleLR):
+    """`OneCycleLR` whose checkpoint holds the number of steps and nothing else; torch's would bring its old length."""
+
+    state_dict = ByStep.state_dict
+    load_state_dict = ByStep.load_state_dict
+
+    def get_lr(self) -> list[float | Tensor]:
+        """The rates of this step; after the last one they stay, where torch's would rise again and then fail."""
+        step = self.last_epoch
+        self.last_epoch = min(step, self.total_steps - 1)
+        try:
+            return super().get_lr()
+        finally:
+            self.last_epoch = step
 
 
 def plateau(
@@ -122,7 +157,7 @@ def one_cycle(
     """
     exactly_one = math.isclose(warmup_fraction * duration.steps, 1.0)  # step of warm-up: torch would divide by zero
     warmup = warmup_fraction * (1 + 1e-6) if exactly_one else warmup_fraction
-    scheduler = OneCycleLR(
+    scheduler = OneCycle(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],
         total_steps=duration.steps,

@@ -195,7 +195,7 @@ def _training_error(studio: Studio) -> Drawn:
         rows = [row for row in run.directory.read_metrics() if row.get("train/top1_error")]
         if not rows:
             raise ConfigError(f"figures=training_error: {run.directory.metrics} holds no training errors")
-        curves[run.name] = [(int(row["epoch"]) + 1, float(row["train/top1_error"])) for row in rows]
+        curves[run.name] = [(int(row["epoch"]), float(row["train/top1_error"])) for row in rows]
     return Drawn(training.training_error_figure(curves, "Training error, as counted in training"))
 
 

@@ -112,7 +112,7 @@
     const epochs = [...new Set(data.runs.flatMap((run) => run.epochs))].sort((a, b) => a - b);
     const at = data.runs.map((run) => new Map(run.epochs.map((epoch, row) => [epoch, run.curves[name]?.[row]])));
     const line = (values, more) => ({
-      data: epochs.map((epoch, row) => ({ x: epoch + 1, y: values[row] })), pointRadius: 0, pointHitRadius: 0, borderWidth: 2,
+      data: epochs.map((epoch, row) => ({ x: epoch, y: values[row] })), pointRadius: 0, pointHitRadius: 0, borderWidth: 2,
       spanGaps: true, ...more,
     });
     const datasets = [];

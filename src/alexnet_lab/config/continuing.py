@@ -1,0 +1,129 @@
+"""What may change when a run is continued: two tables, and the one function that applies them.
+
+The base is the run's own config. A key of `FREE` changes where and how the run computes; a key of `LONGER` lets it
+train further; every other key is part of the experiment and stays.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.config.names import OUTWARD
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+RECORDS = ("run_dir", "resume", "resume_force", "trusted_packages", "overrides", "tags", "sweep")
+"""Keys that say where a run lies and how it was asked for: a directory may be moved, and trust is given anew."""
+
+FREE = (
+    *OUTWARD, *RECORDS,
+    "trainer.compile", "trainer.channels_last", "trainer.detect_anomaly", "data.root", "data.device",
+)  # fmt: skip
+"""Keys, and groups of keys, that do not change the experiment; images are checked by their hash wherever they lie."""
+
+ROUNDING = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.compile", "trainer.channels_last")
+"""Free keys that change the order of sums: the losses agree to rounding, the bits may differ."""
+
+LONGER: dict[str, Callable[[Any, Any], bool]] = {
+    "trainer.max_epochs": lambda old, new: new > old,
+    "trainer.max_steps": lambda old, new: new == -1 or -1 < old < new,
+    "callbacks.early_stopping": lambda old, new: new is None,
+    "callbacks.pruning": lambda old, new: new is None,
+    "callbacks.to_error.stop": lambda old, new: new is False,
+}
+"""Keys that let a run train further, each with the values that do."""
+
+REMEDIES = {
+    "trainer.max_epochs": "it can only grow",
+    "trainer.max_steps": "it can only grow, or become -1",
+    "callbacks.early_stopping": "it can only be switched off",
+    "callbacks.pruning": "it can only be switched off",
+    "callbacks.to_error.stop": "it can only become false",
+}
+"""For some keys, what is allowed instead."""
+
+FORCED = (
+    "seed", "augment", "experiment", "trainer.precision", "trainer.gradient_clip_val", "trainer.deterministic",
+    "trainer.limit_val_batches", "trainer.limit_test_batches",
+)  # fmt: skip
+"""Keys that `resume_force` may change: they take effect from the next step on. A checkpoint restores all others
+(rates, momentum, the place in the epoch, the best score so far), so that a new value would be ignored."""
+
+NOTHING = "nothing"
+"""Stands for the value of a key that a config lacks."""
+
+
+class Difference(NamedTuple):
+    """A key whose value changes."""
+
+    key: str
+    old: Any
+    new: Any
+
+    @property
+    def kind(self) -> str:
+        """`free`, `longer`, or `other`."""
+        if within(self.key, FREE):
+            return "free"
+        rule = LONGER.get(self.key)
+        return "longer" if rule is not None and rule(self.old, self.new) else "other"
+
+    def __str__(self) -> str:
+        return f"{self.key}: {shown(self.old)} -> {shown(self.new)}"
+
+
+def shown(value: Any) -> str:
+    """A value in a message; a group that is built is shown by its target."""
+    return str(value.get("_target_", "{...}")) if isinstance(value, dict) else repr(value)
+
+
+def within(key: str, names: tuple[str, ...]) -> bool:
+    """Whether a key is one of `names`, or belongs to a group that is one."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[Difference]:
+    """The keys in which two configs differ; 1 and 1.0 do, since one counts batches and the other is a share."""
+    for name in dict.fromkeys([*old, *new]):
+        key, one, other = f"{prefix}{name}", old.get(name, NOTHING), new.get(name, NOTHING)
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from differences(one, other, f"{key}.")
+        elif repr(one) != repr(other):
+            yield Difference(key, one, other)
+
+
+def changed(saved: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a run with the changes of a command line; whether its keys exist is checked later.
+
+    Args:
+        saved: The run's config.
+        changes: Values by dotted key; the value of a group replaces the whole group.
+    """
+    config = copy.deepcopy(dict(saved))
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        node = config
+        for part in path:
+            if not isinstance(node.get(part), dict):
+                node[part] = {}
+            node = node[part]
+        node[last] = copy.deepcopy(value)
+    return config
+
+
+def check_changes(saved: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
+    """Refuses what a command line may not change of a run.
+
+    Raises:
+        ConfigError: Names the first such key, both values, and what to do.
+    """
+    for item in differences(saved, requested):
+        if item.kind == "other":
+            remedy = REMEDIES.get(item.key, "that would be another experiment; start a new run for it")
+            raise ConfigError(
+                f"`{item.key}` is {shown(item.old)} in the run and cannot become {shown(item.new)}: {remedy}, "
+                f"or leave it out"
+            )

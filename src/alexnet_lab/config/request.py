@@ -1,0 +1,123 @@
+"""`resume=RUN` with other words: what the command line changes of the run, in Hydra's grammar.
+
+Hydra composes the defaults of `configs/`, and these are not the run's. So it gets only the words that choose files;
+the others are parsed here, and `continuing` applies both to the run's own config.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+from hydra import compose
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.nested import flat
+from alexnet_lab.config.continuing import FREE, differences, within
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hydra.core.override_parser.types import Override
+
+OWN = ("resume", "resume_force", "trusted_packages")
+"""Keys that say how a run is continued."""
+
+SECTIONS = ("trainer", "callbacks")
+"""Groups of which a chosen file changes only what it sets differently from the group's default."""
+
+NO_RUN = ("resume=", "resume=null")
+"""Words that continue nothing."""
+
+NEW_RUNS = ("sweep", "debug")
+"""Groups whose files describe runs that start anew."""
+
+
+def key_of(word: str) -> str:
+    """The key or group that a word sets."""
+    return word.lstrip("+~").partition("=")[0].partition("@")[0]
+
+
+def is_value(word: str, groups: set[str]) -> bool:
+    """Whether a word sets a value of the run's config, instead of choosing a file or instructing Hydra."""
+    key = key_of(word)
+    chooses = "/" in key or key in groups
+    return "=" in word and not chooses and key not in OWN and not key.startswith("hydra.")
+
+
+def set_aside(config_dir: Path) -> list[str] | None:
+    """Takes the words that set values of a run out of `sys.argv`: Hydra would look for them among its defaults.
+
+    Returns:
+        All overrides of a command line that continues a run; None where it does not.
+    """
+    arguments, _ = get_args_parser().parse_known_args()
+    shows = arguments.multirun or arguments.cfg or arguments.info or arguments.help or arguments.hydra_help
+    if shows or not any(word.startswith("resume=") and word not in NO_RUN for word in arguments.overrides):
+        return None
+    groups = group_names(config_dir)
+    values = {word for word in arguments.overrides if is_value(word, groups)}
+    sys.argv[1:] = [word for word in sys.argv[1:] if word not in values]
+    return arguments.overrides
+
+
+def request(composed: dict[str, Any], words: list[str], config_dir: Path, config_name: str) -> dict[str, Any]:
+    """What `run.train` gets to continue a run.
+
+    Args:
+        composed: The config that Hydra made of the other words.
+        words: Of the command line.
+        config_dir: The folder of the yaml files.
+        config_name: The primary config in it.
+
+    Returns:
+        `resume`, `resume_force`, `trusted_packages`, `overrides` (the words), and `changes`: values by dotted key.
+
+    Raises:
+        ConfigError: A word adds, deletes or sweeps a key, or chooses a file that describes another experiment.
+    """
+    run = composed["resume"]
+    if not isinstance(run, str):
+        raise ConfigError(f"`resume` is {run!r} ({type(run).__name__}); allowed: string")
+    groups = group_names(config_dir)
+    overrides = OverridesParser.create().parse_overrides(words)
+    changes: dict[str, Any] = {}
+    for item in overrides:
+        if "/" not in item.key_or_group and item.key_or_group in groups:
+            changes |= chosen(item, composed, config_name)
+    for item in overrides:
+        if is_value(str(item.input_line), groups) or item.is_delete():
+            changes |= set_value(item)
+    return {key: composed[key] for key in OWN} | {"overrides": words, "changes": changes}
+
+
+def group_names(config_dir: Path) -> set[str]:
+    """The groups of the config."""
+    return {folder.name for folder in config_dir.iterdir() if folder.is_dir()}
+
+
+def chosen(item: Override, composed: dict[str, Any], config_name: str) -> dict[str, Any]:
+    """What a file of a group changes of the run."""
+    group = item.key_or_group
+    if group in NEW_RUNS:
+        raise ConfigError(f"`{item.input_line}` describes new runs, and resume= continues one; leave one out")
+    if group not in SECTIONS:
+        return {group: composed[group]}
+    default = OmegaConf.to_container(compose(config_name)[group], resolve=True)
+    values = flat(composed[group], f"{group}.")
+    differing = [change.key for change in differences({group: default}, {group: composed[group]})]
+    if not differing:  # the default itself: back to it in everything that is free
+        return {key: value for key, value in values.items() if within(key, FREE)}
+    return {key: value for key, value in values.items() if within(key, tuple(differing))}
+
+
+def set_value(item: Override) -> dict[str, Any]:
+    """The value that a word sets, resolved; of a dictionary each of its keys."""
+    word = item.input_line
+    if item.is_delete() or item.is_sweep_override() or (item.is_add() and not item.is_force_add()):
+        raise ConfigError(f"`{word}`: with resume= a word sets one key of the run to one value: key=value")
+    value = cast("Any", OmegaConf.to_container(OmegaConf.create({"value": item.value()}), resolve=True))["value"]
+    return flat(value, f"{item.key_or_group}.") if isinstance(value, dict) and value else {item.key_or_group: value}

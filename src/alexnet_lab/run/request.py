@@ -1,0 +1,61 @@
+"""What a command line asks of a run that is continued; nothing heavy is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.targets import KINDS, packages_beyond
+from alexnet_lab.config import check_saved, continuing
+from alexnet_lab.run.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def requested(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The checked config of a run with what the command line changes of it; nothing heavy is imported.
+
+    Args:
+        config: With `resume`, and perhaps `changes` (values by dotted key), `overrides` (the words they come from),
+            `resume_force` and `trusted_packages`: what the run's own config says of these does not count.
+
+    Raises:
+        ConfigError: A change is wrong, or makes another experiment of the run.
+        RunError: There is no run, or its config cannot be read.
+    """
+    run = str(config["resume"])
+    directory = RunDirectory(run)
+    given = {"run_dir": run, "resume": None, "resume_force": config.get("resume_force", False)}
+    trusted, changes = list(config.get("trusted_packages", [])), config.get("changes") or {}
+    if Path(changes.get("run_dir", run)) != directory.path:
+        raise ConfigError("`run_dir`: a run stays in its directory; copy that first (cp -r), and resume the copy")
+    try:
+        saved = check_saved(directory.read_config() | given, trusted)
+    except ConfigError as error:
+        raise ConfigError(f"{directory.config}: {error}") from error
+    trusted = sorted({*trusted, *packages_beyond(targets_of(changes))})  # the command line is code
+    checked = check_saved(continuing.changed(saved, {**changes, **given}), trusted)
+    continuing.check_changes(saved, checked)
+    if checked["launcher"]["slurm"]:
+        raise ConfigError("`launcher=slurm` sends jobs of a sweep to the cluster; continue this run by srun")
+    return checked | {"overrides": merged(saved["overrides"], config.get("overrides", []))}
+
+
+def targets_of(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The `_target_`s among the changes, by group."""
+    nodes = {group: changes.get(group) for group in KINDS}
+    chosen = {group: node["_target_"] for group, node in nodes.items() if isinstance(node, dict) and "_target_" in node}
+    return chosen | {group: changes[f"{group}._target_"] for group in KINDS if f"{group}._target_" in changes}
+
+
+def merged(before: list[str], now: list[str]) -> list[str]:
+    """The words of a run's command line and of the one that continues it; of two that set the same key the later one.
+
+    Example:
+        >>> merged(["seed=1", "trainer.max_epochs=2"], ["resume=RUN", "trainer.max_epochs=4"])
+        ['seed=1', 'trainer.max_epochs=4']
+    """
+    words = {word.lstrip("+~").partition("=")[0]: word for word in [*before, *now]}
+    return [word for key, word in words.items() if key not in ("resume", "resume_force", "trusted_packages")]
