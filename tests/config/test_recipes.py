@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import re
 from typing import Any
 
 import pytest
 import torch
-from commands import CONFIGS, compose_raw
+from commands import CONFIGS, QUICK, compose_raw
 
 from alexnet_lab.config import check_train
 from alexnet_lab.data import MNISTDataModule
+from alexnet_lab.run import train
 from alexnet_lab.training.published import by_pass
 from alexnet_lab.training.schedules import Duration
 
@@ -70,6 +72,18 @@ def test_lenet5_1998_sees_60000_images_in_each_pass_in_one_order(real_data, tmp_
     assert passes[0] == passes[1] != sorted(passes[0])
     assert sorted(passes[0]) == list(range(60_000))
     assert (module.num_train, module.num_val, module.num_test, module.steps_per_epoch) == (60_000, 0, 10_000, 60_000)
+
+
+@pytest.mark.slow
+def test_lenet5_1998_learns_more_in_each_pass(real_data, tmp_path):
+    """With the printed mu, .02, it answers 9 of 10 images wrongly in both passes: it saturates at once."""
+    short = ("trainer.limit_train_batches=1500", "trainer.max_epochs=2", "trainer.limit_test_batches=500")
+    train(
+        resolved("experiment=lenet5_1998", f"data.dir={real_data}", f"run_dir={tmp_path / 'run'}", *QUICK[1:], *short)
+    )
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        first, second = (float(row["train/top1_error"]) for row in csv.DictReader(file))
+    assert second < 0.6 < first
 
 
 def test_alexnet_2012_is_trained_as_run_145():
