@@ -1,10 +1,14 @@
 """Evaluates a finished run from its directory alone: `python eval.py run=logs/runs/NAME`."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
-from alexnet_lab.config import check_evaluate
-from alexnet_lab.config.entry import main
+try:
+    from alexnet_lab.config import check_evaluate
+    from alexnet_lab.config.entry import main
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error}; run `source .venv/bin/activate`, or `make train`, which sets up .venv on a fresh clone")
 
 
 def evaluate(config: dict[str, Any]) -> None:

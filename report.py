@@ -1,10 +1,14 @@
 """Puts the runs of a sweep, or any runs, side by side: `python report.py sweep=logs/sweeps/NAME`."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
-from alexnet_lab.config import check_report
-from alexnet_lab.config.entry import main
+try:
+    from alexnet_lab.config import check_report
+    from alexnet_lab.config.entry import main
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error}; run `source .venv/bin/activate`, or `make train`, which sets up .venv on a fresh clone")
 
 
 def report(config: dict[str, Any]) -> None:

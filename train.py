@@ -1,11 +1,15 @@
 """Trains one network on one data set, or a sweep of them: `python train.py model=alexnet data=cifar10`."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
-from alexnet_lab.config import check_train
-from alexnet_lab.config.entry import main
-from alexnet_lab.run.request import requested
+try:
+    from alexnet_lab.config import check_train
+    from alexnet_lab.config.entry import main
+    from alexnet_lab.run.request import requested
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error}; run `source .venv/bin/activate`, or `make train`, which sets up .venv on a fresh clone")
 
 
 def train(config: dict[str, Any]) -> None:

@@ -157,7 +157,7 @@ def test_unfinished_run_is_to_be_resumed(digits_run, compose, tmp_path):
     shutil.copytree(digits_run, run)
     (run / "result.json").unlink()
     before = content(run)
-    with pytest.raises(RunError, match="holds an unfinished run; go on with it: resume="):
+    with pytest.raises(RunError, match=r"holds an unfinished run; go on with it: python train\.py resume="):
         train(compose(f"run_dir={run}", *SHORT))
     assert content(run) == before
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,11 @@ def test_offline_run_holds_config_history_and_summary(compose, tmp_path, no_logi
     shown = ("num_parameters", "best_epoch", "epochs", "steps", "store_hash")
     assert {key: found.summary[key] for key in shown} == {key: result[key] for key in shown}
     assert 0 < found.summary["wall_seconds"] <= result["wall_seconds"]
-    assert "W&B: no login, so offline; after `wandb login`, `wandb sync` uploads the run" in capsys.readouterr().err
+    shown_lines = capsys.readouterr().err.splitlines()
+    assert "W&B: no login, so offline" in shown_lines
+    (line,) = [line for line in shown_lines if "wandb sync" in line]
+    parts = shlex.split(line.partition("upload it by: ")[2])[2:]
+    assert parts == [str(path) for path in run.glob("wandb/offline-run-*")]
 
 
 def started(run_dir: Path, **fields: Any) -> tracking.Steady | None:

@@ -81,7 +81,10 @@ def test_failed_job_is_recorded_with_the_end_of_its_log_and_does_not_raise(sweep
 
 @pytest.mark.parametrize(
     "error",
-    [Interrupted("interrupted by SIGTERM; go on with it: resume=x"), KeyboardInterrupt("interrupted by SIGTERM")],
+    [
+        Interrupted("interrupted by SIGTERM; go on with it: python train.py resume=x"),
+        KeyboardInterrupt("interrupted by SIGTERM"),
+    ],
 )
 def test_interrupted_job_is_recorded_and_ends_the_sweep(error, sweep, monkeypatch):
     def run(given: dict[str, Any], *, resume: bool) -> dict[str, Any]:

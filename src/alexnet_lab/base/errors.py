@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
+from alexnet_lab.base.printable import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -39,8 +41,8 @@ class Interrupted(AlexNetLabError):  # noqa: N818 - it tells what happened, not 
 
 
 def one_line(message: object) -> str:
-    """The message with each run of white space, line breaks among them, as one blank."""
-    return " ".join(str(message).split())
+    """The message with each run of white space, line breaks among them, as one blank, and no control characters."""
+    return printable(" ".join(str(message).split()))
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

@@ -8,6 +8,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from alexnet_lab.base.printable import printable_lines
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -24,7 +26,15 @@ class Console(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Writes one line; anything above INFO says so."""
         prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        print(f"{prefix}{record.getMessage()}", file=sys.stderr, flush=True)
+        print(printable_lines(f"{prefix}{record.getMessage()}"), file=sys.stderr, flush=True)
+
+
+class FileLines(logging.Formatter):
+    """Full lines, with no control characters in them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, and those of a traceback."""
+        return printable_lines(super().format(record))
 
 
 class LogFile(logging.FileHandler):
@@ -46,8 +56,8 @@ def start_log(rank: int = 0) -> None:
 
 def log_to_file(path: Path, rank: int = 0) -> logging.Handler:
     """Adds the file to the log; each line is appended in one write, so that processes do not mix theirs."""
-    handler = LogFile(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter(FILE_FORMAT, defaults={"rank": rank}))
+    handler = LogFile(path, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(FileLines(FILE_FORMAT, defaults={"rank": rank}))
     for name in LOGGERS:
         logging.getLogger(name).addHandler(handler)
     return handler

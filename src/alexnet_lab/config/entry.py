@@ -21,9 +21,10 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alexnet_lab.base import cluster
-from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, did_you_mean, one_line
+from alexnet_lab.base import cluster, shell
+from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, did_you_mean, one_line
 from alexnet_lab.base.log import start_log
+from alexnet_lab.base.terminal import outlive_terminal
 from alexnet_lab.config import request
 from alexnet_lab.config.names import default_run_dir, default_sweep_dir, default_tags, folder_name, variable
 
@@ -59,6 +60,7 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
         config_dir: The folder of the yaml files.
         config_name: The primary config in it, e.g. "train".
     """
+    outlive_terminal()
     traceback_wanted = os.environ.get(FULL_ERROR, "") not in ("", "0")
     register_resolvers()
     sys.argv[1:] = [FLAGS.get(word, word) for word in sys.argv[1:]]
@@ -78,15 +80,20 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
             _anchor_config_path()
             with _errors_handed_on():
                 hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(job.run)()
-    except BrokenPipeError:  # `--help | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        if not isinstance(error.__cause__, Interrupted):  # of which nothing was said yet
+            _complain(Interrupted(f"{one_line(error) or 'interrupted'}; start it again: {shell.typed()}"))
         sys.exit(Interrupted.exit_code)
     except AlexNetLabError as error:  # of a sweep as a whole
         if traceback_wanted:
             raise
         _complain(error)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if traceback_wanted:
+            raise
+        _complain(RunError(f"{error}; `make train` installs what is missing; {FULL_ERROR}=1 shows where it is needed"))
+        sys.exit(RunError.exit_code)
     except (HydraException, OmegaConfBaseException, *UNREADABLE) as error:
         if traceback_wanted:
             raise
@@ -187,6 +194,7 @@ class _Job:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Arrived in another process (joblib, submitit), which composes its job there."""
+        outlive_terminal()
         self.__dict__ |= state
         register_resolvers()
 
@@ -205,7 +213,7 @@ class _Job:
 
 
 def _complain(error: AlexNetLabError) -> None:
-    print(f"error: {error}", file=sys.stderr)
+    print(error if isinstance(error, Interrupted) else f"error: {error}", file=sys.stderr)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.files import sha256
 from alexnet_lab.config import check_saved
@@ -118,6 +119,7 @@ def finished_run(run: str, trusted_packages: list[str] | None = None) -> tuple[R
     result = directory.read_result()
     if result is None or result.get("status") != "completed":
         status = "is unfinished" if result is None else f"ended as {result.get('status')}"
-        raise RunError(f"run {run} {status}; eval.py takes finished runs; go on with it: python train.py resume={run}")
+        line = shell.command("train.py", shell.override("resume", run))
+        raise RunError(f"run {run} {status}; eval.py takes finished runs; go on with it: {line}")
     directory.check_file(directory.config)
     return directory, config

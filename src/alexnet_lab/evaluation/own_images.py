@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from alexnet_lab.base import shell
 from alexnet_lab.base.errors import DataError, did_you_mean
 from alexnet_lab.data.folders import EXTENSIONS, LITTER
 from alexnet_lab.data.images import read_image, strict_decoding
@@ -113,7 +114,8 @@ def find_images(
 
 def _unknown_class(root: Path, name: str, class_names: list[str]) -> str:
     if name in ("train", "val", "test"):
-        return f"{root} has a folder `{name}`: name the one that is meant: data.root={root / name}"
+        word = shell.join([shell.override("data.root", root / name)])
+        return f"{root} has a folder `{name}`: name the one that is meant: {word}"
     hint = did_you_mean(name, class_names)
     return (
         f"{root} has a folder `{name}`, which is no class of the run ({hint}); rename or move it; "

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from alexnet_lab.base.printable import printable, printable_texts
 from alexnet_lab.training.metrics import NO_CLASS, called
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ NARROWEST_NAME = 8
 
 def show(evaluation: Mapping[str, Any], predictions: Predictions, path: Path) -> None:
     """Prints the evaluation, for a terminal or a file."""
+    evaluation = printable_texts(evaluation)
     console = Console(markup=False, highlight=False)
     show_metrics(console, evaluation)
     if "confusion" in evaluation:
@@ -143,7 +145,7 @@ def images_table(predictions: Predictions) -> Table:
     guesses, shares = called(predictions.logits).tolist(), predictions.probabilities.amax(1).tolist()
     for name, guess, share in list(zip(predictions.names, guesses, shares, strict=True))[:MOST_LINES]:
         answer = "none: the outputs are NaN" if guess == NO_CLASS else predictions.class_names[guess]
-        table.add_row(Text(name), Text(answer), f"{share:.1%}")
+        table.add_row(Text(printable(name)), Text(printable(answer)), f"{share:.1%}")
     if len(predictions.names) > MOST_LINES:
         table.caption = f"the first {MOST_LINES} of {len(predictions.names):,}; the CSV file has all"
     return table

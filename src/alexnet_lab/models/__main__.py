@@ -9,6 +9,7 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError
+from alexnet_lab.base.terminal import outlive_terminal
 from alexnet_lab.models.zoo import ZOO, resolve
 
 
@@ -18,6 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: Of the command line; None: those of this process.
     """
+    outlive_terminal()
     parser = argparse.ArgumentParser(prog="python -m alexnet_lab.models", description=__doc__)
     parser.add_argument("model", nargs="?", help=f"one of {', '.join(ZOO)}")
     parser.add_argument("fields", nargs="*", metavar="field=value", help="such as image_size=32 or norm=none")

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from jinja2 import Environment
+from markupsafe import Markup
 
 from alexnet_lab.base.files import finite
+from alexnet_lab.base.printable import printable_lines, printable_texts
 from alexnet_lab.report.tables import STATUS_WORDS, amount, duration, level_table, origin, state_line
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def page(study: Study, folder: Path) -> str:
     step = epoch_step(study)
     code = {"chart": _without_map(_asset(f"chart-{CHART_VERSION}.umd.min.js")), "script": _asset("page.js")}
     style = _asset("page.css")
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(autoescape=True, finalize=_shown, trim_blocks=True, lstrip_blocks=True)
     tables = [level_table(study, metric) for metric in study.metric_names()]
     return environment.from_string(_asset("page.html")).render(
         study=study,
@@ -62,6 +64,11 @@ def page(study: Study, folder: Path) -> str:
         policy=_policy(code.values(), style),
         **code,
     )
+
+
+def _shown(value: Any) -> Any:
+    """What the template puts in; code, style and data are ours, and stay as they are."""
+    return printable_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _asset(name: str) -> str:
@@ -84,7 +91,7 @@ def _policy(scripts: Any, style: str) -> str:
 
 def _json(value: Any) -> str:
     """JSON that may stand in a script element: no `<`, so no end of it and no comment."""
-    return json.dumps(finite(value), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return json.dumps(printable_texts(finite(value)), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def _data(study: Study, folder: Path, step: int) -> dict[str, Any]:

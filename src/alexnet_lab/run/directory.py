@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from filelock import FileLock, Timeout
 
+from alexnet_lab.base import shell
 from alexnet_lab.base.claims import claimed_folder
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import is_whole, sealed, sha256, write_json, write_text
@@ -161,7 +162,8 @@ class RunDirectory:
         if result is not None and result.get("status") == "completed":
             raise RunError(f"run_dir {self.path} holds a finished run; choose another run_dir, or delete it")
         if self.can_be_resumed():
-            raise RunError(f"run_dir {self.path} holds an unfinished run; go on with it: resume={self.path}")
+            line = shell.command("train.py", shell.override("resume", self.path))
+            raise RunError(f"run_dir {self.path} holds an unfinished run; go on with it: {line}")
         others = [item.name for item in self.path.iterdir() if item.name != ".lock"]
         if others and not self.config.exists():
             raise RunError(f"run_dir {self.path} is not empty (it holds {min(others)}); choose another run_dir")

@@ -25,6 +25,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from alexnet_lab.base.errors import Interrupted, RunError, one_line
 from alexnet_lab.base.log import quiet
 from alexnet_lab.base.memory import keep_freed_memory
+from alexnet_lab.base.terminal import hangups_ignored, outlive_terminal
 from alexnet_lab.run.signals import terminable
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ WORKER_LOG = "torch.distributed.elastic.multiprocessing.api"
 AGENT_LOG = "torch.distributed.elastic.agent.server.api"
 """Prints the signals that the parent of the workers gets."""
 
-REPLACED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-"""Whose handlers elastic launch sets and does not restore."""
+REPLACED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+"""Whose handlers elastic launch sets and does not restore; SIGHUP keeps ours."""
 
 
 PRELOADED = (
@@ -113,6 +114,7 @@ def run_workers(
             nproc_per_node=processes,
             max_restarts=0,  # in torch 2.14 a restart in place reuses the dead attempt's store and fails with gloo
             start_method="forkserver",
+            signals_to_handle=",".join(number.name for number in REPLACED_SIGNALS),
             monitor_interval=0.1,
             logs_specs=DefaultLogsSpecs(log_dir=scratch),
         )
@@ -132,7 +134,8 @@ def _start_server() -> None:
         return  # it starts with the first worker
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        forkserver.ensure_running()
+        with hangups_ignored():
+            forkserver.ensure_running()
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -158,7 +161,8 @@ def work(
     from alexnet_lab.run.engine import fit_and_test  # noqa: PLC0415 - the parent of the workers does not need it
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which its server goes without
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which its server ignores
+    outlive_terminal()
     os.environ.update({key: value for key, value in environment.items() if not key.startswith(ELASTIC_PREFIXES)})
     keep_freed_memory()
     try:

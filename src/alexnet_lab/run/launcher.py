@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from alexnet_lab.base import shell
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, one_line
 from alexnet_lab.base.files import write_json
 from alexnet_lab.base.log import quiet, start_log
@@ -182,7 +183,7 @@ def _run(
         result.pop(CONTINUED_BY, None)
     except BaseException as error:
         result |= {"status": _status(error), "error": one_line(f"{type(error).__name__}: {error}")}
-        raise _told(error, directory) from error
+        raise _told(error, config, directory) from error
     finally:
         with deferred():
             result["wall_seconds"] = round(time.perf_counter() - start, 2)
@@ -257,17 +258,30 @@ def _status(error: BaseException) -> str:
     return "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
 
 
-def _told(error: BaseException, directory: RunDirectory) -> BaseException:
+def _told(error: BaseException, config: Mapping[str, Any], directory: RunDirectory) -> BaseException:
     """The error as the user shall see it: one line that says what to do next."""
     if isinstance(error, Interrupted | KeyboardInterrupt):
-        mend = f"; go on with it: resume={directory.path}" if directory.can_be_resumed() else ""
-        return Interrupted(f"{str(error) or 'interrupted'}{mend}")
+        if directory.can_be_resumed():
+            next_step = f"go on with it: {resume_command(config, directory)}"
+        else:
+            next_step = f"start it again: {shell.typed()}"
+        return Interrupted(f"{str(error) or 'interrupted'}; {next_step}")
     if isinstance(error, AlexNetLabError) or not isinstance(error, Exception):
         return error
     if isinstance(error, OSError):
         return RunError(f"{error.filename or directory.path}: {error.strerror or error}")
     hint = f"traceback in {directory.log}, or on the screen with HYDRA_FULL_ERROR=1"
     return RunError(f"the run failed: {type(error).__name__}: {one_line(error)} ({hint})")
+
+
+def resume_command(config: Mapping[str, Any], directory: RunDirectory) -> str:
+    """The command that continues a run; trust is never taken from the run itself, so it is given again."""
+    words = [shell.override("resume", directory.path)]
+    if config.get("resume_force"):
+        words.append("resume_force=true")
+    if config["trusted_packages"]:
+        words.append(f"trusted_packages=[{','.join(config['trusted_packages'])}]")
+    return shell.command("train.py", *words)
 
 
 def _record(directory: RunDirectory, result: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -14,10 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
+from alexnet_lab.base import shell
 from alexnet_lab.base.errors import one_line
 from alexnet_lab.base.files import write_text
 from alexnet_lab.base.nested import flat
 from alexnet_lab.base.targets import build
+from alexnet_lab.base.terminal import hangups_ignored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -217,15 +220,15 @@ def _start(mode: Literal["online", "offline"], arguments: dict[str, Any]) -> Any
         x_transaction_log_flush_interval=1, console="off", silent=True, init_timeout=INIT_TIMEOUT_SECONDS,
         finish_timeout=FINISH_TIMEOUT_SECONDS,
     )  # fmt: skip
-    try:
-        return wandb.init(mode=mode, settings=settings, **arguments)
-    except Exception as error:  # no network, no such entity, ...
-        if mode == "offline":
-            raise
-        log.warning(
-            "W&B cannot be used online (%s: %s); this run is kept offline", type(error).__name__, one_line(error)
-        )
-        return wandb.init(mode="offline", settings=settings, **arguments)
+    with hangups_ignored():  # W&B's service outlives the terminal too
+        try:
+            return wandb.init(mode=mode, settings=settings, **arguments)
+        except Exception as error:  # no network, no such entity, ...
+            if mode == "offline":
+                raise
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            log.warning("W&B cannot be used online (%s); this run is kept offline", reason)
+            return wandb.init(mode="offline", settings=settings, **arguments)
 
 
 MODES = {"online": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
@@ -248,7 +251,7 @@ def _mode(mode: str) -> Any:
     if known:
         log.info("W&B: online")
         return "online"
-    log.info("W&B: no login, so offline; after `wandb login`, `wandb sync` uploads the run")
+    log.info("W&B: no login, so offline")
     return "offline"
 
 
@@ -397,4 +400,15 @@ def finish(logger: Logger | None, exit_code: int) -> None:
     """Ends a W&B run with the run's real state; other trackers need nothing."""
     if isinstance(logger, Steady) and isinstance(logger.inner, WandbRows):
         run = logger.inner.run
+        offline, run_id = run.offline, run.id
         logger.attempt(lambda: run.finish(exit_code=exit_code))
+        if offline and not logger.lost:
+            line = sync_command(Path(str(logger.save_dir)), run_id)
+            log.info("W&B: kept offline; after `wandb login`, upload it by: %s", line)
+
+
+def sync_command(run_dir: Path, run_id: str) -> str:
+    """The command that uploads an offline run: all its parts, if it was resumed."""
+    program = "wandb" if shutil.which("wandb") else str(Path(sys.executable).with_name("wandb"))
+    parts = sorted(run_dir.glob(f"wandb/offline-run-*-{run_id}*"))
+    return shell.join([program, "sync", *map(str, parts)])

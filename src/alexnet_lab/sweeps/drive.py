@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from alexnet_lab.base import shell
 from alexnet_lab.base.errors import Interrupted, RunError, one_line
 from alexnet_lab.base.log import start_log
 from alexnet_lab.sweeps import progress
@@ -59,7 +60,9 @@ def run_left(plan: Plan, launch: Launch) -> None:
     except KeyboardInterrupt as error:
         _record_killed(sweep, left, lines)
         counts = progress.count_line(progress.states(sweep, plan.jobs).values())
-        raise Interrupted(f"{one_line(error) or 'interrupted'}; {counts}; the same command goes on") from error
+        raise Interrupted(
+            f"{one_line(error) or 'interrupted'}; {counts}; the same command goes on: {shell.typed()}"
+        ) from error
 
 
 def _run(plan: Plan, left: list[Job], lines: Counter[str], launch: Launch) -> None:
@@ -133,8 +136,11 @@ def _finish(plan: Plan) -> None:
         )
     if failed:
         names = ", ".join(line["job"] for line in failed)
-        raise RunError(f"{len(failed)} of {len(plan.jobs)} jobs failed: {names}; the same command tries them again")
+        told = f"{len(failed)} of {len(plan.jobs)} jobs failed: {names}"
+        raise RunError(f"{told}; the same command tries them again: {shell.typed()}")
     cut = [job.name for job in plan.jobs if latest[job.name]["status"] != "completed"]
     if cut:  # somebody stopped them alone
         names = ", ".join(cut)
-        raise RunError(f"{len(cut)} of {len(plan.jobs)} jobs did not end: {names}; the same command goes on")
+        raise RunError(
+            f"{len(cut)} of {len(plan.jobs)} jobs did not end: {names}; the same command goes on: {shell.typed()}"
+        )

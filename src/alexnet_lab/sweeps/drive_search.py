@@ -6,8 +6,10 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from alexnet_lab.base import shell
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.log import start_log
+from alexnet_lab.base.printable import printable
 from alexnet_lab.sweeps.bonds import stoppable
 from alexnet_lab.sweeps.directory import SweepDirectory
 from alexnet_lab.sweeps.drive import busy, run_left
@@ -103,6 +105,7 @@ def _finish(search: Search, request: Request, metric: str) -> None:
         raise RunError(f"no trial of the search is complete; see {request.place}/ledger.jsonl")
     print(f"{metric} of the best trials")
     for value, number, overrides in best:
-        print(f"  {value:.6g}  trial {number}  {' '.join(overrides)}")
+        print(printable(f"  {value:.6g}  trial {number}  {' '.join(overrides)}"))
     kept = [word for word in request.common if not word.startswith(("sweep", "hydra", "callbacks", "seed="))]
-    print("the best with several seeds: " + " ".join(["python train.py -m", *kept, *best[0][2], "'seed=range(0,5)'"]))
+    line = shell.command("train.py", "-m", *kept, *best[0][2], "seed=range(0,5)")
+    print(f"the best with several seeds: {line}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,9 @@ def _run(sweep: SweepDirectory, definition: Definition, job: Job, config: dict[s
         so_far = directory.read_result() or {}
         _record(sweep, definition, progress.entry(sweep, job, so_far, status=status, error=text), side_by_side)
         if interrupted:
-            raise KeyboardInterrupt(text.partition("; go on")[0]) from error  # ends the sweep, which says how to go on
+            raise KeyboardInterrupt(
+                re.split("; (?:go on with|start) it", text)[0]
+            ) from error  # ends the sweep, which says how to go on
         if not isinstance(error, Exception):
             raise
         log.error("job %s failed: %s", job.label, text)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base import cluster
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.shell import quoted
 from alexnet_lab.sweeps.definition import Definition, Job, changes, describe, differences, extended, identity, named
 from alexnet_lab.sweeps.directory import SweepDirectory
 from alexnet_lab.sweeps.summary import base_level, split
@@ -106,12 +107,6 @@ def _added(sweep: SweepDirectory, name: str) -> list[str]:
     """The overrides that tell a job its place."""
     place = quoted(str(sweep.path))
     return [f"run_dir={quoted(str(sweep.path / name))}", f"sweep.dir={place}", f"hydra.sweep.dir={place}"]
-
-
-def quoted(text: str) -> str:
-    """A value as Hydra's grammar takes it, whatever signs it holds."""
-    escaped = text.replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def _composed(compose: Compose, name: str, words: Sequence[str], *, several: bool) -> dict[str, Any]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
+
+from alexnet_lab.base.printable import printable
 
 if TYPE_CHECKING:
     from alexnet_lab.sweeps.statistics import Difference
@@ -56,7 +59,12 @@ def markdown(summary: Summary) -> str:
 def _markdown_table(summary: Summary) -> str:
     head, rows = cells(summary)
     lines = [head, ["---"] + ["---:"] * (len(head) - 2) + ["---"], *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(_markdown_cell, line))} |" for line in lines)
+
+
+def _markdown_cell(text: str) -> str:
+    """A text that neither ends its cell nor begins an HTML element."""
+    return re.sub(r"([|<])", r"\\\1", text)
 
 
 def terminal_table(summary: Summary) -> Table:
@@ -74,12 +82,12 @@ def terminal_table(summary: Summary) -> Table:
 def told(summary: Summary) -> list[str]:
     """What the paper says."""
     about = summary.about
-    return [f"{name.capitalize()}: {about[name]}" for name in ("claim", "paper") if about.get(name)]
+    return [printable(f"{name.capitalize()}: {about[name]}") for name in ("claim", "paper") if about.get(name)]
 
 
 def title(summary: Summary) -> str:
     """Its name and its metric."""
-    return f"Sweep {summary.about.get('name') or ''}: {summary.about['metric']}".replace(" :", ":")
+    return printable(f"Sweep {summary.about.get('name') or ''}: {summary.about['metric']}".replace(" :", ":"))
 
 
 def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
@@ -135,7 +143,7 @@ def effect_lines(summary: Summary) -> list[str]:
         gap = effect.against_base
         spread = f" ({interval(gap, units)})" if gap.low is not None else ""
         lines.append(
-            f"- {effect.key}={effect.level} against {effect.base}: {units.signed(gap.mean)}"
+            printable(f"- {effect.key}={effect.level} against {effect.base}: ") + f"{units.signed(gap.mean)}"
             f"{' points' * units.per_cent}{spread}, {gap.pairs} {'seed' if gap.pairs == 1 else 'seeds'}"
         )
     return lines
@@ -158,12 +166,12 @@ def _tuned(summary: Summary) -> bool:
 def level_label(row: Row) -> str:
     """`lrn`; of several factors `norm=across local3=32`."""
     level = row.cell.level
-    return level[0][1] if len(level) == 1 else pairs_label(level) or "all"
+    return printable(level[0][1]) if len(level) == 1 else pairs_label(level) or "all"
 
 
 def pairs_label(pairs: tuple[tuple[str, str], ...]) -> str:
     """Keys by their last part, with their values."""
-    return " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in pairs)
+    return printable(" ".join(f"{key.rpartition('.')[2]}={value}" for key, value in pairs))
 
 
 class Units:

@@ -8,20 +8,26 @@ is made, not earlier: matplotlib takes half a second.
 from __future__ import annotations
 
 import contextlib
+import logging
+import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontEntry, fontManager, get_font
+from matplotlib.text import Text
 
 from alexnet_lab.base.files import atomic_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito's, which the colour-blind can tell apart; in this order."""
@@ -77,14 +83,70 @@ def new_figure(width: float, height: float) -> Figure:
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Writes `<name>.png` and `<name>.svg` into `folder`, whole or not at all, and returns their paths."""
     paths = [folder / f"{name}.{kind}" for kind in ("png", "svg")]
-    metadata: list[dict[str, Any]] = [{"Software": None}, {"Date": None, "Creator": None}]
-    with styled(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a class in a script that the font lacks
-        for path, told in zip(paths, metadata, strict=True):
-            with atomic_path(path) as part:
-                figure.savefig(part, format=path.suffix[1:], dpi=DOTS_PER_INCH, metadata=told)
-            figure.set_layout_engine("none")  # once is enough: that is what takes long where there are many images
+    missing = _write(figure, paths[0])
+    if missing:  # a class in a script that the usual font lacks
+        fonts, still_missing = fonts_with(missing)
+        _warn(still_missing - WARNED)
+        for text in figure.findobj(Text) if fonts else ():
+            text.set_fontfamily([*RC["font.sans-serif"], *fonts])
+        if fonts:
+            _write(figure, paths[0])
+    figure.set_layout_engine("none")  # once is enough: that is what takes long where there are many images
+    _write(figure, paths[1])
     return paths
+
+
+METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+"""What each kind of file would hold of the date and of versions."""
+
+WARNED: set[str] = set()
+"""Characters that a warning has named."""
+
+
+def _write(figure: Figure, path: Path) -> set[str]:
+    """Writes one file, whole or not at all; returns the characters that its fonts lack."""
+    kind = path.suffix[1:]
+    with styled(), warnings.catch_warnings(record=True) as caught, atomic_path(path) as part:
+        warnings.simplefilter("always")
+        figure.savefig(part, format=kind, dpi=DOTS_PER_INCH, metadata=METADATA[kind])
+    missing = set()
+    for warning in caught:
+        glyph = re.match(r"Glyph (\d+) .*missing", str(warning.message))
+        if glyph:
+            missing.add(chr(int(glyph.group(1))))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return missing
+
+
+def fonts_with(characters: Collection[str]) -> tuple[list[str], set[str]]:
+    """Installed fonts that have the characters, as few as the search finds, and the characters that none has."""
+    wanted, found = {ord(character) for character in characters}, []
+    for entry in sorted(installed(), key=lambda entry: (entry.style != "normal", entry.weight != 400, entry.name)):
+        if "Emoji" in entry.name or not wanted:  # pictures, which matplotlib cannot draw
+            continue
+        try:
+            has = wanted & set(get_font(entry.fname).get_charmap())
+        except (OSError, RuntimeError):  # deleted since, or of a kind that matplotlib cannot read
+            continue
+        if has:
+            found.append(entry.name)
+            wanted -= has
+    return found, {chr(number) for number in wanted}
+
+
+def installed() -> list[FontEntry]:
+    """The fonts that matplotlib knows."""
+    return fontManager.ttflist
+
+
+def _warn(characters: set[str]) -> None:
+    """Says once which characters become boxes."""
+    if not characters:
+        return
+    WARNED.update(characters)
+    shown = "".join(sorted(characters))
+    log.warning("no installed font has %s: in figures they are boxes; install one, such as Noto Sans CJK", shown[:40])
 
 
 def show_image(axes: Axes, image: NDArray) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.printable import printable, printable_texts
 from alexnet_lab.base.random import generator
 from alexnet_lab.evaluation.errors import confident_mistakes, confusion
 from alexnet_lab.evaluation.factors import single_factors
@@ -40,7 +41,7 @@ class Studio:
         self.subject = subject
         self.run = subject.runs[0]
         self.predictions = subject.predictions
-        self.names = subject.predictions.class_names
+        self.names = printable_texts(subject.predictions.class_names)
 
     @cached_property
     def search(self) -> Search:
@@ -53,7 +54,7 @@ class Studio:
         what = self.subject.own.root.name if self.subject.own else self.subject.split
         runs = self.run.name if len(self.subject.runs) == 1 else f"mean of {len(self.subject.runs)} runs"
         views = "" if self.subject.views == "center" else f", {self.subject.views} views"
-        return f"{style.shorten(runs, 40)}, {what}{views}"
+        return printable(f"{style.shorten(runs, 40)}, {what}{views}")
 
     def shown(self, places: torch.Tensor) -> list[predictions.Shown]:
         """Evaluated images with their most probable classes."""

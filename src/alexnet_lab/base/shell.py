@@ -1,0 +1,77 @@
+"""Commands for users to paste: quoted for bash and zsh, and for Hydra's grammar within."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+PLAIN = re.compile(r"[A-Za-z_./][\w./@%+-]*", re.ASCII)
+"""Values that mean the same with and without quotes in Hydra's grammar, unless they are `KEYWORDS`."""
+
+KEYWORDS = ("null", "true", "false", "inf", "nan")
+
+UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|(?<= ) |^ | $")
+"""Characters that a message cannot show as they are, and spaces that it would merge."""
+
+
+def override(key: str, value: object) -> str:
+    """`key=value` as Hydra reads it, for any text.
+
+    Example:
+        >>> override("resume", "logs/runs/A"), override("resume", "logs/a=b")
+        ('resume=logs/runs/A', "resume='logs/a=b'")
+    """
+    text = str(value)
+    return f"{key}={text if PLAIN.fullmatch(text) and text.lower() not in KEYWORDS else quoted(text)}"
+
+
+def quoted(text: str) -> str:
+    """A value in quotes of Hydra's grammar, whatever signs it holds."""
+    escaped = re.sub(r"(\\*)(')", r"\1\1\\\2", text)
+    escaped = re.sub(r"(\\+)\Z", r"\1\1", escaped)
+    return f"'{escaped}'"
+
+
+def command(script: str, *words: str) -> str:
+    """A line that runs a script of this repository, by the interpreter and from the place that the user chose.
+
+    Args:
+        script: Such as `train.py`.
+        words: Its arguments, unquoted.
+
+    Example:
+        >>> command("eval.py", "figures=[kernels,top5]")
+        "python eval.py 'figures=[kernels,top5]'"
+    """
+    started = Path(sys.argv[0])
+    if sys.argv[0] in sys.orig_argv and started.suffix == ".py" and started.with_name(script).is_file():
+        before = sys.orig_argv[: sys.orig_argv.index(sys.argv[0])]
+        return join([*before, str(started.with_name(script)), *words])
+    return join(["python", script, *words])
+
+
+def typed() -> str:
+    """The command that started this process."""
+    if sys.argv[0] in sys.orig_argv:
+        return join(sys.orig_argv)
+    return join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def join(words: list[str]) -> str:
+    """Words as one line that a shell takes apart again."""
+    return " ".join(_quote(word) for word in words)
+
+
+def _quote(word: str) -> str:
+    if UNSEEN.search(word):
+        return "$'" + UNSEEN.sub(_escape, word.replace("\\", "\\\\").replace("'", "\\'")) + "'"
+    if "'" in word and not re.search(r'["$`\\!]', word):
+        return f'"{word}"'
+    return shlex.quote(word)
+
+
+def _escape(match: re.Match[str]) -> str:
+    """Bytes in octal, which bash and zsh read alike."""
+    return "".join(f"\\{byte:03o}" for byte in match.group().encode("utf-8", "surrogateescape"))

@@ -1,0 +1,148 @@
+"""Standard output, standard error and the terminal: none of them can end a run by going away.
+
+The reader of a pipe may have left (`| head`), the disk under `2> file` may be full, the terminal's window may be
+closed. Then what is printed is lost, and the run goes on: its log is in `train.log`, its result in `result.json`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import select
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from _typeshed import ReadableBuffer
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors that may pass: space can be freed. After any other error nothing will ever be read again."""
+
+
+class _Descriptor(io.RawIOBase):
+    """A file descriptor to which writing always succeeds; what cannot be written is dropped."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    def fileno(self) -> int:
+        return self._number
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return os.isatty(self._number)
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        view = memoryview(data).cast("B")
+        left = view
+        while left:
+            try:
+                left = left[os.write(self._number, left) :]
+            except BlockingIOError:  # a pipe that another process has set to non-blocking
+                select.select([], [self._number], [])
+            except OSError as error:
+                if error.errno not in FULL:
+                    _open_null(self._number)
+                break
+        return len(view)
+
+
+class Output(io.TextIOWrapper):
+    """A standard stream that cannot fail; characters that its encoding lacks are written as Python escapes them."""
+
+
+def outlive_terminal() -> None:
+    """Makes this process survive the loss of its terminal, of a pipe's reader, and of space for its output.
+
+    Each process of a run calls it once, before it imports what is heavy; a second call changes nothing. Streams that
+    somebody has replaced (a test, a notebook) stay as they are.
+
+    SIGHUP is ignored if the terminal has gone. If the terminal is still there, or there never was one, somebody has
+    sent the signal, and it counts as SIGTERM. Where SIGHUP was ignored from the start (`nohup`) it still is.
+    """
+    for number in (0, 1, 2):
+        if not _is_open(number):  # by `>&-`: the next file that is opened would take its number, and its output
+            _open_null(number)
+    _protect("stdout", 1)
+    _protect("stderr", 2)
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    if on_main_thread and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _hang_up_handler(had_terminal=_has_terminal()))
+
+
+@contextlib.contextmanager
+def hangups_ignored() -> Iterator[None]:
+    """Processes that start within the block do not get SIGHUP, which would end them when the terminal goes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def _protect(name: str, number: int) -> None:
+    """Replaces the interpreter's own stream by one that cannot fail."""
+    stream: io.TextIOWrapper | None = getattr(sys, name)
+    if isinstance(stream, Output) or stream is not getattr(sys, f"__{name}__"):
+        return
+    raw, unbuffered = _Descriptor(number), stream is not None and stream.write_through
+    output = Output(
+        raw if unbuffered else io.BufferedWriter(raw),  # pyright: ignore[reportArgumentType] - as Python itself does it
+        encoding="utf-8" if stream is None else stream.encoding,
+        errors="backslashreplace",
+        line_buffering=name == "stderr" or raw.isatty(),
+        write_through=unbuffered,
+    )
+    with contextlib.suppress(OSError):
+        if stream is not None:
+            stream.flush()
+    setattr(sys, name, output)
+    setattr(sys, f"__{name}__", output)
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def _open_null(number: int) -> None:
+    """Lets a file descriptor lead nowhere, for C libraries and child processes too."""
+    null = os.open(os.devnull, os.O_RDWR)
+    if null != number:
+        os.dup2(null, number)
+        os.close(null)
+    os.set_inheritable(number, True)
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a controlling terminal."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+def _hang_up_handler(*, had_terminal: bool) -> Callable[[int, FrameType | None], None]:
+    def hang_up(number: int, frame: FrameType | None) -> None:
+        if had_terminal and not _has_terminal():
+            return
+        signal.raise_signal(signal.SIGTERM)
+
+    return hang_up
