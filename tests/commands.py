@@ -89,7 +89,7 @@ def finished(process: subprocess.Popen[str], timeout: float = 120.0) -> Outcome:
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    """Until the file is there, or the process has ended, or a minute has passed."""
-    end = time.monotonic() + 60
+    """Until the file is there, or the process has ended, or three minutes have passed (on a busy machine)."""
+    end = time.monotonic() + 180
     while not path.exists() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.02)

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from commands import QUICK, REPOSITORY, command, finished, wait_for
@@ -84,8 +84,8 @@ def test_any_value_survives_the_shell_and_hydra(name):
     assert done.stdout.decode("utf-8", "surrogateescape").split("\0")[:-1] == words
     parser = OverridesParser.create()
     for text, word in zip(texts(), words, strict=True):
-        value = parser.parse_override(word).value()
-        assert (value if isinstance(value, str) else value.text) == text  # pyright: ignore[reportAttributeAccessIssue]
+        value: Any = parser.parse_override(word).value()
+        assert (value if isinstance(value, str) else value.text) == text
 
 
 def test_a_command_names_the_interpreter_and_the_script_that_were_used(monkeypatch):
@@ -110,7 +110,8 @@ def interrupted(*words: str, begun: Path, cwd: Path) -> str:
     outcome = finished(process)
     assert outcome.code == 130, outcome.err
     assert "error:" not in outcome.err
-    return outcome.err.splitlines()[-1]
+    (line,) = [line for line in outcome.err.splitlines() if line.startswith("interrupted by Ctrl-C")]
+    return line
 
 
 def test_an_interrupted_run_goes_on_by_the_command_that_it_prints(tmp_path, digits_dir):
