@@ -84,21 +84,12 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
         if not isinstance(error.__cause__, Interrupted):  # of which nothing was said yet
             _complain(Interrupted(f"{one_line(error) or 'interrupted'}; start it again: {shell.typed()}"))
         sys.exit(Interrupted.exit_code)
-    except AlexNetLabError as error:  # of a sweep as a whole
-        if traceback_wanted:
-            raise
-        _complain(error)
-        sys.exit(error.exit_code)
-    except ModuleNotFoundError as error:
-        if traceback_wanted:
-            raise
-        _complain(RunError(f"{error}; `make train` installs what is missing; {FULL_ERROR}=1 shows where it is needed"))
-        sys.exit(RunError.exit_code)
-    except (HydraException, OmegaConfBaseException, *UNREADABLE) as error:
+    except (AlexNetLabError, HydraException, OmegaConfBaseException, *UNREADABLE) as error:
         if traceback_wanted:
             raise
         _complain(_explain(error, config_dir, config_name))
-        sys.exit(ConfigError.exit_code)
+        # an error of ours is that of a sweep as a whole
+        sys.exit(getattr(error, "exit_code", ConfigError.exit_code))
     sys.exit(job.exit_code)
 
 
@@ -142,6 +133,10 @@ def _value_errors_told(config_dir: Path) -> Iterator[None]:
     """Within the block the ValueErrors that Hydra lets through, of what a user wrote, are errors of ours."""
     try:
         yield
+    except ModuleNotFoundError as error:
+        raise RunError(
+            f"{error}; `make train` installs what is missing; {FULL_ERROR}=1 shows where it is needed"
+        ) from error
     except ValueError as error:
         if BAD_HEADER in str(error):
             raise ConfigError(f"a config file cannot be read: {error}") from error
