@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from commands import QUICK, REPOSITORY, command, finished, wait_for
+from commands import QUICK, REPOSITORY, call, command, finished, wait_for
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from alexnet_lab.base import shell
@@ -147,3 +147,13 @@ def test_outside_the_environment_one_line_says_what_to_do(tmp_path, script):
         "error: No module named 'alexnet_lab'; run `source .venv/bin/activate`, or `make train`"
     )
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_package_that_is_missing_is_reported_in_one_line():
+    def task(_config: dict[str, Any]) -> None:
+        raise ModuleNotFoundError("No module named 'torch'")
+
+    outcome = call(task, "train")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err.startswith("error: No module named 'torch'; `make train` installs what is missing; ")
+    assert outcome.err.count("\n") == 1

@@ -133,10 +133,6 @@ def _value_errors_told(config_dir: Path) -> Iterator[None]:
     """Within the block the ValueErrors that Hydra lets through, of what a user wrote, are errors of ours."""
     try:
         yield
-    except ModuleNotFoundError as error:
-        raise RunError(
-            f"{error}; `make train` installs what is missing; {FULL_ERROR}=1 shows where it is needed"
-        ) from error
     except ValueError as error:
         if BAD_HEADER in str(error):
             raise ConfigError(f"a config file cannot be read: {error}") from error
@@ -197,7 +193,8 @@ class _Job:
         gc.enable()
         try:
             resolved = plain(config)
-            self.task(resolved if self.continuing is None else self.continuing(resolved))
+            with _missing_packages_reported():
+                self.task(resolved if self.continuing is None else self.continuing(resolved))
         except AlexNetLabError as error:
             if self.traceback_wanted:
                 raise
@@ -205,6 +202,16 @@ class _Job:
             if isinstance(error, Interrupted):
                 raise KeyboardInterrupt from error  # ends a sweep too; Hydra would go on with the next job
             self.exit_code = max(self.exit_code, error.exit_code)
+
+
+@contextlib.contextmanager
+def _missing_packages_reported() -> Iterator[None]:
+    """Within the block a package that is not installed is an error of ours."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        hint = f"`make train` installs what is missing; {FULL_ERROR}=1 shows where it is needed"
+        raise RunError(f"{error}; {hint}") from error
 
 
 def _complain(error: AlexNetLabError) -> None:
