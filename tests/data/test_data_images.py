@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
 from alexnet_lab.data.images import centre_square, read_image, strict_decoding
@@ -54,11 +57,100 @@ def test_sixteen_bits_keep_their_upper_eight(tmp_path):
     assert np.array_equal(read_image(tmp_path / "a.png", 8, 1)[0], deep >> 8)
 
 
-def test_palette_with_transparency_keeps_its_colours(tmp_path):
+def test_palette_with_transparency_is_laid_upon_white(tmp_path):
     pixels = RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8)
     palette = Image.fromarray(pixels).quantize(64)
-    palette.save(tmp_path / "a.png", transparency=bytes(range(64)))
-    assert np.array_equal(read_image(tmp_path / "a.png", 8, 3), np.asarray(palette.convert("RGB")).transpose(2, 0, 1))
+    palette.save(tmp_path / "a.png", transparency=bytes(range(0, 256, 4)))
+    alpha = np.asarray(palette)[..., None] * 4 / 255
+    expected = np.asarray(palette.convert("RGB")) * alpha + 255 * (1 - alpha)
+    assert np.abs(read_image(tmp_path / "a.png", 8, 3) - expected.transpose(2, 0, 1)).max() <= 1
+
+
+INK = np.zeros((8, 8), dtype=np.uint8)
+INK[2:6, 3:5] = 255
+"""A stroke: where it is opaque."""
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "tRNS grey", "tRNS colour", "tRNS 16 bits", "tRNS 1 bit"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_black_ink_on_a_transparent_background_is_black_on_white(mode, channels, tmp_path):
+    path = tmp_path / "a.png"
+    ink = Image.fromarray(INK)
+    if mode in ("RGBA", "LA"):
+        image = Image.new(mode, (8, 8))
+        image.putalpha(ink)
+        image.save(path)
+    elif mode == "P":
+        image = Image.fromarray((INK > 0).astype(np.uint8), "P")
+        image.putpalette([9, 9, 9, 0, 0, 0])
+        image.save(path, transparency=0)
+    elif mode == "tRNS grey":
+        Image.fromarray(np.where(INK, 0, 7).astype(np.uint8)).save(path, transparency=7)
+    elif mode == "tRNS colour":
+        Image.fromarray(np.where(INK, 0, 7).astype(np.uint8)).convert("RGB").save(path, transparency=(7, 7, 7))
+    elif mode == "tRNS 16 bits":
+        Image.fromarray(np.where(INK, 0, 700).astype(np.uint16)).save(path, transparency=700)
+    else:
+        Image.fromarray(INK == 0).save(path, transparency=255)  # white is the transparent colour
+    assert np.array_equal(read_image(path, 8, channels), np.stack([255 - INK] * channels))
+
+
+def test_opaque_alpha_changes_nothing(tmp_path):
+    pixels = RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    image.putalpha(255)
+    image.save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png", 8, 3), pixels.transpose(2, 0, 1))
+
+
+TURNS = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: lambda a: a.T,
+         6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a, 2).T, 8: np.rot90}  # fmt: skip
+"""What brings the stored pixels upright, by EXIF's orientation."""
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["png", "webp", "tif"])
+def test_exif_orientation_is_applied(orientation, ending, tmp_path):
+    pixels = RNG.integers(0, 256, (8, 8), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    image = Image.fromarray(pixels) if ending != "webp" else Image.fromarray(np.stack([pixels] * 3, axis=2))
+    options: dict[str, Any] = {"lossless": True} if ending == "webp" else {}
+    image.save(tmp_path / f"a.{ending}", exif=exif, **options)
+    assert np.array_equal(read_image(tmp_path / f"a.{ending}", 8, 1)[0], TURNS[orientation](pixels))
+
+
+def test_a_turned_photograph_is_cut_upright(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    left = Image.new("L", (80, 40))
+    left.paste(255, (0, 0, 40, 40))
+    left.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    upper, lower = read_image(tmp_path / "a.jpg", 40, 1)[0].reshape(2, 20, 40).mean(axis=(1, 2))
+    assert upper > 250
+    assert lower < 5
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0MM\0*\0\0", b"Exif\0\0nonsense", b"x"])
+def test_damaged_exif_leaves_the_image_as_it_is(exif, tmp_path):
+    image = Image.fromarray(RNG.integers(0, 256, (8, 8), dtype=np.uint8))
+    image.save(tmp_path / "a.png", exif=exif)
+    with strict_decoding():
+        assert np.array_equal(read_image(tmp_path / "a.png", 8, 1)[0], np.asarray(image))
+
+
+@pytest.mark.parametrize("ending", [name for name in IMG_EXTENSIONS if name not in (".jpg", ".jpeg")])
+def test_all_that_torchvision_reads_is_read(ending, tmp_path):
+    pixels = RNG.integers(0, 256, (8, 8), dtype=np.uint8)
+    options: dict[str, Any] = {"lossless": True} if ending == ".webp" else {}
+    Image.fromarray(pixels).save(tmp_path / f"a{ending}", **options)
+    assert np.abs(read_image(tmp_path / f"a{ending}", 8, 1)[0].astype(int) - pixels).max() <= (ending == ".webp")
+
+
+def test_floating_point_pixels_are_refused(tmp_path):
+    Image.fromarray(np.zeros((8, 8), dtype=np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match="its pixels are floating-point numbers"):
+        read_image(tmp_path / "a.tif", 8, 1)
 
 
 def test_of_an_animation_the_first_frame_is_taken(tmp_path):

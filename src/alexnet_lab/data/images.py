@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from alexnet_lab.data.folders import EXTENSIONS
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 MODES = {1: "L", 3: "RGB"}
 """Pillow's name of what an image becomes, by its number of channels."""
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What is decoded, whatever a file is called: Pillow knows others too, and hands PostScript to another program."""
 
 LARGEST = 1 << 27
@@ -31,8 +32,9 @@ def read_image(path: Path, size: int, channels: int) -> NDArray[np.uint8]:
     """Decodes a file, scales its shorter side to `size` and cuts out the centre (Krizhevsky 2012, section 2).
 
     Scaled with Pillow's antialiased bilinear filter and cut with torchvision's rounding: equal to `Resize(size)` and
-    `CenterCrop(size)` there. Grey, palette, CMYK and 16-bit images become RGB (grey for one channel); transparency
-    is dropped; of an animation the first frame is taken. An EXIF orientation is left alone, as ImageNet's readers do.
+    `CenterCrop(size)` there. The image is turned upright as its EXIF orientation says, and transparent parts become
+    white. Grey, palette, CMYK and 16-bit images become RGB (grey for one channel); of an animation, or of a file with
+    several pages, the first is taken.
 
     Returns:
         The image (channels, size, size), 0..255.
@@ -45,7 +47,7 @@ def read_image(path: Path, size: int, channels: int) -> NDArray[np.uint8]:
     if path.suffix.lower() not in EXTENSIONS:
         raise ValueError(f"not named like an image ({', '.join(EXTENSIONS)})")
     if not path.is_file():
-        raise ValueError("not a file")
+        raise ValueError("a link to nothing" if path.is_symlink() else "not a file")
     with Image.open(path, formats=FORMATS) as file:
         if file.format != "PNG":
             return _pixels(file, size, channels)
@@ -55,17 +57,33 @@ def read_image(path: Path, size: int, channels: int) -> NDArray[np.uint8]:
 
 
 def _pixels(file: Image.Image, size: int, channels: int) -> NDArray[np.uint8]:
-    pixels = np.asarray(centre_square(to_mode(file, MODES[channels]), size))
+    pixels = np.asarray(centre_square(to_mode(upright(file), MODES[channels]), size))
     return pixels.reshape(size, size, channels).transpose(2, 0, 1)
 
 
 def to_mode(image: Image.Image, mode: str) -> Image.Image:
-    """The decoded image as 8-bit grey ("L") or "RGB"."""
+    """The decoded image as 8-bit grey ("L") or "RGB", upon white where it is transparent."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, of which nothing says what is white")
     if image.mode.startswith("I"):  # 16 bits, which Pillow's own conversion clips at 255
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # the way Pillow wants it
+        deep = np.asarray(image).clip(0, 65535)
+        if isinstance(clear := image.info.get("transparency"), int):
+            deep = np.where(deep == clear, 65535, deep)
+        image = Image.fromarray((deep // 256).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert(mode)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image turned as the EXIF orientation of its camera says; as it is where that is damaged."""
+    image.load()  # Pillow turns a TIFF by itself here
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except (OSError, SyntaxError, ValueError, TypeError, struct.error):
+        return image
+    return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
 
 
 def centre_square(image: Image.Image, size: int) -> Image.Image:
