@@ -197,6 +197,41 @@ def test_evaluation_counts_each_image_once_whatever_the_number_of_processes(digi
         assert sorted(seen) == whole.tolist()
 
 
+def limited(digits_dir: str, limits: dict[str, float], rank: int = 0, world_size: int = 1) -> DigitsDataModule:
+    module = ready(DigitsDataModule(dir=digits_dir, batch_size=30))
+    attach(module, rank, world_size)
+    for name, limit in limits.items():
+        setattr(module.trainer, name, limit)
+    return module
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+@pytest.mark.parametrize("limit", [1, 0.25])
+def test_some_batches_are_a_random_choice_of_all(digits_dir, part, limit):
+    """In the order of the store the first batches of a folder would be one class."""
+
+    def batches(rank: int = 0, world_size: int = 1) -> list[torch.Tensor]:
+        module = limited(digits_dir, {f"limit_{part}_batches": limit}, rank, world_size)
+        return [raw.indices for raw in getattr(module, f"{part}_dataloader")()]
+
+    whole = torch.cat([raw.indices for raw in limited(digits_dir, {}).plain_loader(part)])
+    indices = torch.cat(batches())
+    assert not torch.equal(indices, whole)
+    assert torch.equal(indices.sort().values, whole)
+    positions = (indices[:30, None] == whole).nonzero()[:, 1].float() / len(whole)
+    assert 0.3 < positions.mean() < 0.7
+    for world_size in (2, 3):
+        parts = [batches(rank, world_size) for rank in range(world_size)]
+        assert torch.equal(torch.cat([torch.cat(batch) for batch in zip(*parts, strict=True)]), indices)
+
+
+@pytest.mark.parametrize("limit", [1.0, 5, 12, 1000])
+def test_all_batches_stay_in_order(digits_dir, limit):
+    module = limited(digits_dir, {"limit_val_batches": limit})
+    assert module.num_val == 144
+    assert np.array_equal(torch.cat([raw.indices for raw in module.val_dataloader()]), module.split.val)
+
+
 def test_validation_is_not_augmented(digits_dir):
     plain = ready(DigitsDataModule(dir=digits_dir))
     augmented = ready(DigitsDataModule(dir=digits_dir, augment=AUGMENT | {"padding": 2, "brightness": 0.5}))

@@ -13,6 +13,7 @@ import pytest
 
 from alexnet_lab.base.errors import DataError
 from alexnet_lab.data import store as stores
+from alexnet_lab.data.source_files import look_up
 from alexnet_lab.data.store import Contents, Part, make_store, open_store, replace_store
 
 if TYPE_CHECKING:
@@ -157,15 +158,15 @@ def test_leaving_out_everything_is_refused(path):
 def test_an_opened_store_survives_its_replacement(path):
     make_store(path, contents)
     old = open_store(path, verify=True)
-    replace_store(path, damaged_contents(())._replace(fingerprint="other files"))
+    replace_store(path, damaged_contents(())._replace(files=look_up(path, ["a"])))
     assert np.array_equal(old.images["train"], IMAGES[:100])
     assert len(open_store(path, verify=True).images["train"]) == 150
     assert leftovers(path) == []
 
 
 def test_a_store_of_the_same_files_is_not_replaced(path):
-    make_store(path, contents)
-    replace_store(path, damaged_contents((0, 1)))  # of the same fingerprint, and unreadable
+    make_store(path, lambda: contents()._replace(files=look_up(path, ["a"])))
+    replace_store(path, damaged_contents((0, 1))._replace(files=look_up(path, ["a"])))  # the same, and unreadable
     assert len(open_store(path, verify=True).images["train"]) == 100
 
 

@@ -15,6 +15,10 @@ def test_ten_views_of_224_in_256_are_corners_centre_and_mirrors():
     assert ten_views(32) == [View(*start) for start in starts] + [View(*start, mirror=True) for start in starts]
 
 
+def test_ten_views_without_mirrors_are_the_first_five():
+    assert views_of("ten", 32, mirror=False) == ten_views(32)[:5]
+
+
 def test_nine_views_are_a_grid_without_mirrors():
     assert {(view.top, view.left) for view in nine_views(8)} == {(i, j) for i in (0, 4, 8) for j in (0, 4, 8)}
     assert not any(view.mirror for view in nine_views(8))

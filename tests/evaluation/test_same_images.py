@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,7 +84,25 @@ def add_test_set(root: Path) -> None:
         write_image(root / "val" / name / "00.bmp", bright=name == "light")
 
 
+def edit_image(root: Path) -> None:
+    """In place: the size and the time of the file stay."""
+    path = root / "train" / "light" / "03.bmp"
+    before = path.stat()
+    write_image(path, bright=True)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def swap_images(root: Path) -> None:
+    """Between the classes: the set of files, sizes and times stays."""
+    one, other, spare = root / "train" / "light" / "03.bmp", root / "train" / "dark" / "03.bmp", root / "spare"
+    one.rename(spare)
+    other.rename(one)
+    spare.rename(other)
+
+
 CHANGES = {
+    edit_image: "(32 train, 4 val, 4 test images, store .*; now 32 train, 4 val, 4 test images, store ",
+    swap_images: "(32 train, 4 val, 4 test images, store .*; now 32 train, 4 val, 4 test images, store ",
     add_image: "(32 train, 4 val, 4 test images, store .*; now 33 train, 4 val, 4 test images, store ",
     remove_image: "(32 train, 4 val, 4 test images, store .*; now 31 train, 4 val, 4 test images, store ",
     add_test_set: "(32 train, 4 val, 4 test images, store .*; now 36 train, 4 val, 2 test images, store ",
@@ -145,6 +164,24 @@ def test_ensemble_checks_each_run(root, tmp_path, compose):
     two = train_on(root, tmp_path / "two", compose, "seed=1")
     line = error_of(evaluated(f"run=[{two},{one}]"))
     assert f"run {one} was trained on other images" in line
+
+
+def test_ensemble_of_other_images_is_refused_and_of_another_size_is_not(root, tmp_path, compose):
+    """Two folders with the same classes and counts; and one folder, stored in two sizes."""
+    one = train_on(root, tmp_path / "one", compose)
+    large = train_on(root, tmp_path / "large", compose, "data.stored_size=16", "seed=1")
+    assert evaluated(f"run=[{one},{large}]").code == 0
+    other_root = Path(shutil.copytree(root, tmp_path / "elsewhere" / "pictures"))
+    edit_image(other_root)
+    for number in range(20):
+        write_image(other_root / "train" / "dark" / f"{number:02}.bmp", bright=False)
+    other = train_on(other_root, tmp_path / "other", compose, "seed=1")
+    other_large = train_on(other_root, tmp_path / "other_large", compose, "data.stored_size=16", "seed=2")
+    for pair in ((one, other), (one, other_large)):
+        line = error_of(evaluated("run=[{},{}]".format(*pair)))
+        assert f"those of {pair[0].name} and {pair[1].name} differ (4 test images, images " in line
+        assert "; and 4 test images, images " in line
+        assert evaluated("run=[{},{}]".format(*pair), "other_images=true").code == 0
 
 
 @pytest.mark.parametrize("how", ["slash", "dot", "link", "copy"])

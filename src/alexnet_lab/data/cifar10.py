@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import pickle
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,16 +20,17 @@ from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.download import fetch, md5, unpack
 from alexnet_lab.data.folder_source import load_folder
 from alexnet_lab.data.folders import class_names
-from alexnet_lab.data.store import Contents, Part
+from alexnet_lab.data.store import Contents, Part, exists, read_meta, replace_store
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+COPY = "cifar10"
+"""The folder of a copy as image files, `<dir>/cifar10`."""
 
 URLS = ["https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"]
 ARCHIVE_CHECKSUM = "c58f30108f718f92721af3b95e74349a"
@@ -125,7 +127,7 @@ def load_cifar10(folder: Path) -> Contents:
     Raises:
         DataError: What is there is damaged; or nothing is, and there is no net.
     """
-    official, copy = folder / "cifar-10-batches-py", folder / "cifar10"
+    official, copy = folder / "cifar-10-batches-py", folder / COPY
     if official.is_dir():
         return load_batches(official)
     if copy.is_dir():
@@ -183,6 +185,14 @@ class CIFAR10DataModule(ImageDataModule):
     def store_name(self) -> str:
         """Always the same arrays, but for what was left out of a copy."""
         return "cifar10-32-skipping" if self.skip_unreadable else "cifar10-32"
+
+    def make_store(self) -> None:
+        """Makes the store if it is not there, or if it was made from a folder copy that has changed since."""
+        copy = self.dir / COPY
+        if exists(self.store_path) and Path(read_meta(self.store_path)["source"]).name == COPY and copy.is_dir():
+            replace_store(self.store_path, load_copy(copy), skip_unreadable=self.skip_unreadable)
+        else:
+            super().make_store()
 
     def contents(self) -> Contents:
         """See `load_cifar10`."""

@@ -20,7 +20,7 @@ from alexnet_lab.data.identity import check_same_images
 from alexnet_lab.data.loader import Batch, BatchLoader, RawBatch, Rows, resident
 from alexnet_lab.data.normalize import NORMALIZATIONS, Normalizer, make_normalizer
 from alexnet_lab.data.order import BatchOrder
-from alexnet_lab.data.split import Shares, Split, stored_split
+from alexnet_lab.data.split import Shares, Split, check_classes, stored_split
 from alexnet_lab.data.store import Contents, Store, make_store, open_store
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class ImageDataModule(LightningDataModule):
 
         Raises:
             ConfigError: The data has another number of classes than `num_classes`, or fewer images than a batch.
-            DataError: The store is missing or damaged.
+            DataError: The store is missing or damaged, or a class has no image to train on.
         """
         if self._store is not None:
             return
@@ -173,6 +173,7 @@ class ImageDataModule(LightningDataModule):
             raise ConfigError(
                 f"`data.batch_size` is {self.batch_size}, but there are only {len(split.train)} training images"
             )
+        check_classes(store, split)
         self._store, self._split = store, split
         geometry = self.geometry(training=False)
         self._normalizer = make_normalizer(self.normalization, split.statistics, geometry.side)
@@ -209,12 +210,12 @@ class ImageDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> BatchLoader:
-        """Batches of the validation part, in order, unchanged; none without a part."""
-        return self.plain_loader("val")
+        """Batches of the validation part, if there is one, unchanged: all in order or some at random; see `plain_loader`."""
+        return self.plain_loader("val", limit=getattr(self.trainer, "limit_val_batches", 1.0))
 
     def test_dataloader(self) -> BatchLoader:
-        """Batches of the test set, in order, unchanged."""
-        return self.plain_loader("test")
+        """Batches of the test set, unchanged: all in order, or some of a random order; see `plain_loader`."""
+        return self.plain_loader("test", limit=getattr(self.trainer, "limit_test_batches", 1.0))
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Moves a raw batch; Lightning would look through all that it holds, which takes longer than small steps."""
@@ -289,6 +290,18 @@ class ImageDataModule(LightningDataModule):
         counts = {"num_train": self.num_train, "num_val": self.num_val, "num_test": self.num_test}
         return counts | {"store_hash": self.store_hash, "split_hash": self.split.hash}
 
+    def part_identity(self, part: str, *, by_files: bool = False) -> dict[str, Any]:
+        """What tells the images of "train", "val" or "test" alone from others, in their order.
+
+        Args:
+            part: Which.
+            by_files: Compare the files that they were made from: the same for stores of another size. Without files
+                there is no hash.
+        """
+        rows = self.rows(part).indices
+        digest = self.store.rows_hash(self._file_of(part), rows, by_files=by_files)
+        return {f"num_{part}": len(rows), "images_hash": digest}
+
     @property
     def num_train(self) -> int:
         """Images to train on."""
@@ -308,6 +321,11 @@ class ImageDataModule(LightningDataModule):
     def steps_per_epoch(self) -> int:
         """Batches of an epoch, the last, smaller one among them."""
         return math.ceil(self.num_train / self.batch_size)
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether training images are mirrored."""
+        return bool(getattr(self.augment, "mirror", False))
 
     def geometry(self, *, training: bool) -> Geometry:
         """Where views are taken."""
@@ -353,10 +371,19 @@ class ImageDataModule(LightningDataModule):
         file = self._file_of(part)
         return Rows(self.store.images[file], self.store.labels[file], getattr(self.split, part))
 
-    def plain_loader(self, part: str) -> BatchLoader:
-        """Batches of "train", "val" or "test" in order, centre views, unchanged."""
+    def plain_loader(self, part: str, *, limit: float = 1.0) -> BatchLoader:
+        """Batches of "train", "val" or "test" in order, centre views, unchanged.
+
+        Args:
+            part: Which.
+            limit: Of the batches that the trainer will take: a share (float) or a number (int). Where it is not all,
+                the order is a random one, since stored images may be sorted by class. It depends on the part and
+                `val_seed` alone: runs of all seeds, and any number of processes, take the same images.
+        """
         rows = self._rows_at_hand(part)
         rank, world_size = self._place()
+        if limit < (1.0 if isinstance(limit, float) else math.ceil(len(rows.indices) / self.batch_size)):
+            rows = rows.mixed(generator(self.shares.val_seed, f"limited {part}"))
         order = BatchOrder(len(rows.indices), self.batch_size, None)
         return BatchLoader(rows, order, rank=rank, world_size=world_size, ahead=READ_AHEAD if self._gpu() else 0)
 

@@ -11,7 +11,7 @@ from alexnet_lab.data.checks import check_folders, check_names
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.folder_source import load_folder
 from alexnet_lab.data.folders import check_test_classes, choose_classes
-from alexnet_lab.data.store import Contents, exists, make_store, read_meta, replace_store
+from alexnet_lab.data.store import Contents, exists, make_store, replace_store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,8 +22,7 @@ log = logging.getLogger(__name__)
 class FolderDataModule(ImageDataModule):
     """Images in class folders; `val/` is the test set, and where there is none a part is set apart as one.
 
-    The store is made anew when files were added, taken away or changed their size; once made, it does not need
-    the folder.
+    The store is made anew when files were added, removed, renamed or changed; once made, it does not need the folder.
 
     Args:
         name: Of the data set, for the store.
@@ -133,7 +132,4 @@ class FolderDataModule(ImageDataModule):
         if not self.root.is_dir():
             log.info("there is no folder %s, but its images are in the store %s", self.root, self.store_path)
             return
-        contents = self.contents()
-        if contents.fingerprint != read_meta(self.store_path)["fingerprint"]:
-            log.info("the files in %s have changed: preparing them again", self.root)
-            replace_store(self.store_path, contents, skip_unreadable=self.skip_unreadable)
+        replace_store(self.store_path, self.contents(), skip_unreadable=self.skip_unreadable)

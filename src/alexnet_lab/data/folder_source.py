@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alexnet_lab.data.folders import Listing, fingerprint, list_images
+from alexnet_lab.data.folders import list_images, shown
 from alexnet_lab.data.images import read_image
+from alexnet_lab.data.source_files import SourceFiles, look_up
 from alexnet_lab.data.store import Contents, Part
 
 if TYPE_CHECKING:
@@ -31,23 +33,40 @@ def load_folder(
         val: Name of the folder of the validation set; None: there is none.
 
     Raises:
-        DataError: A class has no folder or no file.
+        DataError: A class has no folder or no file, or a folder cannot be read.
     """
-    listings = {"train": list_images(root / "train", classes)}
-    if (root / test).is_dir():
-        listings["test"] = list_images(root / test, classes)
-    if val is not None:
-        listings["val"] = list_images(root / val, classes)
-    parts = {name: _part(root, listing, size, channels) for name, listing in listings.items()}
-    marks = "".join(fingerprint(root, listing) for listing in listings.values())
-    return Contents(str(root), classes, (channels, size, size), parts, marks)
+    folders = {"train": "train"} | ({"test": test} if (root / test).is_dir() else {}) | ({"val": val} if val else {})
+    listings = {part: list_images(root / folder, classes) for part, folder in folders.items()}
+    names = [f"{folders[part]}/{name}" for part, listing in listings.items() for name in listing.names]
+    files = look_up(root, names)
+    parts, first = {}, 0
+    for part, listing in listings.items():
+        parts[part] = image_part(files, range(first, first + len(listing.names)), listing.labels, size, channels)
+        first += len(listing.names)
+    return Contents(str(root), classes, (channels, size, size), parts, files)
 
 
-def _part(root: Path, listing: Listing, size: int, channels: int) -> Part:
-    names = [str(path.relative_to(root)) for path in listing.paths]
-    read = partial(_read, listing.paths, size, channels)
-    return Part(np.array(listing.labels, dtype=np.int64), read, names)
+def image_part(files: SourceFiles, rows: range, labels: list[int], size: int, channels: int) -> Part:
+    """Some of the files as a part of a store; each file's digest is filled in when it is decoded.
+
+    Args:
+        files: All files.
+        rows: Those of the part.
+        labels: Of each row.
+        size: Side of the stored images, in pixels.
+        channels: 1 or 3.
+    """
+
+    def source_hash() -> str:
+        labelled = np.array(labels, dtype=np.int64).tobytes()
+        return hashlib.sha256(files.digests[rows.start : rows.stop].tobytes() + labelled).hexdigest()
+
+    names = [shown(files.names[row]) for row in rows]
+    read = partial(_read, files, rows, size, channels)
+    return Part(np.array(labels, dtype=np.int64), read, names, source_hash)
 
 
-def _read(paths: list[Path], size: int, channels: int, number: int) -> NDArray[np.uint8]:
-    return read_image(paths[number], size, channels)
+def _read(files: SourceFiles, rows: range, size: int, channels: int, number: int) -> NDArray[np.uint8]:
+    row = rows[number]
+    files.digests[row] = files.digest(row)
+    return read_image(files.root / files.names[row], size, channels)

@@ -5,15 +5,14 @@ Imports neither numpy nor torch: the config counts the classes of a folder befor
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import NamedTuple
 
 from alexnet_lab.base.errors import ConfigError, DataError, did_you_mean
 
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
-"""What an image's name may end with, in any case."""
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""What an image's name may end with, in any case: those of torchvision's ImageFolder, and GIF."""
 
 LITTER = ("desktop.ini", "Thumbs.db")
 """Files that file managers leave behind; ignored, as are all whose name starts with a dot."""
@@ -24,20 +23,26 @@ LAYOUT = "put the images into {root}/train/<class>/*.jpg (and, if there is a tes
 class Listing(NamedTuple):
     """The files of one part of a data set."""
 
-    paths: list[Path]  # sorted within each class, class after class
-    labels: list[int]  # of each path, its position in the list of classes
+    root: Path
+    names: list[str]  # "<class>/<file>" below `root`, sorted within each class, class after class
+    labels: list[int]  # of each name, its position in the list of classes
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files with their folders."""
+        return [self.root / name for name in self.names]
 
 
 def class_names(root: str | Path) -> list[str]:
     """The classes of an image folder: the names of the folders in `<root>/train`, sorted.
 
     Raises:
-        DataError: `<root>/train` is missing, holds no folder, or only one.
+        DataError: `<root>/train` is missing, holds no folder, only one, or one whose name or link is broken.
     """
     train = Path(root) / "train"
     if not train.is_dir():
         raise DataError(f"there is no folder {train}: {LAYOUT.format(root=root)}")
-    names = sorted(entry.name for entry in _visible(train) if entry.is_dir())
+    names = _folders(train)
     if not names:
         raise DataError(f"{train} holds no class folder: {LAYOUT.format(root=root)}")
     if len(names) == 1:
@@ -76,7 +81,7 @@ def check_test_classes(root: str | Path, test: str = "val") -> None:
     folder = Path(root) / test
     known = class_names(root)
     if folder.is_dir():
-        odd = sorted(entry.name for entry in _visible(folder) if entry.is_dir() and entry.name not in known)
+        odd = [name for name in _folders(folder) if name not in known]
         if odd:
             raise DataError(f"{folder} has a folder `{odd[0]}`, which is no class of {Path(root) / 'train'}")
 
@@ -85,29 +90,55 @@ def list_images(part: Path, classes: list[str]) -> Listing:
     """All files of the class folders in `part` (`<root>/train` or `<root>/val`), those that are no images too.
 
     Raises:
-        DataError: A class has no folder or no file in `part`.
+        DataError: A class has no folder or no file in `part`, or a folder cannot be read.
     """
-    listing = Listing([], [])
+    listing = Listing(part, [], [])
     for label, name in enumerate(classes):
         folder = part / name
         if not folder.is_dir():
             raise DataError(f"{part} has no folder `{name}`, a class of the training set")
-        files = [Path(entry.path) for entry in _visible(folder)]
+        files = visible(folder)
         if not files:
             raise DataError(f"the class folder {folder} is empty; put images there, or leave the class out")
-        listing.paths.extend(sorted(files))
+        listing.names.extend(f"{name}/{file}" for file in files)
         listing.labels.extend([label] * len(files))
     return listing
 
 
-def fingerprint(root: Path, listing: Listing) -> str:
-    """Changes when a file is added, taken away, renamed or changes its size; reads no file."""
-    digest = hashlib.sha256()
-    for path, label in zip(listing.paths, listing.labels, strict=True):
-        digest.update(f"{path.relative_to(root)}\0{path.stat().st_size}\0{label}\n".encode())
-    return digest.hexdigest()
+def visible(folder: Path) -> list[str]:
+    """The names in a folder, sorted, without hidden ones and litter.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - names are enough, and there may be a million
+    except OSError as error:
+        raise DataError(f"cannot read the folder {shown(folder)} ({error.strerror or error})") from error
+    return sorted(name for name in names if not name.startswith(".") and name not in LITTER)
 
 
-def _visible(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        return [entry for entry in entries if not entry.name.startswith(".") and entry.name not in LITTER]
+def shown(path: str | Path) -> str:
+    r"""A path as it can be printed and stored: bytes that are no UTF-8, and control characters, are escaped.
+
+    Example:
+        >>> shown("caf\udce9.png"), shown("a\x1b[2J.png")
+        ('caf\\xe9.png', 'a\\x1b[2J.png')
+    """
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def _folders(folder: Path) -> list[str]:
+    """The class folders in a folder, sorted; a link to nothing would be a class that is silently left out."""
+    names = []
+    for name in visible(folder):
+        path = folder / name
+        if path.is_symlink() and not path.exists():
+            raise DataError(f"{shown(path)} is a link to nothing; restore what it points to, or delete it")
+        if not os.path.isdir(path):  # noqa: PTH112 - False, not an error, where it cannot be looked up
+            continue
+        if shown(name) != name:
+            raise DataError(f"the class folder {shown(path)} has a name that cannot be shown; rename it")
+        names.append(name)
+    return names

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COUNTS = ("num_train", "num_val", "num_test")
-HASHES = ("store_hash", "split_hash")
-"""The keys of a record: how many images each part has, and the hashes of the stored images and of the split."""
+HASHES = ("store_hash", "split_hash", "images_hash")
+"""The keys of a record: how many images each part has, and the hashes of the stored images, of the split, or of the
+images of one part."""
 
 ASIDE = ("dir", "batch_size", "order", "normalization", "image_size", "device")
 """Keys of a `data` config that decide neither which images are stored nor how they are split."""
@@ -30,10 +31,15 @@ SHOWN = 12
 """Digits of a hash in a message."""
 
 
-def difference(recorded: Record, found: Record) -> str | None:
+def difference(recorded: Record, found: Record, *, then: str = "now") -> str | None:
     """How the images of two records differ; None where they are the same.
 
     A key that one of the records lacks (a run of an earlier version, a data module of one's own) is not compared.
+
+    Args:
+        recorded: One record.
+        found: The other one.
+        then: The word between the two.
 
     Example:
         >>> difference({"store_hash": "a1", "num_train": 32}, {"store_hash": "b2", "num_train": 33})
@@ -42,7 +48,7 @@ def difference(recorded: Record, found: Record) -> str | None:
     shared = [key for key in (*COUNTS, *HASHES) if recorded.get(key) is not None and found.get(key) is not None]
     if all(recorded[key] == found[key] for key in shared):
         return None
-    return f"{_described(recorded, shared)}; now {_described(found, shared)}"
+    return f"{_described(recorded, shared)}; {then} {_described(found, shared)}"
 
 
 def _described(record: Record, keys: list[str]) -> str:
@@ -51,7 +57,9 @@ def _described(record: Record, keys: list[str]) -> str:
     return ", ".join([f"{', '.join(counts)} images", *hashes] if counts else hashes)
 
 
-def check_same_images(recorded: Record, found: Record, what: str, *, switch: str, allowed: bool) -> str | None:
+def check_same_images(
+    recorded: Record, found: Record, what: str, *, switch: str, allowed: bool, then: str = "now"
+) -> str | None:
     """Refuses results on other images than the recorded ones, unless the user asked for them.
 
     Args:
@@ -60,6 +68,7 @@ def check_same_images(recorded: Record, found: Record, what: str, *, switch: str
         what: What they are compared for: "run A was trained on other images than those in B".
         switch: The key that allows it: "other_images".
         allowed: Its value; True warns instead.
+        then: The word between the two records.
 
     Returns:
         The difference, None where there is none.
@@ -67,7 +76,7 @@ def check_same_images(recorded: Record, found: Record, what: str, *, switch: str
     Raises:
         DataError: The images differ, and that is not allowed.
     """
-    found_difference = difference(recorded, found)
+    found_difference = difference(recorded, found, then=then)
     if found_difference is None:
         return None
     if not allowed:
@@ -98,10 +107,9 @@ def on_other_images(results: Iterable[Result]) -> dict[str, str]:
     for result in results:
         config = {key: value for key, value in result.data.items() if key not in ASIDE}
         reference = first.setdefault(json.dumps(config, sort_keys=True, default=str), result)
-        how = difference(reference.record, result.record)
+        how = difference(result.record, reference.record, then="not")
         if how is not None:
-            before, _, now = how.partition("; now ")
-            found[result.name] = f"{result.name} has other images than {reference.name}: {now}; not {before}"
+            found[result.name] = f"{result.name} has other images than {reference.name}: {how}"
     return found
 
 

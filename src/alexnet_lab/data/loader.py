@@ -67,6 +67,10 @@ class Rows(NamedTuple):
     labels: NDArray[np.int64]  # (N,)
     indices: NDArray[np.int64]  # (n,), which of the N rows
 
+    def mixed(self, rng: np.random.Generator) -> Rows:
+        """The same in a random order."""
+        return self._replace(indices=rng.permutation(self.indices))
+
 
 def resident(images: NDArray[np.uint8], gpu: torch.device) -> Tensor | None:
     """All images (N, C, S, S) in a GPU's memory; None where they would take more than a quarter of what is free."""

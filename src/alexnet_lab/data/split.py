@@ -101,6 +101,24 @@ def make_split(store: Store, shares: Shares) -> Split:
     return Split(train, val, test, image_statistics(store.images["train"], train))
 
 
+def check_classes(store: Store, split: Split) -> None:
+    """Refuses a class without an image to train on, and warns of one that has a single image.
+
+    Raises:
+        DataError: With the first such class.
+    """
+    counts = np.bincount(store.labels["train"][split.train], minlength=len(store.class_names))
+    for count, names in ((k, [store.class_names[label] for label in np.flatnonzero(counts == k)]) for k in (0, 1)):
+        others = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+        if names and not count:
+            raise DataError(
+                f"class `{names[0]}`{others} has no image to train on: all are set apart for validation and test; "
+                f"add images, lower data.val_fraction or data.test_fraction, or leave the class out"
+            )
+        if names:
+            log.warning("class `%s`%s has a single image to train on", names[0], others)
+
+
 def stored_split(store: Store, shares: Shares) -> Split:
     """The split in the store's folder, made first if it is not there.
 

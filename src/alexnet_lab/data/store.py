@@ -22,7 +22,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from alexnet_lab.base.cores import available_cores
-from alexnet_lab.base.errors import DataError
+from alexnet_lab.base.errors import DataError, one_line
 from alexnet_lab.base.files import is_whole, sealed, sha256, write_json
 from alexnet_lab.data.images import strict_decoding
 from alexnet_lab.data.progress import progress_bar
@@ -32,13 +32,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from alexnet_lab.data.source_files import SourceFiles
+
 log = logging.getLogger(__name__)
 
 FORMAT = 1
 """Of the folder; raised when its content changes its meaning."""
 
-META_KEYS = {"source", "fingerprint", "class_names", "shape", "files", "skipped"}
-"""What meta.json holds, besides its format and its checksum."""
+META_KEYS = {"source", "class_names", "shape", "files", "skipped"}
+"""What meta.json holds, besides its format, its checksum and, by part, the hash of the source files (`sources`)."""
 
 CHUNK = 64
 """Images that a thread decodes in one go."""
@@ -50,6 +52,7 @@ class Part(NamedTuple):
     labels: NDArray[np.int64]  # (N,)
     read: Callable[[int], NDArray[np.uint8]]  # number of an image -> (C, S, S); raises if it cannot be read
     names: Sequence[str] = ()  # of the images, for messages; empty: their numbers
+    source_hash: Callable[[], str] | None = None  # of the files and labels, once all have been read
 
 
 class Contents(NamedTuple):
@@ -59,7 +62,7 @@ class Contents(NamedTuple):
     class_names: list[str]
     shape: tuple[int, int, int]  # of an image: (C, S, S)
     parts: dict[str, Part]  # "train", and "test" if there is an official test set
-    fingerprint: str = ""  # of the source, if it may change
+    files: SourceFiles | None = None  # of the source, if it may change
 
 
 class Store(NamedTuple):
@@ -78,7 +81,22 @@ class Store(NamedTuple):
     @property
     def hash(self) -> str:
         """Of all its arrays and class names: equal if and only if the images are."""
-        parts = [f"{name} {entry['sha256']}" for name, entry in sorted(self.meta["files"].items())]
+        return self._hash("")
+
+    def rows_hash(self, part: str, rows: NDArray[np.int64], *, by_files: bool = False) -> str | None:
+        """Of some rows of a part, in their order.
+
+        Args:
+            part: "train" or "test".
+            rows: (n,).
+            by_files: Of the files that they were made from: the same for stores of other sizes. None without files.
+        """
+        images = self.meta.get("sources", {}).get(part) if by_files else self._hash(f"{part}_")
+        return images and hashlib.sha256(images.encode() + rows.astype("<i8").tobytes()).hexdigest()
+
+    def _hash(self, start: str) -> str:
+        files = self.meta["files"].items()
+        parts = [f"{name} {entry['sha256']}" for name, entry in sorted(files) if name.startswith(start)]
         return hashlib.sha256("\n".join([*parts, *self.class_names]).encode()).hexdigest()
 
 
@@ -111,12 +129,18 @@ def make_store(path: Path, contents: Callable[[], Contents], *, skip_unreadable:
 
 
 def replace_store(path: Path, contents: Contents, *, skip_unreadable: bool = False) -> None:
-    """Makes the store at `path` anew, unless it is already the one of these contents.
+    """Makes the store at `path` anew if it is not the one of these contents' files.
 
     Processes that have mapped the old one keep it until they end.
     """
+    files = contents.files
+    reason = files and files.change_since(path)
+    if files is None or reason is None:
+        return
+    log.info("the files in %s have changed: preparing them again (%s)", contents.source, reason)
+    before = read_meta(path)
     with _locked(path):
-        if exists(path) and read_meta(path)["fingerprint"] == contents.fingerprint:
+        if read_meta(path) != before and files.change_since(path) is None:
             return  # another process was faster
         with _writable(path):
             _build(path, contents, skip_unreadable)
@@ -171,6 +195,8 @@ def _build(path: Path, contents: Contents, skip_unreadable: bool) -> None:
             for failure in _write_part(temporary, name, part, contents.shape, skip_unreadable)
         ]
         write_json(temporary / "meta.json", sealed(_meta(temporary, contents, skipped)))
+        if contents.files is not None:
+            contents.files.save(temporary)
         _swap(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -191,7 +217,7 @@ def _meta(folder: Path, contents: Contents, skipped: list[str]) -> dict[str, Any
     return {
         "format": FORMAT,
         "source": contents.source,
-        "fingerprint": contents.fingerprint,
+        "sources": {name: part.source_hash() for name, part in contents.parts.items() if part.source_hash},
         "class_names": contents.class_names,
         "shape": list(contents.shape),
         "files": files,
@@ -203,7 +229,7 @@ def _write_part(folder: Path, name: str, part: Part, shape: tuple[int, int, int]
     """Writes images and labels of one part; returns what was left out, as "file: reason".
 
     Raises:
-        DataError: An image cannot be read and `skip` is not set; or none can.
+        DataError: An image cannot be read and `skip` is not set; or no image of a class can.
     """
     path = folder / f"{name}_images.npy"
     failures = _decode_all(path, name, part, shape)
@@ -213,10 +239,20 @@ def _write_part(folder: Path, name: str, part: Part, shape: tuple[int, int, int]
         others = f" and {len(notes) - 1} more of {len(part.labels)}" if len(notes) > 1 else ""
         if not skip or len(kept) == 0:
             raise DataError(f"cannot read {notes[0]}{others}; mend or delete, or set data.skip_unreadable=true")
+        _check_classes(part.labels, kept, notes)
         log.warning("left out %d of %d images that cannot be read: %s", len(notes), len(part.labels), "; ".join(notes))
         _keep_rows(path, kept)
     np.save(folder / f"{name}_labels.npy", part.labels[kept].astype(np.int64))
     return notes
+
+
+def _check_classes(labels: NDArray[np.int64], kept: NDArray[np.int64], notes: list[str]) -> None:
+    """Refuses a part in which a class has lost all its images: it could be neither learned nor tested."""
+    lost = np.setdiff1d(labels, labels[kept])
+    if len(lost):
+        failures = np.setdiff1d(np.arange(len(labels)), kept)
+        first = notes[int(np.flatnonzero(labels[failures] == lost[0])[0])]
+        raise DataError(f"no image of a class can be read ({first}); repair its images, or leave the class out")
 
 
 def _decode_all(path: Path, name: str, part: Part, shape: tuple[int, int, int]) -> dict[int, str]:
@@ -235,7 +271,7 @@ def _decode_all(path: Path, name: str, part: Part, shape: tuple[int, int, int]) 
             try:
                 array[i] = part.read(i)
             except Exception as error:  # whatever Pillow makes of a damaged file
-                failures[i] = str(error) or type(error).__name__
+                failures[i] = one_line(error) or type(error).__name__
         return failures
 
     failures: dict[int, str] = {}

@@ -27,11 +27,12 @@ class View(NamedTuple):
         )
 
 
-def ten_views(room: int) -> list[View]:
+def ten_views(room: int, *, mirror: bool = True) -> list[View]:
     """The four corners and the centre, then their mirror images.
 
     Args:
         room: The last place at which a view can start, in pixels: 32 for 224 in 256.
+        mirror: False leaves the mirror images out: of digits, say, which the network has never seen mirrored.
 
     Example:
         >>> [view[:2] for view in ten_views(32)[:5]]
@@ -39,7 +40,7 @@ def ten_views(room: int) -> list[View]:
     """
     middle = room // 2
     places = [(0, 0), (0, room), (middle, middle), (room, 0), (room, room)]
-    return [View(top, left, mirror) for mirror in (False, True) for top, left in places]
+    return [View(top, left, turned) for turned in ((False, True) if mirror else (False,)) for top, left in places]
 
 
 def nine_views(room: int) -> list[View]:
@@ -48,8 +49,13 @@ def nine_views(room: int) -> list[View]:
     return [View(top, left) for top in places for left in places]
 
 
-def views_of(kind: str, room: int) -> list[View]:
+def views_of(kind: str, room: int, *, mirror: bool = True) -> list[View]:
     """The views of `views=ten` or `views=nine`.
+
+    Args:
+        kind: "ten" or "nine".
+        room: The last place at which a view can start, in pixels.
+        mirror: Whether the network was trained on mirror images.
 
     Raises:
         ConfigError: All places are the same.
@@ -59,4 +65,4 @@ def views_of(kind: str, room: int) -> list[View]:
             f"views={kind} needs images stored larger than the model sees, or a run trained with augment.padding; "
             "of this run there is only the centre view: views=center"
         )
-    return {"ten": ten_views, "nine": nine_views}[kind](room)
+    return ten_views(room, mirror=mirror) if kind == "ten" else nine_views(room)

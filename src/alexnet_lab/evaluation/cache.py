@@ -74,6 +74,7 @@ def key_of(run: FinishedRun, split: str, views: Views, own: OwnImages | None) ->
             config["data"].get("normalization"),
             config["trainer"]["precision"],
             run.data.geometry(training=True),
+            views == "ten" and run.data.mirrors,
         ],
     }
 

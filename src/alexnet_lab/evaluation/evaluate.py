@@ -10,6 +10,8 @@ import numpy as np
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.files import write_json
 from alexnet_lab.base.log import start_log
+from alexnet_lab.data.datamodule import ImageDataModule
+from alexnet_lab.data.identity import check_same_images
 from alexnet_lab.evaluation import show, tables
 from alexnet_lab.evaluation.cache import predict_once
 from alexnet_lab.evaluation.calibration import reliability
@@ -127,6 +129,8 @@ def predicted(config: Mapping[str, Any]) -> Evaluated:
     split, views, own = config["split"], config["views"], _own_images(config["data"], runs[0])
     _check_validated(runs, split)
     each = [predict_once(run, split, views=views, own=own) for run in runs]
+    if own is None:
+        _check_same_images(runs, split, allowed=config["other_images"])
     together = each[0] if len(each) == 1 else ensemble(names, each, "test" if own else split)
     what = f"own_{own.root.resolve().name}" if own else split
     default = f"{what}_{views}" if len(runs) == 1 else f"ensemble_of_{len(runs)}_{what}_{views}"
@@ -153,6 +157,16 @@ def _check_validated(runs: Sequence[FinishedRun], split: str) -> None:
             raise ConfigError(
                 f"`split` is val, but run {run.name} has no validation images (data.val_fraction=0); take split=test"
             )
+
+
+def _check_same_images(runs: Sequence[FinishedRun], split: str, *, allowed: bool) -> None:
+    """Refuses an ensemble of runs that are tested on different images; stores of several sizes by their files."""
+    known = [run for run in runs if isinstance(run.data, ImageDataModule)]
+    by_files = len({str(run.data.store.meta["shape"]) for run in known}) > 1
+    for other in known[1:]:
+        what = f"an ensemble needs runs of the same {split} images: those of {known[0].name} and {other.name} differ"
+        one, two = (run.data.part_identity(split, by_files=by_files) for run in (known[0], other))
+        check_same_images(one, two, what, switch="other_images", allowed=allowed, then="and")
 
 
 def _own_images(data: Mapping[str, Any], run: FinishedRun) -> OwnImages | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,10 +13,12 @@ import numpy as np
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import DataError, did_you_mean
-from alexnet_lab.data.folders import EXTENSIONS, LITTER
+from alexnet_lab.data.folder_source import image_part
+from alexnet_lab.data.folders import EXTENSIONS, shown, visible
 from alexnet_lab.data.images import read_image, strict_decoding
 from alexnet_lab.data.loader import Rows
-from alexnet_lab.data.store import Contents, Part, make_store, open_store
+from alexnet_lab.data.source_files import look_up
+from alexnet_lab.data.store import Contents, make_store, open_store
 from alexnet_lab.evaluation.predict import UNKNOWN
 
 if TYPE_CHECKING:
@@ -31,18 +33,23 @@ class OwnImages(NamedTuple):
     """Image files, and what they show."""
 
     root: Path
-    paths: list[Path]
+    names: list[str]  # relative to `root`
     labels: list[int]  # UNKNOWN for all, or for none
     skip_unreadable: bool = False
 
     @property
     def fingerprint(self) -> str:
-        """Changes when a file is added, taken away, renamed or written anew."""
-        digest = hashlib.sha256()
-        for path, label in zip(self.paths, self.labels, strict=True):
-            state = path.stat()
-            digest.update(f"{path.relative_to(self.root)}\0{state.st_size}\0{state.st_mtime_ns}\0{label}\n".encode())
+        """Changes with the names, the labels and the content of the files."""
+        files = look_up(self.root, self.names)
+        files.read(np.arange(len(self.names)), "reading")
+        digest = hashlib.sha256(os.fsencode("\0".join(self.names)))
+        digest.update(files.digests.tobytes() + np.array(self.labels, dtype="<i8").tobytes())
         return f"{digest.hexdigest()} {self.skip_unreadable}"
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files with their folders."""
+        return [self.root / name for name in self.names]
 
     @contextlib.contextmanager
     def rows(self, data: ImageDataModule) -> Iterator[tuple[Rows, list[str]]]:
@@ -51,27 +58,22 @@ class OwnImages(NamedTuple):
         Raises:
             DataError: A file cannot be read.
         """
-        names = [str(path.relative_to(self.root)) for path in self.paths]
         shape = (data.channels, data.stored_size, data.stored_size)
-        read = partial(_read, self.paths, data.stored_size, data.channels)
-        part = Part(np.array(self.labels, dtype=np.int64), read, names)
+        files = look_up(self.root, self.names)
+        part = image_part(files, range(len(self.names)), self.labels, data.stored_size, data.channels)
         contents = Contents(str(self.root), data.class_names, shape, {"own": part})
         with tempfile.TemporaryDirectory(prefix="alexnet-lab-") as folder:
             path = Path(folder) / "own"
             make_store(path, lambda: contents, skip_unreadable=self.skip_unreadable)
             store = open_store(path, verify=False)
-            notes = store.meta["skipped"]  # "name: reason"
-            kept = [name for name in names if not any(note.startswith(f"{name}: ") for note in notes)]
+            left_out = {note.partition(": ")[0] for note in store.meta["skipped"]}  # "name: reason"
+            kept = [name for name in self.names if shown(name) not in left_out]
             yield Rows(store.images["own"], store.labels["own"], np.arange(len(kept))), kept
 
     def read(self, names: Sequence[str], data: ImageDataModule) -> NDArray[np.uint8]:
         """Some of the images (n, C, S, S), as they are stored, to be looked at."""
         with strict_decoding():
             return np.stack([read_image(self.root / name, data.stored_size, data.channels) for name in names])
-
-
-def _read(paths: list[Path], size: int, channels: int, number: int) -> NDArray[np.uint8]:
-    return read_image(paths[number], size, channels)
 
 
 def find_images(
@@ -91,25 +93,25 @@ def find_images(
     folder = Path(root)
     if not folder.is_dir():
         raise DataError(f"there is no folder {root}: `data.root` names a folder of images, or of class folders")
-    entries = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name not in LITTER)
-    folders = [path for path in entries if path.is_dir()]
+    entries = visible(folder)
+    folders = [name for name in entries if (folder / name).is_dir() and Path(name).suffix.lower() not in EXTENSIONS]
     if not folders:
-        paths = [path for path in entries if path.suffix.lower() in EXTENSIONS]
-        if not paths:
+        names = [name for name in entries if Path(name).suffix.lower() in EXTENSIONS]
+        if not names:
             raise DataError(f"{root} holds no images ({', '.join(EXTENSIONS)}) and no class folders")
-        return OwnImages(folder, paths, [UNKNOWN] * len(paths), skip_unreadable)
+        return OwnImages(folder, names, [UNKNOWN] * len(names), skip_unreadable)
     labels = {name: label for label, name in enumerate(class_names)}
     labels |= {alias: labels[name] for alias, name in (aliases or {}).items() if name in labels}
-    paths, found = [], []
-    for path in folders:
-        if path.name not in labels:
-            raise DataError(_unknown_class(folder, path.name, class_names))
-        files = sorted(item for item in path.iterdir() if not item.name.startswith(".") and item.name not in LITTER)
-        paths += files
-        found += [labels[path.name]] * len(files)
-    if not paths:
+    names, found = [], []
+    for name in folders:
+        if name not in labels:
+            raise DataError(_unknown_class(folder, name, class_names))
+        files = visible(folder / name)
+        names += [f"{name}/{file}" for file in files]
+        found += [labels[name]] * len(files)
+    if not names:
         raise DataError(f"the class folders in {root} are empty")
-    return OwnImages(folder, paths, found, skip_unreadable)
+    return OwnImages(folder, names, found, skip_unreadable)
 
 
 def _unknown_class(root: Path, name: str, class_names: list[str]) -> str:

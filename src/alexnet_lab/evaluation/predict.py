@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from alexnet_lab.data.loader import Rows
     from alexnet_lab.data.views import View
     from alexnet_lab.evaluation.finished import FinishedRun
+
+log = logging.getLogger(__name__)
 
 Views = Literal["center", "ten", "nine"]
 
@@ -118,7 +121,9 @@ def predict(
         ConfigError: Several views of images that have only one.
     """
     data = run.data
-    places: list[View | None] = [None] if views == "center" else [*views_of(views, data.geometry(training=True).room)]
+    places: list[View | None] = [None] if views == "center" else [*views_of_run(run, views)]
+    if views == "ten" and len(places) < 10:
+        log.info("views=ten: the run was trained without mirroring, so %d views are averaged, unmirrored", len(places))
     if rows is None and split == "train":
         rows = data.rows("train")
     labelled = rows is None or bool((rows.labels != UNKNOWN).all())
@@ -135,6 +140,11 @@ def predict(
     return centre._replace(
         logits=mean, labels=labels, names=names or [], metrics=metrics, center_metrics=centre_metrics
     )
+
+
+def views_of_run(run: FinishedRun, views: Views) -> list[View]:
+    """The views of a run: mirrored only if its training images were; raises ConfigError if there is only one."""
+    return views_of(views, run.data.geometry(training=True).room, mirror=run.data.mirrors)
 
 
 def _all_views(

@@ -1,0 +1,139 @@
+"""Which files a store was made from, so that a changed file is noticed: `files.npz` in the store's folder.
+
+As build systems do it: a file whose size, times and inode are those of the table is the same; of any other the content
+decides. So is of one that had just been written when the table was made (git calls it racy): it may have been written
+again within the same tick of the file system's clock. The change time is part of it since programs can set the
+modification time (`cp -p`, `touch -r`, rsync), and the inode since some file systems leave times alone at a rename.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import stat
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from alexnet_lab.base.files import atomic_path
+from alexnet_lab.data.folders import shown
+from alexnet_lab.data.progress import progress_bar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+NAME = "files.npz"
+"""Of the table in a store's folder."""
+
+TICK_NS = 2_000_000_000
+"""The coarsest clock of a file system in use: FAT's, two seconds."""
+
+DIGEST_BYTES = 16
+
+NO_FILE = (-1, 0, 0, 0)
+"""The state of what is no regular file: a folder, a pipe, a link to nothing."""
+
+THREADS = 16
+"""That read files side by side; they mostly wait for the disk."""
+
+
+class SourceFiles(NamedTuple):
+    """Files below a folder, as they were at one time."""
+
+    root: Path
+    names: Sequence[str]  # relative to `root`, (N,)
+    states: NDArray[np.int64]  # (N, 4): size in bytes, modification and change time in ns, inode; or NO_FILE
+    digests: NDArray[np.uint8]  # (N, 16), of the content; zeros until it is read, or where it cannot be
+    seen_ns: int  # when the states were looked up
+
+    def read(self, rows: NDArray[np.int64], title: str) -> None:
+        """Fills in the digests of some rows, with a progress bar."""
+        with ThreadPoolExecutor(THREADS) as pool, progress_bar(title, len(rows)) as advance:
+            for row, digest in zip(rows, pool.map(self.digest, rows), strict=True):
+                self.digests[row] = digest
+                advance(1)
+
+    def digest(self, row: int) -> NDArray[np.uint8]:
+        """The hash (16,) of a file's content; zeros where it cannot be read."""
+        if self.states[row, 0] < 0:
+            return np.zeros(DIGEST_BYTES, np.uint8)
+        try:
+            with (self.root / self.names[row]).open("rb") as file:
+                found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=DIGEST_BYTES)).digest()
+        except OSError:
+            return np.zeros(DIGEST_BYTES, np.uint8)
+        return np.frombuffer(found, np.uint8)
+
+    def save(self, folder: Path) -> None:
+        """Writes the table, whole or not at all; raises OSError."""
+        with atomic_path(folder / NAME) as part, part.open("wb") as file:
+            names = np.frombuffer(_joined(self.names), np.uint8)
+            np.savez(file, names=names, states=self.states, digests=self.digests, seen_ns=np.int64(self.seen_ns))
+
+    def change_since(self, folder: Path) -> str | None:
+        """What has changed since the table in `folder` was written; None if nothing, and then it is brought up to date.
+
+        Reads the content of files whose state differs from the table's, and of those too fresh to be trusted then.
+        """
+        table = _load(folder / NAME)
+        if table is None:
+            return "it was prepared by an earlier version, or its list of files is damaged"
+        names, states, digests, seen_ns = table
+        if names != _joined(self.names):
+            return "files were added, removed or renamed"
+        fresh = states[:, 1:3].max(axis=1, initial=0) >= seen_ns - TICK_NS
+        doubtful = np.flatnonzero((states != self.states).any(axis=1) | fresh)
+        self.digests[:] = digests
+        if not len(doubtful):
+            return None
+        self.read(doubtful, "checking")
+        changed = doubtful[(self.digests[doubtful] != digests[doubtful]).any(axis=1)]
+        if len(changed):
+            first = shown(self.names[int(changed[0])])
+            return f"the content of {first}{f' and {len(changed) - 1:,} more' if len(changed) > 1 else ''} has changed"
+        try:
+            self.save(folder)
+        except OSError as error:  # read-only: the same files are read again next time
+            log.debug("%s was not brought up to date: %s", folder / NAME, error)
+        return None
+
+
+def look_up(root: Path, names: Sequence[str]) -> SourceFiles:
+    """The present state of files, by one call of stat each; their content is not read."""
+    seen_ns = time.time_ns()
+    start = f"{root}{os.sep}"
+    states = np.array([_state(start + name) for name in names], dtype=np.int64).reshape(-1, len(NO_FILE))
+    return SourceFiles(root, names, states, np.zeros((len(names), DIGEST_BYTES), np.uint8), seen_ns)
+
+
+def _state(path: str) -> tuple[int, int, int, int]:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a million Path objects would take longer than the calls themselves
+    except OSError:
+        return NO_FILE
+    if not stat.S_ISREG(found.st_mode):
+        return NO_FILE
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino & (2**63 - 1)
+
+
+def _joined(names: Sequence[str]) -> bytes:
+    return os.fsencode("\0".join(names))
+
+
+def _load(path: Path) -> tuple[bytes, NDArray[np.int64], NDArray[np.uint8], int] | None:
+    """The table in a file; None where there is none, or a damaged one (a zip file has checksums)."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            names, states, digests = (archive[name] for name in ("names", "states", "digests"))
+            return names.tobytes(), states, digests, int(archive["seen_ns"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
