@@ -21,6 +21,7 @@ from PIL import Image
 
 from alexnet_lab.data.cifar10 import NAMES
 from alexnet_lab.evaluation.figures import table
+from alexnet_lab.run.directory import RunDirectory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,10 +103,20 @@ def test_train(line, here, monkeypatch, small_cifar10):
     assert [result["status"] for result in results] == ["completed"] * jobs
 
 
+def make_another_run(copy: Path) -> None:
+    """Makes a copied run one of other weights: a run is not averaged with itself."""
+    directory = RunDirectory(copy)
+    checkpoint = torch.load(directory.best, weights_only=True)
+    checkpoint["state_dict"]["net.classifier.output.bias"] += 1.0
+    torch.save(checkpoint, directory.best)
+    directory.write_result(directory.read_result() or {})
+
+
 @pytest.mark.parametrize("line", [line for line in LINES if "logs/runs/" in line and "report.py" not in line])
 def test_commands_on_a_run(line, here, digits_run, monkeypatch):
     for name in ("NAME", "A", "B"):
         shutil.copytree(digits_run, here / "logs" / "runs" / name)
+    make_another_run(here / "logs" / "runs" / "B")
     (here / "FOLDER").mkdir()
     Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(here / "FOLDER" / "image.png")
     run = here / "logs" / "runs" / "NAME"

@@ -210,11 +210,11 @@ class ImageDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> BatchLoader:
-        """Batches of the validation part, if there is one, unchanged: all in order or some at random; see `plain_loader`."""
+        """Batches of the validation part, if there is one, unchanged: in order or, of some, at random."""
         return self.plain_loader("val", limit=getattr(self.trainer, "limit_val_batches", 1.0))
 
     def test_dataloader(self) -> BatchLoader:
-        """Batches of the test set, unchanged: all in order, or some of a random order; see `plain_loader`."""
+        """Batches of the test set, unchanged: in order or, of some, at random; see `plain_loader`."""
         return self.plain_loader("test", limit=getattr(self.trainer, "limit_test_batches", 1.0))
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
