@@ -213,7 +213,7 @@ def test_bombs_would_go_off(tmp_path):
 )
 def test_unfinished_run(status, message, run):
     path = run / "result.json"
-    path.unlink() if status is None else path.write_text(json.dumps({"status": status}))
+    path.unlink() if status is None else path.write_text(json.dumps({"status": status, "metrics": {}}))
     with pytest.raises(RunError, match=message):
         run_eval(run)
 
