@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alexnet_lab.data.folders import list_images, shown
+from alexnet_lab.base.printable import printable
+from alexnet_lab.data.folders import list_images
 from alexnet_lab.data.images import read_image
 from alexnet_lab.data.source_files import SourceFiles, look_up
 from alexnet_lab.data.store import Contents, Part
@@ -61,7 +62,7 @@ def image_part(files: SourceFiles, rows: range, labels: list[int], size: int, ch
         labelled = np.array(labels, dtype=np.int64).tobytes()
         return hashlib.sha256(files.digests[rows.start : rows.stop].tobytes() + labelled).hexdigest()
 
-    names = [shown(files.names[row]) for row in rows]
+    names = [printable(files.names[row]) for row in rows]
     read = partial(_read, files, rows, size, channels)
     return Part(np.array(labels, dtype=np.int64), read, names, source_hash)
 

@@ -114,19 +114,8 @@ def visible(folder: Path) -> list[str]:
     try:
         names = os.listdir(folder)  # noqa: PTH208 - names are enough, and there may be a million
     except OSError as error:
-        raise DataError(f"cannot read the folder {shown(folder)} ({error.strerror or error})") from error
+        raise DataError(f"cannot read the folder {folder} ({error.strerror or error})") from error
     return sorted(name for name in names if not name.startswith(".") and name not in LITTER)
-
-
-def shown(path: str | Path) -> str:
-    r"""A path as it can be printed and stored: bytes that are no UTF-8, and control characters, are escaped.
-
-    Example:
-        >>> shown("caf\udce9.png"), shown("a\x1b[2J.png")
-        ('caf\\xe9.png', 'a\\x1b[2J.png')
-    """
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def _folders(folder: Path) -> list[str]:
@@ -135,10 +124,10 @@ def _folders(folder: Path) -> list[str]:
     for name in visible(folder):
         path = folder / name
         if path.is_symlink() and not path.exists():
-            raise DataError(f"{shown(path)} is a link to nothing; restore what it points to, or delete it")
+            raise DataError(f"{path} is a link to nothing; restore what it points to, or delete it")
         if not os.path.isdir(path):  # noqa: PTH112 - False, not an error, where it cannot be looked up
             continue
-        if shown(name) != name:
-            raise DataError(f"the class folder {shown(path)} has a name that cannot be shown; rename it")
+        if any("\udc80" <= sign <= "\udcff" for sign in name):  # so Python reads bytes that are no UTF-8
+            raise DataError(f"the class folder {path} has a name that is no UTF-8; rename it")
         names.append(name)
     return names

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from alexnet_lab.base.files import atomic_path
-from alexnet_lab.data.folders import shown
+from alexnet_lab.base.printable import printable
 from alexnet_lab.data.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class SourceFiles(NamedTuple):
         self.read(doubtful, "checking")
         changed = doubtful[(self.digests[doubtful] != digests[doubtful]).any(axis=1)]
         if len(changed):
-            first = shown(self.names[int(changed[0])])
+            first = printable(self.names[int(changed[0])])
             return f"the content of {first}{f' and {len(changed) - 1:,} more' if len(changed) > 1 else ''} has changed"
         try:
             self.save(folder)

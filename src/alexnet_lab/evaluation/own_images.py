@@ -13,8 +13,9 @@ import numpy as np
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import DataError, did_you_mean
+from alexnet_lab.base.printable import printable
 from alexnet_lab.data.folder_source import image_part
-from alexnet_lab.data.folders import EXTENSIONS, shown, visible
+from alexnet_lab.data.folders import EXTENSIONS, visible
 from alexnet_lab.data.images import read_image, strict_decoding
 from alexnet_lab.data.loader import Rows
 from alexnet_lab.data.source_files import look_up
@@ -67,7 +68,7 @@ class OwnImages(NamedTuple):
             make_store(path, lambda: contents, skip_unreadable=self.skip_unreadable)
             store = open_store(path, verify=False)
             left_out = {note.partition(": ")[0] for note in store.meta["skipped"]}  # "name: reason"
-            kept = [name for name in self.names if shown(name) not in left_out]
+            kept = [name for name in self.names if printable(name) not in left_out]
             yield Rows(store.images["own"], store.labels["own"], np.arange(len(kept))), kept
 
     def read(self, names: Sequence[str], data: ImageDataModule) -> NDArray[np.uint8]:

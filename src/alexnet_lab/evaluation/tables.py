@@ -7,7 +7,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.files import write_text
-from alexnet_lab.data.folders import shown
+from alexnet_lab.base.printable import printable
 from alexnet_lab.evaluation.predict import UNKNOWN
 from alexnet_lab.training.metrics import best_classes
 
@@ -57,7 +57,7 @@ def images_csv(predictions: Predictions) -> str:
         predictions.names, predictions.labels.tolist(), best.tolist(), values.tolist(), strict=True
     ):
         guesses = [word for pair in zip(labels, shares, strict=True) for word in (classes[pair[0]], f"{pair[1]:.4f}")]
-        rows.append([shown(name), "" if label == UNKNOWN else classes[label], *guesses])
+        rows.append([printable(name), "" if label == UNKNOWN else classes[label], *guesses])
     return _csv([header, *rows])
 
 
