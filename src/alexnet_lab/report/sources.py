@@ -15,13 +15,14 @@ from alexnet_lab.base.nested import flat
 from alexnet_lab.config.names import is_outward
 from alexnet_lab.data.identity import Result, check_comparable
 from alexnet_lab.report.study import PENDING, UNREADABLE, Run, Study, read_run
-from alexnet_lab.sweeps.definition import SEED, identity
+from alexnet_lab.sweeps.columns import SEED, columns
+from alexnet_lab.sweeps.definition import identity
 from alexnet_lab.sweeps.directory import SweepDirectory
-from alexnet_lab.sweeps.summary import split
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from alexnet_lab.sweeps.columns import Columns
     from alexnet_lab.sweeps.definition import Job
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,10 @@ def from_sweep(folder: Path, *, other_images: bool = False) -> Study:
         raise RunError(f"{directory.definition} lists no jobs")
     ended = directory.latest()
     about = definition.about | {"command": definition.command}
-    runs = [_job(directory.run(job).path, job, about["factor"], ended.get(job.name)) for job in definition.jobs]
+    runs = [
+        _job(directory.run(job).path, job, values, about["factor"], ended.get(job.name))
+        for job, values in zip(definition.jobs, columns(definition), strict=True)
+    ]
     _check_images(runs, allowed=other_images or bool(about.get("other_images")))
     return _study(about["name"], about["metric"] or DEFAULT_METRIC, runs, about)
 
@@ -68,9 +72,9 @@ def _study(title: str, metric: str, runs: Iterable[Run], definition: Mapping[str
     return Study(title, metric, tuple(runs), levels, definition)
 
 
-def _job(path: Path, job: Job, factor: Sequence[str], ended: Mapping[str, Any] | None) -> Run:
+def _job(path: Path, job: Job, values: Columns, factor: Sequence[str], ended: Mapping[str, Any] | None) -> Run:
     """A job's run; what the ledger says of its end counts more than its directory, which a crash may have cut off."""
-    run = read_run(path, name=job.name, settings=split(job.overrides))
+    run = read_run(path, name=job.name, settings=values)
     seed = run.settings.get("seed", "")
     if run.seed is None and seed.isdigit():
         run = replace(run, seed=int(seed))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alexnet_lab.report.study import PENDING, RUNNING, UNFINISHED, UNREADABLE
-from alexnet_lab.sweeps.definition import SEED
+from alexnet_lab.sweeps.columns import SEED
 from alexnet_lab.sweeps.summary import Outcome, Summary, summarise
 from alexnet_lab.sweeps.tables import cells, effect_lines, reading
 

@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.nested import flat
 from alexnet_lab.config.names import is_outward, job_name, short_hash
+from alexnet_lab.sweeps.columns import SEED, split
 from alexnet_lab.sweeps.records import SWEEP_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 RECORDS = ("resume", "overrides", "tags", "experiment", "trusted_packages")
 """Top-level keys that say nothing of what a job computes."""
 
-SEED = "seed"
-
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a sweep."""
+    """One job of a sweep. Its content says which job it is; its name is a label."""
 
-    name: str  # and its folder in the sweep's
+    name: str  # of its folder in the sweep's
     overrides: tuple[str, ...]  # that tell it from the others: ("model.norm=lrn", "seed=0")
     config: dict[str, Any] = field(default_factory=dict)  # what it computes, flat: {"model.norm": "lrn", ...}
+
+    @cached_property
+    def content(self) -> str:
+        """What it computes, as text: equal for equal jobs. 1, 1.0 and true are three values."""
+        return json.dumps(self.config, sort_keys=True)
+
+    @property
+    def key(self) -> str:
+        """A short form of the content."""
+        return short_hash([self.content])
 
     @property
     def label(self) -> str:
@@ -70,8 +80,11 @@ class Definition:
     def from_json(cls, content: Mapping[str, Any]) -> Definition:
         """The definition that a sweep.json holds."""
         about = {key: value for key, value in content.items() if key not in ("version", *OWN_KEYS)}
-        common = content["config"]
-        jobs = [Job(item["job"], tuple(item["overrides"]), common | item.get("config", {})) for item in content["jobs"]]
+        compared = {key for item in content["jobs"] for key in split(item["overrides"])}
+        jobs = [
+            Job(item["job"], tuple(item["overrides"]), _deciding(content["config"] | item.get("config", {}), compared))
+            for item in content["jobs"]
+        ]
         return cls(about, content["command"], tuple(content["overrides"]), tuple(jobs))
 
 
@@ -82,17 +95,29 @@ OWN_KEYS = ("command", "overrides", "config", "jobs")
 def _common(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The items that all have."""
     first, *others = configs or [{}]
-    return {key: value for key, value in first.items() if all(key in o and same(o[key], value) for o in others)}
+    return {
+        key: value
+        for key, value in first.items()
+        if all(key in o and json.dumps(o[key]) == json.dumps(value) for o in others)
+    }
 
 
-def same(one: Any, other: Any) -> bool:
-    """Equal, and of one type: 1 and true are not the same, nor 1 and 1.0."""
-    return json.dumps(one) == json.dumps(other)
+def identity(config: Mapping[str, Any], compared: Collection[str] = ()) -> dict[str, Any]:
+    """The part of a checked config that decides what a job computes, flat.
+
+    Args:
+        config: Checked, so that every default is written out.
+        compared: Keys that belong to it in any case, since a sweep compares their values: `trainer.devices=1,2`.
+    """
+    return _deciding({key: value for key, value in flat(dict(config)).items() if key not in RECORDS}, compared)
 
 
-def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a checked config that decides what a job computes, flat."""
-    return {key: value for key, value in flat(dict(config)).items() if key not in RECORDS and not is_outward(key)}
+def _deciding(config: Mapping[str, Any], compared: Collection[str]) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in config.items()
+        if not is_outward(key) or any(key == group or key.startswith(f"{group}.") for group in compared)
+    }
 
 
 def describe(node: Mapping[str, Any], swept: Iterable[str]) -> dict[str, Any]:
@@ -124,40 +149,3 @@ def named(overrides: Sequence[Sequence[str]]) -> list[tuple[str, tuple[str, ...]
         (name if names.count(name) == 1 else f"{name}-{short_hash(words)}", words)
         for name, words in zip(names, unique, strict=True)
     ]
-
-
-def differences(old: Definition, new: Definition) -> list[str]:
-    """What differs in what is computed, in words; nothing if `new` asks for the same jobs as `old`."""
-    before, after = ({job.name for job in definition.jobs} for definition in (old, new))
-    lines = changes(old, new)
-    for title, names in (("no longer asked for", before - after), ("new", after - before)):
-        if names:
-            lines.append(f"{title}: {_few(sorted(names))}")
-    return lines
-
-
-def changes(old: Definition, new: Definition) -> list[str]:
-    """What differs in the configs of the jobs that both have; the same change in many jobs is told once."""
-    before, after = ({job.name: job.config for job in definition.jobs} for definition in (old, new))
-    lines = [line for name in before if name in after for line in _changed_keys(before[name], after[name])]
-    return list(dict.fromkeys(lines))
-
-
-def _changed_keys(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    return [
-        f"{key} was {before.get(key, 'not set')}, is {after.get(key, 'not set')}"
-        for key in dict.fromkeys([*before, *after])
-        if key not in before or key not in after or not same(before[key], after[key])
-    ]
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def extended(old: Definition, new: Definition) -> Definition:
-    """The jobs of both, those of `old` first; `new` says the rest."""
-    known = {job.name for job in old.jobs}
-    return Definition(
-        new.about, new.command, new.overrides, (*old.jobs, *(job for job in new.jobs if job.name not in known))
-    )

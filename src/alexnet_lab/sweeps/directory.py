@@ -17,6 +17,7 @@ from alexnet_lab.base.files import finite, is_whole, sealed, write_json
 from alexnet_lab.base.records import check_record, parse_json, read_json, read_text
 from alexnet_lab.run.directory import RunDirectory
 from alexnet_lab.sweeps.definition import Definition, Job
+from alexnet_lab.sweeps.merging import other_content
 from alexnet_lab.sweeps.records import LEDGER_VERSION, LedgerLine, SweepRecord
 
 if TYPE_CHECKING:
@@ -43,6 +44,16 @@ class SweepDirectory:
         """The run directory of a job."""
         return RunDirectory(self.path / job.name)
 
+    def check_run(self, job: Job) -> None:
+        """Checks that a job's folder holds a run of this job, or none.
+
+        Raises:
+            RunError: It holds another run, or its config cannot be read.
+        """
+        run = self.run(job)
+        if run.config.exists() and (found := other_content(job, run.read_config())):
+            raise RunError(f"{run.path} holds another run: {'; '.join(found[:3])}; choose another hydra.sweep.dir")
+
     def read(self) -> Definition | None:
         """What `sweep.json` says, or None where there is none.
 
@@ -59,6 +70,22 @@ class SweepDirectory:
     def write(self, definition: Definition) -> None:
         """Writes sweep.json, whole or not at all."""
         write_json(self.definition, definition.to_json())
+
+    def begin(self, definition: Definition) -> bool:
+        """Writes the first sweep.json; False if another process has just done so.
+
+        Raises:
+            RunError: The directory cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with self.locked():
+                if self.definition.exists():
+                    return False
+                self.write(definition)
+        except OSError as error:
+            raise RunError(f"the sweep {self.path} cannot be written: {error.strerror or error}") from error
+        return True
 
     def append(self, entry: dict[str, Any]) -> None:
         """Appends one line to the ledger, at once and in one piece; several processes may do so.

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class BegunMeanwhileError(RunError):
+    """The place was free when the sweep was planned, and is not any more."""
+
+
 def drive(plan: Plan, launch: Launch) -> None:
     """Runs what is left of a sweep.
 
@@ -34,12 +38,17 @@ def drive(plan: Plan, launch: Launch) -> None:
             ledger says nothing afterwards are handed to it again.
 
     Raises:
+        BegunMeanwhileError: Another process has begun another sweep in the same place.
         RunError: The sweep is run by another process; or jobs failed, which says which.
         Interrupted: After Ctrl-C or SIGTERM; the same command goes on.
     """
     start_log()
     sweep = plan.sweep
+    if plan.there is None and not sweep.begin(plan.definition) and sweep.read() != plan.definition:
+        raise BegunMeanwhileError(f"another process has begun a sweep in {sweep.path}; give the command again")
     with sweep.claimed(), stoppable(sweep.stop, lambda: busy(sweep, plan.jobs)):
+        if sweep.read() not in (plan.there, plan.definition):
+            raise RunError(f"another process has changed the sweep {sweep.path} meanwhile; give the command again")
         log.info("sweep directory: %s", sweep.path)
         run_left(plan, launch)
         _finish(plan)

@@ -76,8 +76,8 @@ def _busy(sweep: SweepDirectory) -> bool:
 def _run_batch(
     search: Search, batch: dict[int, tuple[str, ...]], request: Request, compose: Compose, launch: Launch
 ) -> None:
-    planned = plan(replace(request, grid=tuple(batch.values())), compose)
-    jobs = {job.overrides: job for job in planned.jobs}
+    planned = plan(replace(request, grid=tuple(batch.values()), is_default=False), compose)
+    jobs = planned.asked
     for number, overrides in batch.items():
         search.name(number, jobs[overrides].name)
     run_left(planned, launch)

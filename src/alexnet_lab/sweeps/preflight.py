@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import itertools
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alexnet_lab.base import cluster
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.shell import quoted
-from alexnet_lab.sweeps.definition import Definition, Job, changes, describe, differences, extended, identity, named
+from alexnet_lab.sweeps.columns import compared_keys
+from alexnet_lab.sweeps.definition import Definition, Job, identity, named
 from alexnet_lab.sweeps.directory import SweepDirectory
-from alexnet_lab.sweeps.summary import base_level, split
+from alexnet_lab.sweeps.merging import agreed, can_be_one
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     Compose = Callable[[Sequence[str]], dict[str, Any]]
+
+log = logging.getLogger(__name__)
 
 NOT_IN_A_SWEEP = {
     "run_dir": "is the place of one run; a sweep's is hydra.sweep.dir=FOLDER",
@@ -33,6 +39,7 @@ class Request:
     common: tuple[str, ...]  # overrides of all jobs
     grid: tuple[tuple[str, ...], ...]  # those of each job
     command: str
+    is_default: bool = False  # whether nobody has chosen the place
 
 
 @dataclass(frozen=True)
@@ -40,10 +47,12 @@ class Plan:
     """A checked sweep."""
 
     sweep: SweepDirectory
+    there: Definition | None  # what the directory holds
     definition: Definition
     jobs: tuple[Job, ...]  # those asked for now; a definition that was extended has more
     words: dict[str, list[str]]  # all overrides of a job, by its name
     configs: dict[str, dict[str, Any]]  # checked, by the job's name
+    asked: dict[tuple[str, ...], Job]  # by the words of the grid: several may mean one job
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -57,7 +66,7 @@ class Plan:
 
 
 def plan(request: Request, compose: Compose) -> Plan:
-    """Composes and checks every job.
+    """Composes and checks every job, and finds the sweep and the folders that have them already.
 
     Args:
         request: The sweep.
@@ -66,21 +75,92 @@ def plan(request: Request, compose: Compose) -> Plan:
     Raises:
         ConfigError: A job's config is wrong, or the directory holds a sweep that computes something else.
     """
-    sweep = SweepDirectory(request.place)
-    pairs = named(request.grid)
     keys = [word.partition("=")[0].lstrip("+~") for word in request.grid[0]]
     _check_keys([*keys, *(word.partition("=")[0].lstrip("+~") for word in request.common)])
-    words = {name: [*request.common, *own, *_added(sweep, name)] for name, own in pairs}
-    configs = {name: _composed(compose, name, words[name], several=len(pairs) > 1) for name, _ in pairs}
-    jobs = tuple(Job(name, own, identity(configs[name])) for name, own in pairs)
-    _check_nodes(configs)
-    about = describe(configs[jobs[0].name]["sweep"], keys)
-    about["name"] = about["name"] or sweep.path.name
-    base_level(about, [split(own) for _, own in pairs])  # whether there is something to compare
+    drafts = [_draft(request, own, name, compose) for name, own in named(request.grid)]
+    _check_nodes([draft.config for draft in drafts])
+    node = drafts[0].config["sweep"]
+    sweep, there, drafts = _find(request, keys, drafts)
+    settled = [_moved(draft, replace(request, place=str(sweep.path)), compose, there) for draft in _told_once(drafts)]
+    unique = {draft.job.content: draft.job for draft in settled}
+    definition = agreed(sweep.path, there, _asked(request, unique.values()), node, request.common)
+    for job in unique.values():
+        sweep.check_run(job)
+    return Plan(
+        sweep, there, definition, tuple(unique.values()),
+        words={draft.job.name: draft.words for draft in settled},
+        configs={draft.job.name: draft.config for draft in settled},
+        asked={draft.own: unique[draft.job.content] for draft in drafts},
+    )  # fmt: skip
+
+
+class _Draft(NamedTuple):
+    """A job as the command line asks for it."""
+
+    own: tuple[str, ...]  # its words of the grid
+    words: list[str]  # all of them
+    config: dict[str, Any]
+    job: Job
+
+
+def _draft(request: Request, own: tuple[str, ...], name: str, compose: Compose) -> _Draft:
+    words = [*request.common, *own, *_added(request.place, name)]
+    try:
+        config = compose(words)
+    except ConfigError as error:
+        raise ConfigError(f"{error} (job {name})" if len(request.grid) > 1 else str(error)) from error
+    return _Draft(own, words, config, Job(name, own))
+
+
+def _find(
+    request: Request, keys: Collection[str], drafts: Sequence[_Draft]
+) -> tuple[SweepDirectory, Definition | None, list[_Draft]]:
+    """The directory of the sweep, what it holds, and the jobs with their content.
+
+    A place that nobody has chosen is free, or holds this sweep, or one that this sweep extends: others are passed over.
+    """
+    for number in itertools.count(1):
+        sweep = SweepDirectory(request.place if number == 1 else f"{request.place}_{number}")
+        there = sweep.read()
+        compared = {*keys, *compared_keys(there.jobs if there else ())}
+        found = [draft._replace(job=replace(draft.job, config=identity(draft.config, compared))) for draft in drafts]
+        jobs = [draft.job for draft in found]
+        if not request.is_default or there is None or can_be_one(there, _asked(request, jobs)):
+            return sweep, there, found
+        log.info("%s holds another sweep", sweep.path)
+    raise AssertionError("unreachable")
+
+
+def _asked(request: Request, jobs: Iterable[Job]) -> Definition:
+    """The definition that the command asks for, not described yet; jobs of the same content count once."""
+    unique: dict[str, Job] = {}
+    for job in jobs:
+        unique.setdefault(job.content, job)
     recorded = tuple(word for word in request.common if not word.startswith(("sweep.dry_run=", "sweep.extend=")))
-    asked = Definition(about, request.command, recorded, jobs)
-    extend = configs[jobs[0].name]["sweep"]["extend"]
-    return Plan(sweep, _agreed(sweep, asked, extend=extend), jobs, words, configs)
+    return Definition({}, request.command, recorded, tuple(unique.values()))
+
+
+def _told_once(drafts: Iterable[_Draft]) -> list[_Draft]:
+    """The first of the jobs that compute the same; says which others do."""
+    found: dict[str, _Draft] = {}
+    for draft in drafts:
+        first = found.setdefault(draft.job.content, draft)
+        if first is not draft:
+            log.warning("%s computes the same as %s, and counts once", draft.job.label, first.job.label)
+    return list(found.values())
+
+
+def _moved(draft: _Draft, request: Request, compose: Compose, there: Definition | None) -> _Draft:
+    """A job in the folder of the job with the same content, or else in one of its own."""
+    known = {job.content: job.name for job in there.jobs} if there else {}
+    name = known.get(draft.job.content, draft.job.name)
+    if draft.job.content not in known and name in known.values():
+        name = f"{name}-{draft.job.key}"
+    words = [*request.common, *draft.own, *_added(request.place, name)]
+    if words == draft.words:
+        return draft
+    again = _draft(request, draft.own, name, compose)
+    return again._replace(job=replace(draft.job, name=name))
 
 
 def _check_keys(keys: Sequence[str]) -> None:
@@ -89,42 +169,24 @@ def _check_keys(keys: Sequence[str]) -> None:
             raise ConfigError(f"`{key}` {NOT_IN_A_SWEEP[key]}")
 
 
-def _check_nodes(configs: dict[str, dict[str, Any]]) -> None:
+def _check_nodes(configs: Sequence[dict[str, Any]]) -> None:
     """A sweep runs once, and jobs of several nodes need somebody who starts them there."""
     here = cluster.place()
     if here is not None:
         raise ConfigError(
             f"a sweep starts its jobs itself, but {here.size} processes were started to run this one; start it once"
         )
-    nodes = {config["trainer"]["num_nodes"] for config in configs.values()}
-    if nodes != {1} and not all(config["launcher"]["slurm"] for config in configs.values()):
+    nodes = {config["trainer"]["num_nodes"] for config in configs}
+    if nodes != {1} and not all(config["launcher"]["slurm"] for config in configs):
         raise ConfigError(f"`trainer.num_nodes` is {max(nodes)}, which a sweep can start with launcher=slurm alone")
     if len(nodes) > 1:
         raise ConfigError("`trainer.num_nodes` is the same for all jobs of a sweep; start one sweep for each number")
 
 
-def _added(sweep: SweepDirectory, name: str) -> list[str]:
+def _added(sweep: str, name: str) -> list[str]:
     """The overrides that tell a job its place."""
-    place = quoted(str(sweep.path))
-    return [f"run_dir={quoted(str(sweep.path / name))}", f"sweep.dir={place}", f"hydra.sweep.dir={place}"]
-
-
-def _composed(compose: Compose, name: str, words: Sequence[str], *, several: bool) -> dict[str, Any]:
-    try:
-        return compose(words)
-    except ConfigError as error:
-        raise ConfigError(f"{error} (job {name})" if several else str(error)) from error
-
-
-def _agreed(sweep: SweepDirectory, asked: Definition, *, extend: bool) -> Definition:
-    """The sweep's definition: the one asked for, or the one that is there with jobs added."""
-    there = sweep.read()
-    if there is None:
-        return asked
-    found = differences(there, asked)
-    if not found:
-        return asked
-    if extend and not changes(there, asked):
-        return extended(there, asked)
-    mend = "choose another hydra.sweep.dir" + ("" if extend else "; sweep.extend=true adds jobs to it")
-    raise ConfigError(f"{sweep.path} holds another sweep: {'; '.join(found)}; {mend}")
+    path = Path(sweep)
+    return [
+        f"run_dir={quoted(str(path / name))}",
+        *(f"{key}={quoted(str(path))}" for key in ("sweep.dir", "hydra.sweep.dir")),
+    ]

@@ -26,7 +26,7 @@ def entry(sweep: SweepDirectory, job: Job, result: dict[str, Any], *, status: st
     """A job's line of the ledger, from its result.json as far as there is one."""
     log = last_lines(sweep, job) if status == "failed" else None
     return {
-        "job": job.name, "run_dir": job.name, "overrides": list(job.overrides), "status": status,
+        "job": job.name, "run_dir": job.name, "content": job.key, "overrides": list(job.overrides), "status": status,
         **{key: result.get(key) for key in KEPT}, "error": error, "log": log,
     }  # fmt: skip
 

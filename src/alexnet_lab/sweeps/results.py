@@ -12,7 +12,8 @@ from rich.console import Console
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import write_text
 from alexnet_lab.data.identity import Result, on_other_images
-from alexnet_lab.sweeps.summary import Outcome, Summary, split, summarise
+from alexnet_lab.sweeps.columns import Columns, columns
+from alexnet_lab.sweeps.summary import Outcome, Summary, summarise
 from alexnet_lab.sweeps.tables import csv_text, markdown, terminal_table
 from alexnet_lab.training.pruning import pruned_jobs
 
@@ -48,7 +49,10 @@ def outcomes(directory: SweepDirectory, definition: Definition) -> list[Outcome]
     """What became of each job, in the sweep's order."""
     latest = directory.latest()
     metric = definition.about["metric"]
-    found = [_outcome(directory.run(job), job, latest.get(job.name), metric) for job in definition.jobs]
+    found = [
+        _outcome(directory.run(job), values, _line(job, latest), metric)
+        for job, values in zip(definition.jobs, columns(definition), strict=True)
+    ]
     aside = dict.fromkeys(pruned_jobs(directory.path), "pruned")
     if not definition.about.get("other_images"):
         aside |= dict.fromkeys(jobs_on_other_images(definition, latest), "other_images")
@@ -74,8 +78,13 @@ def _data_of(job: Job) -> dict[str, Any]:
     return {key.removeprefix("data."): value for key, value in job.config.items() if key.startswith("data.")}
 
 
-def _outcome(run: RunDirectory, job: Job, entry: Mapping[str, Any] | None, metric: str) -> Outcome:
-    overrides = split(job.overrides)
+def _line(job: Job, latest: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The ledger's last line about a job; one about another job of the same name does not count."""
+    line = latest.get(job.name)
+    return line if line is not None and line.get("content", job.key) == job.key else None
+
+
+def _outcome(run: RunDirectory, overrides: Columns, entry: Mapping[str, Any] | None, metric: str) -> Outcome:
     if entry is None or entry["status"] != "completed":
         return Outcome(overrides, "to_go" if entry is None else entry["status"])
     chosen_by = metric.replace("test/", "val/")  # nothing is chosen on the test set

@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.files import write_text
-from alexnet_lab.sweeps.definition import SEED
+from alexnet_lab.sweeps.columns import SEED
 from alexnet_lab.training.pruning import JOB, JOURNAL, PRUNED_AT, STUDY, open_journal
 
 if TYPE_CHECKING:

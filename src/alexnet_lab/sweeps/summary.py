@@ -11,14 +11,12 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.sweeps.definition import SEED
+from alexnet_lab.sweeps.columns import SEED, literal, parsed
 from alexnet_lab.sweeps.statistics import Difference, Sample, describe, difference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 Pairs = tuple[tuple[str, str], ...]
 """Keys and their values, as the overrides write them."""
@@ -80,16 +78,6 @@ class Summary:
         return {name: sum(row.counts[name] for row in self.rows) for name in LEFT_OUT}
 
 
-def split(overrides: Iterable[str]) -> dict[str, str]:
-    """Overrides as keys and values.
-
-    Example:
-        >>> split(["+model.norm=lrn", "seed=0"])
-        {'model.norm': 'lrn', 'seed': '0'}
-    """
-    return {key.lstrip("+~"): value for key, _, value in (word.partition("=") for word in overrides)}
-
-
 def base_level(about: Mapping[str, Any], jobs: Sequence[Mapping[str, str]]) -> Pairs:
     """The level that the others are compared with: the one named by `sweep.base`, or the first.
 
@@ -117,7 +105,7 @@ def base_level(about: Mapping[str, Any], jobs: Sequence[Mapping[str, str]]) -> P
 def _named_level(key: str, base: Any, jobs: Sequence[Mapping[str, str]]) -> tuple[str, str]:
     values = list(dict.fromkeys(job[key] for job in jobs))
     for value in values:
-        if str(base) == value or base == OverridesParser.create().parse_override(f"{key}={value}").value():
+        if value in (str(base), literal(base)) or base == parsed(value):
             return key, value
     raise ConfigError(f"`sweep.base` is {base} for `{key}`, which no job has; take one of {', '.join(values)}")
 

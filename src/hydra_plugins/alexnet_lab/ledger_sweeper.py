@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import shlex
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,14 +22,17 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, open_dict, read_write
 
+from alexnet_lab.config.names import default_sweep_dir
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hydra.core.config_loader import ConfigLoader
     from hydra.core.override_parser.types import Override
+    from hydra.plugins.launcher import Launcher
     from hydra.types import HydraContext, TaskFunction
 
-    from alexnet_lab.sweeps.preflight import Request
+    from alexnet_lab.sweeps.preflight import Plan, Request
 
 
 CONFIG = {
@@ -55,12 +59,11 @@ class LedgerSweeper(Sweeper):
         self.sampler = sampler
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Takes what Hydra hands over, and builds the launcher."""
+        """Takes what Hydra hands over."""
         self.master = config
         self.loader = hydra_context.config_loader
-        self.launcher_plugin = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
+        self.context = hydra_context
+        self.task = task_function
 
     def sweep(self, arguments: list[str]) -> None:
         """Checks all jobs, then runs those that are left, or lists them.
@@ -78,15 +81,27 @@ class LedgerSweeper(Sweeper):
 
             drive_search(self.request(common), swept, Settings(self.trials, self.sampler), compose, self.launch)
             return
-        planned = plan(self.request(common, swept), compose)
+        while not self.ran(plan(self.request(common, swept), compose)):
+            pass
+
+    def ran(self, planned: Plan) -> bool:
+        """Runs a sweep, or lists its jobs; False if another process has taken its place meanwhile."""
         if planned.settings["dry_run"]:
-            from alexnet_lab.sweeps import dry_run  # noqa: PLC0415
+            from alexnet_lab.sweeps import dry_run  # noqa: PLC0415 - a plugin is imported at each start
 
             print("\n".join(dry_run.told(planned)))
-            return
-        from alexnet_lab.sweeps.drive import drive  # noqa: PLC0415
+            return True
+        from alexnet_lab.sweeps import drive  # noqa: PLC0415
 
-        drive(planned, self.launch)
+        with read_write(self.master):
+            self.master.hydra.sweep.dir = str(planned.sweep.path)
+        try:
+            drive.drive(planned, self.launch)
+        except drive.BegunMeanwhileError:
+            if self.has_default_place():
+                return False
+            raise
+        return True
 
     def parted(self, arguments: list[str]) -> tuple[list[Override], list[Override]]:
         """The overrides that all jobs have in common, and those with several values, of the file and the command line.
@@ -114,7 +129,14 @@ class LedgerSweeper(Sweeper):
             common=tuple(word for (word,) in (self._single(item) for item in common)),
             grid=tuple(tuple(job) for job in grid),
             command=shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+            is_default=self.has_default_place(),
         )
+
+    def has_default_place(self) -> bool:
+        """Whether nobody has chosen the sweep's directory."""
+        hydra = self.master.hydra
+        chosen = any(word.startswith("hydra.sweep.dir=") for word in hydra.overrides.hydra)
+        return not chosen and hydra.sweep.dir == default_sweep_dir(hydra.runtime.choices, hydra.overrides.task)
 
     @staticmethod
     def _single(item: Override) -> list[str]:
@@ -125,7 +147,14 @@ class LedgerSweeper(Sweeper):
         """Hands jobs to Hydra's launcher, `max_batch_size` at a time."""
         size = self.max_batch_size or len(jobs)
         for start in range(0, len(jobs), size):
-            self.launcher_plugin.launch(jobs[start : start + size], initial_job_idx=start)
+            self.launcher.launch(jobs[start : start + size], initial_job_idx=start)
+
+    @cached_property
+    def launcher(self) -> Launcher:
+        """Hydra's launcher; built when the place of the sweep is known, which its parameters refer to."""
+        return Plugins.instance().instantiate_launcher(
+            hydra_context=self.context, task_function=self.task, config=self.master
+        )
 
 
 class Composer:
