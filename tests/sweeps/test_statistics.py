@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from alexnet_lab.sweeps.statistics import Difference, Sample, describe, difference, t_quantile
+from alexnet_lab.sweeps.statistics import Difference, Sample, describe, difference, differences, holm, t_quantile
 
 
 def check(found: Difference | None, interval: tuple[float, float, float], pairs: int, method: str) -> None:
@@ -118,3 +118,54 @@ def test_intervals_cover_the_truth_as_often_as_they_say(pair):
         assert found.high is not None
         covered += found.low <= truth <= found.high
     assert covered / trials == pytest.approx(0.95, abs=0.02)
+
+
+def test_p_of_students_sleep_data():
+    # R's t.test: p-value = 0.002833 of the pairs, 0.07939 of the two groups.
+    first = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
+    second = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
+    paired = difference(dict(enumerate(second)), dict(enumerate(first)))
+    groups = difference(dict(enumerate(second)), dict(enumerate(first, start=100)))
+    assert paired is not None
+    assert groups is not None
+    assert (paired.p, groups.p) == (pytest.approx(0.002833, abs=5e-7), pytest.approx(0.07939, abs=5e-6))
+
+
+@pytest.mark.parametrize(
+    ("values", "adjusted"),
+    [  # R: p.adjust(values, "holm")
+        ([0.01, 0.02, 0.03, 0.04], [0.04, 0.06, 0.06, 0.06]),
+        ([0.005, 0.011, 0.02, 0.04, 0.13], [0.025, 0.044, 0.06, 0.08, 0.13]),
+        ([0.7, 0.6], [1.0, 1.0]),
+        ([0.04, None, 0.01], [0.08, None, 0.03]),  # the one without a p counts, as if it were the largest
+    ],
+)
+def test_holm(values, adjusted):
+    assert holm(values, len(values)) == [None if p is None else pytest.approx(p) for p in adjusted]
+
+
+def test_differences_that_are_read_together_are_corrected():
+    base = {0: 0.0, 1: 0.0, 2: 0.0}
+    one, two = {0: 1.0, 1: 2.0, 2: 3.0}, {0: 4.0, 1: 5.0, 2: 5.0}
+    alone = difference(one, base)
+    assert differences([(one, base)]) == differences([(one, base), ({}, base)])[:1] == [alone]
+    found, other = differences([(one, base), (two, base)])
+    assert alone is not None
+    assert found is not None
+    assert other is not None
+    assert (found.mean, found.family, alone.family) == (alone.mean, 2, 1)
+    assert found.low == pytest.approx(2 - t_quantile(2, 0.975) / math.sqrt(3))
+    smaller = difference(two, base)
+    assert smaller is not None
+    assert (other.p, found.p) == (pytest.approx(2 * (smaller.p or 0)), pytest.approx(alone.p))
+
+
+def test_intervals_hold_together_as_often_as_they_say():
+    rng = random.Random(0)
+    missed = 0
+    for _ in range(400):
+        base = {seed: rng.gauss(0, 1) for seed in range(5)}
+        levels = [({seed: rng.gauss(0, 1) for seed in range(5)}, base) for _ in range(6)]
+        gaps = [gap for gap in differences(levels) if gap is not None]
+        missed += any(gap.low > 0 or gap.high < 0 for gap in gaps if gap.low is not None and gap.high is not None)
+    assert missed / 400 < 0.07

@@ -218,6 +218,20 @@ def test_welch_is_told():
     assert cells(summarise(ABOUT, jobs))[1][1][-1].endswith("(Welch)")
 
 
+def test_a_table_of_three_levels_is_corrected_and_says_so():
+    batch = [done(value, model__norm="batch", seed=seed) for seed, value in enumerate([0.15, 0.18, 0.16])]
+    found = summarise(ABOUT, lrn() + batch)
+    head, lines = cells(found)
+    assert head[-2:] == ["simultaneous 95 % interval", "p (Holm)"]
+    half = 6.205347 * 0.01 / math.sqrt(3)  # t of 97.5 % with 2 degrees
+    assert interval(rows(found)["none"]) == pytest.approx((0.02, 0.02 - half, 0.02 + half))
+    assert [line[-1] for line in lines] == ["", "0.074", "0.010"]  # batch: t = 14, p = 0.00506, times 2
+    assert "2 comparisons: the intervals hold together (Bonferroni, 97.5 % each), and p is" in markdown(found)
+    record = list(csv.DictReader(io.StringIO(csv_text(found))))[1]
+    assert (record["comparisons"], float(record["p"])) == ("2", pytest.approx(0.0742, abs=1e-4))
+    assert "comparisons" not in markdown(summarise(ABOUT, lrn()))
+
+
 def test_csv_holds_all_numbers_in_full():
     jobs = lrn()
     jobs[5] = Outcome(jobs[5].overrides, "failed")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,9 +20,9 @@ from alexnet_lab.sweeps.directory import SweepDirectory
 from alexnet_lab.sweeps.results import update_summary
 
 if TYPE_CHECKING:
-    from alexnet_lab.sweeps.preflight import Plan
+    from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent.parent / "report"))
+    from alexnet_lab.sweeps.preflight import Plan
 
 EXTEND = "sweep.extend=true"
 
@@ -88,7 +86,7 @@ def test_a_factor_is_added_whose_value_was_common_before(tmp_path):
         (("model.activation=relu,tanh", "seed=0,1"), ("seed=1,0", "model.activation=tanh,relu")),
         (("model.dropout=0.5,0.0", "model=alexnet", "data=cifar10", "seed=0"),
          ("model.dropout=5e-1,0", "model=alexnet", "data=cifar10", "seed=0")),
-        (("seed=0,1",), ("seed=0,1", "model=lenet5", "data=digits", "model.activation=tanh,relu", "++seed=0,1")),
+        (("seed=0,1",), ("seed=0,1", "model=lenet5", "data=digits", "++trainer.max_epochs=30")),
         (("seed=0,1",), ("seed=range(0,2)", "trainer.num_threads=3", "trainer.devices=2", "logger=csv",
                          "launcher=in_process", "trainer.devices=1", "callbacks.augmentation_preview=false")),
         (("seed=0,0,1",), ("seed=0,1,1",)),
@@ -97,8 +95,6 @@ def test_a_factor_is_added_whose_value_was_common_before(tmp_path):
 )  # fmt: skip
 def test_the_same_jobs_in_other_words_are_the_same(first, then, tmp_path):
     before = begun(tmp_path / "s", *first)
-    if "model.activation=tanh,relu" in then and first == ("seed=0,1",):
-        then = tuple(word for word in then if "activation" not in word and word != "++seed=0,1")
     plan = planned(*then, f"hydra.sweep.dir={tmp_path / 's'}")
     assert left(plan) == []
     assert {job.name for job in plan.jobs} == {job.name for job in before.jobs}
@@ -124,8 +120,9 @@ def test_another_factor_keeps_the_first_one(tmp_path):
 
 
 def test_single_seeds_are_added_one_by_one(tmp_path):
-    for seed in range(4):
-        plan = begun(tmp_path / "s", f"seed={seed}", *([EXTEND] if seed else []))
+    plan = begun(tmp_path / "s", "seed=0")
+    for seed in (1, 2, 3):
+        plan = begun(tmp_path / "s", f"seed={seed}", EXTEND)
     assert len({job.name for job in plan.definition.jobs}) == 4
     assert table(plan) == {"all": (4, pytest.approx(0.115))}
 

@@ -30,3 +30,6 @@ Share = Annotated[float, Gt(0), Lt(1)]
 
 Ratio = Annotated[float, Gt(0), Le(1)]
 """A number in (0, 1]: a factor that makes smaller."""
+
+TOP_K = 5
+"""Of ILSVRC's second measure, the top-5 error, which is measured where there are more classes than this."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.ranges import TOP_K
+from alexnet_lab.config.schema import EARLY_EPOCHS
 from alexnet_lab.data.checks import check_colour, check_folders, has_validation_images
 from alexnet_lab.models.geometry import check_model
 
@@ -22,7 +24,7 @@ def check_fit(config: dict[str, Any]) -> None:
     _check_schedule(config["schedule"] or {}, config["optimizer"])
     _check_lenet5_1998(config)
     _check_validation(config)
-    _check_sweep(config["sweep"], config["callbacks"])
+    _check_sweep(config)
 
 
 def _check_facts(model: dict[str, Any], data: dict[str, Any]) -> None:
@@ -136,12 +138,24 @@ def _check_lenet5_1998(config: dict[str, Any]) -> None:
         )
 
 
-def _check_sweep(sweep: dict[str, Any], callbacks: dict[str, Any]) -> None:
+def _check_sweep(config: dict[str, Any]) -> None:
     """What a sweep or a search compares has to be measured."""
+    metric, trainer, callbacks = config["sweep"]["metric"], config["trainer"], config["callbacks"]
     if callbacks["pruning"] is not None and callbacks["checkpoint"]["monitor"] is None:
         raise ConfigError(
             "`callbacks.pruning` compares trials by `callbacks.checkpoint.monitor`, which is null; "
             "set it to val/top1_error"
         )
-    if sweep["metric"].startswith("to_error/") and callbacks["to_error"] is None:
-        raise ConfigError(f"`sweep.metric` is {sweep['metric']}, which nothing measures; take callbacks=to_error")
+    callback = metric.partition("/")[0]
+    if callback in callbacks and callbacks[callback] is None:
+        raise ConfigError(f"`sweep.metric` is {metric}, which nothing measures; take callbacks={callback}")
+    if metric == "train/early_loss" and trainer["max_epochs"] < EARLY_EPOCHS:
+        raise ConfigError(
+            f"`sweep.metric` is {metric}, the mean over {EARLY_EPOCHS} epochs, but `trainer.max_epochs` is "
+            f"{trainer['max_epochs']}; set trainer.max_epochs={EARLY_EPOCHS} or more"
+        )
+    if metric.endswith("/top5_error") and config["data"]["num_classes"] <= TOP_K:
+        raise ConfigError(
+            f"`sweep.metric` is {metric}, which is measured with more than {TOP_K} classes, but the data has "
+            f"{config['data']['num_classes']}; take {metric.replace('top5', 'top1')}"
+        )

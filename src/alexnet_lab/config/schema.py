@@ -82,6 +82,13 @@ class ToError(Section):
     stop: bool = False
 
 
+class ToLoss(Section):
+    """Measures epochs, steps and seconds until the training loss falls to `loss`; `stop` ends training there."""
+
+    loss: Positive = 1.0
+    stop: bool = False
+
+
 class Pruning(Section):
     """Ends a trial of a search that is worse than the median of the complete ones; after so many trials and epochs."""
 
@@ -95,6 +102,7 @@ class Callbacks(Section):
     checkpoint: Checkpoint = Checkpoint()
     early_stopping: EarlyStopping | None = None
     to_error: ToError | None = None
+    to_loss: ToLoss | None = None
     pruning: Pruning | None = None
     augmentation_preview: bool = True
     layer_statistics: bool = False
@@ -102,10 +110,16 @@ class Callbacks(Section):
 
 Metric = Literal[
     "test/top1_error", "test/top5_error", "test/loss", "val/top1_error", "val/top5_error", "val/loss",
-    "train/top1_error", "train/top5_error", "train/loss", "to_error/epochs", "to_error/steps", "to_error/seconds",
+    "train/top1_error", "train/top5_error", "train/loss",
+    "train/early_loss", "train/final_loss", "train/final_top1_error",
+    "to_error/epochs", "to_error/steps", "to_error/seconds", "to_loss/epochs", "to_loss/steps", "to_loss/seconds",
     "epochs", "images_per_second", "wall_seconds",
 ]  # fmt: skip
-"""What a sweep may compare: a metric, or a number of result.json."""
+"""What a sweep may compare: a metric, or a number of result.json. `train/early_loss` is the mean of the first three
+epochs, `final_` the last epoch; without them, `train/` and `val/` are of the epoch of the best checkpoint."""
+
+EARLY_EPOCHS = 3
+"""Of `train/early_loss`."""
 
 
 class Sweep(Section):

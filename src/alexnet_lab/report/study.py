@@ -94,7 +94,7 @@ class Study:
     def metric_names(self) -> list[str]:
         """The metrics that completed runs have, the study's own first, then test/ before val/ before train/."""
         names = {name for run in self.completed for name in run.metrics}
-        stages = ("test", "val", "train", "to_error")
+        stages = ("test", "val", "train", "to_error", "to_loss")
         rest = sorted(names - {self.metric}, key=lambda name: (_place(name.split("/")[0], stages), name))
         return [self.metric, *rest] if self.metric in names else rest
 
@@ -149,7 +149,11 @@ def _ended(result: Mapping[str, Any] | None) -> dict[str, Any]:
     """The fields that result.json fills."""
     if result is None:
         return {}
-    reached = {f"to_error/{name}": value for name, value in (result["to_error"] or {}).items() if name != "error"}
+    reached = {
+        f"{group}/{name}": (result[group] or {}).get(name)
+        for group in ("to_error", "to_loss")
+        for name in ("epochs", "steps", "seconds")
+    }
     metrics = {name: value for name, value in (result["metrics"] | reached).items() if value is not None}
     error = None if result["error"] is None else displayable(result["error"])
     return {"status": result["status"], "error": error, "metrics": metrics, "result": result}

@@ -19,6 +19,7 @@ from alexnet_lab.base import cluster
 from alexnet_lab.base.errors import Interrupted
 from alexnet_lab.base.log import close_file, log_to_file, shows_bars, start_log
 from alexnet_lab.base.targets import build
+from alexnet_lab.config.schema import EARLY_EPOCHS
 from alexnet_lab.data.checks import has_validation_images
 from alexnet_lab.data.preview import preview
 from alexnet_lab.models.counts import num_parameters
@@ -38,7 +39,7 @@ from alexnet_lab.training.layer_statistics import LayerStatistics
 from alexnet_lab.training.progress import ProgressLine
 from alexnet_lab.training.pruning import Pruning, Rule
 from alexnet_lab.training.step_seeds import StepSeeds
-from alexnet_lab.training.to_error import TimeToError
+from alexnet_lab.training.time_to import TimeTo, TimeToError, TimeToLoss
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,7 +66,7 @@ def fit_and_test(
 
     Returns:
         The fields of result.json that training decides: metrics, epochs, steps, images_per_second, best_checkpoint,
-        best_epoch, to_error.
+        best_epoch, to_error, to_loss.
 
     Raises:
         Interrupted: After Ctrl-C or SIGTERM; what was reached lies in the checkpoints.
@@ -126,14 +127,16 @@ def _fit_and_test(
         class_names=data.class_names,
     )
     outcome = {
-        "metrics": metrics_of_epoch(metrics_csv.rows, best_epoch) | test,
+        "metrics": metrics_of_epoch(metrics_csv.rows, best_epoch) | course_of_training(metrics_csv.rows) | test,
         **getattr(data, "identity", {}),  # which images these results are about: see alexnet_lab.data.identity
         "epochs": processed_epochs(trainer),
         "steps": trainer.global_step,
         "images_per_second": round(throughput.images / throughput.seconds, 1) if throughput.seconds else None,
         "best_checkpoint": str(directory.best.relative_to(directory.path)) if kept else None,
         "best_epoch": best_epoch,
-        "to_error": next((callback.result for callback in callbacks if isinstance(callback, TimeToError)), None),
+        "to_error": None,
+        "to_loss": None,
+        **{f"to_{callback.name}": callback.result for callback in callbacks if isinstance(callback, TimeTo)},
     }
     size = {"num_parameters": num_parameters(classifier.net), "wall_seconds": round(identity.seconds, 2)}
     tracking.summarize(logger, outcome["metrics"] | size | {name: outcome.get(name) for name in SUMMARIZED})
@@ -217,6 +220,9 @@ def optional_callbacks(config: dict[str, Any], directory: RunDirectory) -> list[
     to_error = config["callbacks"]["to_error"]
     if to_error is not None:
         callbacks.append(TimeToError(error=to_error["error"], stop=to_error["stop"]))
+    to_loss = config["callbacks"]["to_loss"]
+    if to_loss is not None:
+        callbacks.append(TimeToLoss(loss=to_loss["loss"], stop=to_loss["stop"]))
     pruning = config["callbacks"]["pruning"]
     if pruning is not None:
         monitor = config["callbacks"]["checkpoint"]["monitor"]
@@ -306,6 +312,16 @@ def metrics_of_epoch(rows: list[dict[str, Any]], epoch: int | None) -> dict[str,
     """The train/ and val/ metrics of one epoch; of the last one if that epoch has no row."""
     chosen = next((row for row in rows if int(row["epoch"]) == epoch), rows[-1] if rows else {})
     return {name: float(value) for name, value in chosen.items() if name.startswith(STAGES) and value != ""}
+
+
+def course_of_training(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """How training began and ended: the mean loss of the first three epochs, and the numbers of the last one."""
+    trained = [row for row in rows if row.get("train/loss") not in (None, "")]
+    early = [float(row["train/loss"]) for row in trained[:EARLY_EPOCHS]]
+    found = {f"final_{name}": float(row[f"train/{name}"]) for row in trained[-1:] for name in ("loss", "top1_error")}
+    if len(early) == EARLY_EPOCHS:
+        found["early_loss"] = sum(early) / EARLY_EPOCHS
+    return {f"train/{name}": value for name, value in found.items()}
 
 
 def seed_everything(seed: int) -> None:

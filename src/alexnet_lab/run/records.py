@@ -39,6 +39,15 @@ class ToError(Schema):
     seconds: Amount | None = None
 
 
+class ToLoss(Schema):
+    """How soon a training loss was reached; None: it was not."""
+
+    loss: Annotated[float, Gt(0)]
+    epochs: Amount | None = None
+    steps: Amount | None = None
+    seconds: Amount | None = None
+
+
 class Earlier(Schema):
     """What a run had reached when it was completed, before it was trained further."""
 
@@ -71,6 +80,7 @@ class Result(Schema):
     store_hash: str | None = None
     split_hash: str | None = None
     to_error: ToError | None = None
+    to_loss: ToLoss | None = None
     error: str | None = None
     history: list[Earlier] | None = None
     continued_by: str | None = None

@@ -66,6 +66,7 @@ class LedgerLine(Schema):
 
     version: Annotated[int, Ge(1), Le(LEDGER_VERSION)] = LEDGER_VERSION
     job: str
+    content: str | None = None
     status: Status
     overrides: list[str] = Field(default_factory=list)
     metrics: Metrics | None = None

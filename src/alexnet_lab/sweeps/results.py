@@ -81,7 +81,7 @@ def _data_of(job: Job) -> dict[str, Any]:
 def _line(job: Job, latest: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The ledger's last line about a job; one about another job of the same name does not count."""
     line = latest.get(job.name)
-    return line if line is not None and line.get("content", job.key) == job.key else None
+    return line if line is not None and (line.get("content") or job.key) == job.key else None
 
 
 def _outcome(run: RunDirectory, overrides: Columns, entry: Mapping[str, Any] | None, metric: str) -> Outcome:

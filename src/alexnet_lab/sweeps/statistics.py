@@ -1,7 +1,8 @@
 """Mean, deviation and differences over seeds: pure functions of numbers.
 
 Student (W. S. Gosset): The probable error of a mean, Biometrika 6, 1908; B. L. Welch: The generalization of
-'Student's' problem when several different population variances are involved, Biometrika 34, 1947.
+'Student's' problem when several different population variances are involved, Biometrika 34, 1947; S. Holm: A simple
+sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6, 1979.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 import statistics
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,6 +35,8 @@ class Difference(NamedTuple):
     high: float | None
     pairs: int  # how many results of one sample have a partner in the other
     method: Literal["paired", "welch", "none"]
+    p: float | None = None  # two-sided, of no difference; None without an interval, or where nothing varies
+    family: int = 1  # how many differences interval and p are corrected for
 
 
 def t_quantile(freedom: float, confidence: float = CONFIDENCE) -> float:
@@ -75,7 +78,8 @@ def difference(
     gaps = [values[key] - base[key] for key in values if key in base]
     if len(gaps) > 1:
         centre, half = statistics.fmean(gaps), _half_width(gaps, confidence)
-        return Difference(centre, centre - half, centre + half, len(gaps), "paired")
+        p = _two_sided(centre, statistics.stdev(gaps) / math.sqrt(len(gaps)), len(gaps) - 1)
+        return Difference(centre, centre - half, centre + half, len(gaps), "paired", p)
     if not gaps and len(values) > 1 and len(base) > 1:
         return _welch(list(values.values()), list(base.values()), confidence)
     centre = gaps[0] if gaps else statistics.fmean(values.values()) - statistics.fmean(base.values())
@@ -94,5 +98,48 @@ def _welch(values: list[float], base: list[float], confidence: float) -> Differe
     if total == 0:
         return Difference(centre, centre, centre, 0, "welch")
     spread = sum(part**2 / (len(sample) - 1) for part, sample in zip(parts, (values, base), strict=True))
-    half = t_quantile(total**2 / spread, confidence) * math.sqrt(total)
-    return Difference(centre, centre - half, centre + half, 0, "welch")
+    freedom, error = total**2 / spread, math.sqrt(total)
+    half = t_quantile(freedom, confidence) * error
+    return Difference(centre, centre - half, centre + half, 0, "welch", _two_sided(centre, error, freedom))
+
+
+def _two_sided(mean: float, error: float, freedom: float) -> float | None:
+    """How probable a mean at least as far from 0 is if there is no difference; None where nothing varies."""
+    return float(2 * stdtr(freedom, -abs(mean) / error)) if error else None
+
+
+def differences(pairs: Sequence[tuple[Mapping[Any, float], Mapping[Any, float]]]) -> list[Difference | None]:
+    """Differences that are read together, as those of a table's levels to its base.
+
+    Of twenty intervals of 95 % one misses by chance. So those of several differences hold for all of them together
+    (Bonferroni: each has a confidence of 1 - 0.05 / family), and p is adjusted by Holm's method, which is sharper: it
+    may show a difference whose interval still holds 0.
+
+    Args:
+        pairs: Results by seed, and those compared with.
+
+    Returns:
+        Of each pair; None where one side is empty.
+    """
+    alone = [difference(*pair) for pair in pairs]
+    family = sum(gap is not None and gap.low is not None for gap in alone)
+    if family < 2:
+        return alone
+    together = [difference(*pair, confidence=1 - (1 - CONFIDENCE) / family) for pair in pairs]
+    adjusted = holm([gap.p if gap else None for gap in together], family)
+    return [gap and gap._replace(p=p, family=family) for gap, p in zip(together, adjusted, strict=True)]
+
+
+def holm(values: Sequence[float | None], family: int) -> list[float | None]:
+    """Holm's adjusted p values: the least times `family`, the next times `family - 1`, ..., never falling, at most 1.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03], 3)
+        [0.03, 0.06, 0.06]
+    """
+    adjusted: list[float | None] = list(values)
+    most = 0.0
+    for place, (p, index) in enumerate(sorted((p, index) for index, p in enumerate(values) if p is not None)):
+        most = max(most, min(1.0, (family - place) * p))
+        adjusted[index] = most
+    return adjusted

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.sweeps.columns import SEED, literal, parsed
-from alexnet_lab.sweeps.statistics import Difference, Sample, describe, difference
+from alexnet_lab.sweeps.statistics import Difference, Sample, describe, differences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -127,9 +127,12 @@ def summarise(about: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Summary:
         cells[_cell(outcome, about["factor"], tuned)].append(outcome)
     chosen = {cell: _best(members, tuned) for cell, members in cells.items()}
     values = {cell: by_seed(members) for cell, members in chosen.items()}
+    ordered = sorted(cells, key=lambda cell: cell.level != base)  # stable
+    others = [cell for cell in ordered if cell.level != base]
+    against = [(values[cell], values.get(Cell(base, cell.setting), {})) for cell in others]
+    gaps = dict(zip(others, differences(against), strict=True))
     rows = [
-        _row(cell, _part(chosen[cell][0], tuned), chosen[cell], values.get(Cell(base, cell.setting), {}), base)
-        for cell in sorted(cells, key=lambda cell: cell.level != base)  # stable
+        _row(cell, tuned, chosen[cell], gaps.get(cell), values.get(Cell(base, cell.setting), {})) for cell in ordered
     ]
     return Summary(dict(about), rows, _effects(base, values) if len(base) > 1 else [])
 
@@ -161,20 +164,20 @@ def _best(outcomes: list[Outcome], tuned: Sequence[str]) -> list[Outcome]:
     return min(groups.values(), key=rank)
 
 
-def _row(cell: Cell, tuned: Pairs, outcomes: list[Outcome], base_values: dict[str, float], base: Pairs) -> Row:
+def _row(
+    cell: Cell, tuned: Sequence[str], outcomes: list[Outcome], gap: Difference | None, base_values: dict[str, float]
+) -> Row:
     values = by_seed(outcomes)
     sample, base_sample = describe(list(values.values())), describe(list(base_values.values()))
     without = [outcome.status for outcome in outcomes if outcome.value is None]
     counts = {reason: without.count("completed" if reason == "empty" else reason) for reason in LEFT_OUT}
-    if cell.level == base:
-        return Row(cell, tuned, sample, None, None, counts)
-    ratio = sample.mean / base_sample.mean if sample.mean is not None and base_sample.mean else None
-    return Row(cell, tuned, sample, difference(values, base_values), ratio, counts)
+    ratio = sample.mean / base_sample.mean if gap and sample.mean is not None and base_sample.mean else None
+    return Row(cell, _part(outcomes[0], tuned), sample, gap, ratio, counts)
 
 
 def _effects(base: Pairs, values: Mapping[Cell, dict[str, float]]) -> list[Effect]:
     """Each factor's own effect: within a seed the mean over all other cells, then over seeds."""
-    effects = []
+    places, pairs = [], []
     for key, reference in base:
         grids: dict[str, dict[Any, dict[str, float]]] = defaultdict(dict)
         for cell, results in values.items():
@@ -183,10 +186,9 @@ def _effects(base: Pairs, values: Mapping[Cell, dict[str, float]]) -> list[Effec
         base_grid = grids.pop(reference)
         for level, grid in grids.items():
             shared = [place for place in grid if place in base_grid]
-            found = difference(_averaged([grid[p] for p in shared]), _averaged([base_grid[p] for p in shared]))
-            if found is not None:
-                effects.append(Effect(key, level, reference, found))
-    return effects
+            pairs.append((_averaged([grid[p] for p in shared]), _averaged([base_grid[p] for p in shared])))
+            places.append((key, level, reference))
+    return [Effect(*place, gap) for place, gap in zip(places, differences(pairs), strict=True) if gap is not None]
 
 
 def _averaged(cells: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -42,6 +42,8 @@ def _record(summary: Summary, row: Row) -> dict[str, Any]:
         "ci95_high": gap and gap.high,
         "pairs": gap and gap.pairs,
         "interval": gap and gap.method,
+        "comparisons": gap and gap.family,
+        "p": gap and gap.p,
         "ratio": row.ratio,
     }
     place = {"level": level_label(row), "setting": pairs_label(row.cell.setting), "tuned": pairs_label(row.tuned)}
@@ -71,7 +73,9 @@ def terminal_table(summary: Summary) -> Table:
     """The summary as a table of rich."""
     head, rows = cells(summary)
     table = Table(title=Text(title(summary)), title_justify="left", caption_justify="left")
-    table.caption = Text("\n".join([*told(summary), *effect_lines(summary)])) or None
+    table.caption = (
+        Text("\n".join([*told(summary), *filter(None, [correction(summary)]), *effect_lines(summary)])) or None
+    )
     for number, name in enumerate(head):
         table.add_column(name, justify="left" if number in (0, len(head) - 1) else "right", overflow="fold")
     for row in rows:
@@ -95,7 +99,8 @@ def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
     units = Units(summary.about["metric"])
     factor = " ".join(key.rpartition(".")[2] for key in summary.about["factor"])
     mean, gap = ("mean, %", "difference, points") if units.per_cent else ("mean", "difference")
-    head = [factor, "setting", "tuned", "n", mean, "deviation", gap, "95 % interval", "ratio", "left out"]
+    span = "simultaneous 95 % interval" if family(summary) > 1 else "95 % interval"
+    head = [factor, "setting", "tuned", "n", mean, "deviation", gap, span, "p (Holm)", "ratio", "left out"]
     base = summary.rows[0].cell.level
     rows = [_cells(row, units, is_base=bool(base) and row.cell.level == base) for row in summary.rows]
     optional = OPTIONAL if base else (*OPTIONAL, *COMPARED)
@@ -104,7 +109,7 @@ def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
     return [head[column] for column in kept], [[row[column] for column in kept] for row in rows]
 
 
-OPTIONAL = (1, 2, 8, 9)
+OPTIONAL = (1, 2, 8, 9, 10)
 """The columns that are left out where no row fills them."""
 
 COMPARED = (5, 6, 7)
@@ -123,6 +128,7 @@ def _cells(row: Row, units: Units, *, is_base: bool) -> list[str]:
         units.number(row.sample.std),
         "base" if gap is None and is_base else units.signed(gap and gap.mean),
         interval(gap, units),
+        probability(gap),
         "" if row.ratio is None or units.per_cent else f"{row.ratio:.2f}x",
         left_out,
     ]
@@ -135,13 +141,37 @@ def interval(gap: Difference | None, units: Units) -> str:
     return f"{units.signed(gap.low)} to {units.signed(gap.high)}{' (Welch)' if gap.method == 'welch' else ''}"
 
 
+def family(summary: Summary) -> int:
+    """How many comparisons the table makes; more than one are corrected for."""
+    return max((row.against_base.family for row in summary.rows if row.against_base), default=1)
+
+
+def probability(gap: Difference | None) -> str:
+    """The adjusted p value of one of several comparisons, as `0.012`; empty for a single one."""
+    if gap is None or gap.family < 2 or gap.p is None:
+        return ""
+    return f"{gap.p:.3f}" if gap.p >= 0.001 else "<0.001"
+
+
+def correction(summary: Summary) -> str:
+    """What is corrected for in a table of several comparisons; empty for a single one."""
+    count = family(summary)
+    if count < 2:
+        return ""
+    return (
+        f"{count} comparisons: the intervals hold together (Bonferroni, {100 - 5 / count:.1f} % each), and p is "
+        f"adjusted by Holm's method, which may show a difference whose interval still holds 0."
+    )
+
+
 def effect_lines(summary: Summary) -> list[str]:
     """Of several factors each one's own effect, in a line."""
     units = Units(summary.about["metric"])
     lines = []
     for effect in summary.effects:
         gap = effect.against_base
-        spread = f" ({interval(gap, units)})" if gap.low is not None else ""
+        p = f"; p {probability(gap)}" if probability(gap) else ""
+        spread = f" ({interval(gap, units)}{p})" if gap.low is not None else ""
         lines.append(
             printable(f"- {effect.key}={effect.level} against {effect.base}: ") + f"{units.signed(gap.mean)}"
             f"{' points' * units.per_cent}{spread}, {gap.pairs} {'seed' if gap.pairs == 1 else 'seeds'}"
@@ -152,11 +182,12 @@ def effect_lines(summary: Summary) -> list[str]:
 def reading(summary: Summary) -> str:
     """How to read the table."""
     where = " on the validation part" if summary.about["metric"].startswith("test/") else ""
-    tuned = f" The tuned keys are those of each level's best mean{where}." if _tuned(summary) else ""
-    return (
+    tuned = f"The tuned keys are those of each level's best mean{where}." if _tuned(summary) else ""
+    basis = (
         "n jobs per level; sample deviation; difference to the base over the seeds that both have, with the 95 % "
-        f"interval of Student's t over these pairs (Welch's where seeds do not pair).{tuned}"
+        "interval of Student's t over these pairs (Welch's where seeds do not pair)."
     )
+    return " ".join(part for part in (basis, tuned, correction(summary)) if part)
 
 
 def _tuned(summary: Summary) -> bool:

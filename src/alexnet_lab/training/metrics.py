@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
+from alexnet_lab.base.ranges import TOP_K
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-TOP_K = 5
-"""ILSVRC's second measure; reported only where there are more classes than this."""
 
 NO_CLASS = -2
 """What an image is called whose logits hold a NaN."""

@@ -147,10 +147,10 @@ class LedgerSweeper(Sweeper):
         """Hands jobs to Hydra's launcher, `max_batch_size` at a time."""
         size = self.max_batch_size or len(jobs)
         for start in range(0, len(jobs), size):
-            self.launcher.launch(jobs[start : start + size], initial_job_idx=start)
+            self.built_launcher.launch(jobs[start : start + size], initial_job_idx=start)
 
     @cached_property
-    def launcher(self) -> Launcher:
+    def built_launcher(self) -> Launcher:
         """Hydra's launcher; built when the place of the sweep is known, which its parameters refer to."""
         return Plugins.instance().instantiate_launcher(
             hydra_context=self.context, task_function=self.task, config=self.master

@@ -14,7 +14,7 @@ from alexnet_lab.base.errors import Interrupted
 from alexnet_lab.run import train
 from alexnet_lab.training.callbacks import Throughput
 from alexnet_lab.training.classifier import Classifier
-from alexnet_lab.training.to_error import TimeToError, first_crossing
+from alexnet_lab.training.time_to import TimeToError, first_crossing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,7 +161,7 @@ def test_seconds_leave_out_what_is_not_training(monkeypatch):
         total = 10
 
     clock = iter([100.0, 102.0, 200.0, 203.0])  # start and end of the batch in two epochs; 98 s in between
-    monkeypatch.setattr("alexnet_lab.training.to_error.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("alexnet_lab.training.time_to.time.perf_counter", lambda: next(clock))
     callback = TimeToError(error=0.3)
     for wrong in (5, 2):
         Net.train_counts.top1_wrong = torch.tensor(wrong)
