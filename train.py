@@ -7,6 +7,7 @@ from typing import Any
 try:
     from alexnet_lab.config import check_train
     from alexnet_lab.config.entry import main
+    from alexnet_lab.config.names import check_multirun
     from alexnet_lab.run.request import requested
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error}; run `source .venv/bin/activate`, or `make train`, which sets up .venv on a fresh clone")
@@ -15,6 +16,8 @@ except ModuleNotFoundError as error:
 def train(config: dict[str, Any]) -> None:
     """Checks the config, and only then loads what is heavy and runs it; a job of a sweep goes to its sweep."""
     checked = check_train(config) if config["resume"] is None else requested(config)
+    if config["resume"] is None:
+        check_multirun(sys.argv)
 
     from alexnet_lab import run  # noqa: PLC0415 - importing torch takes seconds
     from alexnet_lab.sweeps import dry_run, jobs  # noqa: PLC0415

@@ -259,3 +259,15 @@ def test_job_on_other_images_is_left_out_of_the_table(tmp_path):
     row = sweep_plan.sweep.summary_csv.read_text().splitlines()[1]
     assert ",2,0.5," in row
     assert "1 on other images" in sweep_plan.sweep.summary_md.read_text()
+
+
+def test_what_killed_jobs_leave_is_removed_in_silence(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore:something else")
+    code = (
+        "import multiprocessing, os; context = multiprocessing.get_context('spawn'); "
+        "left = [context.Semaphore() for _ in range(3)]; os.kill(os.getpid(), 9)"
+    )
+    with bonds.stoppable(tmp_path / "stop", lambda: False):
+        killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (killed.returncode, killed.stderr) == (-signal.SIGKILL, "")
+    assert os.environ["PYTHONWARNINGS"] == "ignore:something else"

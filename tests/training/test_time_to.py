@@ -172,6 +172,33 @@ def test_seconds_leave_out_what_is_not_training(monkeypatch):
     assert callback.result == {"error": 0.3, "epochs": 2.0, "steps": 1, "seconds": 5.0}
 
 
+def test_a_loss_is_timed_in_the_same_way(compose, tmp_path, monkeypatch):
+    losses: list[float] = []
+    words = tuple(word.replace("to_error", "to_loss") for word in SHORT)
+    step = Classifier.training_step
+
+    def counting(self: Classifier, batch: Any, batch_index: int) -> Any:
+        loss = step(self, batch, batch_index)
+        losses.append(float(loss) * SIZE)
+        return loss
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", counting)
+        train(compose(f"run_dir={tmp_path / 'whole'}", *words, "callbacks.to_loss.loss=0.001"))
+    whole = json.loads((tmp_path / "whole" / "result.json").read_text())
+    assert whole["to_loss"] == {"loss": 0.001, "epochs": None, "steps": None, "seconds": None}
+    means = [sum(losses[last - BATCHES + 1 : last + 1]) / (BATCHES * SIZE) for last in range(BATCHES - 1, len(losses))]
+    ends = [float(row["train/loss"]) for row in rows(tmp_path / "whole")]
+    assert means[::BATCHES] == pytest.approx(ends, rel=1e-5)
+    assert whole["metrics"]["train/final_loss"] == pytest.approx(ends[-1])
+    assert whole["metrics"]["train/early_loss"] == pytest.approx(sum(ends[:3]) / 3)
+    first = next(place for place, mean in enumerate(means) if place % BATCHES and mean < min(means[:place]))
+    goal = (means[first] + min(means[:first])) / 2  # rounding decides nothing
+    train(compose(f"run_dir={tmp_path / 'run'}", *words, f"callbacks.to_loss.loss={goal}"))
+    found = json.loads((tmp_path / "run" / "result.json").read_text())["to_loss"]
+    assert found["steps"] == BATCHES + first
+
+
 @pytest.mark.slow
 def test_two_processes_find_the_same_step(compose, tmp_path):
     words = (*SHORT, "callbacks.to_error.error=0.85", "trainer.accelerator=cpu")

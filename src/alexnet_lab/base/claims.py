@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
@@ -12,6 +13,24 @@ from alexnet_lab.base.errors import RunError
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+def free_folder(path: Path) -> Path:
+    """Makes a new folder: `path`, or `path_2`, `path_3`, ... where that is taken. No two processes get the same one.
+
+    Raises:
+        RunError: It cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            folder = path if number == 1 else path.with_name(f"{path.name}_{number}")
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
+    raise AssertionError("unreachable")
 
 
 @contextlib.contextmanager

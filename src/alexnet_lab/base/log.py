@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+LABEL = "ALEXNET_LAB_JOB"
+"""Names the job in each line of the console where several jobs share it; an environment variable, for the workers."""
+
 FILE_FORMAT = "%(asctime)s rank %(rank)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -25,8 +28,11 @@ class Console(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes one line; anything above INFO says so."""
-        prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        print(printable_lines(f"{prefix}{record.getMessage()}"), file=sys.stderr, flush=True)
+        level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        label = f"[{os.environ[LABEL]}] " if os.environ.get(LABEL) else ""
+        lines = printable_lines(f"{level}{record.getMessage()}").splitlines()
+        text = "".join(f"{label}{line}\n" for line in lines)
+        print(text, end="", file=sys.stderr, flush=True)  # in one piece, whoever else writes
 
 
 class FileLines(logging.Formatter):
@@ -72,8 +78,18 @@ def close_file(handler: logging.Handler) -> None:
 
 
 def shows_bars() -> bool:
-    """Whether somebody watches: progress bars are for a terminal, and neither for a file nor for CI's log."""
-    return sys.stderr.isatty() and not os.environ.get("CI")
+    """Whether a bar can be shown: on a terminal that is neither CI's log nor shared with other jobs."""
+    return sys.stderr.isatty() and not os.environ.get("CI") and not os.environ.get(LABEL)
+
+
+@contextlib.contextmanager
+def labelled(name: str) -> Iterator[None]:
+    """Within the block each line on the console begins with a name, and no bars are drawn; in worker processes too."""
+    os.environ[LABEL] = name
+    try:
+        yield
+    finally:
+        del os.environ[LABEL]
 
 
 @contextlib.contextmanager

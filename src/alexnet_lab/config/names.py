@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 
+from alexnet_lab.base import shell
+from alexnet_lab.base.errors import ConfigError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 MAX_LENGTH = 120
 """Of a folder's name; file systems allow 255 bytes."""
@@ -59,6 +63,31 @@ def default_run_dir(model: str, data: str, now: str) -> str:
     if config.mode != RunMode.MULTIRUN:
         return f"logs/runs/{now}_{model}_{data}"
     return f"{config.sweep.dir}/{job_name(config.overrides.task)}"
+
+
+DEFAULT_RUN_DIR = re.compile(r"logs/runs/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_.+")
+
+
+def has_default_run_dir(config: Mapping[str, Any]) -> bool:
+    """Whether nobody has chosen the directory of a run: whatever holds that name, another one will do as well."""
+    chosen = any(word.lstrip("+").startswith("run_dir=") for word in config["overrides"])
+    return not chosen and DEFAULT_RUN_DIR.fullmatch(config["run_dir"]) is not None
+
+
+def check_multirun(argv: Sequence[str]) -> None:
+    """Checks that a sweep was asked for with -m: without it, one run would silently be trained.
+
+    Args:
+        argv: The command line.
+
+    Raises:
+        ConfigError: It was not; says the command.
+    """
+    hydra = HydraConfig.get()
+    name = hydra.runtime.choices.get("sweep")
+    if name is not None and hydra.mode != RunMode.MULTIRUN:
+        command = shell.command(Path(argv[0]).name, "-m", *argv[1:])
+        raise ConfigError(f"`sweep={name}` compares several runs, and this command starts one; add -m: {command}")
 
 
 def default_sweep_dir(choices: Mapping[str, Any], words: Iterable[str]) -> str:

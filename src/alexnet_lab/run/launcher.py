@@ -5,16 +5,19 @@ from __future__ import annotations
 import itertools
 import logging
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from alexnet_lab.base import shell
+from alexnet_lab.base.claims import free_folder
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, one_line
 from alexnet_lab.base.files import write_json
 from alexnet_lab.base.log import quiet, start_log
 from alexnet_lab.base.targets import build
 from alexnet_lab.config import check_train
+from alexnet_lab.config.names import has_default_run_dir
 from alexnet_lab.models.counts import num_macs, num_parameters
 from alexnet_lab.models.table import layer_table
 from alexnet_lab.run import elastic, engine, provenance
@@ -68,10 +71,12 @@ def run(config: dict[str, Any], *, resume: bool) -> dict[str, Any]:
     crew = gather(config["trainer"], count_processes(config["trainer"]))
     if crew.rank:
         return _follow(config, crew)
-    directory = RunDirectory(config["run_dir"])
     try:
         size = network_size(config)
         check_parts(config)
+        if not resume and has_default_run_dir(config):
+            config = {**config, "run_dir": str(free_folder(Path(config["run_dir"])))}
+        directory = RunDirectory(config["run_dir"])
         with directory.claimed(resume=resume), terminable():
             seconds = begin(directory, config) if resume else 0.0
             prepare(config)

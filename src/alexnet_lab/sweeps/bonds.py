@@ -36,6 +36,26 @@ def place() -> str:
     return f"{socket.gethostname()}/{os.environ.get('SLURM_JOB_ID', '')}"
 
 
+QUIET_TRACKER = "ignore:resource_tracker"
+"""A filter of `PYTHONWARNINGS`. Killed jobs leave semaphores, which Python's tracker of resources removes; it
+would warn although nothing is left to do."""
+
+
+@contextlib.contextmanager
+def _variables(**values: str) -> Iterator[None]:
+    """Within the block these environment variables are set."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 @contextlib.contextmanager
 def stoppable(stop: Path, busy: Callable[[], bool]) -> Iterator[None]:
     """Within the block Ctrl-C and SIGTERM stop the jobs first, and raise KeyboardInterrupt when they have ended.
@@ -57,16 +77,16 @@ def stoppable(stop: Path, busy: Callable[[], bool]) -> Iterator[None]:
         raise Terminated(f"interrupted by {name}")
 
     stop.unlink(missing_ok=True)
-    os.environ[VARIABLE] = f"{place()}/{os.getpid()}"
+    filters = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), QUIET_TRACKER]))
     main = threading.current_thread() is threading.main_thread()
     for number in before if main else ():
         signal.signal(number, stopped)
     try:
-        yield
+        with _variables(**{VARIABLE: f"{place()}/{os.getpid()}", "PYTHONWARNINGS": filters}):
+            yield
     finally:
         for number, handler in before.items() if main else ():
             signal.signal(number, handler)
-        del os.environ[VARIABLE]
 
 
 @cache  # once in a process, which may run many jobs

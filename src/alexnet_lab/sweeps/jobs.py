@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from alexnet_lab.base.cluster import is_first
 from alexnet_lab.base.cores import available_cores
 from alexnet_lab.base.errors import AlexNetLabError, Interrupted, RunError, one_line
-from alexnet_lab.base.log import start_log
+from alexnet_lab.base.log import labelled, start_log
 from alexnet_lab.run import launcher
 from alexnet_lab.run.signals import deferred, terminable
 from alexnet_lab.sweeps import progress, results
 from alexnet_lab.sweeps.bonds import POLL_SECONDS, end_with_sweep
+from alexnet_lab.sweeps.columns import split
 from alexnet_lab.sweeps.directory import SweepDirectory
 
 if TYPE_CHECKING:
@@ -46,8 +48,21 @@ def run_job(config: dict[str, Any]) -> None:
     while is_first() and sweep.run(job).in_use():  # a job of a sweep that was killed, which is just ending
         time.sleep(POLL_SECONDS)
     if not sweep.run(job).is_completed():
-        with terminable():
+        shared = config["launcher"]["jobs_side_by_side"] > 1
+        with terminable(), labelled(short_name(job)) if shared else contextlib.nullcontext():
             _run(sweep, definition, job, as_run(config))
+
+
+def short_name(job: Job) -> str:
+    """A job's swept keys by their last parts.
+
+    Example:
+        >>> from alexnet_lab.sweeps.definition import Job
+        >>> short_name(Job("model.norm-lrn_seed-0", ("model.norm=lrn", "seed=0")))
+        'norm=lrn seed=0'
+    """
+    parts = (f"{key.rpartition('.')[2]}={value}" for key, value in split(job.overrides).items())
+    return " ".join(parts) or job.name
 
 
 def _find(sweep: SweepDirectory, run_dir: str) -> tuple[Definition, Job]:

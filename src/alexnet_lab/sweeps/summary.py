@@ -177,7 +177,8 @@ def _row(
 
 def _effects(base: Pairs, values: Mapping[Cell, dict[str, float]]) -> list[Effect]:
     """Each factor's own effect: within a seed the mean over all other cells, then over seeds."""
-    places, pairs = [], []
+    places: list[tuple[str, str, str]] = []
+    pairs: list[tuple[dict[str, float], dict[str, float]]] = []
     for key, reference in base:
         grids: dict[str, dict[Any, dict[str, float]]] = defaultdict(dict)
         for cell, results in values.items():
