@@ -179,7 +179,7 @@ def test_a_loss_is_timed_in_the_same_way(compose, tmp_path, monkeypatch):
 
     def counting(self: Classifier, batch: Any, batch_index: int) -> Any:
         loss = step(self, batch, batch_index)
-        losses.append(float(loss) * SIZE)
+        losses.append(float(loss.detach()) * SIZE)
         return loss
 
     with monkeypatch.context() as patch:
