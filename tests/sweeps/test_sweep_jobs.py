@@ -8,6 +8,7 @@ import pytest
 
 from alexnet_lab.base.errors import Interrupted, RunError
 from alexnet_lab.run import launcher
+from alexnet_lab.run.threads import chosen_threads
 from alexnet_lab.sweeps import jobs
 from alexnet_lab.sweeps.definition import Definition, Job
 from alexnet_lab.sweeps.directory import SweepDirectory
@@ -108,13 +109,13 @@ def test_stranger_is_refused(sweep):
         jobs.run_job(config(sweep, "seed-7"))
 
 
-@pytest.mark.parametrize(
-    ("cores", "side_by_side", "threads"), [(8, 1, None), (8, 2, 2), (8, 3, 1), (2, 2, 1), (64, 4, 8)]
-)
+@pytest.mark.parametrize(("cores", "side_by_side", "threads"), [(8, 1, 4), (8, 2, 2), (8, 3, 1), (2, 2, 1), (64, 4, 8)])
 def test_jobs_side_by_side_share_the_cores(cores, side_by_side, threads, sweep, monkeypatch):
-    monkeypatch.setattr(jobs, "available_cores", lambda: cores)
+    monkeypatch.setattr("alexnet_lab.run.threads.available_cores", lambda: cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     run = jobs.as_run(config(sweep, jobs_side_by_side=side_by_side))  # of two processes each
-    assert run["trainer"]["num_threads"] == threads
+    work = {"data": {"batch_size": 128}, "trainer": run["trainer"] | {"num_nodes": 1}}
+    assert chosen_threads(run | work, 10**9, 2) == threads
 
 
 def test_threads_that_were_asked_for_stay(sweep):

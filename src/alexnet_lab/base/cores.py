@@ -1,11 +1,11 @@
-"""How many processor cores this process may use."""
+"""How many processor cores this process may use, and how its threads wait for each other."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from alexnet_lab.base.cluster import slurm_cores
+from alexnet_lab.base.cluster import number, slurm_cores
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
@@ -21,6 +21,26 @@ def available_cores() -> int:
     found += [int(quota) for quota in (cgroup_quota(),) if quota is not None]
     found += [given for given in (slurm_cores(),) if given is not None]
     return max(1, min(found))
+
+
+def omp_threads() -> int | None:
+    """The first number of `OMP_NUM_THREADS`, which may be a list of levels; None where it is not set.
+
+    Raises:
+        ConfigError: It is no whole number.
+    """
+    outermost = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(outermost) if outermost.isdigit() else number("OMP_NUM_THREADS", 0) or None
+
+
+def sleep_while_waiting() -> None:
+    """Makes OpenMP's threads sleep while they wait for each other; call it before torch is imported.
+
+    By default they spin for milliseconds. Where other programs want the cores, the thread that is waited for does not
+    run meanwhile: LeNet-5 with two threads on 2 cores with a load of 18 trained 40 images/s, and 680 with this.
+    """
+    if "GOMP_SPINCOUNT" not in os.environ:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def cgroup_quota(own: Path = OWN_CGROUPS, root: Path = CGROUPS) -> float | None:

@@ -21,7 +21,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alexnet_lab.base import cluster, shell
+from alexnet_lab.base import cluster, cores, shell
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, did_you_mean, one_line
 from alexnet_lab.base.log import start_log
 from alexnet_lab.base.terminal import outlive_terminal
@@ -73,6 +73,7 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
     try:
         start_log()
         cluster.settle()
+        cores.sleep_while_waiting()
         if config_name not in SHARED:
             cluster.require_alone(f"{config_name}.py")
         with _hastily(), _value_errors_told(config_dir):

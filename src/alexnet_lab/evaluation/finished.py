@@ -5,13 +5,16 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.files import sha256
 from alexnet_lab.config import check_saved
 from alexnet_lab.data.identity import check_same_images
 from alexnet_lab.run.directory import RunDirectory
-from alexnet_lab.run.engine import build_classifier, build_data, set_threads
+from alexnet_lab.run.engine import build_classifier, build_data
+from alexnet_lab.run.threads import chosen_threads
 from alexnet_lab.training.checkpoint_io import load_checkpoint, load_weights
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ class FinishedRun:
         run: The run directory.
         data_dir: Where the data sets lie; None: where they lay in training.
         trusted_packages: Packages besides the usual ones that a `_target_` of its config may name.
-        num_threads: Of this process; None: all cores.
+        num_threads: Of this process; None: see `run.threads`.
         other_images: Evaluate on other images than the run was trained on, with a warning.
 
     Attributes:
@@ -68,7 +71,7 @@ class FinishedRun:
         data = config["data"] if data_dir is None else config["data"] | {"dir": data_dir}
         self.config = config | {"data": data, "trainer": config["trainer"] | WHOLE}
         checkpoint = load_checkpoint(self.directory.best)  # a damaged one is told before the data is read
-        set_threads(num_threads, 1)
+        torch.set_num_threads(self._threads(num_threads))
         self.classifier: Classifier = build_classifier(self.config)
         load_weights(self.classifier, checkpoint, self.directory.best)
         self.directory.check_file(self.directory.best)
@@ -76,6 +79,11 @@ class FinishedRun:
         self.checkpoint_hash = sha256(self.directory.best)
         self.other_images = other_images
         self.difference: str | None = None
+
+    def _threads(self, asked: int | None) -> int:
+        """Those asked for, or as many as a batch has work for in one process."""
+        config = self.config | {"trainer": self.config["trainer"] | {"num_threads": asked}}
+        return chosen_threads(config, (self.directory.read_result() or {}).get("num_macs", 0), 1)
 
     @property
     def name(self) -> str:

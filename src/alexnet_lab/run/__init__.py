@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from alexnet_lab.base.cores import sleep_while_waiting
 from alexnet_lab.base.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ __all__ = ["train"]
 def __getattr__(name: str) -> Any:
     if name == "train":
         keep_freed_memory()  # before torch is imported
+        sleep_while_waiting()
         from alexnet_lab.run.launcher import train  # noqa: PLC0415 - torch takes seconds to import
 
         return train

@@ -119,7 +119,7 @@ def run_workers(
             logs_specs=DefaultLogsSpecs(log_dir=scratch),
         )
         try:
-            results = elastic_launch(launch, work)(dict(os.environ), config, directory, processes, resume)
+            results = elastic_launch(launch, work)(dict(os.environ), config, directory, resume)
         except SignalException as error:
             raise Interrupted(f"interrupted by {signal.Signals(error.sigval).name}") from None
         except ChildFailedError as error:
@@ -155,7 +155,7 @@ def _rendezvous(meeting: Meeting | None) -> dict[str, Any]:
 
 
 def work(
-    environment: Mapping[str, str], config: dict[str, Any], directory: RunDirectory, processes: int, resume: bool
+    environment: Mapping[str, str], config: dict[str, Any], directory: RunDirectory, resume: bool
 ) -> dict[str, Any]:
     """What each worker does; the fork server's environment is as old as its first job, so the parent's comes along."""
     from alexnet_lab.run.engine import fit_and_test  # noqa: PLC0415 - the parent of the workers does not need it
@@ -167,7 +167,7 @@ def work(
     keep_freed_memory()
     try:
         with terminable():
-            return fit_and_test(config, directory, processes=processes, resume=resume)
+            return fit_and_test(config, directory, resume=resume)
     except KeyboardInterrupt as error:  # of which torch would tell nobody
         raise Interrupted(str(error) or "interrupted by Ctrl-C") from error
 

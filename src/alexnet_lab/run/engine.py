@@ -26,8 +26,8 @@ from alexnet_lab.models.counts import num_parameters
 from alexnet_lab.run import parts, tracking
 from alexnet_lab.run.distributed import ExactDDP, Processes
 from alexnet_lab.run.identity import KeepIdentity
-from alexnet_lab.run.provenance import available_cores
 from alexnet_lab.run.resuming import prepared
+from alexnet_lab.run.threads import CrowdedCores
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.batch_norm import batch_dependent, synchronise
 from alexnet_lab.training.callbacks import STAGES, MetricsCsv, Throughput, plain
@@ -53,15 +53,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def fit_and_test(
-    config: dict[str, Any], directory: RunDirectory, *, processes: int = 1, resume: bool = False
-) -> dict[str, Any]:
+def fit_and_test(config: dict[str, Any], directory: RunDirectory, *, resume: bool = False) -> dict[str, Any]:
     """Trains, then tests the best checkpoint once.
 
     Args:
         config: A checked config.
         directory: The run's directory, claimed by the caller.
-        processes: How many processes share the run; this one's rank is in the environment.
         resume: Go on from the last checkpoint that is whole.
 
     Returns:
@@ -80,7 +77,7 @@ def fit_and_test(
     exit_code = 1
     try:
         seed_everything(config["seed"])
-        set_threads(config["trainer"]["num_threads"], processes)
+        torch.set_num_threads(config["trainer"]["num_threads"] or 1)
         logger = build_logger(config, directory) if rank == 0 else None
         outcome = _fit_and_test(config, directory, logger, resume=resume)
         exit_code = 0
@@ -105,7 +102,7 @@ def _fit_and_test(
     metrics_csv = MetricsCsv(directory.metrics, throughput)
     checkpoints = Checkpoints(directory.checkpoints, **config["callbacks"]["checkpoint"])
     confusion = Confusion(config["data"]["num_classes"])
-    watching = [throughput, seeds, FiniteLoss(seeds), confusion, *optional_callbacks(config, directory)]
+    watching = [throughput, seeds, FiniteLoss(seeds), CrowdedCores(), confusion, *optional_callbacks(config, directory)]
     identity = KeepIdentity(config)
     callbacks = [*watching, metrics_csv, checkpoints, identity]
     trainer = build_trainer(config, directory, logger, callbacks)
@@ -329,8 +326,3 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - libraries that still use the global stream
     torch.manual_seed(seed)
-
-
-def set_threads(num_threads: int | None, processes: int) -> None:
-    """Gives this process its share of the cores."""
-    torch.set_num_threads(num_threads or max(1, available_cores() // processes))

@@ -27,6 +27,7 @@ from alexnet_lab.run.parts import check_parts
 from alexnet_lab.run.request import requested
 from alexnet_lab.run.resuming import begin
 from alexnet_lab.run.signals import deferred, terminable
+from alexnet_lab.run.threads import with_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -68,11 +69,13 @@ def run(config: dict[str, Any], *, resume: bool) -> dict[str, Any]:
     Of several processes that do the run together (on several nodes, or under torchrun) the first one keeps the records.
     """
     check_devices(config["trainer"])
-    crew = gather(config["trainer"], count_processes(config["trainer"]))
+    processes = count_processes(config["trainer"])
+    crew = gather(config["trainer"], processes)
     if crew.rank:
         return _follow(config, crew)
     try:
         size = network_size(config)
+        config = with_threads(config, size["num_macs"], processes)
         check_parts(config)
         if not resume and has_default_run_dir(config):
             config = {**config, "run_dir": str(free_folder(Path(config["run_dir"])))}
@@ -93,6 +96,8 @@ def _follow(config: dict[str, Any], crew: Crew) -> dict[str, Any]:
     """Does this process's part of a run that another one leads; raises what that one says of the end."""
     with terminable():
         try:
+            size = network_size(config | {"model_summary": False})
+            config = with_threads(config, size["num_macs"], count_processes(config["trainer"]))
             prepare(config)
         except AlexNetLabError as error:
             crew.ready(one_line(error))
@@ -243,7 +248,7 @@ def _part(config: dict[str, Any], directory: RunDirectory, crew: Crew, order: Or
     processes = count_processes(config["trainer"])
     nodes = crew.size if crew.kind == "nodes" else 1
     if crew.kind == "workers" or not in_workers(config["launcher"], processes * nodes):
-        return engine.fit_and_test(config, directory, processes=processes, resume=order.resume)
+        return engine.fit_and_test(config, directory, resume=order.resume)
     return elastic.run_workers(config, directory, processes=processes, resume=order.resume, meeting=order.meeting)
 
 

@@ -10,7 +10,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.cluster import is_first
-from alexnet_lab.base.cores import available_cores
 from alexnet_lab.base.errors import AlexNetLabError, Interrupted, RunError, one_line
 from alexnet_lab.base.log import labelled, start_log
 from alexnet_lab.run import launcher
@@ -100,14 +99,10 @@ def _run(sweep: SweepDirectory, definition: Definition, job: Job, config: dict[s
 
 
 def as_run(config: dict[str, Any]) -> dict[str, Any]:
-    """A job's config as that of a run: in a worker process of its own, with its share of the cores."""
-    own = {key: dict(config[key]) for key in ("launcher", "trainer", "sweep")}
-    side_by_side = own["launcher"]["jobs_side_by_side"]
+    """A job's config as that of a run: in a worker process of its own."""
+    own = {key: dict(config[key]) for key in ("launcher", "sweep")}
     if own["launcher"]["workers"] == "auto":
         own["launcher"]["workers"] = True
-    if own["trainer"]["num_threads"] is None and side_by_side > 1:
-        processes = launcher.count_processes(config["trainer"])
-        own["trainer"]["num_threads"] = max(1, available_cores() // (side_by_side * processes))
     own["launcher"]["slurm"] = False
     own["sweep"]["dir"] = None  # its saved config is that of a run, which can be run again elsewhere
     words = [word for word in config["overrides"] if not word.startswith(ADDED)]

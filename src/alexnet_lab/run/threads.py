@@ -1,0 +1,107 @@
+"""How many threads a process computes with, and whether other programs leave it the cores."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from alexnet_lab.base.cores import available_cores, omp_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lightning import LightningModule, Trainer
+
+log = logging.getLogger(__name__)
+
+MACS_PER_THREAD = 50_000_000
+"""Multiply-adds of a step's forward pass that are worth a thread of their own.
+
+LeNet-5 has 27 million with 64 images. On 2 idle cores it trains 21,700 images/s with two threads and 15,200 with one,
+beside one busy process 7,500 and 15,000: it gets one thread.
+"""
+
+WINDOW_SECONDS = 20.0
+"""Over which a run looks at what it got of the cores."""
+
+LEAST_SHARE, MOST_LOAD = 0.7, 1.4
+"""A run is crowded where its main thread gets less than that share of a core while the machine has that many times as
+many threads to run as it has cores, or as the run has itself. Either alone has harmless reasons."""
+
+
+def chosen_threads(config: Mapping[str, Any], macs: int, processes: int) -> int:
+    """The threads of one process: `trainer.num_threads`, or `OMP_NUM_THREADS`, or as many as a step has work for.
+
+    Args:
+        config: A checked config.
+        macs: Multiply-adds of the network for one image.
+        processes: On this machine.
+
+    Raises:
+        ConfigError: `OMP_NUM_THREADS` is no number.
+    """
+    trainer = config["trainer"]
+    asked = trainer["num_threads"] or omp_threads()
+    if asked:
+        return asked
+    share = available_cores() // (processes * config["launcher"]["jobs_side_by_side"])
+    images = config["data"]["batch_size"] / (processes * trainer["num_nodes"])
+    return max(1, min(share, int(macs * images / MACS_PER_THREAD)))
+
+
+def with_threads(config: dict[str, Any], macs: int, processes: int) -> dict[str, Any]:
+    """The config with the number of threads in it: a resumed run adds up in the same order only with as many."""
+    threads = chosen_threads(config, macs, processes)
+    return config | {"trainer": config["trainer"] | {"num_threads": threads}}
+
+
+class CrowdedCores(Callback):
+    """Warns once where training is slow because other programs use the cores."""
+
+    def __init__(self) -> None:
+        self._warned = False
+        self._start = self._used = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts a window."""
+        self._start, self._used = time.perf_counter(), time.thread_time()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Looks at the window when it is over; a GPU's thread waits by design."""
+        seconds = time.perf_counter() - self._start
+        if seconds < WINDOW_SECONDS or self._warned:
+            return
+        share = (time.thread_time() - self._used) / seconds
+        self.on_train_start(trainer, pl_module)
+        on_cpu = trainer.is_global_zero and trainer.strategy.root_device.type == "cpu"
+        if on_cpu and is_crowded(share, torch.get_num_threads() * trainer.num_devices):
+            self._warned = True
+            self._tell(share)
+
+    def _tell(self, share: float) -> None:
+        threads = torch.get_num_threads()
+        advice = f", or set trainer.num_threads=1 (it is {threads})" if threads > 1 else ""
+        log.warning(
+            "training is slow because other programs use the cores: its main thread gets %.0f %% of one, and %.0f "
+            "threads want to run on %d cores; end the others%s",
+            100 * share, os.getloadavg()[0], os.cpu_count() or 1, advice,
+        )  # fmt: skip
+
+
+def is_crowded(share: float, own: int) -> bool:
+    """Whether other programs take this one's cores away.
+
+    Args:
+        share: Of a core that the main thread got.
+        own: Threads of the whole run on this machine.
+    """
+    if not hasattr(os, "getloadavg"):
+        return False
+    return share < LEAST_SHARE and os.getloadavg()[0] > MOST_LOAD * max(own, os.cpu_count() or 1)

@@ -1,0 +1,182 @@
+"""How many threads a run gets, and when it says that others use the cores."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+import torch
+from commands import QUICK, command, finished
+
+from alexnet_lab.base import cores
+from alexnet_lab.base.cores import cgroup_quota
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.run import threads, train
+from alexnet_lab.run.directory import RunDirectory
+from alexnet_lab.run.threads import CrowdedCores, chosen_threads, is_crowded
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LENET5 = 416_520
+ALEXNET = 720_351_776
+"""Multiply-adds for an image."""
+
+
+@pytest.fixture(autouse=True)
+def _many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "available_cores", lambda: 16)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
+def config(batch_size: int = 64, num_threads: int | None = None, side_by_side: int = 1) -> dict[str, Any]:
+    return {
+        "trainer": {"num_threads": num_threads, "num_nodes": 1}, "data": {"batch_size": batch_size},
+        "launcher": {"jobs_side_by_side": side_by_side},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("macs", "batch_size", "processes", "expected"),
+    [
+        (LENET5, 8, 1, 1),
+        (LENET5, 64, 1, 1),
+        (LENET5, 512, 1, 4),
+        (ALEXNET, 128, 1, 16),
+        (ALEXNET, 128, 4, 4),
+        (ALEXNET, 128, 32, 1),
+        (LENET5, 512, 2, 2),
+    ],
+)
+def test_threads_by_the_work_in_a_step(macs, batch_size, processes, expected):
+    assert chosen_threads(config(batch_size), macs, processes) == expected
+
+
+@pytest.mark.parametrize(("value", "expected"), [("3", 3), ("5,2", 5), ("", 16), ("0", 16)])
+def test_variable_comes_before_the_work_and_the_key_before_the_variable(value, expected, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert chosen_threads(config(), ALEXNET, 1) == expected
+    assert chosen_threads(config(num_threads=2), ALEXNET, 1) == 2
+
+
+def test_variable_that_is_no_number(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "all")
+    with pytest.raises(ConfigError, match="the environment variable OMP_NUM_THREADS is 'all'; it must be a whole num"):
+        chosen_threads(config(), ALEXNET, 1)
+
+
+def test_run_records_its_threads(compose, tmp_path, monkeypatch):
+    """So that a resumed run, perhaps on another machine, adds up in the same order."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    words = ("trainer.num_threads=null", "trainer.max_epochs=1", "trainer.limit_train_batches=2")
+    train(compose(f"run_dir={tmp_path}", *words))
+    assert torch.get_num_threads() == 3
+    assert RunDirectory(str(tmp_path)).read_config()["trainer"]["num_threads"] == 3
+
+
+def cgroups(folder: Path, files: dict[str, str], own: str) -> float | None:
+    for name, text in files.items():
+        path = folder / "sys" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (folder / "own").write_text(own)
+    return cgroup_quota(folder / "own", folder / "sys")
+
+
+@pytest.mark.parametrize(
+    ("files", "own", "expected"),
+    [
+        ({}, "0::/\n", None),
+        ({"cpu.max": "150000 100000\n"}, "0::/\n", 1.5),  # in a container
+        ({"cpu.max": "max 100000\n"}, "0::/\n", None),
+        ({"a/cpu.max": "200000 100000\n", "a/b/cpu.max": "max 100000\n"}, "0::/a/b\n", 2.0),
+        ({"a/cpu.max": "400000 100000\n", "a/b/cpu.max": "50000 100000\n"}, "0::/a/b\n", 0.5),
+        ({"cpu.max": "300000 100000\n"}, "0::/../../other\n", 3.0),
+        ({"cpu/d/cpu.cfs_quota_us": "250000\n", "cpu/d/cpu.cfs_period_us": "100000\n"}, "4:cpu,cpuacct:/d\n", 2.5),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, "4:cpu:/d\n5:memory:/d\n", None),
+        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, "4:cpu:/not/here\n", 2.0),
+    ],
+)
+def test_quota_of_the_cgroups(files, own, expected, tmp_path):
+    assert cgroups(tmp_path, files, own) == expected
+
+
+@pytest.mark.parametrize(("quota", "mask", "slurm", "expected"), [
+    (None, 8, None, 8), (2.5, 8, None, 2), (0.5, 8, None, 1), (6.0, 3, None, 3), (6.0, 8, "4", 4),
+])  # fmt: skip
+def test_cores_are_the_fewest_of_mask_quota_and_job(quota, mask, slurm, expected, monkeypatch):
+    monkeypatch.setattr(cores, "cgroup_quota", lambda: quota)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(mask)))
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", slurm or "")
+    assert cores.available_cores() == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"), ({"GOMP_SPINCOUNT": "7"}, None)],
+)
+def test_threads_sleep_while_they_wait_unless_told_otherwise(given, expected, monkeypatch):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, given.get(name, ""))
+        if name not in given:
+            monkeypatch.delenv(name)
+    cores.sleep_while_waiting()
+    assert os.environ.get("OMP_WAIT_POLICY") == expected
+
+
+def test_they_are_told_before_torch_is_imported():
+    program = (
+        "import os, sys, alexnet_lab.run as r; r.train; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    )
+    variables = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    done = subprocess.run([sys.executable, "-c", program], env=variables, capture_output=True, text=True, check=True)
+    assert done.stdout == "PASSIVE True\n"
+
+
+@pytest.mark.parametrize(
+    ("share", "load", "own", "expected"),
+    [
+        (0.3, 18.0, 2, True),
+        (0.95, 18.0, 2, False),  # it gets what it needs
+        (0.3, 2.0, 2, False),  # it waits for the disk, or for another process of the run
+        (0.5, 8.0, 8, False),  # the load is its own
+        (0.5, 12.0, 8, True),
+    ],
+)
+def test_crowded_is_little_time_and_much_load(share, load, own, expected, monkeypatch):
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, load, load))
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    assert is_crowded(share, own) is expected
+
+
+def test_crowded_run_warns_once_with_the_setting(monkeypatch, caplog):
+    clock = iter(range(0, 1000, 15))
+    monkeypatch.setattr(threads.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(threads.time, "thread_time", lambda: 0.0)
+    monkeypatch.setattr(threads, "is_crowded", lambda share, own: share == 0.0 and own == 6)
+    monkeypatch.setattr(os, "getloadavg", lambda: (18.2, 1.0, 1.0))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    torch.set_num_threads(3)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    trainer = cast("Any", SimpleNamespace(is_global_zero=True, strategy=strategy, num_devices=2))
+    watcher, module = CrowdedCores(), cast("Any", None)
+    watcher.on_train_start(trainer, module)
+    for number in range(8):
+        watcher.on_train_batch_end(trainer, module, None, None, number)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "training is slow because other programs use the cores: its main thread gets 0 % of one, and 18 threads want "
+        "to run on 2 cores; end the others, or set trainer.num_threads=1 (it is 3)"
+    )
+
+
+def test_wrong_variable_ends_a_command_before_anything_is_written(tmp_path, digits_dir):
+    words = (*QUICK, "trainer.num_threads=null", f"data.dir={digits_dir}", f"run_dir={tmp_path / 'run'}")
+    outcome = finished(command("train.py", *words, cwd=tmp_path, group=False, OMP_NUM_THREADS="all"))
+    assert outcome.code == 2
+    assert outcome.err.splitlines()[-1].startswith("error: the environment variable OMP_NUM_THREADS is 'all'; it must")
+    assert list(tmp_path.iterdir()) == []
