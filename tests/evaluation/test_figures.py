@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from evaluating import run_eval, seal
+from evaluating import another_run, run_eval, seal
 from PIL import Image
 
 import alexnet_lab
@@ -211,7 +211,7 @@ def test_glyphs_that_the_font_lacks_are_no_error(tmp_path):
     ],
 )
 def test_figures_of_one_network_are_not_made_of_several(figures, message, run, tmp_path):
-    other = shutil.copytree(run, tmp_path / "other")
+    other = another_run(run, tmp_path / "other")
     with pytest.raises(ConfigError, match=message):
         run_eval([str(run), str(other)], figures=figures)
 

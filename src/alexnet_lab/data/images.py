@@ -47,7 +47,7 @@ def read_image(path: Path, size: int, channels: int) -> NDArray[np.uint8]:
     if path.suffix.lower() not in EXTENSIONS:
         raise ValueError(f"not named like an image ({', '.join(EXTENSIONS)})")
     if not path.is_file():
-        raise ValueError("a link to nothing" if path.is_symlink() else "not a file")
+        raise ValueError("not a file, but a link to nothing" if path.is_symlink() else "not a file")
     with Image.open(path, formats=FORMATS) as file:
         if file.format != "PNG":
             return _pixels(file, size, channels)
