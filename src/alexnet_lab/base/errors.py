@@ -54,7 +54,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
         >>> did_you_mean("xyz", ["norm", "pool"])
         'allowed: norm, pool'
     """
-    names = sorted(choices)
+    names = sorted(set(choices))
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if near:
         return f"did you mean `{near[0]}`?"

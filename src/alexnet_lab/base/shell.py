@@ -27,11 +27,15 @@ def override(key: str, value: object) -> str:
     return f"{key}={text if PLAIN.fullmatch(text) and text.lower() not in KEYWORDS else quoted(text)}"
 
 
-def quoted(text: str) -> str:
-    """A value in quotes of Hydra's grammar, whatever signs it holds."""
-    escaped = re.sub(r"(\\*)(')", r"\1\1\\\2", text)
-    escaped = re.sub(r"(\\+)\Z", r"\1\1", escaped)
-    return f"'{escaped}'"
+def quoted(text: str, sign: str = "'") -> str:
+    r"""A value as Hydra's grammar takes it, whatever characters it holds.
+
+    Example:
+        >>> quoted("a=b"), quoted("it's"), quoted("a\\")
+        ("'a=b'", "'it\\'s'", "'a\\\\'")
+    """
+    escaped = re.sub(rf"(\\*)({sign}|\Z)", lambda found: 2 * found[1] + (f"\\{sign}" if found[2] else ""), text)
+    return f"{sign}{escaped}{sign}"
 
 
 def command(script: str, *words: str) -> str:

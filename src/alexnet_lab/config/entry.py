@@ -27,6 +27,8 @@ from alexnet_lab.base.log import start_log
 from alexnet_lab.base.terminal import outlive_terminal
 from alexnet_lab.config import request
 from alexnet_lab.config.names import default_run_dir, default_sweep_dir, default_tags, folder_name, variable
+from alexnet_lab.config.signatures import read_signature
+from alexnet_lab.config.words import arranged, expand_paths, explain_unreadable, settle_data_variable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,13 +65,8 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
     outlive_terminal()
     traceback_wanted = os.environ.get(FULL_ERROR, "") not in ("", "0")
     register_resolvers()
-    sys.argv[1:] = [FLAGS.get(word, word) for word in sys.argv[1:]]
-    if not os.environ.get("ALEXNET_LAB_DATA", "unset"):
-        del os.environ["ALEXNET_LAB_DATA"]  # empty: as if it were not set, instead of the folder we are in
+    settle_data_variable()
     job = _Job(task, traceback_wanted=traceback_wanted)
-    words = request.set_aside(config_dir)
-    if words is not None:
-        job.continuing = partial(request.request, words=words, config_dir=config_dir, config_name=config_name)
     try:
         start_log()
         cluster.settle()
@@ -77,7 +74,11 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
         if config_name not in SHARED:
             cluster.require_alone(f"{config_name}.py")
         with _hastily(), _value_errors_told(config_dir):
+            sys.argv[1:] = arranged(FLAGS.get(word, word) for word in sys.argv[1:])
             _refuse_rerun()
+            words = request.set_aside(config_dir)
+            if words is not None:
+                job.continuing = partial(request.request, words=words, config_dir=config_dir, config_name=config_name)
             _anchor_config_path()
             with _errors_handed_on():
                 hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(job.run)()
@@ -220,11 +221,12 @@ def _complain(error: AlexNetLabError) -> None:
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """The config without interpolations; raises ConfigError where one cannot be resolved or has no value."""
+    """The config without interpolations, `~` expanded; raises ConfigError where a value is missing or unresolved."""
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise _own_error(error) or _omegaconf_error(error) from None
+    expand_paths(cast("dict[str, Any]", plain))
     return cast("dict[str, Any]", plain)
 
 
@@ -250,8 +252,7 @@ def _explain(error: Exception, config_dir: Path, config_name: str) -> AlexNetLab
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _missing_choice(error)
     if isinstance(error, OverrideParseException):
-        problem = one_line(error).split(" See https")[0]
-        return ConfigError(f"cannot read `{error.override}` on the command line: {problem}")
+        return ConfigError(explain_unreadable(str(error.override)))
     # the second: a sweep's levels may name the model's own value, ${model.norm}, where the model has none
     unknown = re.search(r"Could not override '([^']+)'|Interpolation key '([^']+)' not found", str(error))
     if unknown:
@@ -259,7 +260,7 @@ def _explain(error: Exception, config_dir: Path, config_name: str) -> AlexNetLab
         config = _composed_until(error)
         if config is None:
             config = _composed_without(config_dir, config_name, hydra_too=key.startswith("hydra."))
-        return _unknown_override(key, config, config_dir)
+        return _unknown_override(key, config, groups_of(config_dir / f"{config_name}.yaml"))
     if isinstance(error, UNREADABLE):
         return ConfigError(f"a config file cannot be read: {one_line(error)}")
     cause = f": {error.__cause__}" if error.__cause__ else ""
@@ -271,14 +272,32 @@ def _missing_choice(error: MissingConfigException) -> ConfigError:
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     if not group:
         return ConfigError(f"there is no config `{name}`: {one_line(error)}")
+    if group == "model" and _is_of_torchvision(name):
+        return ConfigError(
+            f"there is no `model={name}`, but torchvision has a {name}; type model=torchvision model.name={name}"
+        )
     return ConfigError(
         f"there is no `{group}={name}`; {did_you_mean(name, [str(item) for item in error.options or ()])}"
     )
 
 
-def _unknown_override(key: str, config: DictConfig, config_dir: Path) -> ConfigError:
+def _is_of_torchvision(name: str) -> bool:
+    """Whether `torchvision.models` has a function of this name; found out without importing it."""
+    try:
+        return name.islower() and read_signature(f"torchvision.models.{name}") is not None
+    except ConfigError:
+        return False
+
+
+def groups_of(file: Path) -> list[str]:
+    """The groups that the command line may choose from, by the defaults list of a primary config."""
+    entries = yaml.safe_load(file.read_text(encoding="utf-8")).get("defaults", [])
+    names = [next(iter(entry)).split()[-1] for entry in entries if isinstance(entry, dict)]
+    return [name for name in names if "/" not in name]
+
+
+def _unknown_override(key: str, config: DictConfig, groups: list[str]) -> ConfigError:
     """The command line sets a key that does not exist: names the first part of it that is wrong."""
-    groups = [folder.name for folder in config_dir.iterdir() if folder.is_dir()]
     node: Any = config
     for part in key.split("."):
         names = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []

@@ -83,7 +83,9 @@ def _find(module: str, name: str, target: str) -> Signature | None:
     stars = [node for node in _statements(tree) if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"]
     for node in stars:
         with contextlib.suppress(ConfigError):  # it is in another one, or out of sight
-            return _find(_absolute(node, package), name, target)
+            found = _find(_absolute(node, package), name, target)
+            if found is not None:
+                return found
     if stars or _assigns(tree, name) or (not _is_own(module) and _makes_names(tree)):
         return None
     raise ConfigError(f"`_target_: {target}` does not exist: {module} has no `{name}`; {_suggest(tree, name)}")

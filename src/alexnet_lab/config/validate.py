@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import reprlib
+import shlex
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
 from alexnet_lab.base.targets import check_target, packages_beyond
+from alexnet_lab.config import words
 from alexnet_lab.config.fit import check_fit
 from alexnet_lab.config.schema import Evaluate, Report, Section, Train
 from alexnet_lab.config.signatures import Field, read_signature
@@ -115,8 +118,9 @@ def _explain(section: type[Section], raw: Mapping[str, Any], error: ValidationEr
         return unknown_key(".".join(path), _known_keys(section, path[:-1]))
     if first["type"] == "missing":
         return f"`{'.'.join(path)}` is missing"
-    same_key = [detail for detail in details if _key(detail, raw) == _key(first, raw)]
-    return _wrong_value(_key(first, raw), same_key)
+    key = _key(first, raw)
+    same_key = [detail for detail in details if _key(detail, raw) == key]
+    return _wrong_value(key, same_key, raw)
 
 
 def _key(detail: ErrorDetails, raw: Mapping[str, Any]) -> str:
@@ -145,10 +149,31 @@ def unknown_key(key: str, known: list[str]) -> str:
     return f"unknown key `{key}`; {did_you_mean(key.rpartition('.')[2], known)}"
 
 
-def _wrong_value(key: str, details: list[ErrorDetails]) -> str:
+def _wrong_value(key: str, details: list[ErrorDetails], raw: Mapping[str, Any]) -> str:
     got = details[0]["input"]
     allowed = " or ".join(dict.fromkeys(_allowed(detail) for detail in details))
-    return f"`{key}` is {SHORT.repr(got)} ({type(got).__name__}); allowed: {allowed}"
+    text = f"`{key}` is {SHORT.repr(got)} ({type(got).__name__}); allowed: {allowed}"
+    wants_text = any(detail["type"] == "string_type" for detail in details)
+    if not wants_text or not isinstance(got, bool | int | float):
+        return text
+    return f"{text}; a text that looks like a number needs quotes: {_to_type(key, raw)}"
+
+
+def _to_type(key: str, raw: Mapping[str, Any]) -> str:
+    """What to type so that a key that holds numbers holds texts."""
+    path = key.split(".")
+    if path[-1].isdecimal():
+        path = path[:-1]
+    value: Any = raw
+    for part in path:
+        value = value[part]
+    if not isinstance(value, list):
+        return words.to_type(".".join(path), _as_typed(value))
+    return shlex.quote(f"{'.'.join(path)}=[{','.join(words.quoted(_as_typed(item), chr(34)) for item in value)}]")
+
+
+def _as_typed(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _allowed(detail: ErrorDetails) -> str:
@@ -192,4 +217,13 @@ def _check_field(key: str, spec: Mapping[str, Any], name: str, field: Field) -> 
             return list(TypeAdapter(field.annotation, config=STRICT).validate_python(tuple(value)))
         return TypeAdapter(field.annotation, config=STRICT).validate_python(value)
     except ValidationError as error:
-        raise ConfigError(_wrong_value(key, error.errors(include_url=False))) from None
+        raise ConfigError(_explain_field(key, name, spec, error)) from None
+
+
+def _explain_field(key: str, name: str, spec: Mapping[str, Any], error: ValidationError) -> str:
+    """The first thing that is wrong with a field, by the name of the entry of a list where it is one."""
+    details = error.errors(include_url=False)
+    places = [_key({**detail, "loc": (name, *detail["loc"])}, spec) for detail in details]
+    same_key = [detail for detail, place in zip(details, places, strict=True) if place == places[0]]
+    group = key.removesuffix(name)
+    return _wrong_value(group + places[0], same_key, {group.rstrip("."): spec})

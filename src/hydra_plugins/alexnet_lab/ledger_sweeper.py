@@ -23,6 +23,7 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, open_dict, read_write
 
 from alexnet_lab.config.names import default_sweep_dir
+from alexnet_lab.config.words import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +61,9 @@ class LedgerSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Takes what Hydra hands over."""
+        if str(config.hydra.sweep.dir).startswith("~"):
+            with read_write(config):
+                config.hydra.sweep.dir = expanded(str(config.hydra.sweep.dir))
         self.master = config
         self.loader = hydra_context.config_loader
         self.context = hydra_context

@@ -1,0 +1,151 @@
+"""The words of a command line, put as Hydra reads them: flags before overrides, and paths in quotes where they need them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from alexnet_lab.base.errors import ConfigError, did_you_mean
+from alexnet_lab.base.shell import quoted
+
+if TYPE_CHECKING:
+    from argparse import Action
+    from collections.abc import Iterable
+
+PATHS = (
+    "run_dir", "resume", "data.dir", "data.root", "sweep.dir", "hydra.sweep.dir", "run", "runs", "sweep", "out",
+)  # fmt: skip
+"""The keys that hold a path, or a list of them: `~` is the home directory there, and quotes are added as needed."""
+
+DATA_VARIABLE = "ALEXNET_LAB_DATA"
+"""The environment variable for the default of `data.dir`."""
+
+
+def arranged(words: Iterable[str]) -> list[str]:
+    """The same command line with its flags first, whatever the order in which they were given.
+
+    Args:
+        words: Without the name of the script.
+
+    Raises:
+        ConfigError: A flag does not exist or lacks its value.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    waiting = list(words)
+    while waiting:
+        word = waiting.pop(0)
+        if word.startswith("-"):
+            flags += [word, *_flag_value(word, waiting)]
+        else:
+            overrides.append(_with_quoted_path(word))
+    return flags + overrides
+
+
+def _flag_value(word: str, waiting: list[str]) -> list[str]:
+    """The value of a flag, taken from the words after it; nothing for one that has none or brings it by `=`."""
+    name, equals, given = word.partition("=")
+    action = _action(name)
+    choices = [str(choice) for choice in action.choices or ()]
+    if action.nargs == 0:
+        if equals:
+            raise ConfigError(f"`{name}` takes no value, got {given!r}")
+        return []
+    if action.nargs == "?" and not equals and (not waiting or waiting[0] not in choices):
+        return [str(action.const)]
+    if not equals and not waiting:
+        raise ConfigError(f"`{name}` needs a value" + (f": {', '.join(choices)}" if choices else ""))
+    value = given if equals else waiting.pop(0)
+    if choices and value not in choices:
+        raise ConfigError(f"`{name}` is {value!r}; {did_you_mean(value, choices)}")
+    return [] if equals else [value]
+
+
+def _action(name: str) -> Action:
+    """What Hydra's parser does at a flag, which may be shortened as long as it is clear."""
+    flags = {flag: action for action in get_args_parser()._actions for flag in action.option_strings}
+    if name in flags:
+        return flags[name]
+    found = {id(action): action for flag, action in flags.items() if name.startswith("--") and flag.startswith(name)}
+    if len(found) != 1:
+        raise ConfigError(f"unknown flag `{name}`; {did_you_mean(name, ['--dry-run', *flags])}")
+    return next(iter(found.values()))
+
+
+def _with_quoted_path(word: str) -> str:
+    """The override of a path, in quotes if Hydra could not read it without: `data.dir=~/x`, `run_dir=a=b`."""
+    key, equals, value = word.partition("=")
+    if equals and not key.strip("+~ "):
+        raise ConfigError(explain_unreadable(word))
+    if not equals or key.lstrip("+") not in PATHS or can_be_read(word) or value[:1] in ("'", '"'):
+        return word
+    if value.startswith("[") and value.endswith("]"):
+        items = (item.strip() for item in value[1:-1].split(","))
+        return f"{key}=[{','.join(item if can_be_read(f'{key}={item}') else quoted(item) for item in items)}]"
+    return f"{key}={quoted(value)}"
+
+
+def can_be_read(word: str) -> bool:
+    """Whether Hydra's grammar takes an override."""
+    try:
+        OverridesParser.create().parse_overrides([word])
+    except HydraException:
+        return False
+    return True
+
+
+def to_type(key: str, value: str) -> str:
+    """What to type in a shell so that a key gets a text, in quotes for the shell and for Hydra.
+
+    Example:
+        >>> to_type("logger.name", "a=b")
+        '\\'logger.name="a=b"\\''
+    """
+    return shlex.quote(f"{key}={quoted(value, chr(34))}")
+
+
+def explain_unreadable(word: str) -> str:
+    """Why Hydra's grammar does not take an override, and what to type instead."""
+    key, equals, value = word.partition("=")
+    problem = f"cannot read `{word}` on the command line"
+    if not equals:
+        return f"{problem}: an override is key=value, +key=value or ~key"
+    if not key.lstrip("+~") or not can_be_read(f"{key}=1"):
+        return f"{problem}: `{key}` is no key; an override is key=value"
+    if value[:1] in ("[", "{", "(", "'", '"'):
+        return f'{problem}: close its brackets and quotes, and quote texts within: \'key=["a","b"]\''
+    return f"{problem}: this value needs quotes; type {to_type(key, value)}"
+
+
+def expanded(path: str) -> str:
+    """A path with `~` as the home directory; that of a user who does not exist stays."""
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:
+        return path
+
+
+def expand_paths(config: dict[str, Any]) -> None:
+    """Expands `~` in the values of `PATHS`, in place."""
+    for key in PATHS:
+        *groups, name = key.split(".")
+        node: Any = config
+        for group in groups:
+            node = node.get(group) if isinstance(node, dict) else None
+        value = node.get(name) if isinstance(node, dict) else None
+        if isinstance(value, str):
+            node[name] = expanded(value)
+        elif isinstance(value, list):
+            node[name] = [expanded(item) if isinstance(item, str) else item for item in value]
+
+
+def settle_data_variable() -> None:
+    """An empty `ALEXNET_LAB_DATA` counts as not set, instead of as the folder that we are in."""
+    if not os.environ.get(DATA_VARIABLE, "unset"):
+        del os.environ[DATA_VARIABLE]

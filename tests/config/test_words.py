@@ -1,0 +1,182 @@
+"""The command line is read as users type it: flags anywhere, `~`, and paths with any character."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import call, compose_raw
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.config import check_evaluate, check_report, check_train
+from alexnet_lab.config.words import PATHS, arranged, explain_unreadable, quoted
+
+HARD = [
+    "a=b",
+    "a#b",
+    "jürgen",
+    "a(1)",
+    "a;b",
+    "a&b",
+    "a'b",
+    'it\'s a "b"',
+    "a\\",
+    "a\\'b",
+    "{x}",
+    "[x",
+    "图",
+    "a b",
+    "a!",
+]
+"""Names that Hydra's grammar, or a shell, does not take as they are."""
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["a=1", "-m", "b=1,2"], ["-m", "a=1", "b=1,2"]),
+        (["-m", "a=1", "--config-dir", "b", "c=2"], ["-m", "--config-dir", "b", "a=1", "c=2"]),
+        (["a=1", "--info", "b=2"], ["--info", "all", "a=1", "b=2"]),
+        (["a=1", "--info", "defaults", "b=2"], ["--info", "defaults", "a=1", "b=2"]),
+        (["a=1", "--cfg=job", "b=2"], ["--cfg=job", "a=1", "b=2"]),
+        (["a=1", "--multi"], ["--multi", "a=1"]),
+        (["run_dir=a=b", "data.dir=~/x", "seed=1"], ["run_dir='a=b'", "data.dir='~/x'", "seed=1"]),
+        (["runs=[~/a, b,c#d]"], ["runs=['~/a',b,'c#d']"]),
+        (["data.dir='~/x'", "run_dir=a,b"], ["data.dir='~/x'", "run_dir=a,b"]),
+    ],
+)
+def test_flags_come_first_and_paths_in_quotes(words, expected):
+    assert arranged(words) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--confg-dir=x", "unknown flag `--confg-dir`; did you mean `--config-dir`?"),
+        ("--dry_run", "unknown flag `--dry_run`; did you mean `--dry-run`?"),
+        ("seed=1 --cfg", "`--cfg` needs a value: job, hydra, all"),
+        ("--cfg jobs", "`--cfg` is 'jobs'; did you mean `job`?"),
+        ("-m=1", "`-m` takes no value, got '1'"),
+        ("=3", "cannot read `=3` on the command line: `` is no key"),
+        ("foo", "cannot read `foo` on the command line: an override is key=value"),
+        ("model.activation=[", "cannot read `model.activation=[` on the command line: close its brackets"),
+        ("logger.notes=a=b", "this value needs quotes; type 'logger.notes=\"a=b\"'"),
+        ("tags=[1,true,a]", 'a text that looks like a number needs quotes: \'tags=["1","true","a"]\''),
+        ("run_dir=2024", "a text that looks like a number needs quotes: 'run_dir=\"2024\"'"),
+        ("data=image_folder data.root=x data.classes=[1,2]", 'quotes: \'data.classes=["1","2"]\''),
+        ("model=resnet18", "torchvision has a resnet18; type model=torchvision model.name=resnet18"),
+        ("model=vit_b_16", "type model=torchvision model.name=vit_b_16"),
+    ],
+)
+def test_what_cannot_be_read_is_explained_in_one_line(line, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = call(check_train, "train", *line.split())
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert message in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", HARD)
+def test_quotes_hold_any_text(text):
+    for sign in "'\"":
+        assert OverridesParser.create().parse_overrides([f"a={quoted(text, sign)}"])[0].value() == text
+
+
+@pytest.mark.parametrize("text", [text for text in HARD if text[0] not in "[{"])
+def test_printed_advice_works_when_pasted(text):
+    """Through a real shell, and through Hydra's grammar."""
+    advice = explain_unreadable(f"logger.notes={text}").partition("; type ")[2]
+    assert (
+        shlex.split(advice)
+        == subprocess.run(
+            ["bash", "-c", f"printf '%s\\n' {advice}"], capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+    )
+    assert compose_raw(*shlex.split(advice))["logger"]["notes"] == text
+
+
+def seen(name: str, check: Any, *words: str) -> dict[str, Any]:
+    """The config that a command gets, checked."""
+    found: list[dict[str, Any]] = []
+    outcome = call(lambda config: found.append(check(config)), name, *words)
+    assert outcome.code == 0, outcome.err
+    return found[0]
+
+
+@pytest.mark.parametrize("text", [*HARD, "~/x", "~/a=b", "~nobody-here/x"])
+def test_every_path_key_takes_any_path(text, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    expected = f"/home/me{text[1:]}" if text.startswith("~/") else text
+    words = [f"{key}={text}" for key in ("run_dir", "resume", "data.dir")]
+    config = seen("train", check_train, *words)
+    assert (config["run_dir"], config["resume"], config["data"]["dir"]) == (expected,) * 3
+    config = seen("eval", check_evaluate, f"run={text}", f"data.dir={text}", f"data.root={text}")
+    assert (config["run"], config["data"]["dir"], config["data"]["root"]) == (expected,) * 3
+
+
+def test_every_path_key_of_reports_and_of_image_folders(monkeypatch):
+    from alexnet_lab import report
+
+    monkeypatch.setenv("HOME", "/home/me")
+    configs = Path(report.__file__).parent / "config"
+    found: list[dict[str, Any]] = []
+    for words in (("sweep=~/a=b", "out=~/c"), ("runs=[~/a,~/b=c]",)):
+        outcome = call(lambda config: found.append(check_report(config)), "report", *words, configs=configs)
+        assert outcome.code == 0, outcome.err
+    assert (found[0]["sweep"], found[0]["out"]) == ("/home/me/a=b", "/home/me/c")
+    assert found[1]["runs"] == ["/home/me/a", "/home/me/b=c"]
+
+
+def test_home_in_a_yaml_file_and_in_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("ALEXNET_LAB_DATA", "~/sets")
+    file = tmp_path / "experiment" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text("# @package _global_\nrun_dir: ~/run\n")
+    config = compose_raw(f"--config-dir={tmp_path}", "experiment=mine")
+    assert (config["run_dir"], config["data"]["dir"]) == ("/home/me/run", "/home/me/sets")
+
+
+@pytest.mark.parametrize("place", ["~/sweep=1", "~/a b"])
+def test_home_in_the_directory_of_a_sweep(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    seen_dirs: list[str] = []
+    outcome = call(
+        lambda config: seen_dirs.append(check_train(config)["run_dir"]),
+        "train", "seed=0", "-m", f"hydra.sweep.dir={place}", "launcher.retries=0",
+    )  # fmt: skip
+    assert seen_dirs == [f"{tmp_path}{place[1:]}/job"], outcome.err
+    assert not (tmp_path / "~").exists()
+
+
+def test_keys_that_hold_paths_are_known():
+    """A key that is added to the schema and holds a path belongs into the table too."""
+    assert set(PATHS) >= {
+        "run_dir",
+        "resume",
+        "data.dir",
+        "data.root",
+        "run",
+        "runs",
+        "sweep",
+        "out",
+        "hydra.sweep.dir",
+    }
+
+
+@pytest.mark.parametrize(("script", "check"), [("train", check_train), ("eval", check_evaluate)])
+def test_unknown_key_lists_each_key_and_group_of_its_command_once(script, check):
+    outcome = call(check, script, "zzz=1")
+    names = outcome.err.rpartition("allowed: ")[2].strip().split(", ")
+    assert len(names) == len(set(names))
+    assert ("model" in names) is (script == "train")
+
+
+def test_config_error_of_a_field_in_a_list():
+    with pytest.raises(ConfigError, match=r"`tags\.1` is 3 \(int\)"):
+        check_train({**compose_raw(), "tags": ["a", 3]})
