@@ -229,6 +229,20 @@ def test_early_stopping_ends_a_run(compose, tmp_path):
     assert (done["status"], done["epochs"]) == ("completed", 2)
 
 
+@pytest.mark.parametrize(("patience", "every", "epochs"), [(2, 3, 6), (3, 3, 6), (4, 3, 9), (4, 2, 6), (3, 1, 4)])
+def test_patience_counts_epochs_and_not_validations(patience, every, epochs, compose, tmp_path):
+    """The first validation sets the best; the first one after so many further epochs ends training."""
+    done = train(
+        compose(
+            f"run_dir={tmp_path / 'run'}", *SHORT, "callbacks=early_stopping", "trainer.limit_train_batches=1",
+            "callbacks.augmentation_preview=false", f"callbacks.early_stopping.patience_epochs={patience}",
+            "callbacks.early_stopping.min_delta=100.0", "trainer.max_epochs=20",
+            f"trainer.check_val_every_n_epoch={every}",
+        )
+    )  # fmt: skip
+    assert (done["status"], done["epochs"]) == ("completed", epochs)
+
+
 def test_run_without_validation_keeps_the_last_epoch(compose, tmp_path):
     done = train(compose(f"run_dir={tmp_path / 'run'}", *SHORT, "trainer.limit_val_batches=0", "trainer.max_epochs=2"))
     assert done["best_epoch"] == 2

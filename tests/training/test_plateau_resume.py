@@ -115,19 +115,21 @@ def test_resuming_after_each_epoch_changes_nothing(
 
 
 def test_the_plateau_waits_for_the_epochs_it_says(digits_folder: Path, tmp_path: Path):
-    """At a rate this small the error stays what it is: epoch 0 sets the best, and with patience 1 every other drops."""
+    """At a rate this small the error stays what it is: epoch 0 sets the best, and with patience 1 each further one drops."""
     slow = KRIZHEVSKY | {"learning_rate": 1e-9, "bias_factor": 1.0}
     _, record = fit(digits_folder, tmp_path, optimizer=slow, schedule=PLATEAU)
     assert [rates[0] for rates in record.rates.values()] == pytest.approx([1e-9] * 5)  # torch ignores steps below 1e-8
     slow = KRIZHEVSKY | {"learning_rate": 1e-6, "bias_factor": 1.0}
     _, record = fit(digits_folder, tmp_path, optimizer=slow, schedule=PLATEAU)
-    assert [rates[0] for rates in record.rates.values()] == pytest.approx([1e-6, 1e-6, 1e-6, 5e-7, 5e-7])
+    assert [rates[0] for rates in record.rates.values()] == pytest.approx([1e-6, 1e-6, 5e-7, 2.5e-7, 1.25e-7])
 
 
-def test_an_epoch_without_validation_is_no_improvement(digits_folder: Path, tmp_path: Path):
-    schedule = PLATEAU | {"patience_epochs": 0, "monitor": "val/loss"}
-    _, record = fit(digits_folder, tmp_path, optimizer=KRIZHEVSKY, schedule=schedule, check_val_every_n_epoch=2)
-    assert [rates[0] for rates in record.rates.values()] == pytest.approx([0.02, 0.01, 0.01, 0.005, 0.005])
+def test_an_epoch_without_validation_counts_and_the_next_validation_decides(digits_folder: Path, tmp_path: Path):
+    """Epochs 1 and 3 are validated: no better than the first, 3 is the second epoch without improvement."""
+    schedule = PLATEAU | {"patience_epochs": 2, "monitor": "val/top1_error"}
+    slow = KRIZHEVSKY | {"learning_rate": 1e-6, "bias_factor": 1.0}
+    _, record = fit(digits_folder, tmp_path, optimizer=slow, schedule=schedule, check_val_every_n_epoch=2)
+    assert [rates[0] for rates in record.rates.values()] == pytest.approx([1e-6] * 4 + [5e-7])
 
 
 def test_a_plateau_without_validation_is_refused(digits_folder: Path, tmp_path: Path):

@@ -203,7 +203,7 @@ def test_fields_out_of_range_are_refused(make: Any, fields: Any, message: str):
 
 def test_a_plateau_can_leave_the_biases_rate_alone():
     optimizer = krizhevsky_sgd(tiny_alexnet())
-    scheduler = plateau(optimizer, Duration(1, 1), patience_epochs=0, lower_biases=False)["scheduler"]
+    scheduler = plateau(optimizer, Duration(1, 1), patience_epochs=1, lower_biases=False)["scheduler"]
     for _ in range(3):
         scheduler.step(1.0)
     found = {group["name"]: group["lr"] for group in optimizer.param_groups}

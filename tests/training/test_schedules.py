@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.training.early_stopping import Patience
 from alexnet_lab.training.schedules import Duration, one_cycle, plateau, step
 
 
@@ -78,7 +79,7 @@ def test_one_cycle_leaves_momentum_alone():
     assert sgd.param_groups[0]["momentum"] == 0.9
 
 
-def test_plateau_bears_its_patience_and_no_more():
+def test_plateau_acts_at_the_last_epoch_of_its_patience():
     sgd = optimizer(1.0)
     spec = plateau(sgd, Duration(40, 10), factor=0.1, patience_epochs=2, min_learning_rate=0.05)
     assert (spec["interval"], spec["monitor"]) == ("epoch", "val/top1_error")
@@ -86,4 +87,30 @@ def test_plateau_bears_its_patience_and_no_more():
     for error in [0.5, 0.4, 0.4, 0.41, 0.4, 0.39, 0.4, 0.4, 0.4, 0.4]:
         spec["scheduler"].step(error)
         found.append(sgd.param_groups[0]["lr"])
-    assert found == pytest.approx([1.0] * 4 + [0.1] * 4 + [0.05] * 2)
+    assert found == pytest.approx([1.0] * 3 + [0.1] * 4 + [0.05] * 3)
+
+
+SEED_004 = [
+    4.3790, 3.5982, 3.3251, 2.8175, 2.9204, 2.6970, 3.2644, 2.8043, 2.9239, 2.7656, 2.7274, 2.6087, 2.7734, 2.7223,
+    2.9778, 2.8415, 3.0142, 2.6681, 2.6428, 2.8702, 2.6816, 2.8195, 2.6759, 2.6260, 2.6285, 2.5984, 2.5893, 2.5752,
+    2.6136, 2.5989, 2.6105, 2.6656, 2.5800, 2.6696, 2.6434, 2.6038, 2.6679, 2.6872, 2.6939, 2.6655, 2.6670, 2.6755,
+    2.6720, 2.6680, 2.6844, 2.6989, 2.6838, 2.6862, 2.6988, 2.6801,
+]  # fmt: skip
+"""The validation losses that seed 004 printed, under Keras' ReduceLROnPlateau(patience=10) from a rate of 0.01."""
+
+
+def test_plateau_drops_where_the_printed_rates_of_seed_004_do():
+    sgd = optimizer(0.01)
+    scheduler = plateau(sgd, Duration(500, 50), factor=0.1, patience_epochs=10, monitor="val/loss")["scheduler"]
+    used = []
+    for loss in SEED_004:
+        used.append(sgd.param_groups[0]["lr"])
+        scheduler.step(loss)
+    assert used == pytest.approx([1e-2] * 22 + [1e-3] * 16 + [1e-4] * 10 + [1e-5] * 2)
+
+
+def test_early_stopping_counts_like_the_plateau():
+    """It would have ended seed 004's run where its rate was lowered first."""
+    patience = Patience(10)
+    assert next(epoch for epoch, loss in enumerate(SEED_004, start=1) if patience.is_over(loss)) == 22
+    assert Patience(1).is_over(math.nan)

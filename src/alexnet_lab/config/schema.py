@@ -68,7 +68,7 @@ class Checkpoint(Section):
 
 
 class EarlyStopping(Section):
-    """Ends training after `patience_epochs` epochs in which `monitor` did not fall by `min_delta`."""
+    """Ends training with the `patience_epochs`-th epoch in a row in which `monitor` did not fall by `min_delta`."""
 
     monitor: Literal["val/loss", "val/top1_error", "val/top5_error"] = "val/loss"
     patience_epochs: Count = 10

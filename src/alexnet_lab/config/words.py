@@ -1,4 +1,4 @@
-"""The words of a command line, put as Hydra reads them: flags before overrides, and paths in quotes where they need them."""
+"""The words of a command line, put as Hydra reads them: flags before overrides, paths in quotes where needed."""
 
 from __future__ import annotations
 
@@ -101,11 +101,11 @@ def can_be_read(word: str) -> bool:
 
 
 def to_type(key: str, value: str) -> str:
-    """What to type in a shell so that a key gets a text, in quotes for the shell and for Hydra.
+    r"""What to type in a shell so that a key gets a text, in quotes for the shell and for Hydra.
 
     Example:
         >>> to_type("logger.name", "a=b")
-        '\\'logger.name="a=b"\\''
+        '\'logger.name="a=b"\''
     """
     return shlex.quote(f"{key}={quoted(value, chr(34))}")
 

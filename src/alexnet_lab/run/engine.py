@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from lightning import Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.profilers import PassThroughProfiler
 
 from alexnet_lab.base import cluster
@@ -34,6 +34,7 @@ from alexnet_lab.training.callbacks import STAGES, MetricsCsv, Throughput, plain
 from alexnet_lab.training.checkpoint_io import SafeCheckpointIO, load_checkpoint, load_weights
 from alexnet_lab.training.checkpoints import Checkpoints
 from alexnet_lab.training.confusion import Confusion
+from alexnet_lab.training.early_stopping import EarlyStopping
 from alexnet_lab.training.finite_loss import FiniteLoss
 from alexnet_lab.training.layer_statistics import LayerStatistics
 from alexnet_lab.training.progress import ProgressLine
@@ -211,9 +212,7 @@ def optional_callbacks(config: dict[str, Any], directory: RunDirectory) -> list[
     callbacks: list[Callback] = []
     stopping = config["callbacks"]["early_stopping"]
     if stopping is not None:
-        callbacks.append(
-            EarlyStopping(stopping["monitor"], min_delta=stopping["min_delta"], patience=stopping["patience_epochs"])
-        )
+        callbacks.append(EarlyStopping(**stopping))
     to_error = config["callbacks"]["to_error"]
     if to_error is not None:
         callbacks.append(TimeToError(error=to_error["error"], stop=to_error["stop"]))

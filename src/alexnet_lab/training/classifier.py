@@ -175,14 +175,17 @@ class Classifier(LightningModule):
         return {name: float(value) for name, value in values.items()}
 
     def _step_plateau(self) -> None:
-        """Shows this epoch's metric to a plateau schedule; an epoch without validation counts as no better.
+        """Shows this epoch's metric to a plateau schedule; an epoch without validation only makes it less patient.
 
         Lightning would do it after the checkpoints of the epoch are written, so that a resumed run would be one
         epoch behind: hence it is done here, and kept from Lightning in `lr_scheduler_step`.
         """
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, ReduceLROnPlateau):
-                config.scheduler.step(self.validated.get(str(config.monitor), math.inf))
+                if str(config.monitor) in self.validated:
+                    config.scheduler.step(self.validated[str(config.monitor)])
+                else:
+                    config.scheduler.num_bad_epochs += 1
 
     def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:
         """Lightning's call, after each step or epoch; of a plateau schedule see `_step_plateau`."""

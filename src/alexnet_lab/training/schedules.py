@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
-    from alexnet_lab.base.ranges import Index, NonNegative, Positive, Ratio, Share
+    from alexnet_lab.base.ranges import Count, NonNegative, Positive, Ratio, Share
 
 
 def group_kinds(optimizer: Optimizer, wish: str) -> list[str]:
@@ -89,7 +89,7 @@ def plateau(
     duration: Duration,
     *,
     factor: Ratio = 0.1,
-    patience_epochs: Index = 10,
+    patience_epochs: Count = 10,
     min_learning_rate: NonNegative = 0.0,
     lower_biases: bool = True,
     monitor: Literal["val/loss", "val/top1_error"] = "val/top1_error",
@@ -100,7 +100,8 @@ def plateau(
         optimizer: Whose rates are changed.
         duration: Not used.
         factor: The rate is multiplied by this, in (0, 1].
-        patience_epochs: Epochs without a new best that are borne before it.
+        patience_epochs: The N-th epoch in a row without a new best lowers the rate, as in Keras. An epoch without
+            validation counts, but nothing is lowered before the next validation.
         min_learning_rate: The rate is never lowered below this.
         lower_biases: The rate of biases is divided too; in the recorded runs of 2012 it was not.
         monitor: The metric that has to fall.
@@ -113,7 +114,8 @@ def plateau(
     least = [
         group["lr"] if keep else min_learning_rate for group, keep in zip(optimizer.param_groups, kept, strict=True)
     ]
-    scheduler = ReduceLROnPlateau(optimizer, factor=factor, patience=patience_epochs, threshold=0.0, min_lr=least)
+    borne = patience_epochs - 1  # torch lowers the rate after one epoch more than its patience
+    scheduler = ReduceLROnPlateau(optimizer, factor=factor, patience=borne, threshold=0.0, min_lr=least)
     # Not Lightning's kind of plateau: the Classifier shows it the metric, in time for the checkpoint.
     return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor, "reduce_on_plateau": False}
 

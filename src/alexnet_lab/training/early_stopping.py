@@ -1,0 +1,81 @@
+"""Ends training when a metric of the validation has not improved for some epochs."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Any, cast
+
+from lightning.pytorch.callbacks import Callback
+
+if TYPE_CHECKING:
+    from lightning import LightningModule, Trainer
+
+    from alexnet_lab.training.classifier import Classifier
+
+log = logging.getLogger(__name__)
+
+
+class Patience:
+    """Counts epochs since the best one. The N-th epoch without improvement acts.
+
+    An epoch without validation counts as one without improvement, but nothing acts before the next validation.
+
+    Args:
+        epochs: N, >= 1.
+        min_delta: What a metric has to fall by to be better, >= 0.
+
+    Example:
+        >>> patience = Patience(2)
+        >>> [patience.is_over(loss) for loss in (0.5, 0.6, 0.4, 0.4, None, 0.4)]
+        [False, False, False, False, False, True]
+    """
+
+    def __init__(self, epochs: int, min_delta: float = 0.0) -> None:
+        self.epochs = epochs
+        self.min_delta = min_delta
+        self.best = math.inf
+        self.since = 0
+
+    def is_over(self, value: float | None) -> bool:
+        """Whether it is time to act, after an epoch whose metric was `value`; None: it was not validated."""
+        self.since += 1
+        if value is None:
+            return False
+        if value < self.best - self.min_delta:
+            self.best, self.since = value, 0
+        return self.since >= self.epochs
+
+
+class EarlyStopping(Callback):
+    """Ends training with the `patience_epochs`-th epoch in a row in which `monitor` did not fall by `min_delta`.
+
+    Lightning's own counts validations instead of epochs.
+
+    Args:
+        monitor: A metric of the validation; less is better.
+        patience_epochs: See `Patience`.
+        min_delta: See there.
+    """
+
+    def __init__(self, monitor: str, *, patience_epochs: int, min_delta: float) -> None:
+        self.monitor = monitor
+        self.patience = Patience(patience_epochs, min_delta)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks at the epoch's metric; it is the same in all processes, so they end together."""
+        value = cast("Classifier", pl_module).validated.get(self.monitor)
+        if self.patience.is_over(value) and not trainer.should_stop:
+            trainer.should_stop = True
+            log.info(
+                "early stopping after epoch %d: %s has not improved on %.4g for %d epochs",
+                trainer.current_epoch + 1, self.monitor, self.patience.best, self.patience.since,
+            )  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run has to know."""
+        return {"best": self.patience.best, "since": self.patience.since}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up the state of the interrupted run."""
+        self.patience.best, self.patience.since = state_dict["best"], state_dict["since"]
