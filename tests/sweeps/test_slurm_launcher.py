@@ -64,6 +64,13 @@ def test_jobs_are_taken_back_one_after_the_other_whatever_scancel_says(says, tmp
     assert (tmp_path / "calls").read_text().splitlines() == ["scancel 7", "scancel 8"]
 
 
+def test_only_numbers_in_the_record_of_a_sweep_reach_scancel(caplog):
+    """The sweep's directory is data: its lines must not become flags of a program."""
+    text = "71\n--user=me\n 72 -u 73_1 \u0664 all\n" + "9" * 21
+    assert slurm_launcher.numbers_in(text) == ["71", "72"]
+    assert "slurm_jobs.txt holds '--user=me', which is no number of a job; it is passed over" in caplog.text
+
+
 def test_launcher_file_asks_for_as_many_nodes_as_a_run_has():
     config = compose_raw("launcher=slurm", "trainer.num_nodes=3")
     assert config["launcher"]["slurm"] is True

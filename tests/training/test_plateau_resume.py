@@ -115,7 +115,7 @@ def test_resuming_after_each_epoch_changes_nothing(
 
 
 def test_the_plateau_waits_for_the_epochs_it_says(digits_folder: Path, tmp_path: Path):
-    """At a rate this small the error stays what it is: epoch 0 sets the best, and with patience 1 each further one drops."""
+    """At a rate this small the error stays as it is: epoch 0 is the best, and with patience 1 each later one drops."""
     slow = KRIZHEVSKY | {"learning_rate": 1e-9, "bias_factor": 1.0}
     _, record = fit(digits_folder, tmp_path, optimizer=slow, schedule=PLATEAU)
     assert [rates[0] for rates in record.rates.values()] == pytest.approx([1e-9] * 5)  # torch ignores steps below 1e-8

@@ -10,10 +10,10 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt
 
-Count = Annotated[int, Ge(1)]
-"""A whole number >= 1: images, maps, epochs."""
+Count = Annotated[int, Ge(1), Lt(2**31)]
+"""A whole number >= 1 that torch can count with: images, maps, epochs."""
 
-Index = Annotated[int, Ge(0)]
+Index = Annotated[int, Ge(0), Lt(2**63)]
 """A whole number >= 0: a seed, a padding in pixels."""
 
 Positive = Annotated[float, Gt(0)]

@@ -12,6 +12,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
+import yaml
 from annotated_types import Ge, Le, MaxLen
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
@@ -81,6 +82,74 @@ def parse_json(text: str) -> Any:
         raise ValueError("it holds text that is not Unicode") from None
     return value
 
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file: plain values, nested and repeated by aliases only so far.
+
+    The size is that with all aliases written out, and is looked at before any value is made: a few hundred bytes of
+    nested aliases or merges stand for millions of values.
+
+    Raises:
+        FileNotFoundError: There is none.
+        RunError: It cannot be read, is no YAML of plain values, or is too large or nested too deeply.
+    """
+    text = read_text(path)
+    try:
+        if len(text) > MOST_CHARACTERS:
+            raise ValueError(f"it is longer than {MOST_CHARACTERS:,} characters")
+        return _plain_yaml(text)
+    except RecursionError:
+        raise RunError(f"{path} cannot be read: it is nested too deeply") from None
+    except (ValueError, yaml.YAMLError) as error:  # ValueError: also a date of no calendar
+        raise RunError(f"{path} cannot be read: {one_line(error)}") from error
+
+
+def _check_events(text: str) -> None:
+    """Stops at the first sign of too much: PyYAML takes minutes for 100,000 brackets or list items."""
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, yaml.SafeLoader)):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise RecursionError
+        if count > MOST_VALUES:
+            raise ValueError(f"it holds more than {MOST_VALUES:,} values")
+
+
+def _plain_yaml(text: str) -> Any:
+    _check_events(text)
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        size, depth = _extent(root, {})
+        if depth > DEEPEST:  # by aliases
+            raise RecursionError
+        if size > MOST_VALUES:
+            raise ValueError(f"its aliases stand for more than {MOST_VALUES:,} values")
+        return loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _extent(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """How many values a node stands for, aliases written out, and how deeply they are nested.
+
+    Each node is looked at once; one that contains itself raises RecursionError.
+    """
+    if id(node) not in known:
+        known[id(node)] = 0, DEEPEST + 1  # until its parts are counted: for one that contains itself
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        inner = [] if isinstance(node, yaml.ScalarNode) else [_extent(part, known) for part in parts]
+        known[id(node)] = 1 + sum(size for size, _ in inner), 1 + max((depth for _, depth in inner), default=0)
+    return known[id(node)]
+
+
+MOST_CHARACTERS = 2**18
+"""Of a YAML file; a config has 3,000."""
+
+MOST_VALUES = 20_000
+"""Of a YAML file; a config has 200."""
 
 DEEPEST = 50
 """Levels of a record; ours have 5."""

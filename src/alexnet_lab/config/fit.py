@@ -22,6 +22,8 @@ def check_fit(config: dict[str, Any]) -> None:
     _check_folders(config["data"])
     _check_batch(config["data"], config["trainer"])
     _check_schedule(config["schedule"] or {}, config["optimizer"])
+    _check_validation(config)
+    _check_top5(config)
     _check_lenet5_1998(config)
     _check_validation(config)
     _check_sweep(config)
@@ -54,6 +56,43 @@ def _check_batch(data: dict[str, Any], trainer: dict[str, Any]) -> None:
             f"`data.batch_size` is {data['batch_size']} images in all, which {what} do not divide; "
             f"take a multiple of {devices * nodes}"
         )
+
+
+def _check_validation(config: dict[str, Any]) -> None:
+    """What waits for validation needs one."""
+    callbacks, trainer = config["callbacks"], config["trainer"]
+    waiting = [f"callbacks.{name}" for name in ("early_stopping", "pruning") if callbacks[name] is not None]
+    if (config["schedule"] or {}).get("_target_") == "alexnet_lab.training.schedules.plateau":
+        waiting.append("schedule=plateau")
+    if not waiting or trainer["fast_dev_run"]:
+        return
+    if trainer["limit_val_batches"] == 0 and not trainer["overfit_batches"]:
+        raise ConfigError(
+            f"`{waiting[0]}` waits for validation, and `trainer.limit_val_batches` is 0: set it to 1.0, or do without"
+        )
+    if trainer["check_val_every_n_epoch"] > trainer["max_epochs"]:
+        raise ConfigError(
+            f"`{waiting[0]}` waits for validation, but `trainer.check_val_every_n_epoch` is "
+            f"{trainer['check_val_every_n_epoch']} and `trainer.max_epochs` {trainer['max_epochs']}; set it to 1"
+        )
+
+
+def _check_top5(config: dict[str, Any]) -> None:
+    """The top-5 error of five classes or fewer is always 0, and not measured."""
+    callbacks, classes = config["callbacks"], config["data"].get("num_classes")
+    if not isinstance(classes, int) or classes > 5:
+        return
+    monitors = {
+        "callbacks.checkpoint.monitor": callbacks["checkpoint"]["monitor"],
+        "callbacks.early_stopping.monitor": (callbacks["early_stopping"] or {}).get("monitor"),
+        "sweep.metric": config["sweep"]["metric"],
+    }
+    for key, metric in monitors.items():
+        if metric is not None and metric.endswith("top5_error"):
+            raise ConfigError(
+                f"`{key}` is {metric}, which is measured for more than 5 classes, and the data has {classes}; "
+                f"set it to {metric.replace('top5', 'top1')}"
+            )
 
 
 def _check_schedule(schedule: dict[str, Any], optimizer: dict[str, Any]) -> None:

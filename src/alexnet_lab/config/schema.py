@@ -10,7 +10,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from alexnet_lab.base.ranges import Count, Index, NonNegative, Positive
 
 Limit = Annotated[int, Ge(0)] | Annotated[float, Ge(0), Le(1)]
-"""A number of batches (int), or a share of them (float in [0, 1])."""
+"""A number of batches (int), or a share of them (float in [0, 1]); 0 is none."""
+
+SomeBatches = Annotated[int, Ge(1)] | Annotated[float, Gt(0), Le(1)]
+"""The same, and not none."""
+
+Threads = Annotated[int, Ge(1), Le(1024)]
+"""Of one process."""
 
 Seed = Annotated[int, Ge(0), Lt(2**32)]
 
@@ -38,12 +44,12 @@ class Trainer(Section):
     """How long, on what, and in which number format; the names are those of `lightning.Trainer`."""
 
     max_epochs: Count = 10
-    max_steps: Annotated[int, Ge(-1)] = -1
+    max_steps: Literal[-1] | Count = -1
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: Count | Literal["auto"] = 1
     num_nodes: Count = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"] = "32-true"
-    limit_train_batches: Limit = 1.0
+    limit_train_batches: SomeBatches = 1.0
     limit_val_batches: Limit = 1.0
     limit_test_batches: Limit = 1.0
     fast_dev_run: bool = False
@@ -56,7 +62,7 @@ class Trainer(Section):
     progress_bar: bool = True
     channels_last: bool = True
     compile: bool = False
-    num_threads: Count | None = None
+    num_threads: Threads | None = None
 
 
 class Checkpoint(Section):
@@ -198,7 +204,7 @@ class Evaluate(Section):
     other_images: bool = False
     data: EvaluatedData = EvaluatedData()
     trusted_packages: list[str] = []
-    num_threads: Count | None = None
+    num_threads: Threads | None = None
 
 
 class Report(Section):

@@ -81,14 +81,21 @@ def _find(module: str, name: str, target: str) -> Signature | None:
                 if (alias.asname or alias.name) == name:
                     return _find(_absolute(node, package), alias.name, target)
     stars = [node for node in _statements(tree) if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"]
-    for node in stars:
-        with contextlib.suppress(ConfigError):  # it is in another one, or out of sight
-            found = _find(_absolute(node, package), name, target)
-            if found is not None:
-                return found
-    if stars or _assigns(tree, name) or (not _is_own(module) and _makes_names(tree)):
+    if stars:
+        return _find_behind_stars([_absolute(node, package) for node in stars], name, target)
+    if _assigns(tree, name) or (not _is_own(module) and _makes_names(tree)):
         return None
     raise ConfigError(f"`_target_: {target}` does not exist: {module} has no `{name}`; {_suggest(tree, name)}")
+
+
+def _find_behind_stars(modules: list[str], name: str, target: str) -> Signature | None:
+    """The name in one of the modules that `from ... import *` names; None if it is out of sight."""
+    for module in modules:
+        with contextlib.suppress(ConfigError):
+            found = _find(module, name, target)
+            if found is not None:
+                return found
+    return None
 
 
 def _is_own(module: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import reprlib
 import shlex
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args, get_origin
@@ -15,6 +16,7 @@ from alexnet_lab.config import words
 from alexnet_lab.config.fit import check_fit
 from alexnet_lab.config.schema import Evaluate, Report, Section, Train
 from alexnet_lab.config.signatures import Field, read_signature
+from alexnet_lab.config.tracker import check_wandb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,7 +51,9 @@ def check_train(raw: Mapping[str, Any]) -> dict[str, Any]:
     config = _check_section(Train, raw).model_dump()
     targets = {group: config[group].get("_target_") for group in TARGET_GROUPS if config[group] is not None}
     config["trusted_packages"] = sorted({*config["trusted_packages"], *packages_beyond(targets)})
-    return _checked_parts(config)
+    checked = _checked_parts(config)
+    check_wandb(checked, os.environ)
+    return checked
 
 
 def check_saved(raw: Mapping[str, Any], trusted_packages: Sequence[str] = ()) -> dict[str, Any]:

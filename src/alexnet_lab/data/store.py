@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -22,8 +21,9 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from alexnet_lab.base.cores import available_cores
-from alexnet_lab.base.errors import DataError, one_line
+from alexnet_lab.base.errors import DataError, RunError, one_line
 from alexnet_lab.base.files import is_whole, sealed, sha256, write_json
+from alexnet_lab.base.records import read_json
 from alexnet_lab.data.images import strict_decoding
 from alexnet_lab.data.progress import progress_bar
 
@@ -319,8 +319,8 @@ def read_meta(path: Path) -> dict[str, Any]:
     """
     file = path / "meta.json"
     try:
-        meta = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        meta = read_json(file)
+    except (OSError, RunError) as error:
         raise _damaged(path, f"{file.name} cannot be read ({error})") from error
     if not isinstance(meta, dict) or "format" not in meta:
         raise _damaged(path, f"{file.name} is not that of a store")

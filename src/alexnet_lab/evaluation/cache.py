@@ -16,6 +16,7 @@ import torch
 
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import atomic_path
+from alexnet_lab.base.records import parse_json
 from alexnet_lab.evaluation.predict import Predictions, Views, predict
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def read_predictions(path: Path, key: dict[str, Any]) -> Predictions | None:
     """What the file holds; None where there is none, it is damaged, or it was made under another key."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            meta = json.loads(str(archive["meta"]))
+            meta = parse_json(str(archive["meta"]))
             if meta["key"] != json.loads(json.dumps(key)):
                 log.debug("%s was made of other weights or images", path)
                 return None

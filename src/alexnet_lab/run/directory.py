@@ -15,7 +15,7 @@ from alexnet_lab.base import shell
 from alexnet_lab.base.claims import claimed_folder
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import is_whole, sealed, sha256, write_json, write_text
-from alexnet_lab.base.records import check_record, read_json, read_rows, read_text
+from alexnet_lab.base.records import check_record, read_json, read_rows, read_text, read_yaml
 from alexnet_lab.base.tables import from_one
 from alexnet_lab.run.records import RESULT_VERSION, Earlier, Manifest, Result
 
@@ -54,13 +54,9 @@ class RunDirectory:
         if not self.path.is_dir():
             raise RunError(f"there is no run directory {self.path}")
         try:
-            config = yaml.safe_load(read_text(self.config))
+            config = read_yaml(self.config)
         except FileNotFoundError:
             raise RunError(f"{self.path} is no run directory: it has no config.yaml") from None
-        except RecursionError:
-            raise RunError(f"{self.config} cannot be read: it is nested too deeply") from None
-        except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no text, or a date of no calendar
-            raise RunError(f"{self.config} cannot be read: {error}") from error
         if not isinstance(config, dict):
             raise RunError(f"{self.config} holds no config")
         return config

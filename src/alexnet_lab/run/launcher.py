@@ -23,7 +23,7 @@ from alexnet_lab.models.table import layer_table
 from alexnet_lab.run import elastic, engine, provenance
 from alexnet_lab.run.crew import gather
 from alexnet_lab.run.directory import CONTINUED_BY, RunDirectory
-from alexnet_lab.run.parts import check_parts
+from alexnet_lab.run.parts import check_batches, check_parts
 from alexnet_lab.run.request import requested
 from alexnet_lab.run.resuming import begin
 from alexnet_lab.run.signals import deferred, terminable
@@ -116,10 +116,12 @@ def prepare(config: dict[str, Any]) -> None:
     data.prepare_data()
     with quiet("alexnet_lab.data"):  # the run itself will say what it finds
         data.setup("fit")
+    check_batches(config["trainer"], data)
 
 
 def check_devices(trainer: Mapping[str, Any]) -> None:
-    """Raises ConfigError where more GPUs are asked for than this machine has."""
+    """Raises ConfigError where more GPUs are asked for than this machine has, or a number format that it lacks."""
+    _check_precision(trainer["accelerator"], trainer["precision"])
     wanted, devices = trainer["accelerator"], trainer["devices"]
     if wanted not in GPUS:
         return
@@ -128,6 +130,15 @@ def check_devices(trainer: Mapping[str, Any]) -> None:
         raise ConfigError(f"`trainer.accelerator` is {wanted}, but there is none here; take trainer=cpu")
     if devices != "auto" and devices > found:
         raise ConfigError(f"`trainer.devices` is {devices}, but there are {found} here; take trainer.devices={found}")
+
+
+def _check_precision(accelerator: str, precision: str) -> None:
+    """Lightning would silently train in another format."""
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not any(count() for count in GPUS["gpu"]))
+    if precision == "16-mixed" and on_cpu:
+        raise ConfigError("`trainer.precision` is 16-mixed, which needs a GPU; take trainer.precision=bf16-mixed")
+    if precision == "64-true" and not on_cpu and not torch.cuda.is_available():
+        raise ConfigError("`trainer.precision` is 64-true, which Apple's GPU lacks; take trainer.accelerator=cpu")
 
 
 def count_mps() -> int:

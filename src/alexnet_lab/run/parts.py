@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn, tensor, zeros
@@ -10,10 +12,12 @@ from torch.optim import SGD
 
 from alexnet_lab.base.errors import ConfigError, one_line
 from alexnet_lab.base.targets import OURS, build, locate
+from alexnet_lab.data.datamodule import ImageDataModule
+from alexnet_lab.training.pruning import JOURNAL
 from alexnet_lab.training.schedules import Duration, build_schedule
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from lightning.pytorch.loggers import Logger
 
@@ -26,6 +30,7 @@ def check_parts(config: dict[str, Any]) -> None:
 
     Classes of other packages are tried once, on a stand-in. A function of them cannot be tried without its network.
     """
+    _check_pruning(config)
     trusted = tuple(config["trusted_packages"])
     for group in LATE:
         spec = config[group]
@@ -34,6 +39,12 @@ def check_parts(config: dict[str, Any]) -> None:
         found = locate(spec["_target_"], group, trusted)
         if isinstance(found, type) and not spec["_target_"].startswith(f"{OURS}."):
             _try(group, spec, config["data"]["num_classes"], trusted)
+
+
+def _check_pruning(config: dict[str, Any]) -> None:
+    journal = Path(config["run_dir"]).absolute().parent / JOURNAL
+    if config["callbacks"]["pruning"] is not None and not journal.exists():
+        raise ConfigError(f"`callbacks.pruning` is for the trials of sweep=search, and there is no {journal}")
 
 
 def _try(group: str, spec: dict[str, Any], num_classes: int, trusted: tuple[str, ...]) -> None:
@@ -61,6 +72,32 @@ def _try_loss(loss: nn.Module, target: str, num_classes: int) -> None:
             f"`loss`: {target} gives the shape {tuple(losses.shape)} for 2 images; it must give each image its loss: "
             f"set +loss.reduction=none if it has that field"
         )
+
+
+PARTS = {"limit_train_batches": "train", "limit_val_batches": "val", "limit_test_batches": "test"}
+"""The part of the data that each key limits."""
+
+
+def check_batches(trainer: Mapping[str, Any], data: Any) -> None:
+    """Raises ConfigError for a share of the batches that is less than one.
+
+    Args:
+        trainer: Of the config.
+        data: The data module, set up.
+    """
+    if not isinstance(data, ImageDataModule) or trainer["fast_dev_run"]:
+        return
+    limits = {key: trainer[key] for key in PARTS}
+    parts = PARTS
+    if trainer["overfit_batches"]:
+        limits, parts = {"overfit_batches": trainer["overfit_batches"]}, {"overfit_batches": "train"}
+    for key, limit in limits.items():
+        batches = math.ceil(getattr(data, f"num_{parts[key]}") / data.batch_size)
+        if isinstance(limit, float) and 0 < limit * batches < 1:
+            raise ConfigError(
+                f"`trainer.{key}` is {limit}, of {batches} batches less than one; set it to 1 (a number of batches), "
+                f"or to at least {math.ceil(1e4 / batches) / 1e4}"
+            )
 
 
 def build_logger(spec: dict[str, Any], run_dir: Path, config: dict[str, Any]) -> Logger:

@@ -7,6 +7,7 @@ became of each job is in the ledger of the sweep, so nothing is asked here but S
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import time
 from collections import Counter
@@ -51,7 +52,7 @@ if SlurmLauncher is not None and SlurmQueueConf is not None:
             """
             record = Path(str(cast("DictConfig", self.config).hydra.sweep.dir)) / SUBMITTED
             if record.exists():
-                cancel(record.read_text(encoding="utf-8").split())
+                cancel(numbers_in(record.read_text(encoding="utf-8", errors="replace")))
             number = self.submit(job_overrides, initial_job_idx)
             record.write_text(number, encoding="utf-8")
             log.info("SLURM job %s: %d submitted", number, len(job_overrides))
@@ -119,6 +120,15 @@ def in_queue(number: str) -> Counter[str] | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return Counter(told.split())
+
+
+def numbers_in(text: str) -> list[str]:
+    """The numbers of jobs in a record; it is data, and a line such as `--user=me` would be a flag of scancel."""
+    words = text.split()
+    wrong = [word for word in words if not re.fullmatch(r"[0-9]{1,20}", word)]
+    if wrong:
+        log.warning("%s holds %r, which is no number of a job; it is passed over", SUBMITTED, wrong[0][:40])
+    return [word for word in words if word not in wrong]
 
 
 def cancel(numbers: Iterable[str]) -> None:

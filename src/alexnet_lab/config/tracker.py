@@ -1,0 +1,65 @@
+"""What Weights & Biases would refuse when a run starts, refused beforehand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from alexnet_lab.base.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+WANDB = "alexnet_lab.run.tracking.wandb_logger"
+
+MODES = ("online", "offline", "disabled", "dryrun", "run", "shared")
+"""What W&B takes as `WANDB_MODE`."""
+
+LONGEST = {"project": 128, "entity": 128, "name": 128, "group": 128, "job_type": 128, "tags": 64}
+"""Characters."""
+
+FORBIDDEN = {"project": "/\\#?%:", "entity": "/\\#?%:"}
+"""Characters that W&B does not take."""
+
+VARIABLES = {
+    "WANDB_PROJECT": "project", "WANDB_ENTITY": "entity", "WANDB_NAME": "name", "WANDB_RUN_GROUP": "group",
+    "WANDB_JOB_TYPE": "job_type",
+}  # fmt: skip
+"""Of the environment, and the field that each stands for."""
+
+
+def check_wandb(config: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+    """Raises ConfigError for a name, tag or mode that W&B does not take; other trackers take anything.
+
+    Args:
+        config: Of a run.
+        environment: Its variables, as far as they count.
+    """
+    logger = config["logger"]
+    if logger is None or logger["_target_"] != WANDB:
+        return
+    for field in LONGEST:
+        if logger.get(field) is not None:
+            _check_text(f"logger.{field}", field, logger[field])
+    for number, tag in enumerate(config["tags"]):
+        _check_text(f"tags.{number}", "tags", tag)
+    for variable, field in VARIABLES.items():
+        if environment.get(variable):
+            _check_text(variable, field, environment[variable])
+    for tag in filter(None, environment.get("WANDB_TAGS", "").split(",")):
+        _check_text("WANDB_TAGS", "tags", tag)
+    mode = environment.get("WANDB_MODE")
+    if mode and mode not in MODES and logger["mode"] == "auto":
+        raise ConfigError(
+            f"the environment variable WANDB_MODE is {mode!r}; {did_you_mean(mode, MODES)} Or set logger.mode=offline"
+        )
+
+
+def _check_text(key: str, field: str, text: str) -> None:
+    found = [sign for sign in FORBIDDEN.get(field, "") if sign in text]
+    if found:
+        allowed = " ".join(FORBIDDEN[field])
+        raise ConfigError(f"`{key}` is {text!r}, and W&B takes none of the characters {allowed} in it; leave them out")
+    if len(text) > LONGEST[field]:
+        raise ConfigError(
+            f"`{key}` has {len(text)} characters ({text[:20]!r}...); W&B takes at most {LONGEST[field]}: shorten it"
+        )

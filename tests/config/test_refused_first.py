@@ -1,0 +1,142 @@
+"""A config that cannot run is refused before anything is written, in one line and with exit code 2."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from commands import QUICK, call, compose_raw
+
+from alexnet_lab.base.errors import ConfigError, RunError
+from alexnet_lab.config import check_train
+from alexnet_lab.config.schema import Callbacks, Checkpoint, EarlyStopping, Trainer
+from alexnet_lab.config.tracker import MODES
+from alexnet_lab.run import train
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHORT = (*QUICK, "trainer.max_epochs=2", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1",
+         "trainer.limit_test_batches=1", "callbacks.checkpoint.every_minutes=null")  # fmt: skip
+
+REFUSED = {
+    "trainer.max_steps=0": "`trainer.max_steps` is 0 (int); allowed: -1 or greater than or equal to 1",
+    "trainer.limit_train_batches=0": "`trainer.limit_train_batches` is 0 (int); allowed: greater than or equal to 1",
+    "trainer.limit_train_batches=0.0": "`trainer.limit_train_batches` is 0.0 (float); allowed: ",
+    "trainer.limit_train_batches=1e-9": "`trainer.limit_train_batches` is 1e-09, of 81 batches less than one",
+    "trainer.limit_val_batches=0.01": "is 0.01, of 9 batches less than one; set it to 1 (a number of ",
+    "trainer.limit_test_batches=0.01": "`trainer.limit_test_batches` is 0.01, of 23 batches less than one",
+    "trainer.overfit_batches=1e-9": "`trainer.overfit_batches` is 1e-09, of 81 batches less than one",
+    "trainer.accumulate_grad_batches=10000000000": "allowed: less than 2147483648",
+    "trainer.num_threads=100000": "`trainer.num_threads` is 100000 (int); allowed: less than or equal to 1024",
+    "trainer.precision=16-mixed trainer.accelerator=cpu": "16-mixed, which needs a GPU; take trainer.precision=",
+    "callbacks=early_stopping trainer.limit_val_batches=0": "`callbacks.early_stopping` waits for validation, and `",
+    "callbacks=early_stopping trainer.limit_val_batches=0.0": "`callbacks.early_stopping` waits for validation, and `t",
+    "callbacks=early_stopping trainer.check_val_every_n_epoch=3": "`trainer.check_val_every_n_epoch` is 3 and `trainer",
+    "callbacks=pruning trainer.limit_val_batches=0": "`callbacks.pruning` waits for validation",
+    "callbacks=pruning": "`callbacks.pruning` is for the trials of sweep=search, and there is no ",
+    "schedule=plateau trainer.limit_val_batches=0": "`schedule=plateau` waits for validation",
+    "schedule=plateau schedule.patience_epochs=0": "`schedule.patience_epochs` is 0 (int); allowed: greater than or eq",
+    "data.batch_size=100000": "`data.batch_size` is 100000, but there are only ",
+    "data.batch_size=10000000000": "allowed: less than 2147483648",
+    "logger=wandb logger.project=my/proj": "`logger.project` is 'my/proj', and W&B takes none of the characters / \\ #",
+    f"logger=wandb logger.group={'y' * 129}": "`logger.group` has 129 characters ('yyyyyyyyyyyyyyyyyyyy'...); W&B take",
+    f"logger=wandb tags=[a,{'y' * 65}]": "`tags.1` has 65 characters",
+    "launcher=slurm": "`launcher=slurm` sends jobs of a sweep to the cluster; add -m",
+    "model=torchvision model.name=resnet9999": "resnet9999",
+}
+
+
+@pytest.mark.parametrize(("line", "message"), REFUSED.items(), ids=lambda value: value[:40])
+def test_wrong_config_is_refused_before_the_run_directory_is_made(line, message, digits_dir, tmp_path):
+    run = tmp_path / "run"
+    outcome = call(train, "train", *SHORT, f"data.dir={digits_dir}", f"run_dir={run}", *line.split())
+    assert outcome.code == 2, outcome.err
+    assert message in outcome.err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("WANDB_MODE", "bogus", "the environment variable WANDB_MODE is 'bogus'; allowed: disabled, dryrun, offline"),
+        ("WANDB_MODE", "ofline", "is 'ofline'; did you mean `offline`? Or set logger.mode=offline"),
+        ("WANDB_PROJECT", "my/proj", "`WANDB_PROJECT` is 'my/proj', and W&B takes none of the characters"),
+        ("WANDB_TAGS", f"a,{'y' * 65}", "`WANDB_TAGS` has 65 characters"),
+    ],
+)
+def test_wrong_variable_of_the_tracker_is_refused(variable, value, message, monkeypatch):
+    monkeypatch.setenv(variable, value)
+    outcome = call(check_train, "train", "logger=wandb")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert message in outcome.err
+    assert call(check_train, "train", "logger=csv").code == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_each_mode_of_the_tracker_is_taken(mode, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", mode)
+    assert call(check_train, "train", "logger=wandb").code == 0
+
+
+def test_wrong_mode_of_the_environment_does_not_matter_where_the_config_says_one(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "bogus")
+    assert call(check_train, "train", "logger=wandb", "logger.mode=offline").code == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "callbacks.checkpoint.monitor=val/top5_error",
+        "callbacks=early_stopping callbacks.early_stopping.monitor=val/top5_error",
+        "sweep.metric=test/top5_error",
+    ],
+)
+def test_top5_error_of_five_classes_is_not_measured(line):
+    words = [*line.split(), "data=imagenette", "data.classes=[tench,church,parachute]"]
+    outcome = call(check_train, "train", *words)
+    assert outcome.code == 2
+    assert "top5_error, which is measured for more than 5 classes, and the data has 3; set it to " in outcome.err
+    assert call(check_train, "train", *line.split(), "data=imagenette").code == 0
+
+
+EDGES = (0, 1, -1, 2, 2**31 - 1, 2**31, 10**30, 0.0, 1e-9, 0.5, 1.0, 1e30, "", "x", None, True, [], [1], {})
+"""Values at and beyond the ends of what a key may hold."""
+
+APART = ("trainer.devices", "trainer.num_nodes", "trainer.compile", "trainer.max_epochs", "callbacks.pruning")
+"""Keys that need another machine, a compiler, or a long time."""
+
+
+def changed(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    config = copy.deepcopy(config)
+    node = config
+    *groups, name = key.split(".")
+    for group in groups:
+        node = node[group]
+    node[name] = value
+    return config
+
+
+WORDS = ("callbacks=early_stopping", "trainer.limit_train_batches=1", "seed=0")
+SECTIONS = {
+    "trainer": Trainer, "callbacks": Callbacks, "callbacks.checkpoint": Checkpoint,
+    "callbacks.early_stopping": EarlyStopping,
+}  # fmt: skip
+KEYS = [f"{section}.{name}" for section, schema in SECTIONS.items() for name in schema.model_fields]
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if not key.startswith(APART)])
+def test_every_value_of_a_key_is_refused_first_or_works(key: str, digits_dir: Path, tmp_path: Path):
+    """Nothing in between: no traceback, no error of a library, no run that dies of its config."""
+    base = compose_raw(*SHORT, *WORDS, f"data.dir={digits_dir}")
+    for number, value in enumerate(EDGES):
+        run = tmp_path / str(number)
+        config = changed(base, key, value) | {"run_dir": str(run)}
+        try:
+            assert train(config)["status"] == "completed", value
+        except ConfigError:
+            assert not run.exists(), value
+        except RunError as error:
+            if "the training loss is" not in str(error):  # what diverged says so
+                pytest.fail(f"{value!r}: {error}")
