@@ -43,6 +43,7 @@ REFUSED = {
     "logger=wandb logger.project=my/proj": "`logger.project` is 'my/proj', and W&B takes none of the characters / \\ #",
     f"logger=wandb logger.group={'y' * 129}": "`logger.group` has 129 characters ('yyyyyyyyyyyyyyyyyyyy'...); W&B take",
     f"logger=wandb tags=[a,{'y' * 65}]": "`tags.1` has 65 characters",
+    "trainer.devices=2 launcher.workers=false": "`launcher.workers` is false, so the run has the calling process alone",
     "launcher=slurm": "`launcher=slurm` sends jobs of a sweep to the cluster; add -m",
     "model=torchvision model.name=resnet9999": "resnet9999",
 }
@@ -60,8 +61,7 @@ def test_wrong_config_is_refused_before_the_run_directory_is_made(line, message,
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("WANDB_MODE", "bogus", "the environment variable WANDB_MODE is 'bogus'; allowed: disabled, dryrun, offline"),
-        ("WANDB_MODE", "ofline", "is 'ofline'; did you mean `offline`? Or set logger.mode=offline"),
+        ("WANDB_MODE", "bogus", "the environment variable WANDB_MODE is 'bogus'; allowed: online, offline, disabled, "),
         ("WANDB_PROJECT", "my/proj", "`WANDB_PROJECT` is 'my/proj', and W&B takes none of the characters"),
         ("WANDB_TAGS", f"a,{'y' * 65}", "`WANDB_TAGS` has 65 characters"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from alexnet_lab.base.errors import ConfigError, did_you_mean
+from alexnet_lab.base.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +50,7 @@ def check_wandb(config: Mapping[str, Any], environment: Mapping[str, str]) -> No
     mode = environment.get("WANDB_MODE")
     if mode and mode not in MODES and logger["mode"] == "auto":
         raise ConfigError(
-            f"the environment variable WANDB_MODE is {mode!r}; {did_you_mean(mode, MODES)} Or set logger.mode=offline"
+            f"the environment variable WANDB_MODE is {mode!r}; allowed: {', '.join(MODES)}; or set logger.mode=offline"
         )
 
 

@@ -73,6 +73,8 @@ def run(config: dict[str, Any], *, resume: bool) -> dict[str, Any]:
     crew = gather(config["trainer"], processes)
     if crew.rank:
         return _follow(config, crew)
+    if crew.kind != "workers":
+        in_workers(config["launcher"], count_processes(config["trainer"]) * config["trainer"]["num_nodes"])
     try:
         size = network_size(config)
         config = with_threads(config, size["num_macs"], processes)
