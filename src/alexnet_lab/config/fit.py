@@ -22,7 +22,6 @@ def check_fit(config: dict[str, Any]) -> None:
     _check_folders(config["data"])
     _check_batch(config["data"], config["trainer"])
     _check_schedule(config["schedule"] or {}, config["optimizer"])
-    _check_validation(config)
     _check_top5(config)
     _check_lenet5_1998(config)
     _check_validation(config)
@@ -55,25 +54,6 @@ def _check_batch(data: dict[str, Any], trainer: dict[str, Any]) -> None:
         raise ConfigError(
             f"`data.batch_size` is {data['batch_size']} images in all, which {what} do not divide; "
             f"take a multiple of {devices * nodes}"
-        )
-
-
-def _check_validation(config: dict[str, Any]) -> None:
-    """What waits for validation needs one."""
-    callbacks, trainer = config["callbacks"], config["trainer"]
-    waiting = [f"callbacks.{name}" for name in ("early_stopping", "pruning") if callbacks[name] is not None]
-    if (config["schedule"] or {}).get("_target_") == "alexnet_lab.training.schedules.plateau":
-        waiting.append("schedule=plateau")
-    if not waiting or trainer["fast_dev_run"]:
-        return
-    if trainer["limit_val_batches"] == 0 and not trainer["overfit_batches"]:
-        raise ConfigError(
-            f"`{waiting[0]}` waits for validation, and `trainer.limit_val_batches` is 0: set it to 1.0, or do without"
-        )
-    if trainer["check_val_every_n_epoch"] > trainer["max_epochs"]:
-        raise ConfigError(
-            f"`{waiting[0]}` waits for validation, but `trainer.check_val_every_n_epoch` is "
-            f"{trainer['check_val_every_n_epoch']} and `trainer.max_epochs` {trainer['max_epochs']}; set it to 1"
         )
 
 
@@ -131,9 +111,11 @@ def _check_validation(config: dict[str, Any]) -> None:
     cause = _without_validation(config["data"], config["trainer"])
     waits = _waits_for_validation(config)
     if cause is not None and waits:
+        key = cause.partition("=")[0]
+        remedy = "to 1" if key == "trainer.check_val_every_n_epoch" else "above 0"
         raise ConfigError(
-            f"`{waits[0][0]}` {waits[0][1]}, but `{cause}` leaves nothing to validate; set {cause.split('=')[0]} "
-            f"above 0, or do without it"
+            f"`{waits[0][0]}` {waits[0][1]}, but `{cause}` leaves nothing to validate; set {key} {remedy}, "
+            f"or do without it"
         )
 
 
@@ -141,9 +123,12 @@ def _without_validation(data: dict[str, Any], trainer: dict[str, Any]) -> str | 
     """The setting that leaves a run without validation, or None."""
     if not has_validation_images(data):
         return "data.val_fraction=0"
-    if trainer["limit_val_batches"] == 0 and not trainer["overfit_batches"] and not trainer["fast_dev_run"]:
+    if trainer["fast_dev_run"]:
+        return None
+    if trainer["limit_val_batches"] == 0 and not trainer["overfit_batches"]:
         return "trainer.limit_val_batches=0"
-    return None
+    every = trainer["check_val_every_n_epoch"]
+    return f"trainer.check_val_every_n_epoch={every}" if every > trainer["max_epochs"] else None
 
 
 def _waits_for_validation(config: dict[str, Any]) -> list[tuple[str, str]]:

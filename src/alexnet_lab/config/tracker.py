@@ -9,7 +9,8 @@ from alexnet_lab.base.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-WANDB = "alexnet_lab.run.tracking.wandb_logger"
+WANDB = "run.tracking.wandb_logger"
+"""What the `_target_` of the tracker ends in."""
 
 MODES = ("online", "offline", "disabled", "dryrun", "run", "shared")
 """What W&B takes as `WANDB_MODE`."""
@@ -35,7 +36,7 @@ def check_wandb(config: Mapping[str, Any], environment: Mapping[str, str]) -> No
         environment: Its variables, as far as they count.
     """
     logger = config["logger"]
-    if logger is None or logger["_target_"] != WANDB:
+    if logger is None or not logger["_target_"].endswith(f".{WANDB}"):
         return
     for field in LONGEST:
         if logger.get(field) is not None:

@@ -158,13 +158,12 @@ def _wrong_value(key: str, details: list[ErrorDetails], raw: Mapping[str, Any]) 
     allowed = " or ".join(dict.fromkeys(_allowed(detail) for detail in details))
     text = f"`{key}` is {SHORT.repr(got)} ({type(got).__name__}); allowed: {allowed}"
     wants_text = any(detail["type"] == "string_type" for detail in details)
-    if not wants_text or not isinstance(got, bool | int | float):
-        return text
-    return f"{text}; a text that looks like a number needs quotes: {_to_type(key, raw)}"
+    typed = _to_type(key, raw) if wants_text and isinstance(got, bool | int | float) else None
+    return text if typed is None else f"{text}; a text that looks like a number needs quotes: {typed}"
 
 
-def _to_type(key: str, raw: Mapping[str, Any]) -> str:
-    """What to type so that a key that holds numbers holds texts."""
+def _to_type(key: str, raw: Mapping[str, Any]) -> str | None:
+    """What to type so that a key that holds numbers holds texts; None where it holds something deeper."""
     path = key.split(".")
     if path[-1].isdecimal():
         path = path[:-1]
@@ -172,7 +171,7 @@ def _to_type(key: str, raw: Mapping[str, Any]) -> str:
     for part in path:
         value = value[part]
     if not isinstance(value, list):
-        return words.to_type(".".join(path), _as_typed(value))
+        return words.to_type(".".join(path), _as_typed(value)) if isinstance(value, bool | int | float) else None
     return shlex.quote(f"{'.'.join(path)}=[{','.join(words.quoted(_as_typed(item), chr(34)) for item in value)}]")
 
 
@@ -225,9 +224,8 @@ def _check_field(key: str, spec: Mapping[str, Any], name: str, field: Field) -> 
 
 
 def _explain_field(key: str, name: str, spec: Mapping[str, Any], error: ValidationError) -> str:
-    """The first thing that is wrong with a field, by the name of the entry of a list where it is one."""
+    """The first thing that is wrong with a field, or with an entry of it."""
     details = error.errors(include_url=False)
     places = [_key({**detail, "loc": (name, *detail["loc"])}, spec) for detail in details]
-    same_key = [detail for detail, place in zip(details, places, strict=True) if place == places[0]]
-    group = key.removesuffix(name)
-    return _wrong_value(group + places[0], same_key, {group.rstrip("."): spec})
+    same_place = [detail for detail, place in zip(details, places, strict=True) if place == places[0]]
+    return _wrong_value(key, same_place, {key.removesuffix(f".{name}"): spec})

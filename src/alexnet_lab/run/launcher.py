@@ -73,9 +73,9 @@ def run(config: dict[str, Any], *, resume: bool) -> dict[str, Any]:
     crew = gather(config["trainer"], processes)
     if crew.rank:
         return _follow(config, crew)
-    if crew.kind != "workers":
-        in_workers(config["launcher"], count_processes(config["trainer"]) * config["trainer"]["num_nodes"])
     try:
+        if crew.kind != "workers":
+            in_workers(config["launcher"], count_processes(config["trainer"]) * config["trainer"]["num_nodes"])
         size = network_size(config)
         config = with_threads(config, size["num_macs"], processes)
         check_parts(config)
