@@ -62,8 +62,8 @@ def test_wrong_config_is_refused_before_the_run_directory_is_made(line, message,
     ("variable", "value", "message"),
     [
         ("WANDB_MODE", "bogus", "the environment variable WANDB_MODE is 'bogus'; allowed: online, offline, disabled, "),
-        ("WANDB_PROJECT", "my/proj", "`WANDB_PROJECT` is 'my/proj', and W&B takes none of the characters"),
-        ("WANDB_TAGS", f"a,{'y' * 65}", "`WANDB_TAGS` has 65 characters"),
+        ("WANDB_PROJECT", "my/proj", "`logger.project` (from WANDB_PROJECT) is 'my/proj', and W&B takes none of"),
+        ("WANDB_TAGS", f"a,{'y' * 65}", "`tags.1` (from WANDB_TAGS) has 65 characters"),
     ],
 )
 def test_wrong_variable_of_the_tracker_is_refused(variable, value, message, monkeypatch):

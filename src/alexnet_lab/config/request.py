@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.nested import flat
 from alexnet_lab.config.continuing import FREE, differences, within
+from alexnet_lab.config.words import PATHS, expanded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,6 +92,7 @@ def request(composed: dict[str, Any], words: list[str], config_dir: Path, config
     for item in overrides:
         if is_value(str(item.input_line), groups) or item.is_delete():
             changes |= set_value(item)
+    changes |= {key: expanded(changes[key]) for key in PATHS if isinstance(changes.get(key), str)}
     return {key: composed[key] for key in OWN} | {"overrides": words, "changes": changes}
 
 

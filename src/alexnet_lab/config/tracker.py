@@ -21,11 +21,8 @@ LONGEST = {"project": 128, "entity": 128, "name": 128, "group": 128, "job_type":
 FORBIDDEN = {"project": "/\\#?%:", "entity": "/\\#?%:"}
 """Characters that W&B does not take."""
 
-VARIABLES = {
-    "WANDB_PROJECT": "project", "WANDB_ENTITY": "entity", "WANDB_NAME": "name", "WANDB_RUN_GROUP": "group",
-    "WANDB_JOB_TYPE": "job_type",
-}  # fmt: skip
-"""Of the environment, and the field that each stands for."""
+VARIABLES = {"project": "WANDB_PROJECT", "entity": "WANDB_ENTITY", "name": "WANDB_NAME", "tags": "WANDB_TAGS"}
+"""Of the environment, which the config's defaults read."""
 
 
 def check_wandb(config: Mapping[str, Any], environment: Mapping[str, str]) -> None:
@@ -38,16 +35,14 @@ def check_wandb(config: Mapping[str, Any], environment: Mapping[str, str]) -> No
     logger = config["logger"]
     if logger is None or not logger["_target_"].endswith(f".{WANDB}"):
         return
-    for field in LONGEST:
-        if logger.get(field) is not None:
-            _check_text(f"logger.{field}", field, logger[field])
-    for number, tag in enumerate(config["tags"]):
-        _check_text(f"tags.{number}", "tags", tag)
-    for variable, field in VARIABLES.items():
-        if environment.get(variable):
-            _check_text(variable, field, environment[variable])
-    for tag in filter(None, environment.get("WANDB_TAGS", "").split(",")):
-        _check_text("WANDB_TAGS", "tags", tag)
+    texts = {f"logger.{field}": (field, logger.get(field)) for field in LONGEST if field != "tags"}
+    texts |= {f"tags.{number}": ("tags", tag) for number, tag in enumerate(config["tags"])}
+    for key, (field, text) in texts.items():
+        variable = VARIABLES.get(field, "")
+        if text is not None:
+            _check_text(
+                f"`{key}` (from {variable})" if text in environment.get(variable, "") else f"`{key}`", field, text
+            )
     mode = environment.get("WANDB_MODE")
     if mode and mode not in MODES and logger["mode"] == "auto":
         raise ConfigError(
@@ -59,8 +54,8 @@ def _check_text(key: str, field: str, text: str) -> None:
     found = [sign for sign in FORBIDDEN.get(field, "") if sign in text]
     if found:
         allowed = " ".join(FORBIDDEN[field])
-        raise ConfigError(f"`{key}` is {text!r}, and W&B takes none of the characters {allowed} in it; leave them out")
+        raise ConfigError(f"{key} is {text!r}, and W&B takes none of the characters {allowed} in it; leave them out")
     if len(text) > LONGEST[field]:
         raise ConfigError(
-            f"`{key}` has {len(text)} characters ({text[:20]!r}...); W&B takes at most {LONGEST[field]}: shorten it"
+            f"{key} has {len(text)} characters ({text[:20]!r}...); W&B takes at most {LONGEST[field]}: shorten it"
         )

@@ -15,7 +15,7 @@ from alexnet_lab.base import shell
 from alexnet_lab.base.claims import claimed_folder
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import is_whole, sealed, sha256, write_json, write_text
-from alexnet_lab.base.records import check_record, read_json, read_rows, read_text, read_yaml
+from alexnet_lab.base.records import check_record, read_json, read_rows, read_yaml
 from alexnet_lab.base.tables import from_one
 from alexnet_lab.run.records import RESULT_VERSION, Earlier, Manifest, Result
 
