@@ -61,7 +61,7 @@ def test_wrong_config_is_refused_before_the_run_directory_is_made(line, message,
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("WANDB_MODE", "bogus", "the environment variable WANDB_MODE is 'bogus'; allowed: online, offline, disabled, "),
+        ("WANDB_MODE", "bogus", "the environment variable WANDB_MODE is 'bogus'; allowed: online, offline, dryrun, "),
         ("WANDB_PROJECT", "my/proj", "`logger.project` (from WANDB_PROJECT) is 'my/proj', and W&B takes none of"),
         ("WANDB_TAGS", f"a,{'y' * 65}", "`tags.1` (from WANDB_TAGS) has 65 characters"),
     ],

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 WANDB = "run.tracking.wandb_logger"
 """What the `_target_` of the tracker ends in."""
 
-MODES = ("online", "offline", "disabled", "dryrun", "run", "shared")
-"""What W&B takes as `WANDB_MODE`."""
+MODES = {"online": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
+"""What WANDB_MODE may be, and what it stands for."""
 
 LONGEST = {"project": 128, "entity": 128, "name": 128, "group": 128, "job_type": 128, "tags": 64}
 """Characters."""

@@ -21,6 +21,7 @@ from alexnet_lab.base.files import write_text
 from alexnet_lab.base.nested import flat
 from alexnet_lab.base.targets import build
 from alexnet_lab.base.terminal import hangups_ignored
+from alexnet_lab.config.tracker import MODES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -229,10 +230,6 @@ def _start(mode: Literal["online", "offline"], arguments: dict[str, Any]) -> Any
             reason = f"{type(error).__name__}: {one_line(error)}"
             log.warning("W&B cannot be used online (%s); this run is kept offline", reason)
             return wandb.init(mode="offline", settings=settings, **arguments)
-
-
-MODES = {"online": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
-"""What WANDB_MODE may be, and what it stands for."""
 
 
 def _mode(mode: str) -> Any:
