@@ -110,7 +110,7 @@ def interrupted(*words: str, begun: Path, cwd: Path) -> str:
     outcome = finished(process)
     assert outcome.code == 130, outcome.err
     assert "error:" not in outcome.err
-    (line,) = [line for line in outcome.err.splitlines() if line.startswith("interrupted by Ctrl-C")]
+    (line,) = [line for line in outcome.err.splitlines() if line.startswith("interrupted by Ctrl-C")]  # once
     return line
 
 

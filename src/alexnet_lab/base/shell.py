@@ -12,6 +12,8 @@ PLAIN = re.compile(r"[A-Za-z_./][\w./@%+-]*", re.ASCII)
 
 KEYWORDS = ("null", "true", "false", "inf", "nan")
 
+SCRIPTS = ("train.py", "eval.py", "report.py", "export.py")
+
 UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|(?<= ) |^ | $")
 """Characters that a message cannot show as they are, and spaces that it would merge."""
 
@@ -54,6 +56,11 @@ def command(script: str, *words: str) -> str:
         before = sys.orig_argv[: sys.orig_argv.index(sys.argv[0])]
         return join([*before, str(started.with_name(script)), *words])
     return join(["python", script, *words])
+
+
+def runs_script() -> bool:
+    """Whether this process was started by a script of this repository, and not by a notebook or a test."""
+    return Path(sys.argv[0]).name in SCRIPTS
 
 
 def typed() -> str:

@@ -121,7 +121,8 @@ def run_workers(
         try:
             results = elastic_launch(launch, work)(dict(os.environ), config, directory, resume)
         except SignalException as error:
-            raise Interrupted(f"interrupted by {signal.Signals(error.sigval).name}") from None
+            name = "Ctrl-C" if error.sigval == signal.SIGINT else signal.Signals(error.sigval).name
+            raise Interrupted(f"interrupted by {name}") from None
         except ChildFailedError as error:
             raise _explained(error) from error
     return results[min(results)]

@@ -285,10 +285,10 @@ def _told(error: BaseException, config: Mapping[str, Any], directory: RunDirecto
     """The error as the user shall see it: one line that says what to do next."""
     if isinstance(error, Interrupted | KeyboardInterrupt):
         if directory.can_be_resumed():
-            next_step = f"go on with it: {resume_command(config, directory)}"
+            next_step = f"; go on with it: {resume_command(config, directory)}"
         else:
-            next_step = f"start it again: {shell.typed()}"
-        return Interrupted(f"{str(error) or 'interrupted'}; {next_step}")
+            next_step = f"; start it again: {shell.typed()}" if shell.runs_script() else ""
+        return Interrupted(f"{str(error) or 'interrupted'}{next_step}")
     if isinstance(error, AlexNetLabError) or not isinstance(error, Exception):
         return error
     if isinstance(error, OSError):
