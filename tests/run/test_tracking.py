@@ -71,7 +71,7 @@ def test_offline_run_holds_config_history_and_summary(compose, tmp_path, no_logi
 def started(run_dir: Path, **fields: Any) -> tracking.Steady | None:
     """An offline W&B logger."""
     spec = {"_target_": "alexnet_lab.run.tracking.wandb_logger", "mode": "offline"} | fields
-    return tracking.steady(lambda: build(spec, "logger", run_dir, {"tags": []}))
+    return tracking.steady(spec["_target_"], lambda: build(spec, "logger", run_dir, {"tags": []}))
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def test_what_wandb_does_not_take_is_said_and_does_not_end_the_run(tmp_path, no_
     logger = started(tmp_path)
     tracking.show(logger, pictures=[], epochs=[{"epoch": "no number"}], confusion=None, class_names=[])
     tracking.finish(logger, 0)
-    assert "the tracker is given up (ValueError: could not convert" in caplog.text
+    assert "W&B is given up (ValueError: could not convert" in caplog.text
 
 
 def test_nothing_is_shown_to_other_trackers(tmp_path):
@@ -312,7 +312,8 @@ def test_file_in_the_place_of_the_folder(compose, tmp_path, no_login, capsys):
         copy = shutil.copytree(run, tmp_path / logger)
         spec: dict[str, Any] = {"_target_": f"alexnet_lab.run.tracking.{logger}_logger"}
         assert train({"resume": str(copy), "changes": {"logger": spec}})["status"] == "completed"
-        assert capsys.readouterr().err.count("the tracker is given up") == 1
+        title = {"wandb": "W&B", "tensorboard": "TensorBoard"}[logger]
+        assert capsys.readouterr().err.count(f"{title} is given up") == 1
 
 
 @pytest.mark.parametrize("method", ["log", "finish", "define_metric", "init"])
@@ -325,7 +326,7 @@ def test_errors_of_wandb_in_the_middle(compose, tmp_path, monkeypatch, capsys, m
 
     monkeypatch.setattr(*((wandb, "init") if method == "init" else (wandb.Run, method)), broken)
     assert train(compose(f"run_dir={tmp_path / 'run'}", "debug=fast", "logger=wandb"))["status"] == "completed"
-    assert capsys.readouterr().err.count("the tracker is given up (RuntimeError: W&B is broken)") == 1
+    assert capsys.readouterr().err.count("W&B is given up (RuntimeError: W&B is broken)") == 1
     monkeypatch.undo()
     wandb.teardown()
 

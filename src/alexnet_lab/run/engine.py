@@ -284,7 +284,8 @@ def build_logger(config: dict[str, Any], directory: RunDirectory) -> Logger | No
     """The tracker of a config; none in a trial run."""
     if config["logger"] is None or config["trainer"]["fast_dev_run"]:
         return None
-    return tracking.steady(lambda: parts.build_logger(config["logger"], directory.path, config))
+    spec = config["logger"]
+    return tracking.steady(spec["_target_"], lambda: parts.build_logger(spec, directory.path, config))
 
 
 def interruptible(trainer: Trainer, action: Any) -> None:

@@ -47,11 +47,13 @@ class Steady(Logger):
 
     Args:
         inner: The logger; what it can do beyond Lightning's interface is reached through this one.
+        title: Of the tracker, for the warning.
     """
 
-    def __init__(self, inner: Logger) -> None:
+    def __init__(self, inner: Logger, title: str = "W&B") -> None:
         super().__init__()
         self.inner = inner
+        self.title = title
         self.lost = False
 
     def __getattr__(self, name: str) -> Any:
@@ -80,7 +82,7 @@ class Steady(Logger):
             action()
         except Exception as error:  # whatever a tracker comes up with: the run goes on
             self.lost = True
-            given_up(error)
+            given_up(self.title, error)
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Logs a row."""
@@ -107,20 +109,31 @@ class Steady(Logger):
         self.attempt(lambda: self.inner.finalize(status))
 
 
-def given_up(error: Exception) -> None:
+def given_up(title: str, error: Exception) -> None:
     """Warns, and keeps W&B from trying again when the process ends."""
-    log.warning("the tracker is given up (%s: %s); metrics.csv goes on", type(error).__name__, one_line(error))
+    log.warning("%s is given up (%s: %s); metrics.csv goes on", title, type(error).__name__, one_line(error))
     if wandb := sys.modules.get("wandb"):
         with contextlib.suppress(Exception):
             wandb.teardown()
 
 
-def steady(make: Callable[[], Logger]) -> Steady | None:
-    """Starts a tracker; None, with a warning, where that fails."""
+TITLES = {"wandb_logger": "W&B", "tensorboard_logger": "TensorBoard"}
+"""What our loggers are called in messages."""
+
+
+def steady(target: str, make: Callable[[], Logger]) -> Steady | None:
+    """Starts a tracker; None, with a warning, where that fails.
+
+    Args:
+        target: The `_target_` of its config.
+        make: Starts it.
+    """
+    name = target.rpartition(".")[2]
+    title = TITLES.get(name, name)
     try:
-        return Steady(make())
+        return Steady(make(), title)
     except Exception as error:  # whatever a tracker comes up with: the run goes on
-        given_up(error)
+        given_up(title, error)
         return None
 
 
@@ -357,7 +370,7 @@ def add_pictures(run_dir: Path, config: Mapping[str, Any], pictures: Sequence[Pa
     spec = config["logger"]
     if spec is None or spec["_target_"] != f"{__name__}.wandb_logger" or not (run_dir / ID_FILE).is_file():
         return
-    logger = steady(lambda: build(spec, "logger", run_dir, config))
+    logger = steady(spec["_target_"], lambda: build(spec, "logger", run_dir, config))
     parts = len(list(run_dir.glob("wandb/*run-*")))  # each further one comes after those before
     show(logger, pictures=pictures, epochs=[], confusion=None, class_names=[], after_step=steps + 1 + parts)
     finish(logger, 0)
