@@ -301,3 +301,9 @@ def test_features_are_what_the_last_layer_sees(run):
 
 def test_logits_of_probability_nought_are_finite():
     assert predict_module.log_of(torch.tensor([0.0, 1.0])).tolist() == pytest.approx([-87.3365, 0.0], abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["../result", "a/b", "/tmp/x", "..", ".hidden", "a\\b", "a\tb", "x" * 300])
+def test_names_that_are_paths_are_refused(name):
+    with pytest.raises(ConfigError, match=r"`name` is .* allowed: a name without folders"):
+        check_evaluate({"run": "logs/runs/a", "name": name})

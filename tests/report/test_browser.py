@@ -144,6 +144,29 @@ def test_a_phone_needs_no_scrolling_sideways(browser, sweep):
     shown.context.close()
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_difference_and_interval(scheme, browser, sweep):
+    page = written(from_sweep(sweep), sweep)
+    shown = Shown(browser, page, viewport={"width": 390, "height": 800}, is_mobile=True, color_scheme=scheme)
+    for text in ("+9.50", "+3.15 to +15.85"):
+        box = shown.page.locator("#result td:visible", has_text=text).first.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
+    assert shown.page.evaluate("document.documentElement.scrollWidth") <= 390
+    shown.context.close()
+
+
+def test_an_interrupted_run_is_dotted_and_counts_towards_no_mean(browser, tmp_path):
+    make_run(tmp_path / "a", error=0.2)
+    make_run(tmp_path / "b", error=0.4, seed=1, status="interrupted", reason="Ctrl-C", epochs=3)
+    shown = Shown(browser, written(from_runs([f"{tmp_path}/*"]), tmp_path))
+    assert shown.datasets("curves", "mean")[0]["data"][0]["y"] == pytest.approx(1.2)
+    assert shown.datasets("curves", "partial")[0]["data"][0]["y"] == pytest.approx(1.4)
+    assert shown.complaints == []
+    shown.context.close()
+
+
 def test_names_are_text(browser, tmp_path):
     folder = make_sweep(tmp_path / "sweep", {"relu": [0.1, 0.2], EVIL: [0.2]}, name=EVIL, claim=EVIL)
     shown = Shown(browser, written(from_sweep(folder), folder))

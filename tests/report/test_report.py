@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import json
 import time
 
 import numpy as np
 import pytest
+import yaml
 from made import make_run, report
 
 from alexnet_lab.report.figures import figures, mean_course
 from alexnet_lab.report.sources import from_runs, from_sweep
+from alexnet_lab.sweeps.directory import SweepDirectory
+from alexnet_lab.sweeps.results import update_summary
 
 
 def test_of_a_sweep(sweep):
@@ -40,6 +44,45 @@ def test_of_any_runs_by_another_metric(tmp_path, monkeypatch):
     assert "<td>model=a</td>" in text
     assert 'href="./../../runs/a0/"' in text
     assert (page.parent / "summary.md").read_text().splitlines()[0].endswith("4 runs: test/loss")
+
+
+def test_page_and_summary_name_model_and_data(sweep):
+    for path in sweep.glob("*/config.yaml"):
+        config = yaml.safe_load(path.read_text()) | {"data": {"_target_": "alexnet_lab.data.CIFAR10DataModule"}}
+        path.write_text(yaml.safe_dump(config))
+    assert report(f"sweep={sweep}").code == 0
+    assert "\n\nModel: LeNet5\n\nData: CIFAR10\n\n" in (sweep / "summary.md").read_text()
+    assert "<b>Data:</b> CIFAR10" in (sweep / "report.html").read_text()
+
+
+@pytest.mark.parametrize("early", [set(), {"model.activation-relu_seed-0"}], ids=["a sweep", "a search"])
+def test_the_summary_is_the_one_that_the_sweep_wrote(early, sweep, monkeypatch):
+    for place in ("report.sources", "sweeps.results"):
+        monkeypatch.setattr(f"alexnet_lab.{place}.pruned_jobs", lambda folder: early)
+    content = json.loads((sweep / "sweep.json").read_text())
+    config = {"model._target_": "alexnet_lab.models.AlexNet", "data._target_": "alexnet_lab.data.CIFAR10DataModule"}
+    content |= {"config": config, "overrides": ["model=alexnet"], "expects": "higher"}
+    (sweep / "sweep.json").write_text(json.dumps(content))
+    directory = SweepDirectory(sweep)
+    definition = directory.read()
+    assert definition is not None
+    update_summary(directory, definition)
+    before = {name: (sweep / name).read_text() for name in ("summary.md", "summary.csv")}
+    assert "Model: AlexNet (model=alexnet)" in before["summary.md"]
+    assert ("1 ended early" in before["summary.md"]) == bool(early)
+    assert report(f"sweep={sweep}").code == 0
+    assert {name: (sweep / name).read_text() for name in before} == before
+
+
+def test_curves_of_runs_that_did_not_reach_their_end_are_dotted(tmp_path):
+    make_run(tmp_path / "a", error=0.2)
+    make_run(tmp_path / "b", error=0.3, seed=1, status="interrupted", reason="Ctrl-C")
+    (make_run(tmp_path / "c", error=0.4, seed=2) / "result.json").unlink()
+    axes = figures(from_runs([f"{tmp_path}/*"]))["curves"].axes[0]
+    assert [line.get_linestyle() for line in axes.lines] == ["-", ":", ":"]
+    assert [float(np.asarray(line.get_ydata())[-1]) for line in axes.lines] == pytest.approx(
+        [error / 2 + np.exp(-2) for error in (0.2, 0.3, 0.4)]
+    )
 
 
 def test_of_one_run(tmp_path):

@@ -6,6 +6,7 @@ import json
 import math
 
 import pytest
+import yaml
 from made import make_run, make_sweep
 
 from alexnet_lab.base.errors import RunError
@@ -154,3 +155,75 @@ def test_metric_that_is_nan_is_left_out(sweep):
     study = from_sweep(sweep)
     assert "test/top1_error" not in study.runs[0].metrics
     assert not math.isnan(sum(value for run in study.runs for value in run.metrics.values()))
+
+
+def with_data(run, data, images=None, **result):
+    """A run that recorded on which images it was."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump(config | {"data": data}))
+    if images is not None:
+        found = json.loads((run / "result.json").read_text()) | {"store_hash": images, "split_hash": "s"}
+        (run / "result.json").write_text(json.dumps(found | result))
+
+
+MNIST, CIFAR10 = ({"_target_": f"alexnet_lab.data.{name}DataModule"} for name in ("MNIST", "CIFAR10"))
+
+
+def test_runs_on_different_images_are_grouped_and_not_compared(tmp_path):
+    for seed in range(2):
+        for activation, error in (("relu", 0.1), ("tanh", 0.2)):
+            run = make_run(tmp_path / f"m{activation}{seed}", seed=seed, error=error + seed / 50, activation=activation)
+            with_data(run, MNIST | {"dir": f"data{seed}"}, "a")
+        with_data(make_run(tmp_path / f"c{seed}", seed=seed, error=0.4 + seed / 100), CIFAR10, "b")
+    with_data(make_run(tmp_path / "z", seed=9, status="interrupted", reason="Ctrl-C"), CIFAR10)
+    study = from_runs([f"{tmp_path}/*"])
+    table = level_table(study, "test/top1_error")
+    assert table.head[:3] == ["data", "model", "level"]
+    assert [row[:6] for row in table.rows if row[0] == "CIFAR10"] == [
+        ["CIFAR10", "LeNet5", "LeNet5", "2", "40.50", "0.71"]
+    ]
+    relu, tanh = sorted(row for row in table.rows if row[0] == "MNIST")
+    assert (relu[4], tanh[4]) == ("11.00", "21.00")
+    assert {relu[6], tanh[6]} in ({"base", "+10.00"}, {"base", "-10.00"})
+    assert "Runs on different images are not compared." in table.note
+    assert study.subject == {"model": "LeNet5", "data": "CIFAR10, MNIST"}
+    (interrupted,) = (run for run in study.runs if run.status == "interrupted")
+    assert interrupted.level == "CIFAR10: LeNet5"
+
+
+def test_the_same_images_by_another_config_are_one_group(tmp_path):
+    with_data(make_run(tmp_path / "a"), CIFAR10 | {"val_seed": 1}, "a")
+    with_data(make_run(tmp_path / "b", seed=1), CIFAR10 | {"val_seed": 2}, "a")
+    with_data(make_run(tmp_path / "c", seed=2), CIFAR10 | {"val_seed": 3}, "a", split_hash="other")
+    study = from_runs([f"{tmp_path}/*"])
+    assert [len(runs) for runs in study.groups.values()] == [2, 1]
+    assert list(study.groups) == ["CIFAR10 val_seed=1", "CIFAR10 val_seed=3"]
+
+
+def test_a_trial_that_a_search_ended_early_counts_as_such(sweep, monkeypatch):
+    monkeypatch.setattr("alexnet_lab.report.sources.pruned_jobs", lambda folder: {"model.activation-relu_seed-2"})
+    study = from_sweep(sweep)
+    assert state_line(study) == "4 of 6 runs completed, 1 failed, 1 ended early"
+    table = level_table(study, "test/top1_error")
+    assert table.rows[0][1:3] == ["2", "11.00"]
+    assert table.rows[0][-1] == "1 ended early"
+
+
+def test_what_the_intervals_say(tmp_path):
+    levels = {
+        "base": [0.20, 0.22, 0.24], "worse": [0.30, 0.33, 0.34], "same": [0.20, 0.23, 0.23],
+        "better": [0.1, 0.13, 0.14], "equal": [0.21, 0.23, 0.25], "one": [0.5],
+    }  # fmt: skip
+    folder = make_sweep(tmp_path / "sweep", levels, base=["base"], expects="higher")
+    lines = level_table(from_sweep(folder), "test/top1_error").lines
+    assert lines == [
+        "worse: supported by these seeds: the interval lies above 0",
+        "same: undecided by these seeds: the interval holds 0",
+        "better: contradicted by these seeds: the interval lies below 0",
+        "equal: undecided: all differences are +1.00, so no interval can be given",
+        "one: undecided: too few seeds for an interval",
+    ]
+    (folder / "sweep.json").write_text((folder / "sweep.json").read_text().replace('"higher"', "null"))
+    lines = level_table(from_sweep(folder), "test/top1_error").lines
+    assert lines[0] == "worse: higher by these seeds: the interval lies above 0"
+    assert lines[2] == "better: lower by these seeds: the interval lies below 0"

@@ -80,8 +80,9 @@ def test_seeds_without_a_partner_do_not_count_where_others_have_one():
 
 def test_pairing_removes_what_seeds_do_to_both():
     luck = {seed: random.Random(seed).gauss(0.0, 5.0) for seed in range(6)}
-    found = difference({seed: value + 0.5 for seed, value in luck.items()}, luck)
-    check(found, (0.5, 0.5, 0.5), 6, "paired")
+    found = difference({seed: value + 0.5 + 0.01 * (seed % 2) for seed, value in luck.items()}, luck)
+    half = 2.570582 * 0.01 * math.sqrt(6 * 0.25 / 5) / math.sqrt(6)
+    check(found, (0.505, 0.505 - half, 0.505 + half), 6, "paired")
 
 
 @pytest.mark.parametrize(
@@ -98,8 +99,20 @@ def test_nothing_to_compare():
     assert difference({0: 1.0}, {}) is None
 
 
-def test_equal_results_have_an_interval_of_no_width():
-    assert difference({0: 0.2, 1: 0.2}, {2: 0.1, 3: 0.1}) == Difference(0.1, 0.1, 0.1, 0, "welch")
+@pytest.mark.parametrize(
+    ("values", "base", "pairs"),
+    [
+        ({0: 0.2, 1: 0.2}, {2: 0.1, 3: 0.1}, 0),
+        ({0: 0.2, 1: 0.2}, {0: 0.1, 1: 0.1}, 2),
+        ({0: 0.22, 1: 0.23, 2: 0.3}, {0: 0.12, 1: 0.13, 2: 0.2}, 3),  # 0.22 - 0.12 and 0.3 - 0.2 differ by rounding
+        ({0: 0.0, 1: 0.0}, {0: -0.1, 1: -0.1}, 2),
+    ],
+)
+def test_equal_differences_have_no_interval(values, base, pairs):
+    found = difference(values, base)
+    assert found is not None
+    assert (found.mean, found.low, found.high) == (pytest.approx(0.1), None, None)
+    assert (found.pairs, found.method) == (pairs, "equal")
 
 
 @pytest.mark.parametrize("pair", [True, False])

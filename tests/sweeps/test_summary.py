@@ -124,7 +124,9 @@ def test_each_of_two_factors_has_an_effect_averaged_over_the_other():
     assert effects["model.local3"].against_base.mean == pytest.approx(-0.015)
     assert effects["model.norm"].against_base.pairs == 3
     lines = effect_lines(summarise(CIFAR, grid()))
-    assert lines[0] == "- model.norm=across against none: -0.50 points (-0.50 to -0.50), 3 seeds"
+    assert (
+        lines[0] == "- model.norm=across against none: -0.50 points (no interval: all differences are equal), 3 seeds"
+    )
 
 
 def test_an_effect_takes_only_seeds_and_cells_that_are_there_on_both_sides():

@@ -136,6 +136,7 @@ class Sweep(Section):
     base: Level | list[Level] = None
     tuned: str | list[str] | None = None
     metric: Metric = "test/top1_error"
+    expects: Literal["higher", "lower"] | None = None
     claim: str | None = None
     paper: str | None = None
     dry_run: bool = False

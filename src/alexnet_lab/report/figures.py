@@ -6,11 +6,12 @@ Import this module where a figure is made, not earlier: matplotlib takes half a 
 from __future__ import annotations
 
 import statistics
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from matplotlib.ticker import LogFormatter, MaxNLocator, PercentFormatter
 
 from alexnet_lab.evaluation.figures.style import COLOURS, FAINT, OTHER, new_figure, shorten, styled
+from alexnet_lab.report.study import PARTIAL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,12 +85,7 @@ def curves_figure(study: Study, names: Sequence[str]) -> Figure:
         figure = new_figure(1.2 + 3.4 * len(names), 3.4)
         for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
             for place, level in enumerate(study.levels):
-                course = mean_course([run for run in study.completed if run.level == level], name)
-                if course.epochs:
-                    _draw(axes, course, shorten(level, LONGEST_NAME), place)
-                    axes.fill_between(
-                        course.epochs, course.low, course.high, color=look(place)["color"], alpha=0.18, lw=0
-                    )
+                _draw_level(axes, [run for run in study.runs if run.level == level], name, place)
             _over_epochs(axes, name)
             if name == "train/top1_error" and study.target is not None:
                 axes.axhline(study.target, color=OTHER, linestyle="--", linewidth=1)
@@ -97,6 +93,19 @@ def curves_figure(study: Study, names: Sequence[str]) -> Figure:
         if len(labels) > 1:
             figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
     return figure
+
+
+def _draw_level(axes: Axes, runs: Sequence[Run], name: str, place: int) -> None:
+    """The mean of the completed runs with its band; dotted, each run that did not reach its end."""
+    label = shorten(runs[0].level, LONGEST_NAME)
+    course = mean_course([run for run in runs if run.status == "completed"], name)
+    if course.epochs:
+        _draw(axes, course, label, place)
+        axes.fill_between(course.epochs, course.low, course.high, color=look(place)["color"], alpha=0.18, lw=0)
+    for run in runs:
+        if run.status in PARTIAL:
+            part = mean_course([run], name)
+            _draw(axes, part, "_" if course.epochs else f"{label} (not at its end)", place, linestyle=":", linewidth=1)
 
 
 def run_figure(run: Run) -> Figure:
@@ -172,11 +181,11 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def _draw(axes: Axes, course: Course, label: str, place: int) -> None:
+def _draw(axes: Axes, course: Course, label: str, place: int, **style: Any) -> None:
     """A line in the look of a level; a dot where there is but one epoch."""
     marker = "o" if len(course.epochs) == 1 else None
     (line,) = axes.plot(course.epochs, course.means, marker=marker, markersize=4, label=label)
-    line.set(**look(place))
+    line.set(**{**look(place), **style})
 
 
 def _over_epochs(axes: Axes, title: str) -> None:

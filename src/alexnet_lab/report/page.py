@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -16,9 +17,12 @@ from markupsafe import Markup
 
 from alexnet_lab.base.files import finite
 from alexnet_lab.base.printable import printable_lines, printable_texts
+from alexnet_lab.report.study import PARTIAL
 from alexnet_lab.report.tables import STATUS_WORDS, amount, duration, level_table, origin, state_line
+from alexnet_lab.sweeps.tables import WORDS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from alexnet_lab.report.study import Run, Study
@@ -45,14 +49,18 @@ def page(study: Study, folder: Path) -> str:
     """
     step = epoch_step(study)
     code = {"chart": _without_map(_asset(f"chart-{CHART_VERSION}.umd.min.js")), "script": _asset("page.js")}
-    style = _asset("page.css")
     environment = Environment(autoescape=True, finalize=_shown, trim_blocks=True, lstrip_blocks=True)
     tables = [level_table(study, metric) for metric in study.metric_names()]
+    heads = {f"#table-{number}": table.head for number, table in enumerate(tables)}
+    style = _asset("page.css") + card_labels(heads | {"#runs": RUN_COLUMNS | {6: study.metric}})
     return environment.from_string(_asset("page.html")).render(
         study=study,
         state=state_line(study),
         tables=tables,
+        words={*WORDS, *(table.factor for table in tables)},
         table_note=tables[0].note if tables else "",
+        subject=[(what.capitalize(), text) for what, text in study.subject.items()],
+        has_partial=any(run.status in PARTIAL and run.curves for run in study.runs),
         has_curves=any(run.curves for run in study.runs),
         curve_names=study.curve_names(),
         thinned=f" Every {ordinal(step)} epoch is drawn." if step > 1 else "",
@@ -69,6 +77,25 @@ def page(study: Study, folder: Path) -> str:
 def _shown(value: Any) -> Any:
     """What the template puts in; code, style and data are ours, and stay as they are."""
     return printable_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+RUN_COLUMNS = {3: "level", 4: "seed", 5: "status", 6: "", 7: "epochs", 8: "images/s", 9: "time"}
+"""The labels of the table of runs, by the numbers of their columns; the box and the name have none."""
+
+
+def card_labels(heads: Mapping[str, Mapping[int, str] | Sequence[str]]) -> str:
+    """Style rules that write a column's head before each of its cells, for narrow screens, where rows are cards.
+
+    Args:
+        heads: By the selector of the table: the heads of its columns, or some of them by their numbers from 1.
+    """
+    rules = []
+    for table, head in heads.items():
+        columns = head if isinstance(head, Mapping) else dict(enumerate(head, start=1))
+        for number, name in columns.items():
+            text = re.sub(r"\W", lambda sign: f"\\{ord(sign[0]):x} ", name)  # as CSS escapes: nothing ends the string
+            rules.append(f'  {table} td:nth-child({number})::before {{ content: "{text}"; }}')
+    return "\n".join(["@media (max-width: 40rem) {", *rules, "}", ""])
 
 
 def _asset(name: str) -> str:
@@ -109,6 +136,7 @@ def _run_data(run: Run, study: Study, folder: Path, step: int) -> dict[str, Any]
         "level": study.levels.index(run.level),
         "seed": run.seed,
         "completed": run.status == "completed",
+        "partial": run.status in PARTIAL,
         "metrics": {name: _rounded(value) for name, value in run.metrics.items()},
         "epochs": [epochs[row] for row in kept],
         "curves": {

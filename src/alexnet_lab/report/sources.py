@@ -14,10 +14,13 @@ from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.nested import flat
 from alexnet_lab.config.names import is_outward
 from alexnet_lab.data.identity import Result, check_comparable
-from alexnet_lab.report.study import PENDING, UNREADABLE, Run, Study, read_run
+from alexnet_lab.report.groups import by_images
+from alexnet_lab.report.study import PENDING, PRUNED, UNREADABLE, Run, Study, read_run
 from alexnet_lab.sweeps.columns import SEED, columns
 from alexnet_lab.sweeps.definition import identity
 from alexnet_lab.sweeps.directory import SweepDirectory
+from alexnet_lab.sweeps.subject import subject
+from alexnet_lab.training.pruning import pruned_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -51,9 +54,14 @@ def from_sweep(folder: Path, *, other_images: bool = False) -> Study:
         raise RunError(f"{directory.definition} lists no jobs")
     ended = directory.latest()
     about = definition.about | {"command": definition.command}
+    about |= subject((job.config for job in definition.jobs), definition.overrides)
     runs = [
         _job(directory.run(job).path, job, values, about["factor"], ended.get(job.name))
         for job, values in zip(definition.jobs, columns(definition), strict=True)
+    ]
+    early = pruned_jobs(folder)
+    runs = [
+        replace(run, status=PRUNED) if run.path.name in early and run.status == "completed" else run for run in runs
     ]
     _check_images(runs, allowed=other_images or bool(about.get("other_images")))
     return _study(about["name"], about["metric"] or DEFAULT_METRIC, runs, about)
@@ -114,20 +122,27 @@ def from_runs(patterns: Sequence[str], *, other_images: bool = False) -> Study:
     """
     found = _without_copies([read_run(path, name=path.name) for path in _run_directories(patterns)])
     _check_images(found, allowed=other_images)
-    known = [run for run in found if run.config]
-    identities = [_identity(run.config) for run in known]
-    names = _names(known, identities)
+    known = by_images([run for run in found if run.config])
+    runs = [run for group in known for run in _levels(group, alone=len(known) == 1)]
+    unknown = [replace(run, level=UNREADABLE, settings={"level": UNREADABLE}) for run in found if not run.config]
+    title = found[0].name if len(found) == 1 else f"{len(found)} runs"
+    return _study(title, DEFAULT_METRIC, [*runs, *unknown], {"name": title, "factor": ["level"], "loose": True})
+
+
+def _levels(group: Sequence[Run], *, alone: bool) -> list[Run]:
+    """Runs on the same images, with their levels; where there are other images, a level's name begins with the data."""
+    identities = [_identity(run.config) for run in group]
+    names = _names(group, identities)
     seen: Counter[tuple[str, int | None]] = Counter()
     runs = []
-    for run, what in zip(known, identities, strict=True):
-        level = names[what]
+    for run, what in zip(group, identities, strict=True):
+        level = names[what] if alone or len(names) > 1 else run.model or names[what]
         seen[level, run.seed] += 1
         again = seen[level, run.seed]
         told = f"{run.seed}" if again == 1 else f"{run.seed} ({again})"  # the same run twice is two results
-        runs.append(replace(run, level=level, settings={"level": level, "seed": told}))
-    unknown = [replace(run, level=UNREADABLE, settings={"level": UNREADABLE}) for run in found if not run.config]
-    title = found[0].name if len(found) == 1 else f"{len(found)} runs"
-    return _study(title, DEFAULT_METRIC, [*runs, *unknown], {"name": title, "factor": ["level"]})
+        shown = level if alone else f"{run.data}: {level}"
+        runs.append(replace(run, level=shown, settings={"level": level, "seed": told}))
+    return runs
 
 
 def _run_directories(patterns: Sequence[str]) -> list[Path]:

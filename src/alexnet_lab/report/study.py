@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from alexnet_lab.base.errors import RunError, one_line
+from alexnet_lab.base.nested import flat
+from alexnet_lab.base.printable import printable
 from alexnet_lab.base.records import check_record, number
 from alexnet_lab.run.directory import RunDirectory
 from alexnet_lab.run.records import Config
+from alexnet_lab.sweeps.subject import data_name, model_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,6 +21,12 @@ if TYPE_CHECKING:
 PENDING, RUNNING, UNFINISHED, UNREADABLE = "to_go", "running", "unfinished", "unreadable"
 """The status of a job that has not begun; of a run without a result.json, which a process works on or none does; and
 of one whose files cannot be read. The others are those of result.json."""
+
+PRUNED = "pruned"
+"""The status of a trial that a search ended early."""
+
+PARTIAL = ("interrupted", UNFINISHED, RUNNING, PRUNED)
+"""Statuses of runs that are whole as far as they went: their curves are shown, and count towards no mean."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,8 @@ class Run:
     seed: int | None
     status: str  # completed, failed, interrupted, or one of those above
     settings: Mapping[str, str] = field(default_factory=dict)  # what tells it from the others: overrides
+    model: str = ""  # as it is shown
+    data: str = ""  # likewise; runs of different images have different ones
     error: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     curves: Mapping[str, list[float | None]] = field(default_factory=dict)  # the columns of metrics.csv
@@ -85,7 +96,26 @@ class Study:
     @property
     def failures(self) -> tuple[Run, ...]:
         """The runs that ended before their end."""
-        return tuple(run for run in self.runs if run.status not in ("completed", PENDING, RUNNING))
+        return tuple(run for run in self.runs if run.status not in ("completed", PENDING, RUNNING, PRUNED))
+
+    @property
+    def groups(self) -> dict[str, list[Run]]:
+        """The runs by their data: only those of one group are compared."""
+        found: dict[str, list[Run]] = {}
+        for run in self.runs:
+            found.setdefault(run.data, []).append(run)
+        return found
+
+    @property
+    def subject(self) -> dict[str, str]:
+        """Model and data of the runs, in words; where they differ, all of them."""
+        found = {what: ", ".join(self.subject_names(what)) for what in ("model", "data")}
+        told = {what: self.definition.get(what) or text for what, text in found.items()}
+        return {what: text for what, text in told.items() if text}
+
+    def subject_names(self, what: Literal["model", "data"]) -> list[str]:
+        """The models or data sets of the runs, each once."""
+        return list(dict.fromkeys(filter(None, (getattr(run, what) for run in self.runs))))
 
     def of_metric(self, metric: str) -> Study:
         """The same runs, looked at by another metric."""
@@ -131,7 +161,8 @@ def read_run(path: Path, *, name: str, settings: Mapping[str, str] | None = None
         found = replace(found, config=check_record(Config, config, directory.config), status=_unended(directory))
         directory.check_file(directory.config)
         found = replace(found, seed=found.config["seed"], curves=columns(directory.read_metrics()))
-        found = replace(found, **_ended(directory.read_result()))
+        known = flat(dict(found.config))
+        found = replace(found, model=model_name(known), data=data_name(known), **_ended(directory.read_result()))
         return replace(found, manifest=directory.read_manifest())
     except (RunError, OSError) as error:
         return replace(found, status=UNREADABLE, error=displayable(str(error)), curves={}, metrics={}, result={})
@@ -171,8 +202,8 @@ def columns(rows: Sequence[Mapping[str, str]]) -> dict[str, list[float | None]]:
 
 
 def displayable(text: str) -> str:
-    """A text from elsewhere in one line of limited length, without what is no Unicode."""
-    line = one_line(text.encode("utf-8", "backslashreplace").decode())
+    """A text from elsewhere in one line of limited length, without control characters."""
+    line = printable(one_line(text))
     return line if len(line) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT]}..."
 
 

@@ -2,39 +2,66 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from alexnet_lab.report.study import PENDING, RUNNING, UNFINISHED, UNREADABLE
+from alexnet_lab.report.study import PENDING, PRUNED, RUNNING, UNFINISHED, UNREADABLE
 from alexnet_lab.sweeps.columns import SEED
 from alexnet_lab.sweeps.summary import Outcome, Summary, summarise
-from alexnet_lab.sweeps.tables import cells, effect_lines, reading
+from alexnet_lab.sweeps.tables import cells, effect_lines, reading, verdict_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     from alexnet_lab.report.study import Run, Study
+    from alexnet_lab.sweeps.summary import Row
 
 
 class LevelTable(NamedTuple):
     """The levels' means of one metric, as text."""
 
     metric: str
+    factor: str  # the column of the level's name
     head: list[str]
     rows: list[list[str]]
-    effects: list[str]
+    lines: list[str]  # what the intervals say
     note: str
 
 
 def summary_of(study: Study, metric: str) -> Summary:
-    """What the levels come to in one metric; a single level is told without a factor."""
-    single = len(study.levels) == 1
-    chosen_by = study.metric.replace("test/", "val/")  # nothing is chosen on the test set
+    """What the levels come to in one metric. Runs that are no sweep are compared within the same images."""
+    about = {**study.definition, **study.subject, "metric": metric}
+    if not study.definition.get("loose"):
+        return _summary(study.runs, about, metric, study.metric)
+    several = len(study.subject_names("data")) > 1 or len(study.subject_names("model")) > 1
+    rows = [
+        row
+        for runs in study.groups.values()
+        for row in _of_group(runs, _summary(runs, about, metric, study.metric).rows, several=several)
+    ]
+    return Summary(about, rows)
+
+
+def _summary(runs: Sequence[Run], about: Mapping[str, Any], metric: str, chosen_by: str) -> Summary:
+    """A single level has no factor."""
+    single = len({run.level for run in runs}) == 1
+    chosen_by = chosen_by.replace("test/", "val/")  # nothing is chosen on the test set
     outcomes = [
         Outcome(_seed_alone(run) if single else dict(run.settings), LEFT_OUT_AS.get(run.status, run.status),
-                _value(run, metric), _value(run, chosen_by)) for run in study.runs
+                _value(run, metric), _value(run, chosen_by)) for run in runs
     ]  # fmt: skip
-    about = dict(study.definition) | {"metric": metric}
-    return summarise(about | {"factor": [], "base": [], "tuned": []} if single else about, outcomes)
+    return summarise({**about, "factor": [], "base": [], "tuned": []} if single else about, outcomes)
+
+
+def _of_group(runs: Sequence[Run], rows: Sequence[Row], *, several: bool) -> list[Row]:
+    """The rows of runs on the same images, named by level, and by data and model where the table holds several."""
+    first = {run.settings["level"]: run for run in reversed(runs)}
+    found = []
+    for row in rows:
+        level = dict(row.cell.level).get("level", runs[0].settings["level"])
+        group = (("data", first[level].data), ("model", first[level].model)) if several else ()
+        found.append(replace(row, cell=row.cell._replace(level=(("level", level),)), group=group))
+    return found
 
 
 def _value(run: Run, metric: str) -> float | None:
@@ -53,8 +80,10 @@ def level_table(study: Study, metric: str) -> LevelTable:
     """The table of levels for one metric."""
     summary = summary_of(study, metric)
     head, rows = cells(summary)
-    named = [[row[0] or study.levels[0], *row[1:]] for row in rows]
-    return LevelTable(metric, [head[0] or "level", *head[1:]], named, effect_lines(summary), reading(summary))
+    lines = [line.removeprefix("- ") for line in (*verdict_lines(summary), *effect_lines(summary))]
+    place = len(summary.rows[0].group)
+    head[place] = head[place] or "level"
+    return LevelTable(metric, head[place], head, rows, lines, reading(summary))
 
 
 def state_line(study: Study) -> str:
@@ -70,7 +99,7 @@ def state_line(study: Study) -> str:
 
 STATUS_WORDS = {
     "failed": "failed", "interrupted": "interrupted", UNREADABLE: "unreadable", UNFINISHED: "unfinished",
-    RUNNING: "running", PENDING: "to go",
+    PRUNED: "ended early", RUNNING: "running", PENDING: "to go",
 }  # fmt: skip
 """How a run is called that is not completed."""
 

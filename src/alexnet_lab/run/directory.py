@@ -71,6 +71,8 @@ class RunDirectory:
             content = read_json(self.result)
         except FileNotFoundError:
             return None
+        if not isinstance(content, dict) or "status" not in content:
+            raise RunError(f"{self.result} holds no result")
         result = check_record(Result, content, self.result)
         if not is_whole(content):
             raise RunError(f"{self.result} is damaged: its checksum is not that of its content")

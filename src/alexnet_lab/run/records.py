@@ -79,6 +79,7 @@ class Result(Schema):
     num_test: Total | None = None
     store_hash: str | None = None
     split_hash: str | None = None
+    images_hash: str | None = None
     to_error: ToError | None = None
     to_loss: ToLoss | None = None
     error: str | None = None

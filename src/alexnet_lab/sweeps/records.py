@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 from pydantic import AfterValidator, Field
@@ -53,6 +53,7 @@ class SweepRecord(Schema):
     base: list[bool | int | float | str | None] | None = None
     tuned: list[str] | None = None
     metric: str = "test/top1_error"
+    expects: Literal["higher", "lower"] | None = None
     claim: str | None = None
     paper: str | None = None
     command: str = ""

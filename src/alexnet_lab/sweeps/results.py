@@ -13,6 +13,7 @@ from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import write_text
 from alexnet_lab.data.identity import Result, on_other_images
 from alexnet_lab.sweeps.columns import Columns, columns
+from alexnet_lab.sweeps.subject import subject
 from alexnet_lab.sweeps.summary import Outcome, Summary, summarise
 from alexnet_lab.sweeps.tables import csv_text, markdown, terminal_table
 from alexnet_lab.training.pruning import pruned_jobs
@@ -30,7 +31,8 @@ log = logging.getLogger(__name__)
 def update_summary(directory: SweepDirectory, definition: Definition) -> Summary:
     """Writes `summary.csv` and `summary.md` anew, each whole or not at all."""
     with directory.locked():
-        summary = summarise(definition.about, outcomes(directory, definition))
+        about = definition.about | subject((job.config for job in definition.jobs), definition.overrides)
+        summary = summarise(about, outcomes(directory, definition))
         write_text(directory.summary_csv, csv_text(summary))
         write_text(directory.summary_md, markdown(summary))
     return summary
@@ -99,7 +101,9 @@ def measured(run: RunDirectory, entry: Mapping[str, Any], metric: str) -> float 
     """A metric of a finished job, or a number of its result.json by its path such as `to_error/epochs`, or None."""
     if metric in (entry["metrics"] or {}):
         return _number(entry["metrics"][metric])
-    node: Any = run.read_result()
+    node: Any = run.read_result() or {}
+    if metric in node.get("metrics", {}):  # a ledger that was written by hand, or cut short
+        return _number(node["metrics"][metric])
     for part in metric.split("/"):
         node = node.get(part) if isinstance(node, dict) else None
     return _number(node)

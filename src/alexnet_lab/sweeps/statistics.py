@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 
+ROUNDING = 1e-12
+"""Of a number, relative: 0.23 - 0.21 and 0.22 - 0.2 are the same difference."""
+
 
 class Sample(NamedTuple):
     """What a set of results comes to."""
@@ -34,8 +37,8 @@ class Difference(NamedTuple):
     low: float | None  # of the interval; None: too few results for one
     high: float | None
     pairs: int  # how many results of one sample have a partner in the other
-    method: Literal["paired", "welch", "none"]
-    p: float | None = None  # two-sided, of no difference; None without an interval, or where nothing varies
+    method: Literal["paired", "welch", "equal", "none"]  # equal: all differences are, so they have no spread
+    p: float | None = None  # two-sided, of no difference; None without an interval
     family: int = 1  # how many differences interval and p are corrected for
 
 
@@ -64,6 +67,7 @@ def difference(
     Results under the same key (a seed: the same first weights, order and crops) form pairs, and where there are two
     pairs or more nothing else counts: what the seeds do to both levels alike drops out. Where seeds do not pair, the
     interval is Welch's, which lets the two deviations differ. One result a side has a difference, but no interval.
+    Nor have differences that are all equal: they say nothing of how far others would spread.
 
     Args:
         values: Results by seed.
@@ -78,6 +82,8 @@ def difference(
     gaps = [values[key] - base[key] for key in values if key in base]
     if len(gaps) > 1:
         centre, half = statistics.fmean(gaps), _half_width(gaps, confidence)
+        if half <= ROUNDING * max(abs(value) for value in (*values.values(), *base.values())):
+            return Difference(centre, None, None, len(gaps), "equal")
         p = _two_sided(centre, statistics.stdev(gaps) / math.sqrt(len(gaps)), len(gaps) - 1)
         return Difference(centre, centre - half, centre + half, len(gaps), "paired", p)
     if not gaps and len(values) > 1 and len(base) > 1:
@@ -95,17 +101,17 @@ def _welch(values: list[float], base: list[float], confidence: float) -> Differe
     centre = statistics.fmean(values) - statistics.fmean(base)
     parts = [statistics.variance(sample) / len(sample) for sample in (values, base)]  # squared standard errors
     total = sum(parts)
-    if total == 0:
-        return Difference(centre, centre, centre, 0, "welch")
+    if total <= (ROUNDING * max(map(abs, (*values, *base)))) ** 2:
+        return Difference(centre, None, None, 0, "equal")
     spread = sum(part**2 / (len(sample) - 1) for part, sample in zip(parts, (values, base), strict=True))
     freedom, error = total**2 / spread, math.sqrt(total)
     half = t_quantile(freedom, confidence) * error
     return Difference(centre, centre - half, centre + half, 0, "welch", _two_sided(centre, error, freedom))
 
 
-def _two_sided(mean: float, error: float, freedom: float) -> float | None:
-    """How probable a mean at least as far from 0 is if there is no difference; None where nothing varies."""
-    return float(2 * stdtr(freedom, -abs(mean) / error)) if error else None
+def _two_sided(mean: float, error: float, freedom: float) -> float:
+    """How probable a mean at least as far from 0 is if there is no difference."""
+    return float(2 * stdtr(freedom, -abs(mean) / error))
 
 
 def differences(pairs: Sequence[tuple[Mapping[Any, float], Mapping[Any, float]]]) -> list[Difference | None]:

@@ -8,7 +8,7 @@ it. A sweep that has only begun has a summary too, of what is there.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alexnet_lab.base.errors import ConfigError
@@ -52,6 +52,8 @@ class Row:
     against_base: Difference | None  # None: the base itself, or nothing to compare
     ratio: float | None  # of the means; None likewise
     counts: dict[str, int]  # of the jobs that `sample` leaves out, by the names of LEFT_OUT
+    is_base: bool = False
+    group: Pairs = ()  # model and data, where a table holds several; rows are compared within the same data
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ def summarise(about: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Summary:
     rows = [
         _row(cell, tuned, chosen[cell], gaps.get(cell), values.get(Cell(base, cell.setting), {})) for cell in ordered
     ]
+    rows = [replace(row, is_base=bool(base) and row.cell.level == base) for row in rows]
     return Summary(dict(about), rows, _effects(base, values) if len(base) > 1 else [])
 
 

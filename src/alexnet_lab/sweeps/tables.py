@@ -46,13 +46,16 @@ def _record(summary: Summary, row: Row) -> dict[str, Any]:
         "p": gap and gap.p,
         "ratio": row.ratio,
     }
+    compared["verdict"] = gap and verdict(gap, summary.about.get("expects"))
     place = {"level": level_label(row), "setting": pairs_label(row.cell.setting), "tuned": pairs_label(row.tuned)}
-    return place | {"metric": summary.about["metric"]} | numbers | compared | row.counts
+    return dict(row.group) | place | {"metric": summary.about["metric"]} | numbers | compared | row.counts
 
 
 def markdown(summary: Summary) -> str:
     """The summary as a page of Markdown."""
     parts = [f"# {title(summary)}", *told(summary), _markdown_table(summary)]
+    if lines := verdict_lines(summary):
+        parts += ["What the intervals say:", "\n".join(lines)]
     if summary.effects:
         parts += ["Each factor alone, averaged over the others within a seed:", "\n".join(effect_lines(summary))]
     return "\n\n".join([*parts, reading(summary)]) + "\n"
@@ -60,7 +63,7 @@ def markdown(summary: Summary) -> str:
 
 def _markdown_table(summary: Summary) -> str:
     head, rows = cells(summary)
-    lines = [head, ["---"] + ["---:"] * (len(head) - 2) + ["---"], *rows]
+    lines = [head, [_alignment(summary, name) for name in head], *rows]
     return "\n".join(f"| {' | '.join(map(_markdown_cell, line))} |" for line in lines)
 
 
@@ -69,44 +72,65 @@ def _markdown_cell(text: str) -> str:
     return re.sub(r"([|<])", r"\\\1", text)
 
 
+WORDS = ("data", "model", "setting", "tuned", "left out")
+"""Columns of words, besides that of the level; the others hold numbers."""
+
+
+def _alignment(summary: Summary, name: str) -> str:
+    return "---" if name in WORDS or name == factor_label(summary) else "---:"
+
+
 def terminal_table(summary: Summary) -> Table:
     """The summary as a table of rich."""
     head, rows = cells(summary)
     table = Table(title=Text(title(summary)), title_justify="left", caption_justify="left")
-    table.caption = (
-        Text("\n".join([*told(summary), *filter(None, [correction(summary)]), *effect_lines(summary)])) or None
-    )
-    for number, name in enumerate(head):
-        table.add_column(name, justify="left" if number in (0, len(head) - 1) else "right", overflow="fold")
+    lines = [*told(summary), *filter(None, [correction(summary)]), *verdict_lines(summary), *effect_lines(summary)]
+    table.caption = Text("\n".join(lines)) or None
+    for name in head:
+        words = _alignment(summary, name) == "---"
+        table.add_column(name, justify="left" if words else "right", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))  # as they are: [red] is a value here, not markup
     return table
 
 
 def told(summary: Summary) -> list[str]:
-    """What the paper says."""
+    """What the paper says, and of which network and images the table speaks."""
     about = summary.about
-    return [printable(f"{name.capitalize()}: {about[name]}") for name in ("claim", "paper") if about.get(name)]
+    lines = ("claim", "paper", "model", "data")
+    return [printable(f"{name.capitalize()}: {about[name]}") for name in lines if about.get(name)]
 
 
 def title(summary: Summary) -> str:
     """Its name and its metric."""
-    return printable(f"Sweep {summary.about.get('name') or ''}: {summary.about['metric']}".replace(" :", ":"))
+    kind = "" if summary.about.get("loose") else "Sweep "
+    return printable(f"{kind}{summary.about.get('name') or ''}: {summary.about['metric']}".replace(" :", ":"))
 
 
 def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """The head and the rows, formatted; columns that no row fills are left out."""
     units = Units(summary.about["metric"])
-    factor = " ".join(key.rpartition(".")[2] for key in summary.about["factor"])
     mean, gap = ("mean, %", "difference, points") if units.per_cent else ("mean", "difference")
     span = "simultaneous 95 % interval" if family(summary) > 1 else "95 % interval"
-    head = [factor, "setting", "tuned", "n", mean, "deviation", gap, span, "p (Holm)", "ratio", "left out"]
-    base = summary.rows[0].cell.level
-    rows = [_cells(row, units, is_base=bool(base) and row.cell.level == base) for row in summary.rows]
-    optional = OPTIONAL if base else (*OPTIONAL, *COMPARED)
+    head = [factor_label(summary), *COLUMNS[:3], mean, "deviation", gap, span, *COLUMNS[3:]]
+    rows = [_cells(row, units) for row in summary.rows]
+    optional = OPTIONAL if any(row.is_base for row in summary.rows) else (*OPTIONAL, *COMPARED)
     empty = {column for column in optional if not any(row[column] for row in rows)}
     kept = [column for column in range(len(head)) if column not in empty]
-    return [head[column] for column in kept], [[row[column] for column in kept] for row in rows]
+    groups = [key for key, _ in summary.rows[0].group]
+    values = [[value for _, value in row.group] for row in summary.rows]
+    return [*groups, *(head[column] for column in kept)], [
+        [*group, *(row[column] for column in kept)] for group, row in zip(values, rows, strict=True)
+    ]
+
+
+COLUMNS = ("setting", "tuned", "n", "p (Holm)", "ratio", "left out")
+"""The heads that are the same in every table."""
+
+
+def factor_label(summary: Summary) -> str:
+    """The head of the column of levels."""
+    return " ".join(key.rpartition(".")[2] for key in summary.about["factor"])
 
 
 OPTIONAL = (1, 2, 8, 9, 10)
@@ -116,7 +140,7 @@ COMPARED = (5, 6, 7)
 """The deviation and the comparison: likewise, where no levels are compared (a search, seeds alone)."""
 
 
-def _cells(row: Row, units: Units, *, is_base: bool) -> list[str]:
+def _cells(row: Row, units: Units) -> list[str]:
     gap = row.against_base
     left_out = ", ".join(f"{count} {COUNT_WORDS[name]}" for name, count in row.counts.items() if count)
     return [
@@ -126,7 +150,7 @@ def _cells(row: Row, units: Units, *, is_base: bool) -> list[str]:
         str(row.sample.n),
         units.number(row.sample.mean),
         units.number(row.sample.std),
-        "base" if gap is None and is_base else units.signed(gap and gap.mean),
+        "base" if row.is_base else units.signed(gap and gap.mean),
         interval(gap, units),
         probability(gap),
         "" if row.ratio is None or units.per_cent else f"{row.ratio:.2f}x",
@@ -135,10 +159,65 @@ def _cells(row: Row, units: Units, *, is_base: bool) -> list[str]:
 
 
 def interval(gap: Difference | None, units: Units) -> str:
-    """Such as `+0.80 to +1.60`; Welch's and few pairs say so."""
-    if gap is None or gap.low is None:
+    """Such as `+0.80 to +1.60`, with as many digits as tell its ends apart; Welch's says so, and why there is none."""
+    if gap is None:
         return ""
-    return f"{units.signed(gap.low)} to {units.signed(gap.high)}{' (Welch)' if gap.method == 'welch' else ''}"
+    if gap.low is None or gap.high is None:
+        return f"no interval: {NO_INTERVAL[gap.method]}"
+    ends = ((units.signed(gap.low, more), units.signed(gap.high, more)) for more in range(MOST_DIGITS))
+    low, high = next((pair for pair in ends if pair[0] != pair[1]), (units.signed(gap.low), units.signed(gap.high)))
+    return f"{low} to {high}{' (Welch)' if gap.method == 'welch' else ''}"
+
+
+NO_INTERVAL = {"equal": "all differences are equal", "none": "n too small"}
+"""Why a difference has no interval, by its method."""
+
+MOST_DIGITS = 7
+"""How many further ones an interval may show."""
+
+
+def verdict(gap: Difference, expected: str | None) -> str:
+    """What these seeds say, from the interval alone.
+
+    Args:
+        gap: The difference to the base.
+        expected: Where the claim puts it: "higher" or "lower" than the base; None: the claim does not say.
+
+    Returns:
+        supported, contradicted, or undecided where the interval holds 0 or there is none; without an expectation
+        higher, lower, or undecided.
+    """
+    if gap.low is None or gap.high is None or gap.low <= 0 <= gap.high:
+        return "undecided"
+    found = "higher" if gap.low > 0 else "lower"
+    if expected is None:
+        return found
+    return "supported" if found == expected else "contradicted"
+
+
+def verdict_lines(summary: Summary) -> list[str]:
+    """What the interval of each level says, in a line."""
+    units = Units(summary.about["metric"])
+    return [
+        f"- {_row_label(row)}: {_verdict_words(row.against_base, summary.about.get('expects'), units)}"
+        for row in summary.rows
+        if row.against_base is not None
+    ]
+
+
+def _row_label(row: Row) -> str:
+    """The level, and where it stands."""
+    return " ".join(filter(None, [*(value for _, value in row.group), level_label(row), pairs_label(row.cell.setting)]))
+
+
+def _verdict_words(gap: Difference, expected: str | None, units: Units) -> str:
+    word = verdict(gap, expected)
+    if gap.method == "equal":
+        return f"{word}: all differences are {units.signed(gap.mean)}, so no interval can be given"
+    if gap.low is None or gap.high is None:
+        return f"{word}: too few seeds for an interval"
+    side = "lies above 0" if gap.low > 0 else "lies below 0" if gap.high < 0 else "holds 0"
+    return f"{word} by these seeds: the interval {side}"
 
 
 def family(summary: Summary) -> int:
@@ -158,8 +237,9 @@ def correction(summary: Summary) -> str:
     count = family(summary)
     if count < 2:
         return ""
+    where = "Within each data set, up to " if _groups(summary) > 1 else ""
     return (
-        f"{count} comparisons: the intervals hold together (Bonferroni, {100 - 5 / count:.1f} % each), and p is "
+        f"{where}{count} comparisons: the intervals hold together (Bonferroni, {100 - 5 / count:.1f} % each), and p is "
         f"adjusted by Holm's method, which may show a difference whose interval still holds 0."
     )
 
@@ -171,7 +251,7 @@ def effect_lines(summary: Summary) -> list[str]:
     for effect in summary.effects:
         gap = effect.against_base
         p = f"; p {probability(gap)}" if probability(gap) else ""
-        spread = f" ({interval(gap, units)}{p})" if gap.low is not None else ""
+        spread = "" if gap.method == "none" else f" ({interval(gap, units)}{p})"
         lines.append(
             printable(f"- {effect.key}={effect.level} against {effect.base}: ") + f"{units.signed(gap.mean)}"
             f"{' points' * units.per_cent}{spread}, {gap.pairs} {'seed' if gap.pairs == 1 else 'seeds'}"
@@ -183,11 +263,16 @@ def reading(summary: Summary) -> str:
     """How to read the table."""
     where = " on the validation part" if summary.about["metric"].startswith("test/") else ""
     tuned = f"The tuned keys are those of each level's best mean{where}." if _tuned(summary) else ""
+    apart = "Runs on different images are not compared." if _groups(summary) > 1 else ""
     basis = (
         "n jobs per level; sample deviation; difference to the base over the seeds that both have, with the 95 % "
         "interval of Student's t over these pairs (Welch's where seeds do not pair)."
     )
-    return " ".join(part for part in (basis, tuned, correction(summary)) if part)
+    return " ".join(part for part in (basis, tuned, apart, correction(summary)) if part)
+
+
+def _groups(summary: Summary) -> int:
+    return len({dict(row.group).get("data") for row in summary.rows})
 
 
 def _tuned(summary: Summary) -> bool:
@@ -217,8 +302,8 @@ class Units:
             return ""
         return f"{100 * value:.2f}" if self.per_cent else f"{value:.4g}"
 
-    def signed(self, value: float | None) -> str:
-        """A difference."""
+    def signed(self, value: float | None, more: int = 0) -> str:
+        """A difference, with so many more digits than usual."""
         if value is None:
             return ""
-        return f"{100 * value:+.2f}" if self.per_cent else f"{value:+.4g}"
+        return f"{100 * value:+.{2 + more}f}" if self.per_cent else f"{value:+.{4 + more}g}"

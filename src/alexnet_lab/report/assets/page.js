@@ -3,7 +3,9 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const usual = (run) => run.completed || !data.runs.some((other) => other.completed);
+  const noneCompleted = !data.runs.some((run) => run.completed);
+  const counts = (run) => run.completed || noneCompleted;  // towards means
+  const usual = (run) => counts(run) || run.partial;
   const shown = data.runs.map(usual);
   const charts = {};
   const element = (id) => document.getElementById(id);
@@ -27,6 +29,8 @@
     return { n: values.length, mean, deviation: values.length > 1 ? Math.sqrt(squares / (values.length - 1)) : 0 };
   }
 
+  const counted = (level) => indices(level).filter((index) => counts(data.runs[index]));
+  const partial = (level) => indices(level).filter((index) => !counts(data.runs[index]) && data.runs[index].epochs.length);
   const indices = (level) => data.runs.map((_, index) => index).filter((index) => data.runs[index].level === level && shown[index]);
 
   function scale(title, extra) {
@@ -56,7 +60,7 @@
     const logarithmic = element("logarithmic-dots").checked;
     const datasets = [];
     data.levels.forEach((_, level) => {
-      const present = indices(level).filter((index) => data.runs[index].metrics[metric] != null);
+      const present = counted(level).filter((index) => data.runs[index].metrics[metric] != null);
       if (!present.length) return;
       const values = present.map((index) => data.runs[index].metrics[metric]);
       const { mean, deviation } = spread(values);
@@ -117,9 +121,12 @@
     });
     const datasets = [];
     data.levels.forEach((level, number) => {
-      const present = indices(number);
-      if (!present.length) return;
+      const present = counted(number);
       const strong = levelColour(number);
+      partial(number).forEach((index) => datasets.push(line(epochs.map((epoch) => at[index].get(epoch) ?? null),
+        { kind: "partial", label: level, borderWidth: 1.5, borderColor: strong, borderDash: [1, 3], order: 2,
+          pointRadius: data.runs[index].epochs.length === 1 ? 3 : 0 })));
+      if (!present.length) return;
       const stats = epochs.map((epoch) => {
         const values = present.map((index) => at[index].get(epoch)).filter((value) => value != null);
         return values.length ? spread(values) : null;
