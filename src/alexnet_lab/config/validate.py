@@ -6,6 +6,7 @@ import json
 import os
 import reprlib
 import shlex
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -217,10 +218,15 @@ def _check_field(key: str, spec: Mapping[str, Any], name: str, field: Field) -> 
         raise ConfigError(f"`{key}` is {value} (bool); allowed: {' or '.join(map(repr, get_args(field.annotation)))}")
     try:
         if isinstance(value, list) and "tuple" in str(field.annotation):  # yaml knows no tuples
-            return list(TypeAdapter(field.annotation, config=STRICT).validate_python(tuple(value)))
-        return TypeAdapter(field.annotation, config=STRICT).validate_python(value)
+            return list(_adapter(field.annotation).validate_python(tuple(value)))
+        return _adapter(field.annotation).validate_python(value)
     except ValidationError as error:
         raise ConfigError(_explain_field(key, name, spec, error)) from None
+
+
+@cache
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation, config=STRICT)
 
 
 def _explain_field(key: str, name: str, spec: Mapping[str, Any], error: ValidationError) -> str:
