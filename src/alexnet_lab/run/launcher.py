@@ -75,7 +75,7 @@ def run(config: dict[str, Any], *, resume: bool) -> dict[str, Any]:
         return _follow(config, crew)
     try:
         if crew.kind != "workers":
-            in_workers(config["launcher"], count_processes(config["trainer"]) * config["trainer"]["num_nodes"])
+            in_workers(config["launcher"], processes * config["trainer"]["num_nodes"])
         size = network_size(config)
         config = with_threads(config, size["num_macs"], processes)
         check_parts(config)
