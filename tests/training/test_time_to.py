@@ -190,8 +190,8 @@ def test_a_loss_is_timed_in_the_same_way(compose, tmp_path, monkeypatch):
     means = [sum(losses[last - BATCHES + 1 : last + 1]) / (BATCHES * SIZE) for last in range(BATCHES - 1, len(losses))]
     ends = [float(row["train/loss"]) for row in rows(tmp_path / "whole")]
     assert means[::BATCHES] == pytest.approx(ends, rel=1e-5)
-    assert whole["metrics"]["train/final_loss"] == pytest.approx(ends[-1])
-    assert whole["metrics"]["train/early_loss"] == pytest.approx(sum(ends[:3]) / 3)
+    assert whole["train"]["final_loss"] == pytest.approx(ends[-1])
+    assert whole["train"]["early_loss"] == pytest.approx(sum(ends[:3]) / 3)
     first = next(place for place, mean in enumerate(means) if place % BATCHES and mean < min(means[:place]))
     goal = (means[first] + min(means[:first])) / 2  # rounding decides nothing
     train(compose(f"run_dir={tmp_path / 'run'}", *words, f"callbacks.to_loss.loss={goal}"))

@@ -58,9 +58,9 @@ def _check_batch(data: dict[str, Any], trainer: dict[str, Any]) -> None:
 
 
 def _check_top5(config: dict[str, Any]) -> None:
-    """The top-5 error of five classes or fewer is always 0, and not measured."""
+    """The top-5 error of five classes or fewer is always 0 and not measured."""
     callbacks, classes = config["callbacks"], config["data"].get("num_classes")
-    if not isinstance(classes, int) or classes > 5:
+    if not isinstance(classes, int) or classes > TOP_K:
         return
     monitors = {
         "callbacks.checkpoint.monitor": callbacks["checkpoint"]["monitor"],
@@ -70,7 +70,7 @@ def _check_top5(config: dict[str, Any]) -> None:
     for key, metric in monitors.items():
         if metric is not None and metric.endswith("top5_error"):
             raise ConfigError(
-                f"`{key}` is {metric}, which is measured for more than 5 classes, and the data has {classes}; "
+                f"`{key}` is {metric}, which is measured for more than {TOP_K} classes, and the data has {classes}; "
                 f"set it to {metric.replace('top5', 'top1')}"
             )
 
@@ -177,9 +177,4 @@ def _check_sweep(config: dict[str, Any]) -> None:
         raise ConfigError(
             f"`sweep.metric` is {metric}, the mean over {EARLY_EPOCHS} epochs, but `trainer.max_epochs` is "
             f"{trainer['max_epochs']}; set trainer.max_epochs={EARLY_EPOCHS} or more"
-        )
-    if metric.endswith("/top5_error") and config["data"]["num_classes"] <= TOP_K:
-        raise ConfigError(
-            f"`sweep.metric` is {metric}, which is measured with more than {TOP_K} classes, but the data has "
-            f"{config['data']['num_classes']}; take {metric.replace('top5', 'top1')}"
         )

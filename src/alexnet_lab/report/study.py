@@ -176,14 +176,19 @@ def _unended(directory: RunDirectory) -> str:
     return UNFINISHED
 
 
+GROUPS = {"train": None, "to_error": "error", "to_loss": "loss"}
+"""The fields of result.json whose numbers are metrics, and the one among them that is a setting."""
+
+
 def _ended(result: Mapping[str, Any] | None) -> dict[str, Any]:
     """The fields that result.json fills."""
     if result is None:
         return {}
     reached = {
-        f"{group}/{name}": (result[group] or {}).get(name)
-        for group in ("to_error", "to_loss")
-        for name in ("epochs", "steps", "seconds")
+        f"{group}/{name}": value
+        for group, goal in GROUPS.items()
+        for name, value in (result[group] or {}).items()
+        if name != goal
     }
     metrics = {name: value for name, value in (result["metrics"] | reached).items() if value is not None}
     error = None if result["error"] is None else displayable(result["error"])

@@ -64,7 +64,7 @@ def fit_and_test(config: dict[str, Any], directory: RunDirectory, *, resume: boo
 
     Returns:
         The fields of result.json that training decides: metrics, epochs, steps, images_per_second, best_checkpoint,
-        best_epoch, to_error, to_loss.
+        best_epoch, train, to_error, to_loss.
 
     Raises:
         Interrupted: After Ctrl-C or SIGTERM; what was reached lies in the checkpoints.
@@ -125,13 +125,14 @@ def _fit_and_test(
         class_names=data.class_names,
     )
     outcome = {
-        "metrics": metrics_of_epoch(metrics_csv.rows, best_epoch) | course_of_training(metrics_csv.rows) | test,
+        "metrics": metrics_of_epoch(metrics_csv.rows, best_epoch) | test,
         **getattr(data, "identity", {}),  # which images these results are about: see alexnet_lab.data.identity
         "epochs": processed_epochs(trainer),
         "steps": trainer.global_step,
         "images_per_second": round(throughput.images / throughput.seconds, 1) if throughput.seconds else None,
         "best_checkpoint": str(directory.best.relative_to(directory.path)) if kept else None,
         "best_epoch": best_epoch,
+        "train": course_of_training(metrics_csv.rows),
         "to_error": None,
         "to_loss": None,
         **{f"to_{callback.name}": callback.result for callback in callbacks if isinstance(callback, TimeTo)},
@@ -318,7 +319,7 @@ def course_of_training(rows: list[dict[str, Any]]) -> dict[str, float]:
     found = {f"final_{name}": float(row[f"train/{name}"]) for row in trained[-1:] for name in ("loss", "top1_error")}
     if len(early) == EARLY_EPOCHS:
         found["early_loss"] = sum(early) / EARLY_EPOCHS
-    return {f"train/{name}": value for name, value in found.items()}
+    return found
 
 
 def seed_everything(seed: int) -> None:

@@ -58,6 +58,14 @@ class Earlier(Schema):
     wall_seconds: Amount | None = None
 
 
+class Course(Schema):
+    """How training began and ended: the mean loss of the first three epochs, if there were as many; the last epoch."""
+
+    early_loss: Number | None = None
+    final_loss: Number | None = None
+    final_top1_error: Number | None = None
+
+
 class Result(Schema):
     """result.json. Runs of older versions lack some fields."""
 
@@ -80,6 +88,7 @@ class Result(Schema):
     store_hash: str | None = None
     split_hash: str | None = None
     images_hash: str | None = None
+    train: Course | None = None
     to_error: ToError | None = None
     to_loss: ToLoss | None = None
     error: str | None = None

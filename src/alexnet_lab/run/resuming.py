@@ -75,7 +75,12 @@ def _check_longer(
             raise RunError(f"`trainer.{key}` is {trainer[key]}, which the run has done; set it to more than {count}")
 
 
-STOPS = {"callbacks.early_stopping": "null", "callbacks.to_error.stop": "false", "callbacks.pruning": "null"}
+STOPS = {
+    "callbacks.early_stopping": "null",
+    "callbacks.to_error.stop": "false",
+    "callbacks.to_loss.stop": "false",
+    "callbacks.pruning": "null",
+}
 """Keys whose callbacks end training, with the values that switch them off."""
 
 
