@@ -175,7 +175,9 @@ def test_job_of_a_sweep_keeps_its_length(done):
 
 def test_nothing_left_to_do(done):
     before = result(done)
-    with pytest.raises(RunError, match=r"is a finished run; .*; to train further: resume=\S+ trainer.max_epochs=4$"):
+    with pytest.raises(
+        RunError, match=r"is a finished run; .*; to train it further: .*train.py resume=\S+ trainer.max_epochs=4$"
+    ):
         train({"resume": str(done), "changes": {"trainer.num_threads": 2}})
     assert result(done) == before
 

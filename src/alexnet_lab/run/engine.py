@@ -26,6 +26,7 @@ from alexnet_lab.run import parts, tracking
 from alexnet_lab.run.distributed import ExactDDP, Processes
 from alexnet_lab.run.identity import KeepIdentity
 from alexnet_lab.run.resuming import prepared
+from alexnet_lab.run.steady import steady
 from alexnet_lab.run.threads import CrowdedCores
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.batch_norm import batch_dependent, synchronise
@@ -286,7 +287,7 @@ def build_logger(config: dict[str, Any], directory: RunDirectory) -> Logger | No
     if config["logger"] is None or config["trainer"]["fast_dev_run"]:
         return None
     spec = config["logger"]
-    return tracking.steady(spec["_target_"], lambda: parts.build_logger(spec, directory.path, config))
+    return steady(spec["_target_"], lambda: parts.build_logger(spec, directory.path, config))
 
 
 def interruptible(trainer: Trainer, action: Any) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from typing import TYPE_CHECKING, Any
 
+from alexnet_lab.base import shell
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.targets import OURS
 from alexnet_lab.config import continuing
@@ -42,8 +42,11 @@ def begin(directory: RunDirectory, config: Mapping[str, Any]) -> float:
     longer = [item for item in found if item.kind == "longer"]
     result = directory.read_result() or {}
     if result.get("status") == "completed" and not longer:
-        words = f"resume={shlex.quote(str(directory.path))} trainer.max_epochs={2 * config['trainer']['max_epochs']}"
-        raise RunError(f"{directory.path} is a finished run; there is nothing to go on with; to train further: {words}")
+        words = (shell.override("resume", directory.path), f"trainer.max_epochs={2 * config['trainer']['max_epochs']}")
+        raise RunError(
+            f"{directory.path} is a finished run; there is nothing to go on with; "
+            f"to train it further: {shell.command('train.py', *words)}"
+        )
     if longer:
         _check_longer(directory, config, checkpoint, result)
         log.info("%s", _rule(config, checkpoint, longer))

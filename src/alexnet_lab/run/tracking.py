@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
@@ -22,11 +21,10 @@ from alexnet_lab.base.nested import flat
 from alexnet_lab.base.targets import build
 from alexnet_lab.base.terminal import hangups_ignored
 from alexnet_lab.config.tracker import MODES
+from alexnet_lab.run.steady import Steady, steady
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from torch import Tensor, nn
+    from collections.abc import Mapping, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -40,101 +38,6 @@ ID_FILE = "wandb_id.txt"
 
 MOST_CELLS = 10_000
 """What W&B draws of a table."""
-
-
-class Steady(Logger):
-    """Another logger, given up with one warning at its first error: a tracker never stops a run.
-
-    Args:
-        inner: The logger; what it can do beyond Lightning's interface is reached through this one.
-        title: Of the tracker, for the warning.
-    """
-
-    def __init__(self, inner: Logger, title: str = "W&B") -> None:
-        super().__init__()
-        self.inner = inner
-        self.title = title
-        self.lost = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["inner"], name)
-
-    @property
-    def name(self) -> str | None:
-        """The tracker's."""
-        return self.inner.name
-
-    @property
-    def version(self) -> int | str | None:
-        """The tracker's."""
-        return self.inner.version
-
-    @property
-    def save_dir(self) -> str | None:
-        """The tracker's."""
-        return self.inner.save_dir
-
-    def attempt(self, action: Callable[[], object]) -> None:
-        """Does something with the tracker, as long as it works."""
-        if self.lost:
-            return
-        try:
-            action()
-        except Exception as error:  # whatever a tracker comes up with: the run goes on
-            self.lost = True
-            given_up(self.title, error)
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Logs a row."""
-        self.attempt(lambda: self.inner.log_metrics(metrics, step))
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Logs the fields of a module."""
-        self.attempt(lambda: self.inner.log_hyperparams(params, *args, **kwargs))
-
-    def log_graph(self, model: nn.Module, input_array: Tensor | None = None) -> None:
-        """Logs the network."""
-        self.attempt(lambda: self.inner.log_graph(model, input_array))
-
-    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
-        """Looks at a checkpoint."""
-        self.attempt(lambda: self.inner.after_save_checkpoint(checkpoint_callback))
-
-    def save(self) -> None:
-        """Writes what is held back."""
-        self.attempt(self.inner.save)
-
-    def finalize(self, status: str) -> None:
-        """Lightning's end of a stage."""
-        self.attempt(lambda: self.inner.finalize(status))
-
-
-def given_up(title: str, error: Exception) -> None:
-    """Warns, and keeps W&B from trying again when the process ends."""
-    log.warning("%s is given up (%s: %s); metrics.csv goes on", title, type(error).__name__, one_line(error))
-    if wandb := sys.modules.get("wandb"):
-        with contextlib.suppress(Exception):
-            wandb.teardown()
-
-
-TITLES = {"wandb_logger": "W&B", "tensorboard_logger": "TensorBoard"}
-"""What our loggers are called in messages."""
-
-
-def steady(target: str, make: Callable[[], Logger]) -> Steady | None:
-    """Starts a tracker; None, with a warning, where that fails.
-
-    Args:
-        target: The `_target_` of its config.
-        make: Starts it.
-    """
-    name = target.rpartition(".")[2]
-    title = TITLES.get(name, name)
-    try:
-        return Steady(make(), title)
-    except Exception as error:  # whatever a tracker comes up with: the run goes on
-        given_up(title, error)
-        return None
 
 
 class WandbRows(WandbLogger):
