@@ -321,7 +321,7 @@ def read_meta(path: Path) -> dict[str, Any]:
     try:
         meta = read_json(file)
     except (OSError, RunError) as error:
-        raise _damaged(path, f"{file.name} cannot be read ({error})") from error
+        raise _damaged(path, f"{file.name} cannot be read ({error.__cause__ or error})") from error
     if not isinstance(meta, dict) or "format" not in meta:
         raise _damaged(path, f"{file.name} is not that of a store")
     if meta["format"] != FORMAT:
