@@ -253,7 +253,10 @@ def test_epochs_after_the_best_one_are_in_the_table(compose, tmp_path, no_login)
     """Testing the best checkpoint once brought back the rows of its epoch."""
     run = tmp_path / "run"
     words = ("trainer.max_epochs=4", "trainer.limit_train_batches=2", "trainer.limit_val_batches=2")
-    train(compose(f"run_dir={run}", *words, "optimizer.learning_rate=0.5", "schedule=constant", "logger=wandb"))
+    config = compose(
+        f"run_dir={run}", *words, "schedule=constant", "callbacks.checkpoint.monitor=val/loss", "logger=wandb"
+    )
+    train(config | {"optimizer": {"_target_": "torch.optim.SGD", "lr": 0.01, "maximize": True}})  # worse each epoch
     result = json.loads((run / "result.json").read_text())
     assert result["best_epoch"] < result["epochs"] == 4
     found = wandb_file.read(run)
