@@ -79,7 +79,7 @@ def _action(name: str) -> Action:
 
 
 def _with_quoted_path(word: str) -> str:
-    """The override of a path, in quotes if Hydra could not read it without: `data.dir=~/x`, `run_dir=a=b`."""
+    """The override of a path, in quotes if Hydra could not read it without: one that starts with `~`, or holds `=`."""
     key, equals, value = word.partition("=")
     if equals and not key.strip("+~ "):
         raise ConfigError(explain_unreadable(word))
