@@ -87,10 +87,10 @@ def test_one_cycle_comes_up_again_when_it_is_stretched():
 
 def test_plateau_keeps_its_state():
     before, after = network(), network()
-    first = schedules.plateau(before, SHORT, patience_epochs=0)["scheduler"]
+    first = schedules.plateau(before, SHORT, patience_epochs=1)["scheduler"]
     for error in (0.5, 0.6):
         first.step(error)
-    second = schedules.plateau(after, LONG, patience_epochs=0)["scheduler"]
+    second = schedules.plateau(after, LONG, patience_epochs=1)["scheduler"]
     after.load_state_dict(before.state_dict())
     second.load_state_dict(first.state_dict())
     assert after.param_groups[0]["lr"] == pytest.approx(0.001)
