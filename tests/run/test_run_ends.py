@@ -318,7 +318,7 @@ def test_signal_ends_a_command_that_can_be_resumed(number, digits_dir, tmp_path)
 def test_gpus_that_are_not_there(accelerator, devices, found, message, monkeypatch):
     counts = dict.fromkeys(launcher.GPUS, (lambda: found,))
     monkeypatch.setattr(launcher, "GPUS", counts)
-    trainer = {"accelerator": accelerator, "devices": devices}
+    trainer = {"accelerator": accelerator, "devices": devices, "precision": "32-true"}
     if message is None:
         launcher.check_devices(trainer)
         return

@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from alexnet_lab.base.errors import ConfigError, Interrupted, RunError
@@ -67,7 +68,7 @@ class Launcher:
             job = next(job for job in definition.jobs if all(word in words for word in job.overrides))
             run = self.sweep.run(job)
             run.path.mkdir(exist_ok=True)
-            run.config.write_text("seed: 0")
+            run.config.write_text(yaml.safe_dump(job.config))
             if status == "interrupted":
                 raise KeyboardInterrupt
             if status == "pruned":
