@@ -34,7 +34,7 @@ ALPHABET = "ab '\"\\$`!*[]{}()~#=,;|&<>?%^:\n\t\x1b数"
 
 
 def printed_texts() -> Iterator[tuple[str, str]]:
-    """Each page's lines, each yaml file's comments, each string of the code, with its place."""
+    """Each page's lines, each yaml file's comments, each string of the code that is no docstring, with its place."""
     pages = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md"), REPOSITORY / "Makefile"]
     for path in pages:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -43,8 +43,10 @@ def printed_texts() -> Iterator[tuple[str, str]]:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             yield f"{path.name}:{number}", line.partition("#")[2]
     for path in [*REPOSITORY.glob("*.py"), *(REPOSITORY / "src/alexnet_lab").rglob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        documentation = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        for node in nodes:
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
                 yield f"{path.name}:{node.lineno}", node.value
 
 
