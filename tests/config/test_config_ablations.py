@@ -29,6 +29,7 @@ def changed_keys(base: list[str], other: list[str]) -> set[str]:
     [
         ("alexnet_code2012", "alexnet_non_overlapping", {"model.pool"}),  # run 145 against its control, run 147
         ("cuda_convnet_18pct", "cuda_convnet_19pct", {"model.norm"}),
+        ("cuda_convnet_19pct", "cuda_convnet_80sec", {"model.hidden"}),
         ("cuda_convnet_13pct", "cuda_convnet_11pct", {"model.norm", "model.local3"}),  # published, but confounded
     ],
 )

@@ -15,6 +15,7 @@ from alexnet_lab.models.layers import LocallyConnected2d, LocalResponseNorm, Spa
 
 PCT13 = {"body": "local", "local3": 32, "norm": "none"}
 PCT11 = {"body": "local", "local3": 64, "norm": "across"}
+SEC80 = {"norm": "none", "hidden": 64}
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,8 @@ PCT11 = {"body": "local", "local3": 64, "norm": "across"}
         ({"norm": "spatial"}, 32, 89_578, 12_298_240),
         ({"norm": "spatial"}, 24, 85_098, 6_917_760),
         ({"norm": "none"}, 32, 89_578, 12_298_240),
+        (SEC80, 32, 145_578, 12_354_176),
+        (SEC80, 24, 116_906, 6_949_504),
         (PCT13, 24, 1_116_490, 18_517_248),
         (PCT13, 32, 1_901_386, 32_919_552),
         (PCT11, 24, 2_112_970, 19_512_576),
@@ -39,6 +42,7 @@ def test_parameters_and_multiply_adds(fields, size, parameters, macs):
     ("fields", "size", "expected"),
     [
         ({}, 32, {"conv1": 2432, "conv2": 25_632, "conv3": 51_264, "fc10": 10_250}),
+        (SEC80, 32, {"conv1": 2432, "conv2": 25_632, "conv3": 51_264, "fc64": 65_600, "fc10": 650}),
         (PCT13, 24, {"conv1": 4864, "conv2": 102_464, "local3": 664_704, "local4": 332_928, "fc10": 11_530}),
         (PCT11, 24, {"conv1": 4864, "conv2": 102_464, "local3": 1_329_408, "local4": 664_704, "fc10": 11_530}),
     ],
@@ -118,7 +122,11 @@ def test_equal_local_weights_are_a_convolution():
 
 @pytest.mark.parametrize(
     ("fields", "deviations"),
-    [({}, {"conv1": 1e-4, "conv2": 1e-2, "conv3": 1e-2, "fc10": 1e-2}), (PCT11, {"local3": 4e-2, "local4": 4e-2})],
+    [
+        ({}, {"conv1": 1e-4, "conv2": 1e-2, "conv3": 1e-2, "fc10": 1e-2}),
+        (SEC80, {"conv3": 1e-2, "fc64": 1e-1, "fc10": 1e-1}),
+        (PCT11, {"local3": 4e-2, "local4": 4e-2, "fc10": 1e-2}),
+    ],
 )
 def test_published_start(fields, deviations):
     torch.manual_seed(0)

@@ -32,6 +32,7 @@ COUNTS = {  # parameters and multiply-adds for the data that each was published 
     "alexnet_small": (2_126_186, 10_954_432),
     "cuda_convnet_18pct": (89_578, 12_298_240),
     "cuda_convnet_19pct": (89_578, 12_298_240),
+    "cuda_convnet_80sec": (145_578, 12_354_176),
     "cuda_convnet_13pct": (1_116_490, 18_517_248),
     "cuda_convnet_11pct": (2_112_970, 19_512_576),
     "lenet5": (61_706, 416_520),

@@ -1,4 +1,4 @@
-"""cuda-convnet's networks for CIFAR-10 (Krizhevsky 2011-2012): 18pct, 19pct, conv-local-13pct and -11pct.
+"""cuda-convnet's networks for CIFAR-10 (Krizhevsky 2011-2012): 80sec, 18pct, 19pct, conv-local-13pct and -11pct.
 
 The paper's "four-layer network" on CIFAR-10 (footnote of section 3.3) refers to these. Layer files: example-layers/
 of cuda-convnet 1. Their pools round sizes up; pixels are 0..255 minus the mean image.
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from alexnet_lab.base.ranges import Count, Fraction
 
 STARTS = {  # deviations of Gaussian weights; biases start at 0
-    "conv1": 1e-4, "conv2": 1e-2, "conv3": 1e-2, "local3": 4e-2, "local4": 4e-2, "fc10": 1e-2,
+    "conv1": 1e-4, "conv2": 1e-2, "conv3": 1e-2, "local3": 4e-2, "local4": 4e-2, "fc64": 1e-1, "fc10": 1e-2,
 }  # fmt: skip
 
 
 class CudaConvNet(nn.Module):
     """Two 5x5 convolutions with pools, then a third one (`conv`) or two locally connected layers (`local`).
 
-    18pct is body=conv with norm=spatial; 19pct the same with norm=none; 13pct is body=local with local3=32 and
-    norm=none; 11pct the same with local3=64 and norm=across.
+    18pct is body=conv with norm=spatial; 19pct the same with norm=none; 80sec is 19pct with hidden=64. 13pct is
+    body=local with local3=32 and norm=none; 11pct the same with local3=64 and norm=across.
 
     Args:
         num_classes: Outputs.
@@ -43,6 +43,8 @@ class CudaConvNet(nn.Module):
             a map with alpha 5e-5 / 9. Both stand after pool1, and after pool2 (`conv`) or before it (`local`).
         pool: 3x3 or 2x2, both with stride 2.
         activation: relu, or tanh for the paper's figure 1.
+        hidden: Units of a dense layer before fc10, 80sec's fc64; None where there is none. With it, fc10 starts with
+            fc64's deviation, .1.
         dropout: The share of fc10's inputs that a step drops; the layer files have none.
         init: `published` is Gaussian with the layer files' deviations; `he` is He et al. 2015; `torch` torch's own.
 
@@ -64,6 +66,7 @@ class CudaConvNet(nn.Module):
         norm: Literal["none", "spatial", "across"] = "spatial",
         pool: Literal["overlapping", "non_overlapping"] = "overlapping",
         activation: Literal["relu", "tanh", "sigmoid", "scaled_tanh"] = "relu",
+        hidden: Count | None = None,
         dropout: Fraction = 0.0,
         init: Literal["published", "he", "torch"] = "published",
     ) -> None:
@@ -75,9 +78,11 @@ class CudaConvNet(nn.Module):
         build = _conv_body if body == "conv" else _local_body
         self.features = build(plan, in_channels, NORMS[norm], ACTIVATIONS[activation])
         last = 64 if body == "conv" else 32
-        drop = {"drop": nn.Dropout(dropout)} if dropout else {}
         units = last * list(plan.sizes.values())[-1] ** 2
-        self.classifier = nn.Sequential(OrderedDict(flatten=nn.Flatten(), **drop, fc10=nn.Linear(units, num_classes)))
+        dense = {"fc64": nn.Linear(units, hidden), "act64": ACTIVATIONS[activation]()} if hidden else {}
+        drop = {"drop": nn.Dropout(dropout)} if dropout else {}
+        fc10 = nn.Linear(hidden or units, num_classes)
+        self.classifier = nn.Sequential(OrderedDict(flatten=nn.Flatten(), **dense, **drop, fc10=fc10))
         _start({**dict(self.features.named_children()), **dict(self.classifier.named_children())}, init)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -135,10 +140,11 @@ def _local_body(
 
 def _start(layers: dict[str, nn.Module], preset: str) -> None:
     """Sets weights and biases in place."""
+    deviations = STARTS | ({"fc10": STARTS["fc64"]} if "fc64" in layers else {})
     for name, layer in layers.items():
         if preset == "torch" or not isinstance(layer, nn.Conv2d | nn.Linear | LocallyConnected2d):
             continue
-        deviation = STARTS[name]
+        deviation = deviations[name]
         if preset == "he":  # sqrt(2 / fan-in)
             fan_in = layer.weight.shape[1] if isinstance(layer, LocallyConnected2d) else layer.weight[0].numel()
             deviation = (2 / fan_in) ** 0.5

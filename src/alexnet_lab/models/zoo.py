@@ -45,6 +45,7 @@ ZOO: dict[str, Published] = {
     "alexnet_seed001": Published(3, 32, 10, "seed 001", "cannot be built: 32 px are used up at pool2"),
     "cuda_convnet_18pct": Published(3, 32, 10, "layers-18pct.cfg", "norms within maps"),
     "cuda_convnet_19pct": Published(3, 32, 10, "layers-19pct.cfg", "18pct without norms"),
+    "cuda_convnet_80sec": Published(3, 32, 10, "layers-80sec.cfg", "19pct with a dense layer of 64 units"),
     "cuda_convnet_13pct": Published(3, 24, 10, "layers-conv-local-13pct.cfg", "locally connected layers, no norms"),
     "cuda_convnet_11pct": Published(3, 24, 10, "layers-conv-local-11pct.cfg", "13pct with LRN and local3 of 64"),
     "lenet5": Published(1, 28, 10, "LeCun 1998, as taught today", "full C3, plain pools, linear output"),
