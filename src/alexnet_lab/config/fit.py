@@ -78,10 +78,12 @@ def _check_top5(config: dict[str, Any]) -> None:
 def _check_schedule(schedule: dict[str, Any], optimizer: dict[str, Any]) -> None:
     """Schedules that treat biases or the first layer apart need an optimiser that keeps them apart."""
     name = str(schedule.get("_target_")).removeprefix("alexnet_lab.training.")
+    keeps_biases = None if schedule.get("lower_biases", True) else "schedule.lower_biases=false"
     wishes = {
         "published.recorded": "schedule=recorded_145",
         "published.dexp": "schedule.bias_target_factor" if schedule.get("bias_target_factor") is not None else None,
-        "schedules.plateau": None if schedule.get("lower_biases", True) else "schedule.lower_biases=false",
+        "schedules.plateau": keeps_biases,
+        "schedules.step": keeps_biases,
     }
     if wishes.get(name) and optimizer["_target_"] != "alexnet_lab.training.krizhevsky.krizhevsky_sgd":
         raise ConfigError(

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.models.checks import check_fields
-from alexnet_lab.training.schedules import ByStep, Duration, group_kinds
+from alexnet_lab.training.schedules import ByStep, Duration, constant, group_kinds, staircase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from torch.optim import Optimizer
 
     from alexnet_lab.base.ranges import Count, NonNegative, Positive, Ratio, Share
-
-    Factor = Callable[[int], float]
+    from alexnet_lab.training.schedules import Factor
 
 
 class RecordedRun(NamedTuple):
@@ -78,7 +77,7 @@ def recorded(
     for group, kind in zip(optimizer.param_groups, kinds, strict=True):
         is_first = freeze_first and group["layer"] == first_layer
         follows = first if is_first else common
-        factor = follows if kind != "biases" or lower_biases else _constant
+        factor = follows if kind != "biases" or lower_biases else constant
         factors.append(_until(frozen, factor) if is_first else factor)
     return _each_step(optimizer, factors)
 
@@ -196,18 +195,9 @@ def by_pass(
     return _each_step(optimizer, [lambda step: factors[sum(step >= end for end in ends)]] * len(optimizer.param_groups))
 
 
-def staircase(drops: Sequence[int], factor: float) -> Factor:
-    """1 at first, multiplied by `factor` from each of the steps `drops` on."""
-    return lambda step: factor ** sum(step >= drop for drop in drops)
-
-
 def _steps_of(epochs: Sequence[int], end: int, duration: Duration) -> list[int]:
     """Epochs of a run of `end` epochs as steps of ours."""
     return [round(epoch / end * duration.steps) for epoch in epochs]
-
-
-def _constant(step: int) -> float:
-    return 1.0
 
 
 def _until(frozen: int, factor: Factor) -> Factor:
