@@ -275,8 +275,9 @@ def test_a_crop_that_changes_nothing_is_told(digits_dir, caplog):
 @pytest.mark.parametrize("image_size", [8, 28])
 @pytest.mark.parametrize("normalization", ["mean_image", "standardize"])
 def test_the_preview_is_a_picture_with_two_blocks(digits_dir, tmp_path, image_size, normalization):
+    augment = AUGMENT | {"padding": 1}
     module = DigitsDataModule(
-        dir=digits_dir, image_size=image_size, normalization=normalization, augment=AUGMENT | {"padding": 1}
+        dir=digits_dir, batch_size=32, image_size=image_size, normalization=normalization, augment=augment
     )
     preview(ready(module), tmp_path / "new" / "preview.png")
     with Image.open(tmp_path / "new" / "preview.png") as picture:
@@ -444,7 +445,7 @@ def test_imagenette_lies_in_the_data_folder_unless_told_otherwise(tmp_path):
 
 
 def test_mini_imagenet_has_the_guides_classes_and_says_where_to_put_them(tmp_path):
-    module = MiniImageNetDataModule(dir=str(tmp_path))
+    module = MiniImageNetDataModule(dir=str(tmp_path), classes="guide16", num_classes=16)
     assert (len(module.classes or []), module.num_classes) == (16, 16)
     assert (module.shares.val_fraction, module.shares.val_seed) == (0.1, 123)
     with pytest.raises(DataError, match=r"there is no folder .*mini_imagenet/train: put the images into"):
@@ -453,9 +454,10 @@ def test_mini_imagenet_has_the_guides_classes_and_says_where_to_put_them(tmp_pat
 
 def test_mini_imagenet_splits_as_the_guide_does(make_folder, tmp_path):
     """The guide's 513 images make 462 and 51; here 32 make 29 and 3."""
-    classes = tuple(MiniImageNetDataModule(dir=str(tmp_path)).classes or ())
+    guide: Any = {"dir": str(tmp_path), "classes": "guide16", "num_classes": 16}
+    classes = tuple(MiniImageNetDataModule(**guide).classes or ())
     make_folder("mini_imagenet", classes=classes, count=2, parts=("train", "val"))
-    module = ready(MiniImageNetDataModule(dir=str(tmp_path), image_size=6, stored_size=8, batch_size=2))
+    module = ready(MiniImageNetDataModule(**guide, image_size=6, stored_size=8, batch_size=2))
     assert (module.num_train, module.num_val, module.num_test) == (29, 3, 32)
     assert module.class_names == list(classes)
 

@@ -352,6 +352,13 @@ def _count_among(classes: list[str] | None, every: int) -> int:
     return len(classes) if classes else every
 
 
+def _count_mini_imagenet(folder: str, root: str | None, classes: list[str] | str | None) -> int:
+    """The number of classes of mini-ImageNet: those asked for, or those that are there."""
+    from alexnet_lab.data.mini_imagenet_files import count_classes  # noqa: PLC0415 - only where it is asked for
+
+    return count_classes((Path(root) if root else Path(folder) / "mini_imagenet").expanduser(), classes)
+
+
 def _crop_padding(stored_size: int, image_size: int) -> int:
     """Pixels around an image that give its crops room: none are needed where more is stored than the model sees."""
     return 0 if stored_size > image_size else stored_size // 8
@@ -365,6 +372,7 @@ def _stretched(epoch: int, of_epochs: int, max_epochs: int) -> int:
 RESOLVERS = {
     "count_classes": _count_classes,
     "count_among": _count_among,
+    "count_mini_imagenet": _count_mini_imagenet,
     "crop_padding": _crop_padding,
     "default_tags": default_tags,
     "default_run_dir": default_run_dir,

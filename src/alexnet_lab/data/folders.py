@@ -42,7 +42,7 @@ def class_names(root: str | Path) -> list[str]:
     train = Path(root) / "train"
     if not train.is_dir():
         raise DataError(f"there is no folder {train}: {LAYOUT.format(root=root)}")
-    names = _folders(train)
+    names = class_folders(train)
     if not names:
         raise DataError(f"{train} holds no class folder: {LAYOUT.format(root=root)}")
     if len(names) == 1:
@@ -57,13 +57,25 @@ def choose_classes(root: str | Path, wanted: list[str] | None) -> list[str]:
         DataError: As `class_names`.
         ConfigError: `wanted` names a class that is not there, one class twice, or fewer than two.
     """
-    names = class_names(root)
+    return chosen_among(class_names(root), wanted, f"no folder in {Path(root) / 'train'}")
+
+
+def chosen_among(names: list[str], wanted: list[str] | None, otherwise: str) -> list[str]:
+    """The classes `wanted`, or all `names`.
+
+    Args:
+        names: All classes there are.
+        wanted: In the order of their labels; None: all.
+        otherwise: What a class is that is not there, for the message.
+
+    Raises:
+        ConfigError: `wanted` names a class that is not there, one class twice, or fewer than two.
+    """
     if wanted is None:
         return names
     missing = [name for name in wanted if name not in names]
     if missing:
-        hint = did_you_mean(missing[0], names)
-        raise ConfigError(f"`classes` names `{missing[0]}`, which is no folder in {Path(root) / 'train'}; {hint}")
+        raise ConfigError(f"`classes` names `{missing[0]}`, which is {otherwise}; {did_you_mean(missing[0], names)}")
     if len(set(wanted)) < len(wanted):
         twice = next(name for name in wanted if wanted.count(name) > 1)
         raise ConfigError(f"`classes` names `{twice}` more than once")
@@ -81,7 +93,7 @@ def check_test_classes(root: str | Path, test: str = "val") -> None:
     folder = Path(root) / test
     known = class_names(root)
     if folder.is_dir():
-        odd = [name for name in _folders(folder) if name not in known]
+        odd = [name for name in class_folders(folder) if name not in known]
         if odd:
             raise DataError(f"{folder} has a folder `{odd[0]}`, which is no class of {Path(root) / 'train'}")
 
@@ -118,7 +130,7 @@ def visible(folder: Path) -> list[str]:
     return sorted(name for name in names if not name.startswith(".") and name not in LITTER)
 
 
-def _folders(folder: Path) -> list[str]:
+def class_folders(folder: Path) -> list[str]:
     """The class folders in a folder, sorted; a link to nothing would be a class that is silently left out."""
     names = []
     for name in visible(folder):

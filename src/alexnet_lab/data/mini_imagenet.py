@@ -1,39 +1,32 @@
-"""`data=mini_imagenet`: 16 classes of ImageNet, as the annotated guide to AlexNet trains on."""
+"""`data=mini_imagenet`: the 100 classes of Vinyals et al. 2016, or the 16 of the annotated guide to AlexNet."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from alexnet_lab.base.ranges import Count, Fraction, Index, Share
 from alexnet_lab.data.folder_module import FolderDataModule
+from alexnet_lab.data.folder_source import load_joined
+from alexnet_lab.data.folders import chosen_among
+from alexnet_lab.data.mini_imagenet_files import chosen_classes, joined
 
-CLASSES = [
-    "tench",
-    "goldfish",
-    "great_white_shark",
-    "tiger_shark",
-    "hammerhead",
-    "electric_ray",
-    "stingray",
-    "cock",
-    "hen",
-    "ostrich",
-    "brambling",
-    "goldfinch",
-    "house_finch",
-    "junco",
-    "indigo_bunting",
-    "robin",
-]
-"""The guide's classes: the first 16 of ImageNet."""
+if TYPE_CHECKING:
+    from alexnet_lab.data.store import Contents
 
 
 class MiniImageNetDataModule(FolderDataModule):
-    """The 16 classes in `root`, or `<dir>/mini_imagenet`; see `FolderDataModule` for the fields.
+    """Mini-ImageNet in `root`, or `<dir>/mini_imagenet`; see `FolderDataModule` for the fields.
 
-    There is no download: the images are ImageNet's, and the user's to get. `classes` is the guide's list unless set;
-    a tenth is set apart for validation with the guide's seed, 123.
+    There is no download: the images are ImageNet's, and the user's to get. They may lie as
+
+    - `train/<class>/*`, perhaps with a test set of the same classes in `val/<class>/*`;
+    - `train/`, `val/` and `test/`, or the root alone, with class folders none of which is in two of them;
+    - `images/*` with `train.csv`, `val.csv` and `test.csv` of the columns filename and label.
+
+    In the last two layouts, the published ones, the sets divide the classes. They are joined, and images of each class
+    set apart for test and validation. `classes="guide16"` takes the guide's list, of which its seed, 123, sets the
+    guide's tenth apart for validation.
     """
 
     def __init__(
@@ -41,8 +34,8 @@ class MiniImageNetDataModule(FolderDataModule):
         *,
         dir: str = "data",  # noqa: A002 - the key `data.dir` of the config
         root: str | None = None,
-        classes: list[str] | None = None,
-        batch_size: Count = 128,
+        classes: list[str] | Literal["guide16"] | None = None,
+        batch_size: Count = 32,
         seed: Index = 0,
         order: Literal["shuffled", "constant"] = "shuffled",
         normalization: Literal["mean_image", "channel_mean", "standardize", "unit", "symmetric"] = "mean_image",
@@ -50,7 +43,7 @@ class MiniImageNetDataModule(FolderDataModule):
         val_seed: Index = 123,
         test_fraction: Share = 0.1,
         test_seed: Index = 0,
-        num_classes: Count = 16,
+        num_classes: Count = 100,
         channels: Literal[1, 3] = 3,
         image_size: Count = 224,
         stored_size: Count = 256,
@@ -62,7 +55,7 @@ class MiniImageNetDataModule(FolderDataModule):
             name="mini_imagenet",
             dir=dir,
             root=Path(root or Path(dir) / "mini_imagenet"),
-            classes=CLASSES if classes is None else classes,
+            classes=chosen_classes(classes),
             readable={},
             batch_size=batch_size,
             seed=seed,
@@ -80,3 +73,12 @@ class MiniImageNetDataModule(FolderDataModule):
             augment=augment,
             device=device,
         )
+
+    def contents(self) -> Contents:
+        """Lists the files, of whichever layout."""
+        found = joined(self.root)
+        if found is None:
+            return super().contents()
+        names = chosen_among(list(found.images), self.classes, f"no class of {self.root}")
+        images = {name: found.images[name] for name in names}
+        return load_joined(self.root, images, found.tables, self.stored_size, self.channels)
