@@ -155,7 +155,7 @@ def test_defaults_are_filled_in():
         }
     )
     assert config["optimizer"]["momentum"] == 0.9
-    assert config["data"]["batch_size"] == 32
+    assert config["data"]["batch_size"] == 8
     assert config["trainer"]["devices"] == 1
     assert config["schedule"] is None
 

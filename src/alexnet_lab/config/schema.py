@@ -43,7 +43,7 @@ class Section(BaseModel):
 class Trainer(Section):
     """How long, on what, and in which number format; the names are those of `lightning.Trainer`."""
 
-    max_epochs: Count = 10
+    max_epochs: Count = 30
     max_steps: Literal[-1] | Count = -1
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: Count | Literal["auto"] = 1

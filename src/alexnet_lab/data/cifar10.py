@@ -156,7 +156,7 @@ class CIFAR10DataModule(ImageDataModule):
         order: Literal["shuffled", "constant"] = "shuffled",
         normalization: Literal["mean_image", "channel_mean", "standardize", "unit", "symmetric"] = "mean_image",
         val_fraction: Fraction = 0.1,
-        val_seed: Index = 0,
+        val_seed: Index = 123,
         num_classes: Literal[10] = 10,
         channels: Literal[3] = 3,
         image_size: Count = 32,

@@ -59,7 +59,7 @@ class ImageNetteDataModule(FolderDataModule):
         order: Literal["shuffled", "constant"] = "shuffled",
         normalization: Literal["mean_image", "channel_mean", "standardize", "unit", "symmetric"] = "mean_image",
         val_fraction: Fraction = 0.1,
-        val_seed: Index = 0,
+        val_seed: Index = 123,
         test_fraction: Share = 0.1,
         test_seed: Index = 0,
         num_classes: Count = 10,

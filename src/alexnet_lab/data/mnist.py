@@ -174,7 +174,7 @@ class MNISTDataModule(ImageDataModule):
         order: Literal["shuffled", "constant"] = "shuffled",
         normalization: Literal["mean_image", "channel_mean", "standardize", "unit", "symmetric"] = "standardize",
         val_fraction: Fraction = 0.1,
-        val_seed: Index = 0,
+        val_seed: Index = 123,
         num_classes: Literal[10] = 10,
         channels: Literal[1] = 1,
         image_size: Count = 28,
