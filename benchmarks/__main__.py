@@ -19,7 +19,8 @@ from compare import HEADER, Row, line
 FOLDER = Path(__file__).parent
 
 SCRIPTS = (
-    "response_norm", "alexnet_step", "augmentation", "lenet5_epoch", "processes", "start", "memory", "scaling",
+    "response_norm", "alexnet_step", "augmentation", "lenet5_epoch", "processes", "threads", "start", "memory",
+    "scaling",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -10,14 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import torch
-from commands import QUICK, command, finished
+from commands import QUICK, call, command, finished
 
 from alexnet_lab.base import cores
-from alexnet_lab.base.cores import cgroup_quota
+from alexnet_lab.base.cores import cgroup_quota, waited_seconds
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.run import threads, train
 from alexnet_lab.run.directory import RunDirectory
-from alexnet_lab.run.threads import CrowdedCores, chosen_threads, is_crowded
+from alexnet_lab.run.threads import CrowdedCores, chosen_threads, lost_by_load
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,38 +141,89 @@ def test_they_are_told_before_torch_is_imported():
 @pytest.mark.parametrize(
     ("share", "load", "own", "expected"),
     [
-        (0.3, 18.0, 2, True),
-        (0.95, 18.0, 2, False),  # it gets what it needs
-        (0.3, 2.0, 2, False),  # it waits for the disk, or for another process of the run
-        (0.5, 8.0, 8, False),  # the load is its own
-        (0.5, 12.0, 8, True),
+        (0.3, 18.0, 2, 0.7),
+        (0.95, 18.0, 2, 0),  # it gets what it needs
+        (0.3, 2.0, 2, 0),  # it waits for the disk, or for another process of the run
+        (0.5, 8.0, 8, 0),  # the load is its own
+        (0.5, 12.0, 8, 0.5),
     ],
 )
-def test_crowded_is_little_time_and_much_load(share, load, own, expected, monkeypatch):
+def test_crowded_is_little_time_and_much_load_where_waiting_is_not_counted(share, load, own, expected, monkeypatch):
     monkeypatch.setattr(os, "getloadavg", lambda: (load, load, load))
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    assert is_crowded(share, own) is expected
+    assert lost_by_load(share, own) == pytest.approx(expected)
 
 
-def test_crowded_run_warns_once_with_the_setting(monkeypatch, caplog):
+def test_waiting_is_the_sum_over_the_threads(tmp_path):
+    assert waited_seconds(tmp_path) is None
+    for number, text in {"1": "5 2000000000 7\n", "2": "5 500000000 7\n", "3": ""}.items():
+        (tmp_path / number).mkdir()
+        (tmp_path / number / "schedstat").write_text(text)
+    assert waited_seconds(tmp_path) == 2.5
+
+
+def warnings_of(monkeypatch: pytest.MonkeyPatch, caplog: Any, waits: Any, num_threads: int = 3) -> list[str]:
+    """What a watcher logs in 8 windows of 30 s, for waits that `waited_seconds` gives in turns."""
     clock = iter(range(0, 1000, 15))
     monkeypatch.setattr(threads.time, "perf_counter", lambda: float(next(clock)))
     monkeypatch.setattr(threads.time, "thread_time", lambda: 0.0)
-    monkeypatch.setattr(threads, "is_crowded", lambda share, own: share == 0.0 and own == 6)
+    monkeypatch.setattr(threads, "waited_seconds", lambda: next(waits))
     monkeypatch.setattr(os, "getloadavg", lambda: (18.2, 1.0, 1.0))
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    torch.set_num_threads(3)
+    torch.set_num_threads(num_threads)
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     trainer = cast("Any", SimpleNamespace(is_global_zero=True, strategy=strategy, num_devices=2))
     watcher, module = CrowdedCores(), cast("Any", None)
     watcher.on_train_start(trainer, module)
     for number in range(8):
         watcher.on_train_batch_end(trainer, module, None, None, number)
-    (record,) = caplog.records
-    assert record.getMessage() == (
-        "training is slow because other programs use the cores: its main thread gets 0 % of one, and 18 threads want "
-        "to run on 2 cores; end the others, or set trainer.num_threads=1 (it is 3)"
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_crowded_run_warns_once_with_the_setting(monkeypatch, caplog):
+    (told,) = warnings_of(monkeypatch, caplog, itertools.count(0.0, 45.0))
+    assert told == (
+        "training is slow: its threads wait for a core 50% of the time, since other programs use the cores; end them, "
+        "or set trainer.num_threads=1 (it is 3)"
     )
+
+
+def test_run_with_more_threads_than_cores_is_told_how_many_it_may_have(monkeypatch, caplog):
+    monkeypatch.setattr(threads, "available_cores", lambda: 5)
+    (told,) = warnings_of(monkeypatch, caplog, itertools.count(0.0, 45.0))
+    assert told.endswith("50% of the time, since the run has 6 on 5; set trainer.num_threads=2")
+
+
+def test_run_that_gets_its_cores_does_not_warn(monkeypatch, caplog):
+    assert warnings_of(monkeypatch, caplog, itertools.count(0.0, 9.0)) == []
+
+
+def test_without_a_count_of_waiting_the_load_decides(monkeypatch, caplog):
+    (told,) = warnings_of(monkeypatch, caplog, itertools.repeat(None), num_threads=1)
+    assert told.endswith("its threads wait for a core 100% of the time, since other programs use the cores; end them")
+
+
+@pytest.mark.skipif(waited_seconds() is None or not hasattr(os, "sched_setaffinity"), reason="needs Linux's schedstat")
+def test_run_beside_busy_processes_on_its_core_warns(digits_dir, tmp_path, monkeypatch):
+    """For real, through the command; only the length of a window is another."""
+    before = os.sched_getaffinity(0)
+    core = min(before)
+    code = f"import os; os.sched_setaffinity(0, [{core}])\nwhile True: pass"
+    monkeypatch.setattr(threads, "WINDOW_SECONDS", 0.5)
+    busy = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
+    os.sched_setaffinity(0, [core])
+    try:
+        words = (f"data.dir={digits_dir}", f"run_dir={tmp_path / 'run'}", "trainer.max_epochs=3")
+        outcome = call(train, "train", *QUICK, *words)
+    finally:
+        os.sched_setaffinity(0, before)
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert outcome.code == 0, outcome.err
+    (line,) = [line for line in outcome.err.splitlines() if "training is slow" in line]
+    assert line.startswith("warning: training is slow: its threads wait for a core ")
+    assert line.endswith("% of the time, since other programs use the cores; end them")
 
 
 def test_wrong_variable_ends_a_command_before_anything_is_written(tmp_path, digits_dir):

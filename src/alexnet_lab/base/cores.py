@@ -9,6 +9,7 @@ from alexnet_lab.base.cluster import number, slurm_cores
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
+TASKS = Path("/proc/self/task")
 
 
 def available_cores() -> int:
@@ -41,6 +42,19 @@ def sleep_while_waiting() -> None:
     """
     if "GOMP_SPINCOUNT" not in os.environ:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def waited_seconds(tasks: Path = TASKS) -> float | None:
+    """How long the threads of this process were ready to run and waited for a core, all together, since they began.
+
+    Args:
+        tasks: Holds a folder for each thread, whose `schedstat` has nanoseconds on a core and nanoseconds waited.
+
+    Returns:
+        None where the system does not say so: it is no Linux, or some sandbox.
+    """
+    waits = [words[1] for folder in tasks.glob("*") if len(words := " ".join(_lines(folder / "schedstat")).split()) > 1]
+    return sum(map(int, waits)) / 1e9 if waits else None
 
 
 def cgroup_quota(own: Path = OWN_CGROUPS, root: Path = CGROUPS) -> float | None:

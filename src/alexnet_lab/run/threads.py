@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from alexnet_lab.base.cores import available_cores, omp_threads
+from alexnet_lab.base.cores import available_cores, omp_threads, waited_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,9 +29,13 @@ beside one busy process 7,500 and 15,000: it gets one thread.
 WINDOW_SECONDS = 20.0
 """Over which a run looks at what it got of the cores."""
 
+MOST_WAITED = 0.2
+"""A run is crowded where its threads spend more of their time than that waiting for a core."""
+
 LEAST_SHARE, MOST_LOAD = 0.7, 1.4
-"""A run is crowded where its main thread gets less than that share of a core while the machine has that many times as
-many threads to run as it has cores, or as the run has itself. Either alone has harmless reasons."""
+"""Where the system does not say how long threads wait, a run is crowded where its main thread gets less than that share
+of a core while the machine has that many times as many threads to run as it has cores, or as the run has itself. Either
+alone has harmless reasons."""
 
 
 def chosen_threads(config: Mapping[str, Any], macs: int, processes: int) -> int:
@@ -61,15 +65,16 @@ def with_threads(config: dict[str, Any], macs: int, processes: int) -> dict[str,
 
 
 class CrowdedCores(Callback):
-    """Warns once where training is slow because other programs use the cores."""
+    """Warns once where training is slow because its threads wait for cores."""
 
     def __init__(self) -> None:
         self._warned = False
         self._start = self._used = 0.0
+        self._waited: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts a window."""
-        self._start, self._used = time.perf_counter(), time.thread_time()
+        self._start, self._used, self._waited = time.perf_counter(), time.thread_time(), waited_seconds()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -78,30 +83,44 @@ class CrowdedCores(Callback):
         seconds = time.perf_counter() - self._start
         if seconds < WINDOW_SECONDS or self._warned:
             return
-        share = (time.thread_time() - self._used) / seconds
+        used, waited = self._used, self._waited
         self.on_train_start(trainer, pl_module)
-        on_cpu = trainer.is_global_zero and trainer.strategy.root_device.type == "cpu"
-        if on_cpu and is_crowded(share, torch.get_num_threads() * trainer.num_devices):
+        if not trainer.is_global_zero or trainer.strategy.root_device.type != "cpu":
+            return
+        processes = trainer.num_devices
+        if waited is None or self._waited is None:
+            lost = lost_by_load((self._used - used) / seconds, torch.get_num_threads() * processes)
+        else:
+            lost = (self._waited - waited) / (seconds * torch.get_num_threads())
+        if lost > MOST_WAITED:
             self._warned = True
-            self._tell(share)
-
-    def _tell(self, share: float) -> None:
-        threads = torch.get_num_threads()
-        advice = f", or set trainer.num_threads=1 (it is {threads})" if threads > 1 else ""
-        log.warning(
-            "training is slow because other programs use the cores: its main thread gets %.0f %% of one, and %.0f "
-            "threads want to run on %d cores; end the others%s",
-            100 * share, os.getloadavg()[0], os.cpu_count() or 1, advice,
-        )  # fmt: skip
+            log.warning("%s", crowded_message(lost, torch.get_num_threads(), processes))
 
 
-def is_crowded(share: float, own: int) -> bool:
-    """Whether other programs take this one's cores away.
+def lost_by_load(share: float, own: int) -> float:
+    """The share of its time that the main thread waits for a core, as far as the machine's load lets one guess it.
 
     Args:
         share: Of a core that the main thread got.
         own: Threads of the whole run on this machine.
     """
-    if not hasattr(os, "getloadavg"):
-        return False
-    return share < LEAST_SHARE and os.getloadavg()[0] > MOST_LOAD * max(own, os.cpu_count() or 1)
+    if not hasattr(os, "getloadavg") or share >= LEAST_SHARE:
+        return 0.0
+    return 1 - share if os.getloadavg()[0] > MOST_LOAD * max(own, os.cpu_count() or 1) else 0.0
+
+
+def crowded_message(lost: float, threads: int, processes: int) -> str:
+    """What a crowded run says, with the setting to change.
+
+    Args:
+        lost: The share of their time that its threads wait.
+        threads: Of each process.
+        processes: Of the run, on this machine.
+    """
+    told = f"training is slow: its threads wait for a core {lost:.0%} of the time"
+    cores = available_cores()
+    if threads * processes > cores:
+        most = max(1, cores // processes)
+        return f"{told}, since the run has {threads * processes} on {cores}; set trainer.num_threads={most}"
+    advice = f", or set trainer.num_threads=1 (it is {threads})" if threads > 1 else ""
+    return f"{told}, since other programs use the cores; end them{advice}"
