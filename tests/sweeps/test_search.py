@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.sweeps.search import Search, Settings, distribution, mend, words
 from alexnet_lab.training.pruning import JOB, JOURNAL, PRUNED_AT, Pruning, Rule, open_journal
 
@@ -109,6 +110,34 @@ def test_another_search_in_the_same_place_is_refused(tmp_path):
     search(tmp_path)
     with pytest.raises(ConfigError, match=r"a search in which model.activation is choice\(relu,tanh\), not fixed"):
         search(tmp_path, space=SPACE[:1])
+
+
+def test_trial_that_was_killed_while_its_values_were_drawn_gets_the_rest(tmp_path):
+    found = search(tmp_path)
+    trial = found.study.ask({key: found.space[key] for key in list(found.space)[:1]})
+    drawn = words(trial.params)
+    ((number, overrides),) = search(tmp_path).batch(1).items()
+    assert number == trial.number
+    assert overrides[:1] == drawn
+    assert overrides[1] in ("model.activation=relu", "model.activation=tanh")
+
+
+@pytest.mark.parametrize(
+    ("key", "choices"),
+    [
+        ("model._target_", ["os.system"]),
+        ("model.activation", ["relu model._target_=os.system"]),
+        ("optimizer.learning_rate", [0.5]),
+        ("optimizer.learning_rate", ["0.01,0.02"]),
+    ],
+)
+def test_values_that_the_ranges_do_not_allow_are_refused(key, choices, tmp_path):
+    """The journal is data: whoever sends a search cannot have its values become overrides of jobs."""
+    found = search(tmp_path)
+    trial = found.study.ask({key: optuna.distributions.CategoricalDistribution(choices)})
+    message = f"{JOURNAL} cannot be read: trial {trial.number} has a value of `{key}` that the search does not allow"
+    with pytest.raises(RunError, match=re.escape(message)):
+        search(tmp_path)
 
 
 def test_tpe_comes_closer_to_the_least_value_than_chance(tmp_path):

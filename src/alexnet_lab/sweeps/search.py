@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 
-from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.files import write_text
+from alexnet_lab.base.printable import printable
 from alexnet_lab.sweeps.columns import SEED
 from alexnet_lab.training.pruning import JOB, JOURNAL, PRUNED_AT, STUDY, open_journal
 
@@ -45,6 +46,7 @@ class Search:
 
     Raises:
         ConfigError: A range that cannot be searched, another search in the folder, no optuna.
+        RunError: The journal holds trials that this search does not make.
     """
 
     def __init__(self, folder: Path, space: Sequence[Override], settings: Settings) -> None:
@@ -64,6 +66,7 @@ class Search:
             raise ConfigError(f"`hydra.sweeper.sampler` is {settings.sampler}; allowed: {', '.join(samplers)}")
         self.study.sampler = samplers[settings.sampler](seed=settings.seed + done)  # going on, it draws other numbers
         self._check_space({item.get_key_element(): str(item.input_line).partition("=")[2] for item in space})
+        self._check_trials(journal)
 
     def _check_space(self, space: dict[str, str]) -> None:
         known = self.study.user_attrs.get(SPACE)
@@ -76,14 +79,34 @@ class Search:
                 f"{space.get(changed, 'fixed')}; choose another hydra.sweep.dir"
             )
 
+    def _check_trials(self, journal: Path) -> None:
+        """Refuses trials with other keys or values than the ranges allow: their values become overrides of jobs.
+
+        The journal is data, which may come from elsewhere; overrides are code.
+        """
+        for trial in self.study.trials:
+            odd = [key for key, value in trial.params.items() if not _allows(self.space.get(key), value)]
+            if odd:
+                raise RunError(
+                    f"{journal} cannot be read: trial {trial.number} has a value of `{printable(odd[0])}` that the "
+                    f"search does not allow; choose another hydra.sweep.dir"
+                )
+
     def batch(self, size: int) -> dict[int, tuple[str, ...]]:
         """The overrides of the next trials by their numbers: first those that are still open, then new ones."""
-        open_trials = {trial.number: words(trial.params) for trial in self.trials("RUNNING")}
+        open_trials = {trial.number: words(self._completed(trial)) for trial in self.trials("RUNNING")}
         room = min(size - len(open_trials), self.settings.trials - len(self.study.trials))
         for _ in range(room):
             trial = self.study.ask(self.space)
             open_trials[trial.number] = words(trial.params)
         return dict(list(open_trials.items())[:size])
+
+    def _completed(self, trial: FrozenTrial) -> dict[str, Any]:
+        """The values of an open trial; those that were not drawn yet when the search was killed are drawn now."""
+        import optuna  # noqa: PLC0415 - an optional package
+
+        drawn = optuna.trial.Trial(self.study, trial._trial_id)
+        return {key: drawn._suggest(key, values) for key, values in self.space.items()}
 
     def name(self, number: int, job: str) -> None:
         """Notes the job of a trial, so that the job finds its trial."""
@@ -114,6 +137,16 @@ class Search:
         """The best complete trials: value, number, overrides; least value first."""
         complete = [(trial.value, trial.number, words(trial.params)) for trial in self.trials("COMPLETE")]
         return sorted((value, number, found) for value, number, found in complete if value is not None)[:count]
+
+
+def _allows(distribution: BaseDistribution | None, value: Any) -> bool:
+    """Whether a value lies within a range."""
+    if distribution is None:
+        return False
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (ValueError, TypeError):
+        return False
 
 
 def words(params: Mapping[str, Any]) -> tuple[str, ...]:
