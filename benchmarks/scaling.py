@@ -46,7 +46,7 @@ def epoch(data: Random) -> float:
     """The seconds of an epoch of batches as a network sees them."""
     start = time.perf_counter()
     for raw in data.train_dataloader():
-        data.to_batch(raw)
+        data.transform(raw)
     return time.perf_counter() - start
 
 

@@ -175,7 +175,7 @@ def test_processes_see_bit_identical_views(digits_dir, world_size):
         attach(module, rank, world_size)
         loader = module.train_dataloader()
         loader.batch_sampler.sampler.set_epoch(3)
-        return [module.to_batch(raw) for raw in loader]
+        return [module.transform(raw) for raw in loader]
 
     whole = batches(0, 1)
     parts = [batches(rank, world_size) for rank in range(world_size)]
@@ -235,10 +235,10 @@ def test_all_batches_stay_in_order(digits_dir, limit):
 def test_validation_is_not_augmented(digits_dir):
     plain = ready(DigitsDataModule(dir=digits_dir))
     augmented = ready(DigitsDataModule(dir=digits_dir, augment=AUGMENT | {"padding": 2, "brightness": 0.5}))
-    one = plain.to_batch(next(iter(plain.val_dataloader())))
-    two = augmented.to_batch(next(iter(augmented.val_dataloader())))
+    one = plain.transform(next(iter(plain.val_dataloader())))
+    two = augmented.transform(next(iter(augmented.val_dataloader())))
     assert torch.equal(one.images, two.images)
-    train = [module.to_batch(next(iter(module.train_dataloader()))) for module in (plain, augmented)]
+    train = [module.transform(next(iter(module.train_dataloader()))) for module in (plain, augmented)]
     assert not torch.equal(train[0].images, train[1].images)
 
 
@@ -255,13 +255,16 @@ def test_overfitting_takes_the_same_batches_each_epoch(digits_dir):
     first = next(iter(loader)).indices
     loader.batch_sampler.sampler.set_epoch(1)
     assert torch.equal(next(iter(loader)).indices, first)
+    assert not torch.equal(first, torch.from_numpy(module.split.train[: len(first)]))  # those may be one class
+    positions = torch.from_numpy(np.searchsorted(module.split.train, first.numpy())) / module.num_train
+    assert 0.3 < positions.mean() < 0.7
 
 
 def test_grey_levels_bring_the_pixels_back(digits_dir):
     for normalization in ("mean_image", "channel_mean", "standardize", "unit", "symmetric"):
         module = ready(DigitsDataModule(dir=digits_dir, image_size=8, normalization=normalization))
         raw = next(iter(module.train_dataloader()))
-        assert np.array_equal(module.grey_levels(module.to_batch(raw).images), raw.images.numpy())
+        assert np.array_equal(module.transform.grey_levels(module.transform(raw).images), raw.images.numpy())
 
 
 def test_a_crop_that_changes_nothing_is_told(digits_dir, caplog):

@@ -62,7 +62,7 @@ def test_two_processes_see_the_images_of_one_in_fifty_steps_of_cifar10(real_data
         module.prepare_data()
         module.setup("fit")
         module.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, training=False, overfit_batches=0)  # pyright: ignore[reportAttributeAccessIssue] - plays a trainer
-        return [module.to_batch(raw) for raw in islice(module.train_dataloader(), 50)]
+        return [module.transform(raw) for raw in islice(module.train_dataloader(), 50)]
 
     whole, first, second = batches(0, 1), batches(0, 2), batches(1, 2)
     assert len(whole) == 50

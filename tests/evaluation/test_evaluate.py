@@ -269,7 +269,7 @@ def test_views_give_the_mean_of_single_views(run, views, number, centre, monkeyp
     assert found["center_metrics"] == plain.metrics == seen[centre].metrics
     assert torch.equal(seen[centre].logits, plain.logits)
     assert torch.equal(seen[centre].features, plain.features)
-    assert (run / "eval" / f"test_{views}.json").is_file()
+    assert json.loads((run / "eval" / f"test_{views}.json").read_text())["num_views"] == [number]
 
 
 def test_gain_of_views_is_told():

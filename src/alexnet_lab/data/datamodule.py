@@ -1,4 +1,4 @@
-"""What all data sets share: store, split, loaders, and the step from raw batches to what the model sees."""
+"""What all data sets share: store, split, loaders, and what identifies their images."""
 
 from __future__ import annotations
 
@@ -7,28 +7,24 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
 from alexnet_lab.base.targets import build
-from alexnet_lab.data.augment import Augment, Draws, Geometry, apply
+from alexnet_lab.data.augment import Augment
 from alexnet_lab.data.checks import check_choice, check_colour, check_flag, check_fraction, check_share, check_whole
 from alexnet_lab.data.identity import check_same_images
-from alexnet_lab.data.loader import Batch, BatchLoader, RawBatch, Rows, resident
-from alexnet_lab.data.normalize import NORMALIZATIONS, Normalizer, make_normalizer
+from alexnet_lab.data.loader import BatchLoader, RawBatch, Rows, resident
+from alexnet_lab.data.normalize import NORMALIZATIONS
 from alexnet_lab.data.order import BatchOrder
 from alexnet_lab.data.split import Shares, Split, check_classes, stored_split
 from alexnet_lab.data.store import Contents, Store, make_store, open_store
+from alexnet_lab.data.transform import Transform
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
-
-    from alexnet_lab.data.views import View
 
 log = logging.getLogger(__name__)
 
@@ -120,13 +116,12 @@ class ImageDataModule(LightningDataModule):
             raise ConfigError(f"`augment._target_` gives a {kind}, not an alexnet_lab.data.augment.Augment")
         if self.augment is not None:
             check_colour(self.augment.pca_colour, channels, normalization)
-        self.view: View | None = None  # of images that are not augmented; None: the centre view
         self.guests: Rows | None = None  # images that are tested on in place of the test set
         self.any_images = False  # whether training may go on with other images than the checkpoint's
         self._verified = False
         self._store: Store | None = None
         self._split: Split | None = None
-        self._normalizer: Normalizer | None = None
+        self._transform: Transform | None = None
         self._resident: dict[str, torch.Tensor | None] = {}  # by file
 
     # What a data set says about itself
@@ -175,9 +170,20 @@ class ImageDataModule(LightningDataModule):
             )
         check_classes(store, split)
         self._store, self._split = store, split
-        geometry = self.geometry(training=False)
-        self._normalizer = make_normalizer(self.normalization, split.statistics, geometry.side)
-        self._tell_useless_crop()
+        self._transform = Transform(
+            self.augment,
+            stored_size=self.stored_size,
+            image_size=self.image_size,
+            normalization=self.normalization,
+            statistics=split.statistics,
+            seed=self.seed,
+        )
+        if self._transform.crops_in_vain:
+            log.info(
+                "augment.crop changes nothing: images are stored at %d px, the model sees %d px, and padding is 0",
+                self.stored_size,
+                self.image_size,
+            )
 
     def _check_store(self, store: Store) -> None:
         """Refuses a store that does not hold what the fields say."""
@@ -194,17 +200,18 @@ class ImageDataModule(LightningDataModule):
     def train_dataloader(self) -> BatchLoader:
         """Batches of the training part, in the order that `order` names, with augmentation.
 
-        With `trainer.overfit_batches` they stay as they lie, so that it is the same batches each epoch.
+        With `trainer.overfit_batches` it is the same batches each epoch, at random: see `plain_loader`.
         """
         trainer = self.trainer
         rank, world_size = self._place()
-        seed = None if getattr(trainer, "overfit_batches", 0) else self.seed
+        overfits = bool(getattr(trainer, "overfit_batches", 0))
+        seed = None if overfits else self.seed
         return BatchLoader(
-            self._rows_at_hand("train"),
+            self._some_rows("train") if overfits else self._rows_at_hand("train"),
             BatchOrder(self.num_train, self.batch_size, seed, constant=self.order == "constant"),
             rank=rank,
             world_size=world_size,
-            draw=None if self.augment is None else self.draw,
+            draw=None if self.augment is None else self.transform.draw,
             batches_done=None if trainer is None else self._batches_done,
             ahead=READ_AHEAD if self._gpu() else 0,
         )
@@ -230,7 +237,7 @@ class ImageDataModule(LightningDataModule):
         """
         if not isinstance(batch, RawBatch):
             return batch
-        seen = self.to_batch(batch)
+        seen = self.transform(batch)
         if self.trainer is None:
             return seen
         return seen._replace(images=self.trainer.precision_plugin.convert_input(seen.images))
@@ -275,6 +282,13 @@ class ImageDataModule(LightningDataModule):
         return self._split
 
     @property
+    def transform(self) -> Transform:
+        """What turns raw batches into what the model sees."""
+        if self._transform is None:
+            raise RuntimeError("call prepare_data() and setup() first")
+        return self._transform
+
+    @property
     def class_names(self) -> list[str]:
         """In the order of the labels."""
         return self.store.class_names
@@ -288,7 +302,8 @@ class ImageDataModule(LightningDataModule):
     def identity(self) -> dict[str, Any]:
         """What tells these images, and their split, from others: see `alexnet_lab.data.identity`."""
         counts = {"num_train": self.num_train, "num_val": self.num_val, "num_test": self.num_test}
-        return counts | {"store_hash": self.store_hash, "split_hash": self.split.hash}
+        hashes = {"store_hash": self.store_hash, "split_hash": self.split.hash, "files_hash": self.store.files_hash}
+        return counts | hashes
 
     def part_identity(self, part: str, *, by_files: bool = False) -> dict[str, Any]:
         """What tells the images of "train", "val" or "test" alone from others, in their order.
@@ -322,48 +337,6 @@ class ImageDataModule(LightningDataModule):
         """Batches of an epoch, the last, smaller one among them."""
         return math.ceil(self.num_train / self.batch_size)
 
-    @property
-    def mirrors(self) -> bool:
-        """Whether training images are mirrored."""
-        return bool(getattr(self.augment, "mirror", False))
-
-    def geometry(self, *, training: bool) -> Geometry:
-        """Where views are taken."""
-        if training and self.augment is not None:
-            return self.augment.geometry(self.stored_size, self.image_size)
-        return Geometry(self.stored_size, self.image_size)
-
-    def normalizer(self, device: torch.device | None = None) -> Normalizer:
-        """The constants of the normalisation, kept on the device that asked last."""
-        if self._normalizer is None:
-            raise RuntimeError("call prepare_data() and setup() first")
-        if device is not None and self._normalizer.mean.device != device:
-            self._normalizer = self._normalizer.to(device)
-        return self._normalizer
-
-    def draw(self, epoch: int, batch: int, n: int) -> Draws:
-        """The random numbers of a whole global batch of n images: a function of (seed, epoch, batch)."""
-        if self.augment is None:
-            raise RuntimeError("there is no augmentation")
-        rng = generator(self.seed, "augment", epoch, batch)
-        return self.augment.draw(rng, n, self.geometry(training=True), self.split.statistics, epoch)
-
-    def to_batch(self, raw: RawBatch) -> Batch:
-        """The normalised views of a raw batch, on its device."""
-        draws = raw.draws
-        if draws is None and self.view is not None:
-            draws = self.view.draws(len(raw.labels), raw.images.device)
-        normalizer = self.normalizer(raw.images.device)
-        images = apply(raw.images, draws, self.geometry(training=draws is not None), normalizer)
-        return Batch(images, raw.labels, raw.indices, raw.total)
-
-    def grey_levels(self, images: torch.Tensor) -> NDArray[np.uint8]:
-        """Normalised views (B, C, T, T) as pixels 0..255 again, rounded and clipped, to be looked at."""
-        mean, scale = self.normalizer(images.device)
-        if mean.shape[-1] not in (1, images.shape[-1]):  # the views were enlarged
-            mean = F.interpolate(mean[None], size=images.shape[-2:], mode="bilinear", align_corners=False)[0]
-        return (images / scale + mean).round().clamp(0, 255).byte().cpu().numpy()
-
     def rows(self, part: str) -> Rows:
         """The images of "train", "val" or "test"."""
         if part == "test" and self.guests is not None:
@@ -383,9 +356,13 @@ class ImageDataModule(LightningDataModule):
         rows = self._rows_at_hand(part)
         rank, world_size = self._place()
         if limit < (1.0 if isinstance(limit, float) else math.ceil(len(rows.indices) / self.batch_size)):
-            rows = rows.mixed(generator(self.shares.val_seed, f"limited {part}"))
+            rows = self._some_rows(part)
         order = BatchOrder(len(rows.indices), self.batch_size, None)
         return BatchLoader(rows, order, rank=rank, world_size=world_size, ahead=READ_AHEAD if self._gpu() else 0)
+
+    def _some_rows(self, part: str) -> Rows:
+        """The images of a part in a random order, of which some are going to be used."""
+        return self._rows_at_hand(part).mixed(generator(self.shares.val_seed, f"limited {part}"))
 
     def _gpu(self) -> torch.device | None:
         """The GPU that trains, if one does."""
@@ -417,11 +394,3 @@ class ImageDataModule(LightningDataModule):
         if self.trainer is None or not self.trainer.training:
             return 0
         return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
-
-    def _tell_useless_crop(self) -> None:
-        if self.augment is not None and self.augment.crop and self.geometry(training=True).room == 0:
-            log.info(
-                "augment.crop changes nothing: images are stored at %d px, the model sees %d px, and padding is 0",
-                self.stored_size,
-                self.image_size,
-            )

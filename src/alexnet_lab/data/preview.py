@@ -58,11 +58,11 @@ def preview(datamodule: ImageDataModule, path: Path) -> None:
 def first_images(datamodule: ImageDataModule, count: int) -> tuple[RawBatch, NDArray[np.uint8]]:
     """Images of the first training batch of the first epoch: raw, and augmented in grey levels (n, C, T, T)."""
     positions = epoch_order(datamodule.seed, 0, datamodule.num_train)[: datamodule.batch_size]
-    draws = None if datamodule.augment is None else datamodule.draw(0, 0, len(positions))
+    draws = None if datamodule.augment is None else datamodule.transform.draw(0, 0, len(positions))
     some = slice(0, count)
     images, labels, indices = read_batch(datamodule.rows("train"), positions[some])
     raw = RawBatch(images, labels, indices, len(positions), None if draws is None else draws.part(some))
-    return raw, datamodule.grey_levels(datamodule.to_batch(raw).images)
+    return raw, datamodule.transform.grey_levels(datamodule.transform(raw).images)
 
 
 def block(images: NDArray[np.uint8], names: list[str], title: str) -> Image.Image:

@@ -83,6 +83,13 @@ class Store(NamedTuple):
         """Of all its arrays and class names: equal if and only if the images are."""
         return self._hash("")
 
+    @property
+    def files_hash(self) -> str | None:
+        """Of the files that it was made from: equal for stores of other sizes. None where there are none."""
+        parts = self.meta.get("sources") or {}
+        lines = [*(f"{name} {digest}" for name, digest in sorted(parts.items())), *self.class_names]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest() if parts else None
+
     def rows_hash(self, part: str, rows: NDArray[np.int64], *, by_files: bool = False) -> str | None:
         """Of some rows of a part, in their order.
 

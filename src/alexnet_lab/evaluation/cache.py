@@ -74,8 +74,8 @@ def key_of(run: FinishedRun, split: str, views: Views, own: OwnImages | None) ->
         "shown": [
             config["data"].get("normalization"),
             config["trainer"]["precision"],
-            run.data.geometry(training=True),
-            views == "ten" and run.data.mirrors,
+            run.data.transform.geometry(training=True),
+            views == "ten" and run.data.transform.mirrors,
         ],
     }
 

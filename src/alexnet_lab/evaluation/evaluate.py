@@ -19,6 +19,7 @@ from alexnet_lab.evaluation.ensemble import ensemble, mean_metrics
 from alexnet_lab.evaluation.errors import class_errors, confusion, images_of_classes, intervals
 from alexnet_lab.evaluation.finished import FinishedRun
 from alexnet_lab.evaluation.own_images import OwnImages, find_images
+from alexnet_lab.evaluation.predict import count_views
 from alexnet_lab.run import tracking
 from alexnet_lab.training.metrics import called
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from alexnet_lab.evaluation.calibration import Bins
-    from alexnet_lab.evaluation.predict import Predictions
+    from alexnet_lab.evaluation.predict import Predictions, Views
 
 FORMAT_VERSION = 1
 """Of eval/<name>.json."""
@@ -41,7 +42,7 @@ class Evaluated(NamedTuple):
     runs: list[FinishedRun]
     own: OwnImages | None  # the user's images; None: those of the split
     split: str
-    views: str
+    views: Views
     name: str
     each: list[Predictions]  # of each run
     predictions: Predictions  # of all of them together
@@ -189,6 +190,7 @@ def summary(subject: Evaluated) -> dict[str, Any]:
         "data_root": str(subject.own.root) if subject.own else None,
         "other_images": {each.name: each.difference for each in subject.runs if each.difference} or None,
         "views": subject.views,
+        "num_views": [count_views(each, subject.views) for each in subject.runs],
         "images": len(predictions.labels),
         "metrics": predictions.metrics,
         "center_metrics": predictions.center_metrics if subject.views != "center" and not several else None,

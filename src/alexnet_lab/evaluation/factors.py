@@ -43,11 +43,9 @@ def single_factors(run: FinishedRun, count: int) -> dict[str, list[NDArray[np.ui
 def _factors(data: ImageDataModule) -> dict[str, tuple[Augment, bool]]:
     """An augmentation with one factor alone, and whether the run has it, by the name of the factor."""
     own = data.augment
-    room = data.geometry(training=True).room
-    crop = own is not None and own.crop and room > 0
-    padding = (
-        own.padding if own is not None and crop else 0 if data.geometry(training=False).room else data.stored_size // 8
-    )
+    crop = own is not None and own.crop and data.transform.geometry(training=True).room > 0
+    centre_room = data.transform.geometry(training=False).room
+    padding = own.padding if own is not None and crop else 0 if centre_room else data.stored_size // 8
     colour = own is not None and own.pca_colour != "none"
     brightness = own.brightness if own is not None else 0.0
     fields: dict[str, tuple[dict[str, Any], bool]] = {
@@ -67,10 +65,10 @@ def _seen(
     data: ImageDataModule, images: torch.Tensor, augment: Augment | None, *, mirror_all: bool = False
 ) -> list[NDArray[np.uint8]]:
     """The images as the model sees them, in grey levels; the same random numbers whatever the factor."""
-    geometry = data.geometry(training=False) if augment is None else augment.geometry(data.stored_size, data.image_size)
-    draws = None
+    geometry, draws = data.transform.geometry(training=False), None
     if augment is not None:
+        geometry = augment.geometry(data.stored_size, data.image_size)
         draws = augment.draw(generator(data.seed, "factors shown"), len(images), geometry, data.split.statistics)
     if draws is not None and mirror_all:
         draws = draws._replace(mirror=torch.ones_like(draws.mirror))
-    return list(data.grey_levels(apply(images, draws, geometry, data.normalizer())))
+    return list(data.transform.grey_levels(apply(images, draws, geometry, data.transform.normalizer())))

@@ -34,7 +34,7 @@ def layer_maps(run: FinishedRun, image: NDArray[np.uint8]) -> list[LayerMaps]:
     net = run.classifier.net
     raw = RawBatch(torch.from_numpy(image[None].copy()), torch.zeros(1).long(), torch.zeros(1).long(), 1, None)
     weights = next(net.parameters())
-    inputs = run.data.to_batch(raw).images.to(weights)
+    inputs = run.data.transform(raw).images.to(weights)
     found: list[LayerMaps] = []
     with ExitStack() as hooks, torch.no_grad():
         for name, layer in net.named_modules():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from alexnet_lab.data.loader import Rows
     from alexnet_lab.data.views import View
     from alexnet_lab.evaluation.finished import FinishedRun
-
-log = logging.getLogger(__name__)
 
 Views = Literal["center", "ten", "nine"]
 
@@ -122,8 +119,6 @@ def predict(
     """
     data = run.data
     places: list[View | None] = [None] if views == "center" else [*views_of_run(run, views)]
-    if views == "ten" and len(places) < 10:
-        log.info("views=ten: the run was trained without mirroring, so %d views are averaged, unmirrored", len(places))
     if rows is None and split == "train":
         rows = data.rows("train")
     labelled = rows is None or bool((rows.labels != UNKNOWN).all())
@@ -133,7 +128,7 @@ def predict(
     try:
         centre, mean = _all_views(run, stage, places, CENTRE[views])
     finally:
-        data.view = data.guests = None
+        data.transform.view = data.guests = None
     labels = centre.labels if labelled else torch.full_like(centre.labels, UNKNOWN)
     centre_metrics = centre.metrics if labelled else {}
     metrics = count(mean, labels, stage) if labelled and len(places) > 1 else centre_metrics
@@ -144,7 +139,12 @@ def predict(
 
 def views_of_run(run: FinishedRun, views: Views) -> list[View]:
     """The views of a run: mirrored only if its training images were; raises ConfigError if there is only one."""
-    return views_of(views, run.data.geometry(training=True).room, mirror=run.data.mirrors)
+    return views_of(views, run.data.transform.geometry(training=True).room, mirror=run.data.transform.mirrors)
+
+
+def count_views(run: FinishedRun, views: Views) -> int:
+    """How many views of each image are averaged: 5 of `views=ten` where training mirrored no image."""
+    return 1 if views == "center" else len(views_of_run(run, views))
 
 
 def _all_views(
@@ -156,7 +156,7 @@ def _all_views(
     images = len(run.data.rows(stage).indices)
     with progress_bar("evaluating", images * len(places)) as advance:
         for number, place in enumerate(places):
-            run.data.view = place
+            run.data.transform.view = place
             seen = _one_view(run, stage, advance, features=number == centre)
             found = seen if number == centre else found
             if len(places) == 1:

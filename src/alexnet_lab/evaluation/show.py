@@ -39,7 +39,7 @@ def show(evaluation: Mapping[str, Any], predictions: Predictions, path: Path) ->
             console.print(line, crop=False, soft_wrap=True)
     else:
         console.print(images_table(predictions))
-    console.print(f"{evaluation['images']:,} images, written to {path}", soft_wrap=True)
+    console.print(f"{evaluation['images']:,} images{views_note(evaluation)}, written to {path}", soft_wrap=True)
     for figure in evaluation.get("figures", ()):
         if figure.endswith(".png"):
             console.print(f"figure {path.parent / figure}", soft_wrap=True)
@@ -57,6 +57,21 @@ def show_metrics(console: Console, evaluation: Mapping[str, Any]) -> None:
         if evaluation.get(key):
             for line in gains(evaluation["metrics"], evaluation[key], what):
                 console.print(line)
+
+
+def views_note(evaluation: Mapping[str, Any]) -> str:
+    """How many views of each image were averaged, where there are several; of an ensemble, of each run.
+
+    Example:
+        >>> views_note({"views": "ten", "num_views": [5]})
+        ', 5 views of each (views=ten; trained without mirroring, so none is mirrored)'
+    """
+    counts = list(dict.fromkeys(evaluation.get("num_views", [1])))
+    if counts == [1]:
+        return ""
+    views = evaluation["views"]
+    note = "; trained without mirroring, so none is mirrored" if views == "ten" and counts == [5] else ""
+    return f", {' and '.join(map(str, counts))} views of each (views={views}{note})"
 
 
 def gains(metrics: Mapping[str, float], before: Mapping[str, float], what: str) -> Iterator[str]:

@@ -17,7 +17,7 @@ from alexnet_lab.evaluation.factors import single_factors
 from alexnet_lab.evaluation.figures import alike, network, predictions, style, training
 from alexnet_lab.evaluation.kernels import colour_saturation, first_kernels
 from alexnet_lab.evaluation.layers import activation_curves, layer_maps
-from alexnet_lab.evaluation.predict import UNKNOWN
+from alexnet_lab.evaluation.predict import UNKNOWN, count_views
 from alexnet_lab.evaluation.search import CODE_BITS, Found, Search
 from alexnet_lab.training.metrics import TOP_K, best_classes, called
 
@@ -53,7 +53,8 @@ class Studio:
         """What was evaluated, in short."""
         what = self.subject.own.root.name if self.subject.own else self.subject.split
         runs = self.run.name if len(self.subject.runs) == 1 else f"mean of {len(self.subject.runs)} runs"
-        views = "" if self.subject.views == "center" else f", {self.subject.views} views"
+        counts = dict.fromkeys(count_views(run, self.subject.views) for run in self.subject.runs)
+        views = "" if self.subject.views == "center" else f", {' and '.join(map(str, counts))} views"
         return printable(f"{style.shorten(runs, 40)}, {what}{views}")
 
     def shown(self, places: torch.Tensor) -> list[predictions.Shown]:

@@ -1,0 +1,103 @@
+"""From raw batches to what the model sees: views cut, augmented and normalised. And back, to pixels to look at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F  # noqa: N812 - torch's own habit
+
+from alexnet_lab.base.random import generator
+from alexnet_lab.data.augment import Augment, Draws, Geometry, apply
+from alexnet_lab.data.loader import Batch, RawBatch
+from alexnet_lab.data.normalize import Normalizer, make_normalizer
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from alexnet_lab.data.statistics import Statistics
+    from alexnet_lab.data.views import View
+
+
+class Transform:
+    """Turns raw batches into what the model sees, on their own device.
+
+    Args:
+        augment: Of the training images; None trains on the centre views.
+        stored_size: Side of the stored images, in pixels.
+        image_size: Side of what the model sees, in pixels.
+        normalization: See `normalize.NORMALIZATIONS`.
+        statistics: Of the training images.
+        seed: Of the augmentation, >= 0.
+
+    Attributes:
+        view: Of images that are not augmented; None is the centre view.
+    """
+
+    def __init__(
+        self,
+        augment: Augment | None,
+        *,
+        stored_size: int,
+        image_size: int,
+        normalization: str,
+        statistics: Statistics,
+        seed: int,
+    ) -> None:
+        self.augment = augment
+        self.stored_size = stored_size
+        self.image_size = image_size
+        self.statistics = statistics
+        self.seed = seed
+        self.view: View | None = None
+        self._normalizer = make_normalizer(normalization, statistics, self.geometry(training=False).side)
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether training images are mirrored."""
+        return bool(getattr(self.augment, "mirror", False))
+
+    @property
+    def crops_in_vain(self) -> bool:
+        """Whether training images are to be cropped, but there is only one place for a crop."""
+        return self.augment is not None and self.augment.crop and self.geometry(training=True).room == 0
+
+    def geometry(self, *, training: bool) -> Geometry:
+        """Where views are taken."""
+        if training and self.augment is not None:
+            return self.augment.geometry(self.stored_size, self.image_size)
+        return Geometry(self.stored_size, self.image_size)
+
+    def normalizer(self, device: torch.device | None = None) -> Normalizer:
+        """The constants of the normalisation, kept on the device that was asked for last."""
+        if device is not None and self._normalizer.mean.device != device:
+            self._normalizer = self._normalizer.to(device)
+        return self._normalizer
+
+    def draw(self, epoch: int, batch: int, n: int) -> Draws:
+        """The random numbers of a whole global batch of n images: a function of (seed, epoch, batch).
+
+        Raises:
+            RuntimeError: There is no augmentation.
+        """
+        if self.augment is None:
+            raise RuntimeError("there is no augmentation")
+        rng = generator(self.seed, "augment", epoch, batch)
+        return self.augment.draw(rng, n, self.geometry(training=True), self.statistics, epoch)
+
+    def __call__(self, raw: RawBatch) -> Batch:
+        """The normalised views of a raw batch."""
+        draws = raw.draws
+        if draws is None and self.view is not None:
+            draws = self.view.draws(len(raw.labels), raw.images.device)
+        normalizer = self.normalizer(raw.images.device)
+        images = apply(raw.images, draws, self.geometry(training=draws is not None), normalizer)
+        return Batch(images, raw.labels, raw.indices, raw.total)
+
+    def grey_levels(self, images: torch.Tensor) -> NDArray[np.uint8]:
+        """Normalised views (B, C, T, T) as pixels 0..255 again, rounded and clipped, to be looked at."""
+        mean, scale = self.normalizer(images.device)
+        if mean.shape[-1] not in (1, images.shape[-1]):  # the views were enlarged
+            mean = F.interpolate(mean[None], size=images.shape[-2:], mode="bilinear", align_corners=False)[0]
+        return (images / scale + mean).round().clamp(0, 255).byte().cpu().numpy()
