@@ -8,10 +8,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-from commands import Outcome, call
-from PIL import Image
+from commands import QUICK, Outcome, call
+from pictures import make_pictures, words_of, write_image
 
 from alexnet_lab.config import check_evaluate
 from alexnet_lab.data.identity import difference
@@ -21,24 +20,11 @@ from alexnet_lab.run import train
 if TYPE_CHECKING:
     from conftest import Compose
 
-RNG = np.random.default_rng(5)
-
-
-def write_image(path: Path, *, bright: bool) -> None:
-    """A noisy 8x8 BMP, whose size on disk is always the same."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = RNG.integers(0, 100, (8, 8), dtype=np.uint8) + (150 if bright else 0)
-    Image.fromarray(pixels.astype(np.uint8)).save(path)
-
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 images in two classes, without a test set. Do not change it; copy it."""
-    root = tmp_path_factory.mktemp("pictures") / "root"
-    for number in range(20):
-        write_image(root / "train" / "dark" / f"{number:02}.bmp", bright=False)
-        write_image(root / "train" / "light" / f"{number:02}.bmp", bright=True)
-    return root
+    return make_pictures(tmp_path_factory.mktemp("pictures") / "root")
 
 
 @pytest.fixture
@@ -49,11 +35,7 @@ def root(pictures: Path, tmp_path: Path) -> Path:
 
 def train_on(root: Path, run: Path, compose: Compose, *words: str) -> Path:
     """A finished run on the images."""
-    data = (f"data.root={root}", f"data.dir={root.parent / 'data'}", "data.stored_size=8", "data.image_size=28")
-    train(compose(
-        "data=image_folder", *data, "data.channels=1", "augment=none", "model=lenet5", "trainer.max_epochs=1",
-        f"run_dir={run}", *words,
-    ))  # fmt: skip
+    train(compose(*words_of(root), f"run_dir={run}", *words))
     return run
 
 
@@ -132,6 +114,17 @@ def test_changed_folder_is_refused(change, told, root, tmp_path, compose):
     assert (run / "eval" / "test_center.json").read_bytes() == before
     assert json.loads(before)["other_images"] is None
     assert json.loads(before)["metrics"] == {name: own[name] for name in own if name.startswith("test/")}
+
+
+def test_finished_run_stays_finished_where_it_cannot_be_trained_further(root, tmp_path, compose):
+    run = train_on(root, tmp_path / "run", compose)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    add_image(root)
+    outcome = call(train, "train", *QUICK, f"resume={run}", "trainer.max_epochs=2")
+    line = error_of(outcome)
+    assert f"the images of the data set are not those that run {run} was trained on (32 train, " in line
+    assert line.endswith("or continue with resume_force=true")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_folder_that_is_as_before_again_is_accepted(root, tmp_path, compose):

@@ -81,6 +81,40 @@ def test_other_data_configs_are_compared_on_purpose():
         assert list(on_other_images([one, Result("four", FOLDER | aside, IMAGES | {"store_hash": "d"})])) == ["four"]
 
 
+FILES = IMAGES | {"files_hash": "f" * 64}
+
+
+@pytest.mark.parametrize(
+    ("config", "record", "odd"),
+    [
+        ({}, {"files_hash": "g"}, False),  # the same pixels in other files: edited metadata
+        ({"val_seed": 1}, {"split_hash": "c"}, False),
+        ({"val_seed": 1}, {"split_hash": "c", "store_hash": "d"}, True),
+        ({"test_fraction": 0.2}, {"num_test": 8, "store_hash": "d"}, True),
+        ({"stored_size": 32}, {"store_hash": "d"}, False),
+        ({"stored_size": 32, "channels": 1, "val_seed": 2}, {"store_hash": "d", "files_hash": "g"}, True),
+        ({"root": "others"}, {"store_hash": "d", "files_hash": "g"}, False),
+    ],
+)
+def test_configs_that_split_or_store_the_same_images_otherwise(config, record, odd):
+    results = [Result("one", FOLDER, FILES), Result("two", FOLDER | config, FILES | record)]
+    assert list(on_other_images(results)) == (["two"] if odd else [])
+    third = Result("three", FOLDER | config, FILES | record)  # of the odd ones all are named, not only the first
+    assert list(on_other_images([*results, third])) == (["two", "three"] if odd else [])
+
+
+def test_result_without_a_record_hides_no_difference():
+    """A failed run, or one of an earlier version, comes first."""
+    results = [
+        Result("failed", FOLDER, {}),
+        Result("old", FOLDER, {"store_hash": "a" * 64}),
+        Result("one", FOLDER, IMAGES),
+        Result("two", FOLDER, IMAGES | {"split_hash": "c"}),
+        Result("three", FOLDER, {"store_hash": "d"}),
+    ]
+    assert list(on_other_images(results)) == ["two", "three"]
+
+
 def test_run_counts_once_whatever_its_path(tmp_path):
     run = make_run(tmp_path / "run")
     (tmp_path / "link").symlink_to(run)

@@ -42,7 +42,7 @@ def config(sweep: SweepDirectory, name: str = "seed-1", **launcher_keys: Any) ->
 def test_job_is_recorded_and_then_skipped(sweep, monkeypatch, capsys):
     calls: list[tuple[dict[str, Any], bool]] = []
 
-    def run(given: dict[str, Any], *, resume: bool) -> dict[str, Any]:
+    def run(given: dict[str, Any], *, resume: bool, inspect: Any) -> dict[str, Any]:
         calls.append((given, resume))
         result = {"status": "completed", "metrics": {"test/loss": 0.25}, "wall_seconds": 2.0, "attempts": 2}
         sweep.path.joinpath("seed-1").mkdir()
@@ -69,7 +69,7 @@ def test_failed_job_is_recorded_with_the_end_of_its_log_and_does_not_raise(sweep
     run_dir.last.touch()
     run_dir.log.write_text("".join(f"line {number}\n" for number in range(9)))
 
-    def run(given: dict[str, Any], *, resume: bool) -> dict[str, Any]:
+    def run(given: dict[str, Any], *, resume: bool, inspect: Any) -> dict[str, Any]:
         assert resume is True
         raise ValueError("first\nsecond")
 
@@ -88,7 +88,7 @@ def test_failed_job_is_recorded_with_the_end_of_its_log_and_does_not_raise(sweep
     ],
 )
 def test_interrupted_job_is_recorded_and_ends_the_sweep(error, sweep, monkeypatch):
-    def run(given: dict[str, Any], *, resume: bool) -> dict[str, Any]:
+    def run(given: dict[str, Any], *, resume: bool, inspect: Any) -> dict[str, Any]:
         raise error
 
     monkeypatch.setattr(launcher, "run", run)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alexnet_lab.base.errors import DataError
@@ -24,14 +25,35 @@ HASHES = ("store_hash", "split_hash", "images_hash")
 """The keys of a record: how many images each part has, and the hashes of the stored images, of the split, or of the
 images of one part."""
 
+FILES = "files_hash"
+"""The key of a record that identifies the files that a store was made from: equal for stores of other sizes. The same
+images in other files (with edited metadata, say) have another one, so it is compared only where stores must differ."""
+
+RECORDED = (*COUNTS, *HASHES, FILES)
+
 ASIDE = ("dir", "batch_size", "order", "normalization", "image_size", "device")
 """Keys of a `data` config that decide neither which images are stored nor how they are split."""
+
+SPLIT = ("val_fraction", "val_seed", "test_fraction", "test_seed")
+"""Keys that decide only how the stored images are split."""
+
+STORED = ("stored_size", "channels")
+"""Keys that decide only how the images are stored."""
+
+COMPARED = (
+    (ASIDE, (*COUNTS, *HASHES)),
+    ((*ASIDE, *SPLIT), ("store_hash",)),
+    ((*ASIDE, *SPLIT, *STORED), (FILES,)),
+)
+"""Keys in which two configs may differ, and what must be equal in the records then; the first line that fits counts."""
 
 SHOWN = 12
 """Digits of a hash in a message."""
 
 
-def difference(recorded: Record, found: Record, *, then: str = "now") -> str | None:
+def difference(
+    recorded: Record, found: Record, *, then: str = "now", keys: Iterable[str] = (*COUNTS, *HASHES)
+) -> str | None:
     """How the images of two records differ; None where they are the same.
 
     A key that one of the records lacks (a run of an earlier version, a data module of one's own) is not compared.
@@ -40,20 +62,25 @@ def difference(recorded: Record, found: Record, *, then: str = "now") -> str | N
         recorded: One record.
         found: The other one.
         then: The word between the two.
+        keys: That are compared.
 
     Example:
         >>> difference({"store_hash": "a1", "num_train": 32}, {"store_hash": "b2", "num_train": 33})
         '32 train images, store a1; now 33 train images, store b2'
     """
-    shared = [key for key in (*COUNTS, *HASHES) if recorded.get(key) is not None and found.get(key) is not None]
+    shared = _shared(recorded, found, keys)
     if all(recorded[key] == found[key] for key in shared):
         return None
     return f"{_described(recorded, shared)}; {then} {_described(found, shared)}"
 
 
+def _shared(one: Record, other: Record, keys: Iterable[str]) -> list[str]:
+    return [key for key in keys if one.get(key) is not None and other.get(key) is not None]
+
+
 def _described(record: Record, keys: list[str]) -> str:
     counts = [f"{record[key]:,} {key.removeprefix('num_')}" for key in keys if key in COUNTS]
-    hashes = [f"{key.removesuffix('_hash')} {str(record[key])[:SHOWN]}" for key in keys if key in HASHES]
+    hashes = [f"{key.removesuffix('_hash')} {str(record[key])[:SHOWN]}" for key in keys if key not in COUNTS]
     return ", ".join([f"{', '.join(counts)} images", *hashes] if counts else hashes)
 
 
@@ -95,22 +122,47 @@ class Result(NamedTuple):
 
 
 def on_other_images(results: Iterable[Result]) -> dict[str, str]:
-    """The results whose images are not those of the first result with the same data config.
+    """The results whose images are not those of the first results that should have the same.
 
-    Results of different data configs are compared on purpose, in a sweep over `data.val_seed` say, and are left alone.
+    Results of one data config have the same images and the same split. Those that are split or stored in another way (a
+    sweep over `data.val_seed` or `data.stored_size`) have the same images, or the same files, all the same. Results of
+    other data sets are compared on purpose.
 
     Returns:
         By name: which result differs, from which, and how.
     """
-    first: dict[str, Result] = {}
+    seen: dict[tuple[int, str], list[Result]] = defaultdict(list)
     found = {}
-    for result in results:
-        config = {key: value for key, value in result.data.items() if key not in ASIDE}
-        reference = first.setdefault(json.dumps(config, sort_keys=True, default=str), result)
-        how = difference(result.record, reference.record, then="not")
-        if how is not None:
-            found[result.name] = f"{result.name} has other images than {reference.name}: {how}"
+    for given in results:
+        result = given._replace(record={key: given.record.get(key) for key in RECORDED})
+        conflict = _conflict(result, seen)
+        if conflict is not None:
+            found[result.name] = conflict
+            continue
+        for place in _places(result):
+            if all(other.record != result.record for other in seen[place]):
+                seen[place].append(result)
     return found
+
+
+def _places(result: Result) -> list[tuple[int, str]]:
+    """For each line of COMPARED its number, and the config without the keys that it leaves aside."""
+    configs = [{key: value for key, value in result.data.items() if key not in aside} for aside, _ in COMPARED]
+    return [(number, json.dumps(config, sort_keys=True, default=str)) for number, config in enumerate(configs)]
+
+
+def _conflict(result: Result, seen: Mapping[tuple[int, str], list[Result]]) -> str | None:
+    """How a result differs from the nearest earlier ones that recorded something to compare it with."""
+    for number, config in _places(result):
+        keys = COMPARED[number][1]
+        near = [other for other in seen[number, config] if _shared(other.record, result.record, keys)]
+        for other in near:
+            how = difference(result.record, other.record, then="not", keys=keys)
+            if how is not None:
+                return f"{result.name} has other images than {other.name}: {how}"
+        if near:
+            return None
+    return None
 
 
 def check_comparable(results: Iterable[Result], *, switch: str, allowed: bool) -> None:

@@ -15,10 +15,12 @@ from alexnet_lab.base.nested import flat
 from alexnet_lab.config.names import is_outward
 from alexnet_lab.data.identity import Result, check_comparable
 from alexnet_lab.report.groups import by_images
-from alexnet_lab.report.study import PENDING, PRUNED, UNREADABLE, Run, Study, read_run
+from alexnet_lab.report.study import PENDING, PRUNED, UNREADABLE, Run, Study, displayable, read_run
+from alexnet_lab.run.records import copies
 from alexnet_lab.sweeps.columns import SEED, columns
 from alexnet_lab.sweeps.definition import identity
 from alexnet_lab.sweeps.directory import SweepDirectory
+from alexnet_lab.sweeps.merging import other_content
 from alexnet_lab.sweeps.subject import subject
 from alexnet_lab.training.pruning import pruned_jobs
 
@@ -63,6 +65,10 @@ def from_sweep(folder: Path, *, other_images: bool = False) -> Study:
     runs = [
         replace(run, status=PRUNED) if run.path.name in early and run.status == "completed" else run for run in runs
     ]
+    known = copies((str(run.path), run.result) for run in runs)
+    runs = [
+        _unusable(run, f"it is a copy of {known[str(run.path)]}") if str(run.path) in known else run for run in runs
+    ]
     _check_images(runs, allowed=other_images or bool(about.get("other_images")))
     return _study(about["name"], about["metric"] or DEFAULT_METRIC, runs, about)
 
@@ -83,6 +89,9 @@ def _study(title: str, metric: str, runs: Iterable[Run], definition: Mapping[str
 def _job(path: Path, job: Job, values: Columns, factor: Sequence[str], ended: Mapping[str, Any] | None) -> Run:
     """A job's run; what the ledger says of its end counts more than its directory, which a crash may have cut off."""
     run = read_run(path, name=job.name, settings=values)
+    others = other_content(job, run.config) if run.config else []
+    if others:
+        run = _unusable(run, f"its folder holds another run: {'; '.join(others[:3])}")
     seed = run.settings.get("seed", "")
     if run.seed is None and seed.isdigit():
         run = replace(run, seed=int(seed))
@@ -90,6 +99,11 @@ def _job(path: Path, job: Job, values: Columns, factor: Sequence[str], ended: Ma
     if ended is not None and status is not None and (run.status == PENDING or status != "completed"):
         run = replace(run, status=status, error=ended.get("error") or run.error)
     return replace(run, level=level_name(run.settings, factor))
+
+
+def _unusable(run: Run, reason: str) -> Run:
+    """A run that is listed with a reason, and counts nowhere."""
+    return replace(run, status=UNREADABLE, error=displayable(reason), curves={}, metrics={}, result={})
 
 
 def level_name(values: Mapping[str, str], factor: Sequence[str]) -> str:
@@ -175,15 +189,11 @@ def _no_run(path: Path) -> str:
 
 def _without_copies(runs: Iterable[Run]) -> list[Run]:
     """The runs, each once: a copied directory holds the same weights, and would count twice."""
-    first: dict[str, Run] = {}
-    kept = []
-    for run in runs:
-        weights = (run.result.get("files") or {}).get("checkpoints/best.ckpt", str(run.path))
-        if first.setdefault(weights, run) is run:
-            kept.append(run)
-        else:
-            log.warning("%s is a copy of %s and is left out", run.path, first[weights].path)
-    return kept
+    runs = list(runs)
+    known = copies((str(run.path), run.result) for run in runs)
+    for path, original in known.items():
+        log.warning("%s is a copy of %s and is left out", path, original)
+    return [run for run in runs if str(run.path) not in known]
 
 
 Identity = tuple[tuple[str, str], ...]

@@ -25,7 +25,7 @@ from alexnet_lab.run.crew import gather
 from alexnet_lab.run.directory import CONTINUED_BY, RunDirectory
 from alexnet_lab.run.parts import check_batches, check_parts
 from alexnet_lab.run.request import requested
-from alexnet_lab.run.resuming import begin
+from alexnet_lab.run.resuming import begin, check_images
 from alexnet_lab.run.signals import deferred, terminable
 from alexnet_lab.run.threads import with_threads
 
@@ -63,9 +63,12 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
     return run(checked, resume=False)
 
 
-def run(config: dict[str, Any], *, resume: bool) -> dict[str, Any]:
+def run(
+    config: dict[str, Any], *, resume: bool, inspect: Callable[[Mapping[str, Any]], None] = lambda _: None
+) -> dict[str, Any]:
     """`train` of a checked config: from the start, or from the last checkpoint of its directory.
 
+    `inspect` is called with the record of the images (see `alexnet_lab.data.identity`) before training; it may raise.
     Of several processes that do the run together (on several nodes, or under torchrun) the first one keeps the records.
     """
     check_devices(config["trainer"])
@@ -83,10 +86,13 @@ def run(config: dict[str, Any], *, resume: bool) -> dict[str, Any]:
             config = {**config, "run_dir": str(free_folder(Path(config["run_dir"])))}
         directory = RunDirectory(config["run_dir"])
         with directory.claimed(resume=resume), terminable():
-            seconds = begin(directory, config) if resume else 0.0
-            prepare(config)
+            before = begin(directory, config) if resume else None
+            images = prepare(config)
+            inspect(images)
+            if before is not None:
+                check_images(directory, before, images, config)
             crew.wait_for_all()
-            result = _run(config, directory, size, crew, seconds if resume else None)
+            result = _run(config, directory, size, crew, before and before.seconds)
     except BaseException as error:
         crew.dismiss(config["run_dir"], _status(error), one_line(error))
         raise
@@ -112,13 +118,18 @@ def _follow(config: dict[str, Any], crew: Crew) -> dict[str, Any]:
     return RunDirectory(order.run_dir).read_result() or {}
 
 
-def prepare(config: dict[str, Any]) -> None:
-    """Makes the data set's store, and opens it once, so that what does not fit is told before the run starts."""
+def prepare(config: dict[str, Any]) -> dict[str, Any]:
+    """Makes the data set's store, and opens it once, so that what does not fit is reported before the run starts.
+
+    Returns:
+        The record of the images; empty for a data module of one's own that has none.
+    """
     data = engine.build_data(config)
     data.prepare_data()
     with quiet("alexnet_lab.data"):  # the run itself will say what it finds
         data.setup("fit")
     check_batches(config["trainer"], data)
+    return getattr(data, "identity", {})
 
 
 def check_devices(trainer: Mapping[str, Any]) -> None:

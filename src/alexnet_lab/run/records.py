@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 from pydantic import AfterValidator, Field
 
 from alexnet_lab.base.records import Amount, Name, Number, Schema, Total
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 RESULT_VERSION = 1
 """Of the format of result.json."""
@@ -88,6 +91,7 @@ class Result(Schema):
     store_hash: str | None = None
     split_hash: str | None = None
     images_hash: str | None = None
+    files_hash: str | None = None
     train: Course | None = None
     to_error: ToError | None = None
     to_loss: ToLoss | None = None
@@ -95,6 +99,24 @@ class Result(Schema):
     history: list[Earlier] | None = None
     continued_by: str | None = None
     files: dict[str, str] | None = None
+
+
+def copies(results: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
+    """The runs that are copies of earlier ones: equal checkpoints, since each checkpoint holds its run's config.
+
+    Args:
+        results: Names and contents of result.json.
+
+    Returns:
+        By the name of the copy that of the original.
+    """
+    first: dict[str, str] = {}
+    found = {}
+    for name, result in results:
+        checkpoint = (result.get("files") or {}).get("checkpoints/best.ckpt")
+        if checkpoint is not None and first.setdefault(checkpoint, name) != name:
+            found[name] = first[checkpoint]
+    return found
 
 
 class Git(Schema):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.targets import OURS
 from alexnet_lab.config import continuing
+from alexnet_lab.data.identity import check_same_images
 from alexnet_lab.run import identity
 from alexnet_lab.training.checkpoint_io import ForeignCheckpointError, load_checkpoint
 
@@ -24,11 +25,18 @@ OF_A_SWEEP = "ledger.jsonl"
 """Lies in the directory of a sweep, beside the runs of its jobs."""
 
 
-def begin(directory: RunDirectory, config: Mapping[str, Any]) -> float:
+class Before(NamedTuple):
+    """What a run was up to the checkpoint that it continues from."""
+
+    seconds: float  # that it had taken
+    images: Mapping[str, Any]  # the record of them; see `alexnet_lab.data.identity`
+
+
+def begin(directory: RunDirectory, config: Mapping[str, Any]) -> Before:
     """Checks that a run can be continued by this config, and logs what changes; nothing is written.
 
     Returns:
-        The seconds that the run had taken up to its checkpoint.
+        What the run was up to its checkpoint.
 
     Raises:
         RunError: There is nothing to continue, or the config is not that of the checkpoint.
@@ -52,7 +60,27 @@ def begin(directory: RunDirectory, config: Mapping[str, Any]) -> float:
         log.info("%s", _rule(config, checkpoint, longer))
     identity.tell_other_code(checkpoint)
     identity.tell_free(found)
-    return float(checkpoint.get(identity.SECONDS, 0.0))
+    data = checkpoint.get(config["data"]["_target_"].rpartition(".")[2])  # Lightning's name of its state
+    return Before(float(checkpoint.get(identity.SECONDS, 0.0)), data if isinstance(data, dict) else {})
+
+
+def check_images(directory: RunDirectory, before: Before, images: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Refuses to continue on other images before anything of the run is written; a finished one stays finished.
+
+    `resume_force` goes on; the data module warns of it when it takes up its state.
+
+    Args:
+        directory: Of the run.
+        before: See `begin`.
+        images: The record of the images that are there now.
+        config: Of the run from now on.
+
+    Raises:
+        DataError: The images are not those of the checkpoint.
+    """
+    if not config["resume_force"]:
+        what = f"the images of the data set are not those that run {directory.path} was trained on"
+        check_same_images(before.images, images, what, switch="resume_force", allowed=False)
 
 
 def _check_longer(

@@ -16,12 +16,13 @@ from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import finite, is_whole, sealed, write_json
 from alexnet_lab.base.records import check_record, parse_json, read_json, read_text
 from alexnet_lab.run.directory import RunDirectory
+from alexnet_lab.run.records import copies
 from alexnet_lab.sweeps.definition import Definition, Job
 from alexnet_lab.sweeps.merging import other_content
 from alexnet_lab.sweeps.records import LEDGER_VERSION, LedgerLine, SweepRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,17 @@ class SweepDirectory:
         run = self.run(job)
         if run.config.exists() and (found := other_content(job, run.read_config())):
             raise RunError(f"{run.path} holds another run: {'; '.join(found[:3])}; choose another hydra.sweep.dir")
+
+    def check_copies(self, jobs: Iterable[Job]) -> None:
+        """Checks that no finished job is a copy of another one's folder, whose result would count twice.
+
+        Raises:
+            RunError: With both folders.
+        """
+        runs = [self.run(job) for job in jobs]
+        found = copies((str(run.path), run.read_result() or {}) for run in runs)
+        for copy, original in found.items():
+            raise RunError(f"{copy} is a copy of {original}; delete it, and the job is trained")
 
     def read(self) -> Definition | None:
         """What `sweep.json` says, or None where there is none.

@@ -137,12 +137,7 @@ def _finish(plan: Plan) -> None:
     for line in failed:
         log.error("%s", "\n  ".join([f"{line['job']}: {line['error']}", *(line["log"] or [])]))
     log.info("%s in %s", progress.count_line(progress.states(sweep, plan.jobs).values()), sweep.path)
-    others = {} if plan.settings.get("other_images") else results.jobs_on_other_images(plan.definition, latest)
-    if others:
-        raise RunError(
-            f"{next(iter(others.values()))}; the table leaves such jobs out ({len(others)}): delete their "
-            f"directories to train them again, or set sweep.other_images=true"
-        )
+    results.refuse_other_images(plan.definition, latest, allowed=plan.settings.get("other_images", False))
     if failed:
         names = ", ".join(line["job"] for line in failed)
         told = f"{len(failed)} of {len(plan.jobs)} jobs failed: {names}"

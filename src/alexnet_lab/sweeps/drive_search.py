@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import RunError
@@ -14,11 +14,11 @@ from alexnet_lab.sweeps.bonds import stoppable
 from alexnet_lab.sweeps.directory import SweepDirectory
 from alexnet_lab.sweeps.drive import busy, run_left
 from alexnet_lab.sweeps.preflight import Request, plan
-from alexnet_lab.sweeps.results import measured
+from alexnet_lab.sweeps.results import REMEDY, jobs_on_other_images, measured, refuse_other_images
 from alexnet_lab.sweeps.search import Search, Settings, distribution
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from hydra.core.override_parser.types import Override
 
@@ -58,7 +58,7 @@ def drive_search(
         while batch := search.batch(config["launcher"]["jobs_side_by_side"]):
             _run_batch(search, batch, request, compose, launch)
             log.info(counts(search))
-        _finish(search, request, config["sweep"]["metric"])
+        _finish(search, sweep, request, config["sweep"])
 
 
 def example(item: Override) -> str:
@@ -82,11 +82,20 @@ def _run_batch(
         search.name(number, jobs[overrides].name)
     run_left(planned, launch)
     latest = planned.sweep.latest()
+    others = {} if planned.settings.get("other_images") else jobs_on_other_images(planned.definition, latest, ENDED)
     for number, overrides in batch.items():
-        line = latest.get(jobs[overrides].name, {})
+        name = jobs[overrides].name
+        line = latest.get(name, {})
         done = line.get("status") == "completed"
+        if name in others:  # the trial stays open
+            remedy = f"delete {planned.sweep.run(jobs[overrides]).path} to train it again" if done else REMEDY
+            raise RunError(f"{others[name]}; {remedy}; the same command goes on: {shell.typed()}")
         metric = planned.settings["metric"]
         search.tell(number, measured(planned.sweep.run(jobs[overrides]), line, metric) if done else None)
+
+
+ENDED = ("completed", "failed")
+"""The statuses of trials whose images are compared: one on other images than the finished ones has not trained."""
 
 
 def counts(search: Search) -> str:
@@ -99,11 +108,14 @@ def counts(search: Search) -> str:
     )
 
 
-def _finish(search: Search, request: Request, metric: str) -> None:
+def _finish(search: Search, sweep: SweepDirectory, request: Request, node: Mapping[str, Any]) -> None:
+    definition = sweep.read()
+    if definition is not None:
+        refuse_other_images(definition, sweep.latest(), allowed=node.get("other_images", False))
     best = search.best()
     if not best:
         raise RunError(f"no trial of the search is complete; see {request.place}/ledger.jsonl")
-    print(f"{metric} of the best trials")
+    print(f"{node['metric']} of the best trials")
     for value, number, overrides in best:
         print(printable(f"  {value:.6g}  trial {number}  {' '.join(overrides)}"))
     kept = [word for word in request.common if not word.startswith(("sweep", "hydra", "callbacks", "seed="))]

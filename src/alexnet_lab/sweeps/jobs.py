@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from alexnet_lab.base.cluster import is_first
 from alexnet_lab.base.errors import AlexNetLabError, Interrupted, RunError, one_line
 from alexnet_lab.base.log import labelled, start_log
+from alexnet_lab.data.identity import RECORDED
 from alexnet_lab.run import launcher
 from alexnet_lab.run.signals import deferred, terminable
 from alexnet_lab.sweeps import progress, results
@@ -20,6 +21,8 @@ from alexnet_lab.sweeps.columns import split
 from alexnet_lab.sweeps.directory import SweepDirectory
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from alexnet_lab.sweeps.definition import Definition, Job
 
 log = logging.getLogger(__name__)
@@ -77,14 +80,20 @@ def _find(sweep: SweepDirectory, run_dir: str) -> tuple[Definition, Job]:
 def _run(sweep: SweepDirectory, definition: Definition, job: Job, config: dict[str, Any]) -> None:
     directory, side_by_side = sweep.run(job), config["launcher"]["jobs_side_by_side"]
     log.info("job %s", job.label)
+    images: dict[str, Any] = {}
+
+    def inspect(found: Mapping[str, Any]) -> None:
+        images.update({key: found.get(key) for key in RECORDED})
+        results.check_images(sweep, definition, job, found, allowed=config["sweep"]["other_images"])
+
     try:
-        result = launcher.run(config, resume=directory.can_be_resumed())
+        result = launcher.run(config, resume=directory.can_be_resumed(), inspect=inspect)
     except BaseException as error:
         interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
         own = interrupted or isinstance(error, AlexNetLabError)
         text = one_line(error if own else f"{type(error).__name__}: {error}") or "interrupted"
         status = "interrupted" if interrupted else "failed"
-        so_far = directory.read_result() or {}
+        so_far = (directory.read_result() or {}) | images
         _record(sweep, definition, progress.entry(sweep, job, so_far, status=status, error=text), side_by_side)
         if interrupted:
             raise KeyboardInterrupt(

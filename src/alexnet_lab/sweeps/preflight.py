@@ -86,6 +86,7 @@ def plan(request: Request, compose: Compose) -> Plan:
     definition = agreed(sweep.path, there, _asked(request, unique.values()), node, request.common)
     for job in unique.values():
         sweep.check_run(job)
+    sweep.check_copies(unique.values())
     return Plan(
         sweep, there, definition, tuple(unique.values()),
         words={draft.job.name: draft.words for draft in settled},

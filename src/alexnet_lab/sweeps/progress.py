@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
-from alexnet_lab.data.identity import COUNTS, HASHES
+from alexnet_lab.data.identity import RECORDED
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -18,7 +18,7 @@ State = Literal["done", "failed", "interrupted", "to go"]
 LOG_LINES = 5
 """Of a failed job's log, kept in the ledger."""
 
-KEPT = ("metrics", "epochs", "steps", "wall_seconds", "attempts", *COUNTS, *HASHES)
+KEPT = ("metrics", "epochs", "steps", "wall_seconds", "attempts", *RECORDED)
 """The fields of result.json that the ledger repeats."""
 
 

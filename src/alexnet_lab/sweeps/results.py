@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from alexnet_lab.base.errors import RunError
+from alexnet_lab.base.errors import DataError, RunError
 from alexnet_lab.base.files import write_text
 from alexnet_lab.data.identity import Result, on_other_images
 from alexnet_lab.sweeps.columns import Columns, columns
@@ -19,7 +19,7 @@ from alexnet_lab.sweeps.tables import csv_text, markdown, terminal_table
 from alexnet_lab.training.pruning import pruned_jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from alexnet_lab.run.directory import RunDirectory
     from alexnet_lab.sweeps.definition import Definition, Job
@@ -64,15 +64,64 @@ def outcomes(directory: SweepDirectory, definition: Definition) -> list[Outcome]
     ]
 
 
-def jobs_on_other_images(definition: Definition, latest: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """The completed jobs whose images are not those of the others, by name, with the difference.
+def jobs_on_other_images(
+    definition: Definition, latest: Mapping[str, Mapping[str, Any]], statuses: Sequence[str] = ("completed",)
+) -> dict[str, str]:
+    """The jobs whose images are not those of the others, by name, with the difference.
 
     Args:
         definition: Of the sweep.
         latest: The last line of the ledger of each job.
+        statuses: Of the jobs that are compared, those to compare with first.
     """
-    done = [job for job in definition.jobs if latest.get(job.name, {}).get("status") == "completed"]
-    return on_other_images(Result(job.name, _data_of(job), latest[job.name]) for job in done)
+    return on_other_images(result for status in statuses for result in _ended(definition, latest, status))
+
+
+def check_images(
+    directory: SweepDirectory, definition: Definition, job: Job, found: Mapping[str, Any], *, allowed: bool
+) -> None:
+    """Refuses to train a job on other images than the finished jobs, unless the user asked for it.
+
+    Args:
+        directory: Of the sweep.
+        definition: Of the sweep.
+        job: That is about to start.
+        found: The record of its images.
+        allowed: Warn instead.
+
+    Raises:
+        DataError: With the difference.
+    """
+    others = ((other, directory.run(other)) for other in definition.jobs if other.name != job.name)
+    done = [(other, run.read_result() or {}) for other, run in others if run.is_completed()]
+    results = [Result(other.name, _data_of(other), result) for other, result in done]
+    told = on_other_images([*results, Result(job.name, _data_of(job), found)]).get(job.name)
+    if told is None:
+        return
+    if not allowed:
+        raise DataError(f"{told}; {REMEDY}")
+    log.warning("%s; sweep.other_images=true continues", told)
+
+
+def refuse_other_images(definition: Definition, latest: Mapping[str, Mapping[str, Any]], *, allowed: bool) -> None:
+    """Raises RunError where completed jobs are about other images than the others, unless the user asked for it."""
+    others = {} if allowed else jobs_on_other_images(definition, latest)
+    if others:
+        raise RunError(
+            f"{next(iter(others.values()))}; the table leaves such jobs out ({len(others)}): delete their "
+            f"directories to train them again, or set sweep.other_images=true"
+        )
+
+
+REMEDY = (
+    "bring the data set back to what it was, choose another hydra.sweep.dir, or continue with sweep.other_images=true"
+)
+
+
+def _ended(definition: Definition, latest: Mapping[str, Mapping[str, Any]], status: str) -> list[Result]:
+    """The jobs that ended so, with the images that the ledger says they are about."""
+    lines = [(job, latest.get(job.name)) for job in definition.jobs]
+    return [Result(job.name, _data_of(job), line) for job, line in lines if line and line["status"] == status]
 
 
 def _data_of(job: Job) -> dict[str, Any]:
