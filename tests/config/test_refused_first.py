@@ -20,9 +20,16 @@ if TYPE_CHECKING:
 SHORT = (*QUICK, "trainer.max_epochs=2", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1",
          "trainer.limit_test_batches=1", "callbacks.checkpoint.every_minutes=null")  # fmt: skip
 
+LBFGS = (
+    "optimizer._target_=torch.optim.LBFGS ~optimizer.learning_rate ~optimizer.momentum ~optimizer.nesterov "
+    "~optimizer.weight_decay ~optimizer.decay_biases"
+)
+"""The words that put another optimiser in the place of configs/optimizer/sgd.yaml."""
+
 REFUSED = {
     "trainer.max_steps=0": "`trainer.max_steps` is 0 (int); allowed: -1 or greater than or equal to 1",
-    "trainer.limit_train_batches=0": "`trainer.limit_train_batches` is 0 (int); allowed: greater than or equal to 1",
+    "trainer.limit_train_batches=0": "`trainer.limit_train_batches` is 0 (int); allowed: greater than or equal to 1 (a "
+    "whole number, such as 2) or greater than 0 (a share, such as 0.5)",
     "trainer.limit_train_batches=0.0": "`trainer.limit_train_batches` is 0.0 (float); allowed: ",
     "trainer.limit_train_batches=1e-9": "`trainer.limit_train_batches` is 1e-09, of 81 batches less than one",
     "trainer.limit_val_batches=0.01": "is 0.01, of 9 batches less than one; set it to 1 (a number of ",
@@ -43,6 +50,10 @@ REFUSED = {
     "logger=wandb logger.project=my/proj": "`logger.project` is 'my/proj', and W&B takes none of the characters / \\ #",
     f"logger=wandb logger.group={'y' * 129}": "`logger.group` has 129 characters ('yyyyyyyyyyyyyyyyyyyy'...); W&B take",
     f"logger=wandb tags=[a,{'y' * 65}]": "`tags.1` has 65 characters",
+    "optimizer.nesterov=true optimizer.momentum=0": "`optimizer`: Nesterov momentum requires a momentum and zero damp",
+    "optimizer=krizhevsky_sgd optimizer.layers={conv9:{weight_decay:0.0}}": "conv9",
+    LBFGS: "`optimizer`: torch.optim.LBFGS fails on kernels in the memory layout of `trainer.channels_last`; set train",
+    "optimizer={lr:1}": "`optimizer` is a group of keys and takes no value; choose one of its files, or set its keys:",
     "trainer.devices=2 launcher.workers=false": "`launcher.workers` is false, so the run has the calling process alone",
     "launcher=slurm": "`launcher=slurm` sends jobs of a sweep to the cluster; add -m",
     "model=torchvision model.name=resnet9999": "resnet9999",

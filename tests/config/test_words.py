@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import call, compose_raw
+import yaml
+from commands import REPOSITORY, call, compose_raw
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.config import check_evaluate, check_report, check_train
+from alexnet_lab.config.schema import EvaluatedData, Sweep, Train
+from alexnet_lab.config.signatures import read_signature
 from alexnet_lab.config.words import PATHS, arranged, explain_unreadable, quoted
 
 HARD = [
@@ -70,6 +73,16 @@ def test_flags_come_first_and_paths_in_quotes(words, expected):
         ("data=image_folder data.root=x data.classes=[1,2]", 'quotes: \'data.classes=["1","2"]\''),
         ("model=resnet18", "torchvision has a resnet18; type model=torchvision model.name=resnet18"),
         ("model=vit_b_16", "type model=torchvision model.name=vit_b_16"),
+        ("seed=1,2", "`seed=1,2` has several values: to start a run for each, add -m; for a list, type 'seed=[1,2]'; "),
+        ("model=lenet5,alexnet", "`model=lenet5,alexnet` has several values: to start a run for each, add -m"),
+        ("seed=range(0,5)", "`seed=range(0,5)` has several values: to start a run for each, add -m"),
+        ("model=[lenet5,alexnet]", "`model=[lenet5,alexnet]`: a group takes the name of one of its files; there are a"),
+        ("-m --cfg job seed=0,1", "Only one of --run, --multirun, --cfg, --info and --shell_completion can be spec"),
+        ("--resolve seed=1", "The --resolve flag can only be used in conjunction with --cfg or --help"),
+        ("--shell-completion", "Expecting one subcommand from ['install', 'uninstall', 'query'] to be set"),
+        ("model=resnet19", "torchvision has a resnet18; type model=torchvision model.name=resnet18"),
+        ("model=VGG16", "torchvision has a vgg16; type model=torchvision model.name=vgg16"),
+        ("model=lenet", "there is no `model=lenet`; did you mean `lenet5`?"),
     ],
 )
 def test_what_cannot_be_read_is_explained_in_one_line(line, message, tmp_path, monkeypatch):
@@ -153,6 +166,16 @@ def test_home_in_the_directory_of_a_sweep(place, tmp_path, monkeypatch):
     assert not (tmp_path / "~").exists()
 
 
+@pytest.mark.parametrize("flag", ["--config-dir=", "--config-dir ", "-cd "])
+def test_home_in_a_flag(flag, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a b" / "experiment").mkdir(parents=True)
+    (tmp_path / "a b" / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 7\n")
+    name, sign = flag[:-1], flag[-1]
+    words = [f"{name}=~/a b"] if sign == "=" else [name, "~/a b"]
+    assert compose_raw(*words, "experiment=mine")["seed"] == 7
+
+
 def test_home_in_what_changes_of_a_run(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     found: list[dict[str, Any]] = []
@@ -164,18 +187,23 @@ def test_home_in_what_changes_of_a_run(monkeypatch):
 
 
 def test_keys_that_hold_paths_are_known():
-    """A key that is added to the schema and holds a path belongs into the table too."""
-    assert set(PATHS) >= {
-        "run_dir",
-        "resume",
-        "data.dir",
-        "data.root",
-        "run",
-        "runs",
-        "sweep",
-        "out",
-        "hydra.sweep.dir",
-    }
+    """A key that is added to the schema or a data set and holds a path belongs into the table too."""
+    schemas: dict[str, Any] = {"": Train, "data.": EvaluatedData, "sweep.": Sweep}
+    fields = {f"{group}{name}" for group, schema in schemas.items() for name in schema.model_fields}
+    for path in (REPOSITORY / "configs" / "data").glob("*.yaml"):
+        target = read_signature(yaml.safe_load(path.read_text(encoding="utf-8"))["_target_"])
+        assert target is not None
+        fields |= {f"data.{name}" for name in target.fields}
+    found = {key for key in fields if key.rpartition(".")[2].endswith(("dir", "root", "folder", "path", "file"))}
+    assert {"run_dir", "data.dir", "data.root", "data.val_folder", "sweep.dir"} <= found
+    assert set(PATHS) == found | {"resume", "hydra.sweep.dir", "run", "runs", "sweep", "out"}
+
+
+def test_several_values_of_an_evaluation():
+    outcome = call(check_evaluate, "eval", "run=A,B")
+    assert outcome.code == 2
+    told = "error: `run=A,B` has several values: for a list, type 'run=[A,B]'; for a text, type 'run=\"A,B\"'\n"
+    assert outcome.err == told
 
 
 @pytest.mark.parametrize(("script", "check"), [("train", check_train), ("eval", check_evaluate)])

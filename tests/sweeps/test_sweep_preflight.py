@@ -84,6 +84,38 @@ def test_sweep_file_and_command_line_join(tmp_path):
         ),
         (("trainer.num_nodes=1,2", "launcher=slurm"), "error: `trainer.num_nodes` is the same for all jobs of a sweep"),
         (("seed=0,1", "sweep=nothing"), "error: there is no `sweep=nothing`"),
+        (("seed=0,1", "hydra.sweeper.max_batch_size=0"), "error: `hydra.sweeper.max_batch_size` is 0 (int); allowed: "),
+        (("seed=0,1", "hydra.sweeper.trials=1.5"), "error: `hydra.sweeper.trials` is 1.5 (float); allowed: integer"),
+        (("seed=0,1", "hydra.sweeper.params=3"), "error: `hydra.sweeper.params` is 3 (int); allowed: a group of keys"),
+        (("seed=0,1", "launcher.jobs_side_by_side=2"), "this launcher runs one job after the other; take launcher=job"),
+        (
+            ("seed=0,1", "launcher=joblib", "hydra.launcher.n_jobs=0"),
+            "error: `hydra.launcher.n_jobs` is 0 (int); allowed: -1 or greater than or equal to 1",
+        ),
+        (
+            ("seed=0,1", "launcher=joblib", "hydra.launcher.batch_size=0"),
+            "error: `hydra.launcher.batch_size` is '0' (str); allowed: auto, or a whole number from 1",
+        ),
+        (
+            ("seed=0,1", "launcher=joblib", "hydra.launcher.n_jobs=many"),
+            "hydra.launcher.n_jobs=many: Value 'many' of type 'str' could not be converted to Integer\n",
+        ),
+        (
+            ("seed=0,1", "launcher=submitit_local", "hydra.launcher.timeout_min=-1"),
+            "error: `hydra.launcher.timeout_min` is -1 (int); allowed: greater than or equal to 1",
+        ),
+        (
+            ("seed=0,1", "launcher=slurm", "hydra.launcher.array_parallelism=0"),
+            "error: `hydra.launcher.array_parallelism` is 0 (int); allowed: greater than or equal to 1",
+        ),
+        (
+            ("sweep=search", "hydra.sweeper.trials=0"),
+            "error: `hydra.sweeper.trials` is 0 (int); allowed: greater than ",
+        ),
+        (
+            ("sweep=search", "hydra.sweeper.sampler=grid"),
+            "error: `hydra.sweeper.sampler` is grid; allowed: tpe, random",
+        ),
     ],
 )
 def test_one_wrong_job_stops_all_before_the_first(words, message, tmp_path):

@@ -9,6 +9,7 @@ import torch
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.training.early_stopping import Patience
+from alexnet_lab.training.published import by_pass
 from alexnet_lab.training.schedules import Duration, one_cycle, plateau, step
 
 
@@ -48,6 +49,19 @@ def test_step_of_a_run_whose_last_epoch_is_cut_short():
 def test_step_refuses_epochs_that_do_not_rise(epochs):
     with pytest.raises(ConfigError, match=r"schedule\.drop_epochs must be rising epochs >= 1, got \["):
         step(optimizer(), Duration(40, 10), drop_epochs=epochs)
+
+
+def test_drops_that_the_run_does_not_reach_are_named(caplog):
+    step(optimizer(), Duration(40, 10), drop_epochs=[9, 10, 51])
+    by_pass(optimizer(), Duration(40, 10))  # 2, 3, 3 and 4 passes: 2, 5, 8, 12
+    assert [record.getMessage() for record in caplog.records] == [
+        "`schedule.drop_epochs`: the run ends after 10 epochs, so the rate does not change at epoch 10, 51",
+        "`schedule.passes`: the run ends after 10 epochs, so the rate does not change at epoch 12",
+    ]
+    caplog.clear()
+    step(optimizer(), Duration(40, 10), drop_epochs=[1, 9])
+    by_pass(optimizer(), Duration(80, 20))
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("anneal", ["cos", "linear"])

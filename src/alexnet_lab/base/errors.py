@@ -55,7 +55,8 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
         'allowed: norm, pool'
     """
     names = sorted(set(choices))
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    known = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     if near:
-        return f"did you mean `{near[0]}`?"
+        return f"did you mean `{known[near[0]]}`?"
     return f"allowed: {', '.join(names)}" if names else "no keys are allowed here"

@@ -5,30 +5,26 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import re
 import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import hydra
-import yaml
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alexnet_lab.base import cluster, cores, shell
-from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, did_you_mean, one_line
+from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, one_line
 from alexnet_lab.base.log import start_log
 from alexnet_lab.base.terminal import outlive_terminal
 from alexnet_lab.config import request
+from alexnet_lab.config.messages import UNREADABLE, explain, omegaconf_error, own_error
 from alexnet_lab.config.names import default_run_dir, default_sweep_dir, default_tags, folder_name, variable
-from alexnet_lab.config.signatures import read_signature
-from alexnet_lab.config.words import arranged, expand_paths, explain_unreadable, settle_data_variable
+from alexnet_lab.config.words import arranged, expand_paths, settle_data_variable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,9 +37,6 @@ FLAGS = {"--dry-run": "sweep.dry_run=true"}
 
 SHARED = ("train",)
 """The commands that several processes may do together."""
-
-UNREADABLE = (yaml.YAMLError, UnicodeDecodeError)
-"""What Hydra lets through of a file that is no yaml."""
 
 BAD_HEADER = "Expected header format"
 """How Hydra's ValueError about the first line of a yaml file begins."""
@@ -76,6 +69,7 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
         with _hastily(), _value_errors_told(config_dir):
             sys.argv[1:] = arranged(FLAGS.get(word, word) for word in sys.argv[1:])
             _refuse_rerun()
+            _refuse_lists(config_dir)
             words = request.set_aside(config_dir)
             if words is not None:
                 job.continuing = partial(request.request, words=words, config_dir=config_dir, config_name=config_name)
@@ -89,7 +83,7 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
     except (AlexNetLabError, HydraException, OmegaConfBaseException, *UNREADABLE) as error:
         if traceback_wanted:
             raise
-        _complain(_explain(error, config_dir, config_name))
+        _complain(explain(error, config_dir, config_name, runs=config_name in SHARED))
         # an error of ours is that of a sweep as a whole
         sys.exit(getattr(error, "exit_code", ConfigError.exit_code))
     sys.exit(job.exit_code)
@@ -140,7 +134,17 @@ def _value_errors_told(config_dir: Path) -> Iterator[None]:
             raise ConfigError(f"a config file cannot be read: {error}") from error
         if BAD_CHOICE in str(error):
             raise _no_name(config_dir) from error
+        if _is_hydras(error):
+            raise ConfigError(str(error)) from error
         raise
+
+
+def _is_hydras(error: BaseException) -> bool:
+    """Whether Hydra itself raised an error: about a command line, say."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals["__name__"].startswith("hydra.")
 
 
 def _no_name(config_dir: Path) -> ConfigError:
@@ -151,6 +155,14 @@ def _no_name(config_dir: Path) -> ConfigError:
         if files and choice not in files:
             return ConfigError(f"`{word}`: a group takes the name of one of its files; there are {', '.join(files)}")
     return ConfigError("a group takes the name of one of its files")
+
+
+def _refuse_lists(config_dir: Path) -> None:
+    """Raises ConfigError for a list of files of one group: Hydra would compose all of them into it."""
+    groups = request.group_names(config_dir)
+    for word in get_args_parser().parse_known_args()[0].overrides:
+        if word.partition("=")[2].startswith("[") and word.partition("=")[0] in groups:
+            raise _no_name(config_dir)
 
 
 def _refuse_rerun() -> None:
@@ -225,115 +237,9 @@ def plain(config: DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise _own_error(error) or _omegaconf_error(error) from None
+        raise own_error(error) or omegaconf_error(error) from None
     expand_paths(cast("dict[str, Any]", plain))
     return cast("dict[str, Any]", plain)
-
-
-def _own_error(error: BaseException | None) -> AlexNetLabError | None:
-    """An error of ours among the causes: a resolver's, say."""
-    while error is not None and not isinstance(error, AlexNetLabError):
-        error = error.__cause__ or error.__context__
-    return error
-
-
-def _omegaconf_error(error: OmegaConfBaseException) -> ConfigError:
-    message = one_line(error.msg or error).split(" full_key:")[0]
-    if "Missing mandatory value" in message:
-        return ConfigError(f"`{error.full_key}` has no value; set it on the command line: {error.full_key}=...")
-    return ConfigError(f"`{error.full_key}`: {message}")
-
-
-def _explain(error: Exception, config_dir: Path, config_name: str) -> AlexNetLabError:
-    """Hydra's complaint about a command line or a yaml file, in one line."""
-    own = _own_error(error)
-    if own is not None:
-        return own
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return _missing_choice(error)
-    if isinstance(error, OverrideParseException):
-        return ConfigError(explain_unreadable(str(error.override)))
-    # the second: a sweep's levels may name the model's own value, ${model.norm}, where the model has none
-    unknown = re.search(r"Could not override '([^']+)'|Interpolation key '([^']+)' not found", str(error))
-    if unknown:
-        key = (unknown.group(1) or unknown.group(2)).partition("@")[0]
-        config = _composed_until(error)
-        if config is None:
-            config = _composed_without(config_dir, config_name, hydra_too=key.startswith("hydra."))
-        return _unknown_override(key, config, groups_of(config_dir / f"{config_name}.yaml"))
-    if isinstance(error, UNREADABLE):
-        return ConfigError(f"a config file cannot be read: {one_line(error)}")
-    cause = f": {error.__cause__}" if error.__cause__ else ""
-    return _omegaconf_error(error) if isinstance(error, OmegaConfBaseException) else ConfigError(f"{error}{cause}")
-
-
-def _missing_choice(error: MissingConfigException) -> ConfigError:
-    """A group has no file of the name that was chosen."""
-    group, _, name = str(error.missing_cfg_file).rpartition("/")
-    if not group:
-        return ConfigError(f"there is no config `{name}`: {one_line(error)}")
-    if group == "model" and _is_of_torchvision(name):
-        return ConfigError(
-            f"there is no `model={name}`, but torchvision has a {name}; type model=torchvision model.name={name}"
-        )
-    return ConfigError(
-        f"there is no `{group}={name}`; {did_you_mean(name, [str(item) for item in error.options or ()])}"
-    )
-
-
-def _is_of_torchvision(name: str) -> bool:
-    """Whether `torchvision.models` has a function of this name; found out without importing it."""
-    try:
-        return name.islower() and read_signature(f"torchvision.models.{name}") is not None
-    except ConfigError:
-        return False
-
-
-def groups_of(file: Path) -> list[str]:
-    """The groups that the command line may choose from, by the defaults list of a primary config."""
-    entries = yaml.safe_load(file.read_text(encoding="utf-8")).get("defaults", [])
-    names = [next(iter(entry)).split()[-1] for entry in entries if isinstance(entry, dict)]
-    return [name for name in names if "/" not in name]
-
-
-def _unknown_override(key: str, config: DictConfig, groups: list[str]) -> ConfigError:
-    """The command line sets a key that does not exist: names the first part of it that is wrong."""
-    node: Any = config
-    for part in key.split("."):
-        names = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
-        if part not in names:
-            told = [name for name in names if name != "hydra"] + groups if node is config else names
-            return ConfigError(f"unknown key `{key}`; {did_you_mean(part, told)}")
-        node = node._get_node(part)
-    return ConfigError(f"`{key}` cannot be set")
-
-
-def _composed_until(error: BaseException) -> DictConfig | None:
-    """The config as far as Hydra had composed it when it met an override that fits nothing.
-
-    It stands in the frame of Hydra's that raised the error; to compose it anew would take a tenth of a second.
-    """
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code is ConfigLoaderImpl._apply_overrides_to_config.__code__:
-            return trace.tb_frame.f_locals["cfg"]
-        trace = trace.tb_next
-    return None
-
-
-def _composed_without(config_dir: Path, config_name: str, *, hydra_too: bool) -> DictConfig:
-    """The config that the groups chosen on the command line give, without its other overrides."""
-    arguments, _ = get_args_parser().parse_known_args()
-    groups = {folder.name for folder in config_dir.iterdir() if folder.is_dir()}
-    chosen = [word for word in arguments.overrides if word.partition("=")[0] in groups]
-    if arguments.config_dir is not None:
-        chosen.append(f"hydra.searchpath=[file://{Path(arguments.config_dir).absolute()}]")
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(config_dir), version_base="1.3"):
-        try:
-            return hydra.compose(config_name, chosen, return_hydra_config=hydra_too)
-        except (HydraException, OmegaConfBaseException):  # the first complaint is the one to tell
-            return hydra.compose(config_name, return_hydra_config=hydra_too)
 
 
 def _count_classes(root: str | None, classes: list[str] | None) -> int:

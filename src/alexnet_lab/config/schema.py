@@ -179,6 +179,51 @@ class Train(Section):
     overrides: list[str] = []
 
 
+class Sweeper(Section):
+    """The keys of `hydra.sweeper`; the plugin that reads them has their meaning."""
+
+    params: dict[str, Any] = {}
+    max_batch_size: Count | None = None
+    trials: Count | None = None
+    sampler: str = "tpe"
+
+
+def _joblib_batch(text: str) -> str:
+    if text != "auto" and not (text.isdecimal() and int(text) > 0):
+        raise ValueError("auto, or a whole number from 1")
+    return text
+
+
+class HydraLauncher(Section):
+    """The numbers of `hydra.launcher`, whichever launcher has them; Hydra checks its other keys."""
+
+    model_config = ConfigDict(extra="allow")
+
+    n_jobs: Literal[-1] | Count | None = None
+    batch_size: Annotated[str, AfterValidator(_joblib_batch)] | None = None
+    timeout_min: Count | None = None
+    cpus_per_task: Count | None = None
+    tasks_per_node: Count | None = None
+    nodes: Count | None = None
+    array_parallelism: Count | None = None
+    gpus_per_node: Index | None = None
+    mem_gb: Index | None = None
+    max_num_timeout: Index | None = None
+
+
+class Hydra(Section):
+    """What a sweep takes from the node `hydra`."""
+
+    sweeper: Sweeper
+    launcher: HydraLauncher
+
+
+class Multirun(Section):
+    """The part of the config that only `-m` reads."""
+
+    hydra: Hydra
+
+
 class EvaluatedData(Section):
     """What eval.py may change of the run's data."""
 

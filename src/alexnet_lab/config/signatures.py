@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib.util
+import re
 import typing
 from dataclasses import dataclass
 from functools import cache
@@ -28,6 +29,10 @@ NAMES: dict[str, Any] = {name: value for name, value in vars(ranges).items() if 
     "Literal": typing.Literal,
 }
 """What an annotation of ours may use, besides the built-in types."""
+
+
+REGISTERED = re.compile(r"^@register_model\(.*\)\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
+"""How torchvision defines a function that makes a model."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,14 @@ def read_signature(target: str) -> Signature | None:
         return _find(module, name, target)
     except RecursionError as error:
         raise ConfigError(f"`_target_: {target}` is re-exported in a circle") from error
+
+
+def torchvision_models() -> list[str]:
+    """The classifiers of `torchvision.models`, read from its source; none where it is not installed."""
+    spec = importlib.util.find_spec("torchvision")
+    folders = [Path(place, "models") for place in spec.submodule_search_locations or ()] if spec else []
+    texts = [path.read_text(encoding="utf-8") for folder in folders for path in folder.glob("*.py")]
+    return sorted(name for text in texts for name in REGISTERED.findall(text))
 
 
 def _find(module: str, name: str, target: str) -> Signature | None:

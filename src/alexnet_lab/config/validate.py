@@ -15,7 +15,7 @@ from alexnet_lab.base.errors import ConfigError, did_you_mean
 from alexnet_lab.base.targets import check_target, packages_beyond
 from alexnet_lab.config import words
 from alexnet_lab.config.fit import check_fit
-from alexnet_lab.config.schema import Evaluate, Report, Section, Train
+from alexnet_lab.config.schema import Evaluate, Multirun, Report, Section, Train
 from alexnet_lab.config.signatures import Field, read_signature
 from alexnet_lab.config.tracker import check_wandb
 
@@ -107,6 +107,30 @@ def check_report(raw: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
+def check_multirun(raw: Mapping[str, Any], launcher: str, side_by_side: Any) -> None:
+    """Checks the keys that only `-m` reads.
+
+    Args:
+        raw: The composed node `hydra`, resolved.
+        launcher: The chosen file of `hydra/launcher`.
+        side_by_side: `launcher.jobs_side_by_side`; whether it is a number is checked with each job.
+
+    Raises:
+        ConfigError: Like `check_train`; or several jobs at a time of a launcher that runs one.
+    """
+    parts = {name: {key: value for key, value in raw[name].items() if key != "_target_"} for name in LAUNCHED}
+    _check_section(Multirun, {"hydra": parts})
+    if launcher == "basic" and isinstance(side_by_side, int) and side_by_side > 1:
+        raise ConfigError(
+            f"`launcher.jobs_side_by_side` is {side_by_side}, but this launcher runs one job after the other; "
+            f"take launcher=joblib"
+        )
+
+
+LAUNCHED = ("sweeper", "launcher")
+"""The parts of the node `hydra` that decide how a sweep runs."""
+
+
 def _check_section(section: type[Section], raw: Mapping[str, Any]) -> Section:
     try:
         return section.model_validate(dict(raw))
@@ -156,7 +180,9 @@ def unknown_key(key: str, known: list[str]) -> str:
 
 def _wrong_value(key: str, details: list[ErrorDetails], raw: Mapping[str, Any]) -> str:
     got = details[0]["input"]
-    allowed = " or ".join(dict.fromkeys(_allowed(detail) for detail in details))
+    both = {_branch(detail) for detail in details} >= set(BRANCHES)
+    notes = [BRANCHES.get(_branch(detail), "") if both else "" for detail in details]
+    allowed = " or ".join(dict.fromkeys(map(_allowed, details, notes)))
     text = f"`{key}` is {SHORT.repr(got)} ({type(got).__name__}); allowed: {allowed}"
     wants_text = any(detail["type"] == "string_type" for detail in details)
     typed = _to_type(key, raw) if wants_text and isinstance(got, bool | int | float) else None
@@ -180,11 +206,21 @@ def _as_typed(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _allowed(detail: ErrorDetails) -> str:
+BRANCHES = {"constrained-int": " (a whole number, such as 2)", "constrained-float": " (a share, such as 0.5)"}
+"""What tells the ranges of a number of batches and of a share of them apart, by pydantic's names of the two."""
+
+
+def _branch(detail: ErrorDetails) -> str:
+    """The alternative of a union that an error is about."""
+    return str(next(reversed(detail["loc"]), ""))
+
+
+def _allowed(detail: ErrorDetails, note: str) -> str:
     if detail["type"] in ("model_type", "dict_type"):
         return "a group of keys"
     text = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ").removeprefix("a valid ")
-    return text.removesuffix(", unable to parse string as a number")
+    text = text.removesuffix(", unable to parse string as a number")
+    return text if detail["type"].endswith("_type") else text + note
 
 
 def _check_target_group(group: str, spec: dict[str, Any], trusted: tuple[str, ...]) -> dict[str, Any]:

@@ -19,9 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 PATHS = (
-    "run_dir", "resume", "data.dir", "data.root", "sweep.dir", "hydra.sweep.dir", "run", "runs", "sweep", "out",
+    "run_dir", "resume", "data.dir", "data.root", "data.test_folder", "data.val_folder", "sweep.dir", "hydra.sweep.dir",
+    "run", "runs", "sweep", "out",
 )  # fmt: skip
 """The keys that hold a path, or a list of them: `~` is the home directory there, and quotes are added as needed."""
+
+PATH_FLAGS = ("config_dir", "config_path")
+"""The flags, by argparse's names, that take a path: a shell does not expand `~` after `=`."""
 
 DATA_VARIABLE = "ALEXNET_LAB_DATA"
 """The environment variable for the default of `data.dir`."""
@@ -42,29 +46,30 @@ def arranged(words: Iterable[str]) -> list[str]:
     while waiting:
         word = waiting.pop(0)
         if word.startswith("-"):
-            flags += [word, *_flag_value(word, waiting)]
+            flags += _flag(word, waiting)
         else:
             overrides.append(_with_quoted_path(word))
     return flags + overrides
 
 
-def _flag_value(word: str, waiting: list[str]) -> list[str]:
-    """The value of a flag, taken from the words after it; nothing for one that has none or brings it by `=`."""
+def _flag(word: str, waiting: list[str]) -> list[str]:
+    """A flag with its value, which may follow `=` or be the next of the words after it."""
     name, equals, given = word.partition("=")
     action = _action(name)
     choices = [str(choice) for choice in action.choices or ()]
     if action.nargs == 0:
         if equals:
             raise ConfigError(f"`{name}` takes no value, got {given!r}")
-        return []
+        return [word]
     if action.nargs == "?" and not equals and (not waiting or waiting[0] not in choices):
-        return [str(action.const)]
+        return [word, str(action.const)]
     if not equals and not waiting:
         raise ConfigError(f"`{name}` needs a value" + (f": {', '.join(choices)}" if choices else ""))
     value = given if equals else waiting.pop(0)
     if choices and value not in choices:
         raise ConfigError(f"`{name}` is {value!r}; {did_you_mean(value, choices)}")
-    return [] if equals else [value]
+    value = expanded(value) if action.dest in PATH_FLAGS else value
+    return [f"{name}={value}"] if equals else [name, value]
 
 
 def _action(name: str) -> Action:
@@ -121,6 +126,21 @@ def explain_unreadable(word: str) -> str:
     if value[:1] in ("[", "{", "(", "'", '"'):
         return f'{problem}: close its brackets and quotes, and quote texts within: \'key=["a","b"]\''
     return f"{problem}: this value needs quotes; type {to_type(key, value)}"
+
+
+def explain_several(word: str, groups: Iterable[str], *, runs: bool) -> str:
+    """What to type instead of an override with several values, in a command without -m.
+
+    Args:
+        word: Such as `seed=1,2` or `data.batch_size=range(8,64)`.
+        groups: Of which one file is chosen.
+        runs: Whether the command can start several runs.
+    """
+    key, _, value = word.partition("=")
+    ways = ["to start a run for each, add -m"] if runs else []
+    if key not in groups and can_be_read(f"{key}=[{value}]") and "(" not in value:
+        ways += [f"for a list, type {shlex.quote(f'{key}=[{value}]')}", f"for a text, type {to_type(key, value)}"]
+    return f"`{word}` has several values: {'; '.join(ways) or 'give one'}"
 
 
 def expanded(path: str) -> str:

@@ -18,6 +18,7 @@ from alexnet_lab.evaluation.calibration import reliability
 from alexnet_lab.evaluation.ensemble import ensemble, mean_metrics
 from alexnet_lab.evaluation.errors import class_errors, confusion, images_of_classes, intervals
 from alexnet_lab.evaluation.finished import FinishedRun
+from alexnet_lab.evaluation.naming import chosen_name
 from alexnet_lab.evaluation.own_images import OwnImages, find_images
 from alexnet_lab.evaluation.predict import count_views
 from alexnet_lab.run import tracking
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
     from alexnet_lab.evaluation.calibration import Bins
     from alexnet_lab.evaluation.predict import Predictions, Views
+
+FOLDER = "eval"
+"""Of a run's directory: all evaluations of it."""
 
 FORMAT_VERSION = 1
 """Of eval/<name>.json."""
@@ -50,7 +54,7 @@ class Evaluated(NamedTuple):
     @property
     def folder(self) -> Path:
         """Where everything about it goes: in the first run's directory."""
-        return self.runs[0].directory.path / "eval"
+        return self.runs[0].directory.path / FOLDER
 
     @property
     def reliability(self) -> Bins:
@@ -112,7 +116,8 @@ def predicted(config: Mapping[str, Any]) -> Evaluated:
     """The runs of a checked config of eval.py, and what they predict.
 
     Raises:
-        ConfigError: `run` names a run twice, or `split` asks for images that a run did not set apart.
+        ConfigError: `run` names a run twice, `split` asks for images that a run did not set apart, or `name` belongs
+            to another evaluation.
     """
     names = [config["run"]] if isinstance(config["run"], str) else config["run"]
     _check_different(names, [os.path.realpath(name) for name in names])
@@ -129,15 +134,28 @@ def predicted(config: Mapping[str, Any]) -> Evaluated:
     _check_different(names, [run.checkpoint_hash for run in runs])
     split, views, own = config["split"], config["views"], _own_images(config["data"], runs[0])
     _check_validated(runs, split)
+    what = f"own_{own.root.resolve().name}" if own else split
+    default = f"{what}_{views}" if len(runs) == 1 else f"ensemble_of_{len(runs)}_{what}_{views}"
+    about = _about(runs, own, split, views)
+    if about["other_images"]:
+        default += "_other_images"  # beside the run's own numbers, not in their place
+    name = chosen_name(runs[0].directory.path / FOLDER, config["name"], default, about)
     each = [predict_once(run, split, views=views, own=own) for run in runs]
     if own is None:
         _check_same_images(runs, split, allowed=config["other_images"])
     together = each[0] if len(each) == 1 else ensemble(names, each, "test" if own else split)
-    what = f"own_{own.root.resolve().name}" if own else split
-    default = f"{what}_{views}" if len(runs) == 1 else f"ensemble_of_{len(runs)}_{what}_{views}"
-    if any(run.difference for run in runs):
-        default += "_other_images"  # beside the run's own numbers, not in their place
-    return Evaluated(runs, own, split, views, config["name"] or default, each, together)
+    return Evaluated(runs, own, split, views, name, each, together)
+
+
+def _about(runs: Sequence[FinishedRun], own: OwnImages | None, split: str, views: str) -> dict[str, Any]:
+    """The fields of `eval/<name>.json` that tell evaluations apart."""
+    return {
+        "runs": [run.name for run in runs],
+        "split": "own" if own else split,
+        "data_root": str(own.root) if own else None,
+        "other_images": {run.name: run.difference for run in runs if run.difference} or None,
+        "views": views,
+    }
 
 
 def _check_different(names: Sequence[str], identities: Sequence[str]) -> None:
@@ -184,12 +202,8 @@ def summary(subject: Evaluated) -> dict[str, Any]:
     found: dict[str, Any] = {
         "version": FORMAT_VERSION,
         "run": run.name,
-        "runs": [each.name for each in subject.runs],
         "checkpoint": str(run.directory.best.relative_to(run.directory.path)),
-        "split": "own" if subject.own else subject.split,
-        "data_root": str(subject.own.root) if subject.own else None,
-        "other_images": {each.name: each.difference for each in subject.runs if each.difference} or None,
-        "views": subject.views,
+        **_about(subject.runs, subject.own, subject.split, subject.views),
         "num_views": [count_views(each, subject.views) for each in subject.runs],
         "images": len(predictions.labels),
         "metrics": predictions.metrics,

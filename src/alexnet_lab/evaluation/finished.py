@@ -50,7 +50,6 @@ class FinishedRun:
         config: The same, set to evaluate every image in one process.
         classifier: With the weights of `best.ckpt`.
         checkpoint_hash: SHA-256 of that file.
-        difference: How its images now differ from those of training; None if they do not. Known once `data` is.
 
     Raises:
         RunError: It is no run, has not finished, or its config or checkpoint is damaged.
@@ -78,7 +77,7 @@ class FinishedRun:
         self.classifier.eval()
         self.checkpoint_hash = sha256(self.directory.best)
         self.other_images = other_images
-        self.difference: str | None = None
+        self._difference: str | None = None
 
     def _threads(self, asked: int | None) -> int:
         """Those asked for, or as many as a batch has work for in one process."""
@@ -102,8 +101,13 @@ class FinishedRun:
         data.setup()
         recorded, found = self.directory.read_result() or {}, getattr(data, "identity", {})
         what = f"run {self.directory.path} was trained on other images than its data set holds now"
-        self.difference = check_same_images(recorded, found, what, switch="other_images", allowed=self.other_images)
+        self._difference = check_same_images(recorded, found, what, switch="other_images", allowed=self.other_images)
         return data
+
+    @property
+    def difference(self) -> str | None:
+        """How its images now differ from those of training; None if they do not. Raises DataError like `data`."""
+        return self._difference if self.data else None
 
 
 def finished_run(run: str, trusted_packages: list[str] | None = None) -> tuple[RunDirectory, dict[str, Any]]:

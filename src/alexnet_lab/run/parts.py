@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn, tensor, zeros
-from torch.optim import SGD
+import torch
+from torch import nn
 
 from alexnet_lab.base.errors import ConfigError, one_line
+from alexnet_lab.base.log import quiet
 from alexnet_lab.base.targets import OURS, build, locate
 from alexnet_lab.data.datamodule import ImageDataModule
+from alexnet_lab.training.optimizers import build_optimizer
 from alexnet_lab.training.pruning import JOURNAL
 from alexnet_lab.training.schedules import Duration, build_schedule
 
@@ -28,7 +31,7 @@ LATE = ("loss", "optimizer", "schedule", "augment", "logger")
 def check_parts(config: dict[str, Any]) -> None:
     """Raises ConfigError where a part that is built late does not exist, is of another kind, or refuses its fields.
 
-    Classes of other packages are tried once, on a stand-in. A function of them cannot be tried without its network.
+    The optimiser and the schedule are built for a network without numbers, classes of other packages on a stand-in.
     """
     _check_pruning(config)
     trusted = tuple(config["trusted_packages"])
@@ -39,6 +42,7 @@ def check_parts(config: dict[str, Any]) -> None:
         found = locate(spec["_target_"], group, trusted)
         if isinstance(found, type) and not spec["_target_"].startswith(f"{OURS}."):
             _try(group, spec, config["data"]["num_classes"], trusted)
+    _try_optimizer(config, trusted)
 
 
 def _check_pruning(config: dict[str, Any]) -> None:
@@ -49,21 +53,57 @@ def _check_pruning(config: dict[str, Any]) -> None:
 
 def _try(group: str, spec: dict[str, Any], num_classes: int, trusted: tuple[str, ...]) -> None:
     """Builds a part on a stand-in for what it belongs to."""
-    parameters = [nn.Parameter(zeros(1))]
-    if group == "optimizer":
-        build(spec, group, parameters, trusted=trusted)
-    elif group == "schedule":
-        build_schedule(spec, SGD(parameters, lr=1.0), Duration(1, 1.0), trusted)
-    elif group == "augment":
+    if group == "augment":
         build(spec, group, trusted=trusted)
     elif group == "loss":
         _try_loss(build(spec, group, trusted=trusted), spec["_target_"], num_classes)
 
 
+def _try_optimizer(config: dict[str, Any], trusted: tuple[str, ...]) -> None:
+    """Builds the optimiser and the schedule for a network whose memory is never touched."""
+    spec, trainer = config["optimizer"], config["trainer"]
+    with torch.device("meta"), quiet("alexnet_lab.models"):
+        net = build(config["model"], "model", trusted=trusted)
+    with quiet("alexnet_lab.training", logging.ERROR):  # the run itself will say what it finds
+        try:
+            optimizer = build_optimizer(spec, net.to_empty(device="cpu"), trusted)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"`optimizer`: {one_line(error)}") from error
+        if config["schedule"] is not None:
+            duration = Duration(trainer["max_epochs"], trainer["max_epochs"])
+            build_schedule(config["schedule"], optimizer, duration, trusted)
+    if trainer["channels_last"] and not spec["_target_"].startswith(f"{OURS}."):
+        _try_channels_last(spec, trusted)
+
+
+def _try_channels_last(spec: dict[str, Any], trusted: tuple[str, ...]) -> None:
+    """Raises ConfigError for an optimiser that takes a step in the usual memory layout alone, such as LBFGS."""
+    if not _steps(spec, trusted, torch.channels_last) and _steps(spec, trusted, torch.contiguous_format):
+        raise ConfigError(
+            f"`optimizer`: {spec['_target_']} fails on kernels in the memory layout of `trainer.channels_last`; "
+            f"set trainer.channels_last=false"
+        )
+
+
+def _steps(spec: dict[str, Any], trusted: tuple[str, ...], layout: torch.memory_format) -> bool:
+    """Whether an optimiser takes a step on a kernel (2, 2, 2, 2) in a memory layout."""
+    net = nn.Conv2d(2, 2, 2, bias=False).to(memory_format=layout)
+
+    def closure() -> float:
+        net.weight.grad = torch.zeros_like(net.weight)
+        return 0.0
+
+    try:
+        build_optimizer(spec, net, trusted).step(closure)
+    except Exception:  # of any kind: it is another package's
+        return False
+    return True
+
+
 def _try_loss(loss: nn.Module, target: str, num_classes: int) -> None:
     """Raises ConfigError unless a loss gives each of two images its own."""
     try:
-        losses = loss(zeros(2, num_classes), tensor([0, 1]))
+        losses = loss(torch.zeros(2, num_classes), torch.tensor([0, 1]))
     except Exception as error:
         text = one_line(f"{type(error).__name__}: {error}")[:300]
         raise ConfigError(f"`loss`: {target} fails on logits (2, {num_classes}) and labels (2,): {text}") from error

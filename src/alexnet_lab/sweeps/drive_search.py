@@ -15,7 +15,7 @@ from alexnet_lab.sweeps.directory import SweepDirectory
 from alexnet_lab.sweeps.drive import busy, run_left
 from alexnet_lab.sweeps.preflight import Request, plan
 from alexnet_lab.sweeps.results import REMEDY, jobs_on_other_images, measured, refuse_other_images
-from alexnet_lab.sweeps.search import Search, Settings, distribution
+from alexnet_lab.sweeps.search import Search, Settings, check_sampler, distribution
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,6 +46,7 @@ def drive_search(
         Interrupted: After Ctrl-C or SIGTERM; the same command goes on.
     """
     start_log()
+    check_sampler(settings.sampler)
     config = compose([*request.common, *(example(item) for item in space)])
     if config["sweep"]["dry_run"]:
         print("\n".join([f"{settings.trials} trials over", *(f"  {item.input_line}" for item in space)]))

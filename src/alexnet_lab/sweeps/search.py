@@ -28,12 +28,22 @@ SPACE = "space"
 """The study's attribute that holds the ranges."""
 
 
+SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler"}
+"""optuna's classes by the names in the config."""
+
+
 class Settings(NamedTuple):
     """How a search goes about it."""
 
     trials: int  # in all
     sampler: str  # tpe, random
     seed: int = 0  # of the sampler
+
+
+def check_sampler(name: str) -> None:
+    """Raises ConfigError for a sampler that does not exist."""
+    if name not in SAMPLERS:
+        raise ConfigError(f"`hydra.sweeper.sampler` is {name}; allowed: {', '.join(SAMPLERS)}")
 
 
 class Search:
@@ -61,10 +71,8 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study = optuna.create_study(study_name=STUDY, storage=storage, load_if_exists=True)
         done = len(self.study.trials)
-        samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
-        if settings.sampler not in samplers:
-            raise ConfigError(f"`hydra.sweeper.sampler` is {settings.sampler}; allowed: {', '.join(samplers)}")
-        self.study.sampler = samplers[settings.sampler](seed=settings.seed + done)  # going on, it draws other numbers
+        sampler = getattr(optuna.samplers, SAMPLERS[settings.sampler])
+        self.study.sampler = sampler(seed=settings.seed + done)  # a continued search draws other numbers
         self._check_space({item.get_key_element(): str(item.input_line).partition("=")[2] for item in space})
         self._check_trials(journal)
 

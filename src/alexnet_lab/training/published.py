@@ -6,12 +6,13 @@ takes effect from the first step at or after its place; `dexp`'s from the first 
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.models.checks import check_fields
-from alexnet_lab.training.schedules import ByStep, Duration, constant, group_kinds, staircase
+from alexnet_lab.training.schedules import ByStep, Duration, constant, group_kinds, staircase, warn_beyond
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -191,7 +192,9 @@ def by_pass(
             f"schedule.passes has {len(passes)} entries and schedule.factors {len(factors)}; "
             f"give one factor more than passes: the last one is for the rest of the run"
         )
-    ends = [round(sum(passes[: index + 1]) * duration.steps_per_epoch) for index in range(len(passes))]
+    ends_in_epochs = list(itertools.accumulate(passes))
+    warn_beyond("schedule.passes", ends_in_epochs, duration)
+    ends = [round(epoch * duration.steps_per_epoch) for epoch in ends_in_epochs]
     return _each_step(optimizer, [lambda step: factors[sum(step >= end for end in ends)]] * len(optimizer.param_groups))
 
 

@@ -6,6 +6,7 @@ alone. So a run that is continued to more epochs has, from its next step on, the
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +17,7 @@ from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.targets import build, locate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from torch import Tensor
     from torch.optim import Optimizer
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from alexnet_lab.base.ranges import Count, NonNegative, Positive, Ratio, Share
 
     Factor = Callable[[int], float]
+
+
+log = logging.getLogger(__name__)
 
 
 def group_kinds(optimizer: Optimizer, wish: str) -> list[str]:
@@ -54,6 +58,22 @@ class Duration:
     def steps_per_epoch(self) -> float:
         """Optimiser steps in one epoch."""
         return self.steps / self.epochs
+
+
+def warn_beyond(key: str, epochs: Iterable[int], duration: Duration) -> None:
+    """Warns of changes of the rate that the run does not reach.
+
+    Args:
+        key: Of the config.
+        epochs: At whose start the rate changes, from 0.
+        duration: Of the run.
+    """
+    late = [str(epoch) for epoch in epochs if epoch >= duration.epochs]
+    if late:
+        log.warning(
+            "`%s`: the run ends after %g epochs, so the rate does not change at epoch %s",
+            key, duration.epochs, ", ".join(late),
+        )  # fmt: skip
 
 
 class ByStep(LambdaLR):
@@ -135,7 +155,7 @@ def step(
     Args:
         optimizer: Whose rates are changed.
         duration: Of the run.
-        drop_epochs: After how many epochs; those beyond the end of the run have no effect.
+        drop_epochs: After how many epochs; those beyond the end of the run are named in a warning.
         factor: In (0, 1].
         lower_biases: The rate of biases falls too; in cuda-convnet's 13pct and 11pct it did not.
 
@@ -144,6 +164,7 @@ def step(
     """
     if drop_epochs != sorted(set(drop_epochs)) or any(not epoch > 0 for epoch in drop_epochs):
         raise ConfigError(f"schedule.drop_epochs must be rising epochs >= 1, got {drop_epochs}")
+    warn_beyond("schedule.drop_epochs", drop_epochs, duration)
     kinds = group_kinds(optimizer, "schedule.lower_biases=false") if not lower_biases else []
     falls = staircase([round(epoch * duration.steps_per_epoch) for epoch in drop_epochs], factor)
     factors = [constant if kind == "biases" else falls for kind in kinds] or [falls] * len(optimizer.param_groups)

@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from alexnet_lab.config.names import default_sweep_dir
 from alexnet_lab.config.words import expanded
@@ -78,6 +78,7 @@ class LedgerSweeper(Sweeper):
         """
         from alexnet_lab.sweeps.preflight import plan  # noqa: PLC0415 - a plugin is imported at each start
 
+        self.check()
         common, swept = self.parted(arguments)
         compose = Composer(self.loader, self.master)
         if self.trials is not None:
@@ -88,6 +89,14 @@ class LedgerSweeper(Sweeper):
             return
         while not self.ran(plan(self.request(common, swept), compose)):
             pass
+
+    def check(self) -> None:
+        """Raises ConfigError for a key of `hydra.sweeper` or `hydra.launcher` that cannot work."""
+        from alexnet_lab.config.validate import check_multirun  # noqa: PLC0415 - a plugin is imported at each start
+
+        hydra = self.master.hydra
+        parts = {name: OmegaConf.to_container(hydra[name], resolve=True) for name in ("sweeper", "launcher")}
+        check_multirun(parts, hydra.runtime.choices["hydra/launcher"], self.master.launcher.jobs_side_by_side)
 
     def ran(self, planned: Plan) -> bool:
         """Runs a sweep, or lists its jobs; False if another process has taken its place meanwhile."""

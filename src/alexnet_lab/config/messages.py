@@ -1,0 +1,149 @@
+"""Hydra's and OmegaConf's errors about a command line or a yaml file, each in one line that says what to do."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from alexnet_lab.base.errors import AlexNetLabError, ConfigError, did_you_mean, one_line
+from alexnet_lab.config.signatures import torchvision_models
+from alexnet_lab.config.words import explain_several, explain_unreadable
+
+UNREADABLE = (yaml.YAMLError, UnicodeDecodeError)
+"""What Hydra lets through of a file that is no yaml."""
+
+SEVERAL = re.compile(
+    r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'(?:$| requires --multirun)", re.MULTILINE
+)
+"""How Hydra's error begins about a word with several values and no -m."""
+
+
+def own_error(error: BaseException | None) -> AlexNetLabError | None:
+    """An error of ours among the causes: a resolver's, say."""
+    while error is not None and not isinstance(error, AlexNetLabError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def omegaconf_error(error: OmegaConfBaseException) -> ConfigError:
+    """OmegaConf's error, with the key that it is about."""
+    message = one_line(error.msg or error).split(" full_key:")[0]
+    if "Missing mandatory value" in message:
+        return ConfigError(f"`{error.full_key}` has no value; set it on the command line: {error.full_key}=...")
+    return ConfigError(f"`{error.full_key}`: {message}")
+
+
+def explain(error: Exception, config_dir: Path, config_name: str, *, runs: bool) -> AlexNetLabError:
+    """Hydra's error about a command line or a yaml file, in one line.
+
+    Args:
+        error: That Hydra raised.
+        config_dir: The folder of the yaml files.
+        config_name: The primary config in it.
+        runs: Whether the command can start several runs.
+    """
+    own = own_error(error)
+    if own is not None:
+        return own
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _missing_choice(error)
+    if isinstance(error, OverrideParseException):
+        return ConfigError(explain_unreadable(str(error.override)))
+    # the second: a sweep's levels may name the model's own value, ${model.norm}, where the model has none
+    unknown = re.search(r"Could not override '([^']+)'|Interpolation key '([^']+)' not found", str(error))
+    if unknown:
+        key = (unknown.group(1) or unknown.group(2)).partition("@")[0]
+        config = _composed_until(error)
+        if config is None:
+            config = _composed_without(config_dir, config_name, hydra_too=key.startswith("hydra."))
+        return _unknown_override(key, config, groups_of(config_dir / f"{config_name}.yaml"))
+    several = SEVERAL.match(str(error))
+    if several:
+        groups = groups_of(config_dir / f"{config_name}.yaml")
+        return ConfigError(explain_several(several.group(1), groups, runs=runs))
+    return _as_it_is(error)
+
+
+def _as_it_is(error: Exception) -> ConfigError:
+    """An error whose own text says enough."""
+    if isinstance(error, UNREADABLE):
+        return ConfigError(f"a config file cannot be read: {one_line(error)}")
+    cause = f": {error.__cause__}" if error.__cause__ else ""
+    if isinstance(error, OmegaConfBaseException):
+        return omegaconf_error(error)
+    return ConfigError(one_line(f"{error}{cause}").split(" full_key:")[0])
+
+
+def _missing_choice(error: MissingConfigException) -> ConfigError:
+    """A group has no file of the name that was chosen."""
+    group, _, name = str(error.missing_cfg_file).rpartition("/")
+    if not group:
+        return ConfigError(f"there is no config `{name}`: {one_line(error)}")
+    problem, options = f"there is no `{group}={name}`", [str(item) for item in error.options or ()]
+    theirs = torchvision_models() if group == "model" else []
+    nearest = get_close_matches(name.lower(), [*options, *theirs], n=1)
+    if nearest and nearest[0] not in options:
+        return ConfigError(
+            f"{problem}, but torchvision has a {nearest[0]}; type model=torchvision model.name={nearest[0]}"
+        )
+    return ConfigError(f"{problem}; {did_you_mean(name, options)}")
+
+
+def groups_of(file: Path) -> list[str]:
+    """The groups that the command line may choose from, by the defaults list of a primary config."""
+    entries = yaml.safe_load(file.read_text(encoding="utf-8")).get("defaults", [])
+    names = [next(iter(entry)).split()[-1] for entry in entries if isinstance(entry, dict)]
+    return [name for name in names if "/" not in name]
+
+
+def _unknown_override(key: str, config: DictConfig, groups: list[str]) -> ConfigError:
+    """The command line sets a key that does not exist: names the first part of it that is wrong."""
+    node: Any = config
+    for part in key.split("."):
+        names = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
+        if part not in names:
+            told = [name for name in names if name != "hydra"] + groups if node is config else names
+            return ConfigError(f"unknown key `{key}`; {did_you_mean(part, told)}")
+        node = node._get_node(part)
+    return ConfigError(
+        f"`{key}` is a group of keys and takes no value; choose one of its files, or set its keys: {key}.KEY=value"
+    )
+
+
+def _composed_until(error: BaseException) -> DictConfig | None:
+    """The config as far as Hydra had composed it when it met an override that fits nothing.
+
+    It stands in the frame of Hydra's that raised the error; to compose it anew would take a tenth of a second.
+    """
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code is ConfigLoaderImpl._apply_overrides_to_config.__code__:
+            return trace.tb_frame.f_locals["cfg"]
+        trace = trace.tb_next
+    return None
+
+
+def _composed_without(config_dir: Path, config_name: str, *, hydra_too: bool) -> DictConfig:
+    """The config that the groups chosen on the command line give, without its other overrides."""
+    arguments, _ = get_args_parser().parse_known_args()
+    groups = {folder.name for folder in config_dir.iterdir() if folder.is_dir()}
+    chosen = [word for word in arguments.overrides if word.partition("=")[0] in groups]
+    if arguments.config_dir is not None:
+        chosen.append(f"hydra.searchpath=[file://{Path(arguments.config_dir).absolute()}]")
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(config_dir), version_base="1.3"):
+        try:
+            return hydra.compose(config_name, chosen, return_hydra_config=hydra_too)
+        except (HydraException, OmegaConfBaseException):  # the first complaint is the one to tell
+            return hydra.compose(config_name, return_hydra_config=hydra_too)
