@@ -180,6 +180,27 @@ def test_a_bad_definition_is_told_in_one_line(changes, reason, sweep):
 
 
 @pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"base": ["sigmoid"]}, "`sweep.base` is sigmoid for `model.activation`, which no job has"),
+        ({"base": ["relu", 1]}, "`sweep.base` has 2 values for 1 factors"),
+        ({"factor": ["model.nothing"]}, "the sweep is over `model.nothing`, which no job sets"),
+        ({"tuned": ["optimizer.nothing"]}, "the sweep is over `optimizer.nothing`, which no job sets"),
+    ],
+    ids=str,
+)
+def test_a_comparison_that_cannot_be_made_leaves_the_results(changes, reason, sweep):
+    content = json.loads((sweep / "sweep.json").read_text()) | changes
+    (sweep / "sweep.json").write_text(json.dumps(content))
+    outcome = report(f"sweep={sweep}")
+    assert outcome.code == 0, outcome.err
+    assert f"warning: {sweep}/sweep.json: {reason}" in outcome.err
+    table = (sweep / "summary.md").read_text()
+    assert "difference, points" not in table
+    assert "activation=tanh" in table
+
+
+@pytest.mark.parametrize(
     "content", ["[]", '{"packages": []}', '{"hardware": {"gpus": 3}}', "{", '{"git": {}}'], ids=str
 )
 def test_a_bad_manifest(content, tmp_path):

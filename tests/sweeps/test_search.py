@@ -7,10 +7,12 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from commands import call
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from alexnet_lab.base.errors import ConfigError, RunError
-from alexnet_lab.sweeps.search import Search, Settings, distribution, mend, words
+from alexnet_lab.config import check_train
+from alexnet_lab.sweeps.search import Search, Settings, distribution, words
 from alexnet_lab.training.pruning import JOB, JOURNAL, PRUNED_AT, Pruning, Rule, open_journal
 
 if TYPE_CHECKING:
@@ -164,7 +166,36 @@ def test_half_a_line_at_the_end_of_the_journal_is_taken_away(tmp_path):
     again = search(tmp_path)
     assert len(again.study.trials) == 1
     assert journal.read_bytes().startswith(whole)
-    mend(tmp_path / "nowhere")
+
+
+DAMAGED_LINES = {
+    "half a line in the middle": b'{"op_code": 4, \n{}\n',
+    "garbage at the end": b"garbage\n",
+    "bytes": b"\xff\xfe\x00\n\x80\n",
+    "no record": b"[]\n{}\n",
+    "another operation": b'{"op_code": 99, "worker_id": "x"}\n{}\n',
+    "no fields": b'{"op_code": 4}\n{}\n',
+}
+
+
+@pytest.mark.parametrize("lines", DAMAGED_LINES.values(), ids=DAMAGED_LINES.keys())
+def test_damaged_journal_is_one_line_and_stays_as_it_is(lines, tmp_path):
+    search(tmp_path, space=("optimizer.learning_rate=interval(0.1,0.2)",)).batch(1)
+    journal = tmp_path / JOURNAL
+    journal.write_bytes(journal.read_bytes() + lines)
+    before = journal.read_bytes()
+    outcome = call(check_train, "train", "-m", "sweep=search", f"hydra.sweep.dir={tmp_path}")
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1), outcome.err
+    assert outcome.err.startswith(f"error: {journal} cannot be read (")
+    assert "delete it: the search then begins anew" in outcome.err
+    assert journal.read_bytes() == before
+
+
+def test_journal_that_is_a_folder(tmp_path):
+    (tmp_path / JOURNAL).mkdir()
+    outcome = call(check_train, "train", "-m", "sweep=search", f"hydra.sweep.dir={tmp_path}")
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1), outcome.err
+    assert f"{tmp_path / JOURNAL} cannot be read (IsADirectoryError" in outcome.err
 
 
 class Trainer:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import runpy
 import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 from commands import REPOSITORY, call
+from filelock import FileLock
 from sweeping import finish, planned, sweep
 
 from alexnet_lab.base.errors import RunError
@@ -40,7 +42,7 @@ def begun(place: Path, *words: str, done: bool = True) -> Plan:
         run.path.mkdir(parents=True)
         run.write_config(plan.configs[job.name])
         config = plan.configs[job.name]
-        error = (0.1 if config["model"]["activation"] == "relu" else 0.2) + config["seed"] / 100
+        error = (0.1 if config["model"].get("activation") == "relu" else 0.2) + config["seed"] / 100
         result = {"status": "completed", "metrics": {"test/top1_error": error, "val/top1_error": error}}
         run.write_result(result)
         plan.sweep.append(progress.entry(plan.sweep, job, result, status="completed", error=None))
@@ -130,6 +132,14 @@ def test_single_seeds_are_added_one_by_one(tmp_path):
     assert table(plan) == {"all": (4, pytest.approx(0.115))}
 
 
+def test_models_are_called_by_the_files_of_their_own_jobs(tmp_path):
+    begun(tmp_path / "s", "model=lenet5,lenet5_1998", "seed=0")
+    plan = begun(tmp_path / "s", "model=lenet5_1998", "seed=0,1", EXTEND)
+    update_summary(plan.sweep, plan.definition)
+    expected = "Model: LeNet5 (model=lenet5), LeNet51998 (model=lenet5_1998)\n"
+    assert expected in (tmp_path / "s" / "summary.md").read_text()
+
+
 def test_a_group_is_called_by_its_file(tmp_path):
     begun(tmp_path / "s", "augment=crop", "seed=0,1")
     plan = begun(tmp_path / "s", "augment=crop,none", "seed=0", EXTEND)
@@ -215,6 +225,56 @@ def test_a_line_of_the_ledger_about_another_job_does_not_count(tmp_path):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     changed = begun(tmp_path / "s", "seed=0,1", "trainer.max_epochs=3", done=False)
     assert update_summary(changed.sweep, changed.definition).counts["to_go"] == 2
+
+
+DAMAGE = {
+    "no JSON": ("result.json", "{"),
+    "lacks fields": ("result.json", '{"status": "completed"}'),
+    "another checksum": ("result.json", '{"status": "completed", "metrics": {}, "checksum": "0"}'),
+    "no YAML": ("config.yaml", "{{"),
+    "empty": ("config.yaml", ""),
+}
+
+
+@pytest.mark.parametrize(("file", "content"), DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_job_that_cannot_be_read_fails_and_stops_no_other(file, content, tmp_path, monkeypatch):
+    """It stays as it is; the jobs before and after it count."""
+    monkeypatch.chdir(tmp_path)
+    words = ("model.activation=relu,tanh", "seed=0,1")
+    plan = begun(tmp_path / "s", *words)
+    bad = plan.sweep.run(plan.jobs[1]).path
+    (bad / file).write_text(content)
+    task = runpy.run_path(str(REPOSITORY / "train.py"))["train"]
+    outcome = call(task, "train", "-m", *words, f"hydra.sweep.dir={tmp_path / 's'}")
+    assert outcome.code == 1
+    assert "4 jobs: 3 done, 1 failed, 0 to go" in outcome.err
+    assert outcome.err.splitlines()[-1].startswith(f"error: 1 of 4 jobs failed: {bad.name}; the same command")
+    assert f"; repair it, or delete {bad} to train the job again" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert (bad / file).read_text() == content
+    with plan.sweep.summary_csv.open() as found:
+        assert [(row["level"], row["n"], row["failed"]) for row in csv.DictReader(found)] == [
+            ("relu", "1", "1"), ("tanh", "2", "0"),
+        ]  # fmt: skip
+
+
+def test_a_lock_that_cannot_be_taken_ends_no_sweep(tmp_path, monkeypatch):
+    """Somebody's folder by its name; or the job has just removed its own folder, after Ctrl-C at its start."""
+    plan = begun(tmp_path / "s", "seed=0,1")
+    run = plan.sweep.run(plan.jobs[0])
+    (run.path / ".lock").mkdir()
+    task = runpy.run_path(str(REPOSITORY / "train.py"))["train"]
+    outcome = call(task, "train", "-m", "seed=0,1", f"hydra.sweep.dir={tmp_path / 's'}")
+    assert outcome.code == 0, outcome.err
+
+    def removed(path: Path, **_: object) -> FileLock:
+        shutil.rmtree(path.parent)
+        return FileLock(path, blocking=False)
+
+    (run.path / ".lock").rmdir()
+    (run.path / ".lock").touch()
+    monkeypatch.setattr("alexnet_lab.run.directory.FileLock", removed)
+    assert run.in_use() is False
 
 
 def test_values_are_written_in_one_way():

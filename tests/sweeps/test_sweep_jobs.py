@@ -46,7 +46,7 @@ def test_job_is_recorded_and_then_skipped(sweep, monkeypatch, capsys):
         calls.append((given, resume))
         result = {"status": "completed", "metrics": {"test/loss": 0.25}, "wall_seconds": 2.0, "attempts": 2}
         sweep.path.joinpath("seed-1").mkdir()
-        sweep.run(Job("seed-1", ())).config.touch()
+        sweep.run(Job("seed-1", ())).config.write_text("seed: 1\n")
         sweep.run(Job("seed-1", ())).write_result(result)
         return result
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alexnet_lab.base.errors import RunError
+from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.nested import flat
 from alexnet_lab.config.names import is_outward
 from alexnet_lab.data.identity import Result, check_comparable
@@ -22,6 +22,7 @@ from alexnet_lab.sweeps.definition import identity
 from alexnet_lab.sweeps.directory import SweepDirectory
 from alexnet_lab.sweeps.merging import other_content
 from alexnet_lab.sweeps.subject import subject
+from alexnet_lab.sweeps.summary import base_level
 from alexnet_lab.training.pruning import pruned_jobs
 
 if TYPE_CHECKING:
@@ -56,10 +57,12 @@ def from_sweep(folder: Path, *, other_images: bool = False) -> Study:
         raise RunError(f"{directory.definition} lists no jobs")
     ended = directory.latest()
     about = definition.about | {"command": definition.command}
-    about |= subject((job.config for job in definition.jobs), definition.overrides)
+    about |= subject(definition)
+    settings = columns(definition)
+    about |= _comparison(directory.definition, about, settings)
     runs = [
         _job(directory.run(job).path, job, values, about["factor"], ended.get(job.name))
-        for job, values in zip(definition.jobs, columns(definition), strict=True)
+        for job, values in zip(definition.jobs, settings, strict=True)
     ]
     early = pruned_jobs(folder)
     runs = [
@@ -71,6 +74,16 @@ def from_sweep(folder: Path, *, other_images: bool = False) -> Study:
     ]
     _check_images(runs, allowed=other_images or bool(about.get("other_images")))
     return _study(about["name"], about["metric"] or DEFAULT_METRIC, runs, about)
+
+
+def _comparison(path: Path, about: Mapping[str, Any], settings: Sequence[Columns]) -> dict[str, Any]:
+    """What is compared in a sweep; nothing, with a warning, where its sweep.json names what no job has."""
+    try:
+        base_level(about, settings)
+    except ConfigError as error:
+        log.warning("%s: %s; the report compares no levels", path, error)
+        return {"factor": [], "base": None, "tuned": []}
+    return {}
 
 
 def _check_images(runs: Iterable[Run], *, allowed: bool) -> None:

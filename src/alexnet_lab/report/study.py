@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -170,10 +169,7 @@ def read_run(path: Path, *, name: str, settings: Mapping[str, str] | None = None
 
 def _unended(directory: RunDirectory) -> str:
     """The status of a run without a result.json."""
-    with contextlib.suppress(OSError):  # a disk that can only be read has no locks
-        if directory.in_use():
-            return RUNNING
-    return UNFINISHED
+    return RUNNING if directory.in_use() else UNFINISHED
 
 
 GROUPS = {"train": None, "to_error": "error", "to_loss": "loss"}

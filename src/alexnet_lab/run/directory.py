@@ -78,6 +78,13 @@ class RunDirectory:
             raise RunError(f"{self.result} is damaged: its checksum is not that of its content")
         return result
 
+    def readable_result(self) -> dict[str, Any]:
+        """What `result.json` says; empty where there is none, or none that can be read."""
+        try:
+            return self.read_result() or {}
+        except RunError:
+            return {}
+
     def continued(self, config: dict[str, Any]) -> dict[str, Any]:
         """The fields of result.json of a run that is continued.
 
@@ -97,7 +104,10 @@ class RunDirectory:
         return (self.read_result() or {}).get("status") == "completed"
 
     def in_use(self) -> bool:
-        """Whether another process works on the run."""
+        """Whether another process works on the run; nobody does where no lock can be taken.
+
+        That is a disk that can only be read, or a folder that its process has just removed since it wrote nothing.
+        """
         if os.path.realpath(self.path) in CLAIMED or not (self.path / ".lock").exists():
             return False
         try:
@@ -105,6 +115,8 @@ class RunDirectory:
                 return False
         except Timeout:
             return True
+        except OSError:
+            return False
 
     def read_manifest(self) -> dict[str, Any]:
         """Where the run came from, as `manifest.json` says; empty where there is none.

@@ -46,13 +46,13 @@ class SweepDirectory:
         return RunDirectory(self.path / job.name)
 
     def check_run(self, job: Job) -> None:
-        """Checks that a job's folder holds a run of this job, or none.
-
-        Raises:
-            RunError: It holds another run, or its config cannot be read.
-        """
+        """Raises RunError if a job's folder holds another run; one that cannot be read fails when its turn comes."""
         run = self.run(job)
-        if run.config.exists() and (found := other_content(job, run.read_config())):
+        try:
+            found = other_content(job, run.read_config())
+        except RunError:
+            return
+        if found:
             raise RunError(f"{run.path} holds another run: {'; '.join(found[:3])}; choose another hydra.sweep.dir")
 
     def check_copies(self, jobs: Iterable[Job]) -> None:
@@ -62,9 +62,26 @@ class SweepDirectory:
             RunError: With both folders.
         """
         runs = [self.run(job) for job in jobs]
-        found = copies((str(run.path), run.read_result() or {}) for run in runs)
+        found = copies((str(run.path), run.readable_result()) for run in runs)
         for copy, original in found.items():
             raise RunError(f"{copy} is a copy of {original}; delete it, and the job is trained")
+
+    def check_readable(self, job: Job) -> None:
+        """Raises RunError if a job's folder holds a run that cannot be read; it is never overwritten."""
+        run = self.run(job)
+        try:
+            if run.read_result() is not None or run.config.exists():
+                run.read_config()
+        except RunError as error:
+            raise RunError(f"{error}; repair it, or delete {run.path} to train the job again") from error
+
+    def is_done(self, job: Job) -> bool:
+        """Whether a job's folder holds its finished run, and that can be read."""
+        try:
+            self.check_readable(job)
+        except RunError:
+            return False
+        return self.run(job).is_completed()
 
     def read(self) -> Definition | None:
         """What `sweep.json` says, or None where there is none.

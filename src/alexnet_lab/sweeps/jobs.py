@@ -49,7 +49,7 @@ def run_job(config: dict[str, Any]) -> None:
     definition, job = _find(sweep, config["run_dir"])
     while is_first() and sweep.run(job).in_use():  # a job of a sweep that was killed, which is just ending
         time.sleep(POLL_SECONDS)
-    if not sweep.run(job).is_completed():
+    if not sweep.is_done(job):
         shared = config["launcher"]["jobs_side_by_side"] > 1
         with terminable(), labelled(short_name(job)) if shared else contextlib.nullcontext():
             _run(sweep, definition, job, as_run(config))
@@ -87,13 +87,14 @@ def _run(sweep: SweepDirectory, definition: Definition, job: Job, config: dict[s
         results.check_images(sweep, definition, job, found, allowed=config["sweep"]["other_images"])
 
     try:
+        sweep.check_readable(job)
         result = launcher.run(config, resume=directory.can_be_resumed(), inspect=inspect)
     except BaseException as error:
         interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
         own = interrupted or isinstance(error, AlexNetLabError)
         text = one_line(error if own else f"{type(error).__name__}: {error}") or "interrupted"
         status = "interrupted" if interrupted else "failed"
-        so_far = (directory.read_result() or {}) | images
+        so_far = directory.readable_result() | images
         _record(sweep, definition, progress.entry(sweep, job, so_far, status=status, error=text), side_by_side)
         if interrupted:
             raise KeyboardInterrupt(

@@ -81,6 +81,11 @@ def plan(request: Request, compose: Compose) -> Plan:
     _check_nodes([draft.config for draft in drafts])
     node = drafts[0].config["sweep"]
     sweep, there, drafts = _find(request, keys, drafts)
+    if there is None and node["extend"] and any(word.startswith("sweep.extend=") for word in request.common):
+        log.warning(
+            "sweep.extend=true adds jobs to a sweep, and %s holds none: this is a new one; name the place of the other "
+            "one by hydra.sweep.dir=...", sweep.path,
+        )  # fmt: skip
     settled = [_moved(draft, replace(request, place=str(sweep.path)), compose, there) for draft in _told_once(drafts)]
     unique = {draft.job.content: draft.job for draft in settled}
     definition = agreed(sweep.path, there, _asked(request, unique.values()), node, request.common)

@@ -47,21 +47,19 @@ def states(sweep: SweepDirectory, jobs: Iterable[Job]) -> dict[str, State]:
 
 
 def _state(sweep: SweepDirectory, job: Job, line: dict[str, Any] | None) -> State:
-    directory = sweep.run(job)
-    if directory.is_completed():
+    if sweep.is_done(job):
         return "done"
     if line is not None and line["status"] == "failed":
         return "failed"
-    return "interrupted" if directory.config.exists() else "to go"
+    return "interrupted" if sweep.run(job).config.exists() else "to go"
 
 
 def adopt(sweep: SweepDirectory, jobs: Iterable[Job]) -> None:
     """Enters finished jobs that the ledger lacks: the sweep was killed in between, or somebody resumed the run."""
     latest = sweep.latest()
     for job in jobs:
-        directory = sweep.run(job)
-        if latest.get(job.name, {}).get("status") != "completed" and directory.is_completed():
-            sweep.append(entry(sweep, job, directory.read_result() or {}, status="completed", error=None))
+        if latest.get(job.name, {}).get("status") != "completed" and sweep.is_done(job):
+            sweep.append(entry(sweep, job, sweep.run(job).readable_result(), status="completed", error=None))
 
 
 def count_line(found: Collection[State]) -> str:

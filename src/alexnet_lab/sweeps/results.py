@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 def update_summary(directory: SweepDirectory, definition: Definition) -> Summary:
     """Writes `summary.csv` and `summary.md` anew, each whole or not at all."""
     with directory.locked():
-        about = definition.about | subject((job.config for job in definition.jobs), definition.overrides)
+        about = definition.about | subject(definition)
         summary = summarise(about, outcomes(directory, definition))
         write_text(directory.summary_csv, csv_text(summary))
         write_text(directory.summary_md, markdown(summary))

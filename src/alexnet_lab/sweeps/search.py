@@ -6,16 +6,17 @@ that was asked for and has not been told is one whose job was interrupted: the s
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 
 from alexnet_lab.base.errors import ConfigError, RunError
-from alexnet_lab.base.files import write_text
+from alexnet_lab.base.files import atomic_path
 from alexnet_lab.base.printable import printable
 from alexnet_lab.sweeps.columns import SEED
-from alexnet_lab.training.pruning import JOB, JOURNAL, PRUNED_AT, STUDY, open_journal
+from alexnet_lab.training.pruning import JOB, JOURNAL, PRUNED_AT, STUDY, damaged, open_journal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,8 +64,8 @@ class Search:
         self.settings = settings
         self.space = {item.get_key_element(): distribution(item) for item in space}
         journal = folder / JOURNAL
-        mend(journal)
         storage = open_journal(str(journal))
+        drop_half_line(journal)
 
         import optuna  # noqa: PLC0415 - an optional package
 
@@ -78,7 +79,7 @@ class Search:
 
     def _check_space(self, space: dict[str, str]) -> None:
         known = self.study.user_attrs.get(SPACE)
-        if known is None:
+        if not isinstance(known, dict):
             self.study.set_user_attr(SPACE, space)
         elif known != space:
             changed = next(key for key in {**known, **space} if known.get(key) != space.get(key))
@@ -205,9 +206,17 @@ def distribution(item: Override) -> BaseDistribution:
 LIMITS = {False: "the first end must lie below the second", True: "with log, 0 < first end < second end"}
 
 
-def mend(journal: Path) -> None:
-    """Takes the half line away that a killed process may have left at the journal's end."""
-    if journal.exists():
-        text = journal.read_text(encoding="utf-8", errors="replace")
-        if text and not text.endswith("\n"):
-            write_text(journal, text[: text.rfind("\n") + 1])
+def drop_half_line(journal: Path) -> None:
+    """Removes the half line that a killed process may have left at the journal's end.
+
+    Raises:
+        RunError: The last whole line is damaged, which optuna would pass over until another one follows.
+    """
+    lines, end, half = journal.read_bytes().rpartition(b"\n")
+    if half:
+        with atomic_path(journal) as part:
+            part.write_bytes(lines + end)
+    try:
+        json.loads(lines.rpartition(b"\n")[2] or b"{}")
+    except ValueError as error:
+        raise damaged(journal, error) from error

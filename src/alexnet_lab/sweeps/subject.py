@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from alexnet_lab.sweeps.definition import Definition
+
 
 def model_name(config: Mapping[str, Any], overrides: Iterable[str] = ()) -> str:
     """The network of a flat config: its class, and the config file where the command line chose one.
@@ -45,16 +47,11 @@ def _with_choice(name: str, group: str, overrides: Iterable[str]) -> str:
     return f"{name} ({chosen})" if name and chosen else name or chosen
 
 
-def subject(configs: Iterable[Mapping[str, Any]], overrides: Iterable[str] = ()) -> dict[str, str]:
-    """Model and data of some flat configs, for the lines above a table; where they differ, all of them.
-
-    Args:
-        configs: Of the runs.
-        overrides: That all runs share.
-    """
-    configs, overrides = list(configs), list(overrides)
+def subject(definition: Definition) -> dict[str, str]:
+    """Model and data of a sweep's jobs, for the lines above its table; where they differ, all of them."""
+    jobs = definition.jobs
     named = {
-        "model": dict.fromkeys(model_name(config, overrides) for config in configs),
-        "data": dict.fromkeys(data_name(config) for config in configs),
+        "model": dict.fromkeys(model_name(job.config, (*job.overrides, *definition.overrides)) for job in jobs),
+        "data": dict.fromkeys(data_name(job.config) for job in jobs),
     }
     return {what: ", ".join(filter(None, names)) for what, names in named.items() if any(names)}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lightning.pytorch.callbacks import Callback
 
-from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,17 +35,29 @@ PRUNED_AT = "pruned_at_epoch"
 
 
 def open_journal(path: str) -> BaseStorage:
-    """The storage in a journal file.
+    """The storage in a journal file, which is read as a whole.
 
     Raises:
         ConfigError: optuna is not installed.
+        RunError: The file is damaged.
     """
     try:
         from optuna.storages import JournalStorage  # noqa: PLC0415 - an optional package
         from optuna.storages.journal import JournalFileBackend  # noqa: PLC0415
     except ImportError as error:
         raise ConfigError("sweep=search needs optuna: pip install 'alexnet-lab[sweeps]'") from error
-    return JournalStorage(JournalFileBackend(path))
+    try:
+        return JournalStorage(JournalFileBackend(path))
+    except Exception as error:  # optuna replays the lines as they are: any of them may be of any kind
+        raise damaged(path, error) from error
+
+
+def damaged(path: object, error: Exception) -> RunError:
+    """The error for a journal that cannot be read."""
+    return RunError(
+        f"{path} cannot be read ({type(error).__name__}: {error}); restore it, or delete it: the search then begins "
+        f"anew, and uses the jobs that are done"
+    )
 
 
 def pruned_jobs(folder: Path) -> set[str]:
