@@ -1,4 +1,4 @@
-"""What the recipes of 1998 and 2012 resolve to: images, order, size, augmentation, rule and schedule."""
+"""What the recipes resolve to: images, order, size, augmentation, rule and schedule, as their sources have them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 import torch
 from commands import CONFIGS, QUICK, compose_raw
+from PIL import Image
 
 from alexnet_lab.config import check_train
 from alexnet_lab.data import MNISTDataModule
+from alexnet_lab.data.mini_imagenet import CLASSES
 from alexnet_lab.run import train
+from alexnet_lab.run.engine import build_data
 from alexnet_lab.training.published import by_pass
 from alexnet_lab.training.schedules import Duration
 
@@ -105,3 +108,84 @@ def test_the_costs_in_the_header_of_alexnet_2012_are_right():
     assert f"{epochs * images / 1000 / 3600:.0f} hours at 1,000 images/s" in header
     stored = images + 50_000  # with the test set
     assert f"{stored:,} x 256 x 256 x 3 bytes = {stored * math.prod((256, 256, 3)) / 1e9:.0f} GB" in header
+
+
+ADAM = {"optimizer._target_": "alexnet_lab.training.optimizers.adam", "optimizer.learning_rate": 1e-3}
+SEEDS = {
+    "lenet5_seed000": ADAM | {
+        "data.batch_size": 64, "trainer.max_epochs": 10, "data.val_fraction": 0, "data.normalization": "unit",
+        "data.image_size": 28, "model.activation": "relu", "model.pool": "max", "model.c1_padding": "valid",
+    },
+    "lenet5_seed001": ADAM | {
+        "data.batch_size": 64, "trainer.max_epochs": 10, "data.val_fraction": 0.2, "data.normalization": "unit",
+        "data.image_size": 28, "model.pool": "average", "model.c5": "conv_same", "model.c1_padding": "valid",
+    },
+    "lenet5_seed002": ADAM | {
+        "data.batch_size": 64, "trainer.max_epochs": 10, "data.val_fraction": 0, "data.normalization": "symmetric",
+        "data.image_size": 28, "model.activation": "sigmoid", "model.pool": "average",
+    },
+    "lenet5_seed003": ADAM | {
+        "data.batch_size": 32, "trainer.max_epochs": 5, "data.val_fraction": 0, "data.normalization": "unit",
+        "data.image_size": 32, "model.activation": "tanh", "model.pool": "average",
+    },
+    "alexnet_seed001": ADAM | {
+        "data.batch_size": 64, "trainer.max_epochs": 10, "data.val_fraction": 0.2, "data.normalization": "unit",
+        "data.image_size": 32, "model.stem": "small", "model.norm": "none", "model.towers": 1, "model.dropout": 0.5,
+    },
+    "alexnet_seed002": {
+        "optimizer._target_": "alexnet_lab.training.optimizers.sgd", "optimizer.learning_rate": 1e-3,
+        "optimizer.momentum": 0.9, "optimizer.weight_decay": 0.0, "optimizer.nesterov": False, "data.batch_size": 64,
+        "trainer.max_epochs": 5, "data.val_fraction": 0, "data.normalization": "unit", "data.image_size": 224,
+    },
+    "alexnet_seed003": ADAM | {
+        "data.batch_size": 32, "trainer.max_epochs": 3, "data.val_fraction": 0, "data.normalization": "unit",
+        "data.image_size": 64, "model.hidden": 1024, "model.maps": [48, 128, 192, 192, 128], "model.norm": "none",
+    },
+    "alexnet_seed004": {
+        "optimizer._target_": "alexnet_lab.training.optimizers.sgd", "optimizer.learning_rate": 0.01,
+        "optimizer.momentum": 0.0, "optimizer.weight_decay": 5e-4, "optimizer.decay_biases": True,
+        "data.batch_size": 2, "trainer.max_epochs": 50, "data.val_fraction": 0.1, "data.val_seed": 123,
+        "data.test_fraction": 0, "data.image_size": 224, "data.stored_size": 224, "model.norm": "batch",
+        "schedule.monitor": "val/loss", "schedule.factor": 0.1, "schedule.patience_epochs": 10,
+        "schedule.min_learning_rate": 1e-6,
+    },
+}  # fmt: skip
+"""By recipe: what the notebook or guide prints."""
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_the_documents_recipes_resolve_to_what_they_print(name):
+    config = resolved(f"experiment={name}")
+    assert picked(config, *SEEDS[name]) == SEEDS[name]
+    assert config["augment"] is None
+    assert (config["schedule"] is None) == (name != "alexnet_seed004")
+    assert config["data"]["order"] == "shuffled"
+
+
+@pytest.mark.parametrize(("name", "images"), [("lenet5_seed000", 60_000), ("lenet5_seed001", 48_000),
+                                              ("lenet5_seed002", 60_000), ("lenet5_seed003", 60_000),
+                                              ("alexnet_seed001", 40_000), ("alexnet_seed002", 50_000),
+                                              ("alexnet_seed003", 60_000)])  # fmt: skip
+def test_the_documents_recipes_train_on_as_many_images(name, images, real_data):
+    config = resolved(f"experiment={name}", f"data.dir={real_data}")
+    module = build_data(config)
+    module.prepare_data()
+    module.setup()
+    assert (module.num_train, module.num_test) == (images, 10_000)
+
+
+def test_the_guides_513_images_are_parted_as_there(tmp_path):
+    """462 to train on, 51 to validate on, no test set; its plateau and early stopping watch what it says."""
+    root = tmp_path / "mini_imagenet"
+    for number in range(513):
+        folder = root / "train" / CLASSES[number % 16]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 8), (number % 256, number // 256, 0)).save(folder / f"{number}.png")
+    config = resolved("experiment=alexnet_seed004", f"data.dir={tmp_path}")
+    assert config["callbacks"]["early_stopping"] == {"monitor": "train/loss", "patience_epochs": 10, "min_delta": 0.0}
+    assert config["callbacks"]["checkpoint"]["monitor"] is None
+    module = build_data(config | {"data": config["data"] | {"stored_size": 8, "image_size": 8}})
+    module.prepare_data()
+    module.setup()
+    assert (module.num_train, module.num_val, module.num_test) == (462, 51, 0)
+    assert module.steps_per_epoch == 231

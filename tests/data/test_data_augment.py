@@ -181,6 +181,15 @@ def test_brightness_is_uniform_and_equal_over_pixels_and_channels():
     assert abs(draws.shift.mean()) < 0.6
 
 
+def test_fixed_brightness_is_added_to_every_training_image():
+    augment = Augment(brightness=0.2, brightness_kind="fixed", pca_colour="none")
+    draws = augment.draw(generator(0, "augment", 0, 0), 7, augment.geometry(2, 2), ilsvrc_statistics())
+    assert draws.shift is not None
+    assert draws.shift.tolist() == [[51.0] * 3] * 7  # 0.2 * 255
+    with pytest.raises(ConfigError, match=r"`augment.brightness_kind` is 'always'; allowed: fixed, random"):
+        Augment(brightness_kind="always")  # pyright: ignore[reportArgumentType] - that is the point
+
+
 def test_switching_one_change_off_leaves_the_others_as_they_were():
     def draw(augment: Augment) -> Draws:
         return augment.draw(generator(4, "augment", 1, 2), 64, augment.geometry(40, 32), ilsvrc_statistics())

@@ -7,6 +7,7 @@ import io
 
 import numpy as np
 import pytest
+import sklearn.metrics
 import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
@@ -66,6 +67,22 @@ def test_class_errors():
     assert (third.error, third.images, third.false_alarms) == (None, 0, 3)
 
 
+def test_precision_recall_and_f1_are_those_of_scikit_learn():
+    rng = np.random.default_rng(8)
+    labels, guesses = rng.integers(0, 6, 300), rng.integers(0, 5, 300)  # nothing is called class 5
+    labels[labels == 4] = 3  # no image is of class 4
+    matrix = sklearn.metrics.confusion_matrix(labels, guesses, labels=range(6)).tolist()
+    rows = errors.class_errors(matrix, list("abcdef"))
+    wanted = sklearn.metrics.precision_recall_fscore_support(labels, guesses, labels=range(6), zero_division=0)
+    for name, values in zip(("precision", "recall", "f1"), wanted, strict=False):
+        assert [getattr(row, name) or 0.0 for row in rows] == pytest.approx(list(values))
+    assert (rows[5].precision, rows[4].recall, rows[4].f1) == (None, None, None)
+    macro = sklearn.metrics.precision_recall_fscore_support(
+        labels, guesses, labels=[0, 1, 2, 3, 5], zero_division=0, average="macro"
+    )
+    assert list(errors.macro_averages(rows).values()) == pytest.approx(macro[:3])
+
+
 def test_confident_mistakes_come_first():
     logits = torch.tensor([[5.0, 0, 0], [0, 1, 0], [0, 3, 0], [9, 0, 0], [0, 0, 4]])
     labels = [0, 2, 0, 1, UNKNOWN]
@@ -82,7 +99,7 @@ def test_classes_csv():
     row = errors.class_errors([[8, 2], [0, 0]], ["x", "y"])[0]._asdict()
     text = tables.classes_csv([row])
     low, high = errors.wilson(2, 10)
-    assert text.splitlines()[1] == f"x,10,2,0.2,{low},{high},y,2,0"
+    assert text.splitlines()[1] == f"x,10,2,0.2,{low},{high},y,2,0,1.0,0.8,{16 / 18}"
 
 
 def random_probabilities(images: int, classes: int) -> tuple[torch.Tensor, torch.Tensor]:

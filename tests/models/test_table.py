@@ -152,3 +152,35 @@ def test_runs_as_a_module():
     assert done.returncode == 0
     assert "61,706" in done.stdout.splitlines()[-1]
     assert done.stderr == ""
+
+
+def test_the_layers_of_a_run_are_those_of_its_config(digits_run, capsys):
+    assert main([f"run={digits_run}"]) == 0
+    assert "61,706" in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("config", "words", "message"),
+    [
+        (None, [], "is no run directory: it has no config.yaml"),
+        ("model: 3", [], "`model` is 3 (int); allowed: a record of fields"),
+        ("model: {}", [], "`data` is missing"),
+        ("model: {_target_: os.system}\ndata: {channels: 1, image_size: 8}", [], "os.system"),
+        ("model: {}\ndata: {channels: 1, image_size: -8}", [], "`data.image_size` is -8 (int)"),
+        ("model: {}", ["norm=none"], "`norm=none` cannot change the network of a run"),
+    ],
+)
+def test_what_is_no_run_is_one_line(config, words, message, tmp_path, capsys):
+    if config is not None:
+        (tmp_path / "config.yaml").write_text(config)
+    assert main([f"run={tmp_path}", *words]) in (1, 2)
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert (captured.err.count("\n"), captured.out) == (1, "")
+
+
+def test_a_reader_who_leaves_early_sees_no_traceback():
+    line = f"{sys.executable} -m alexnet_lab.models alexnet | head -1"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("layer")

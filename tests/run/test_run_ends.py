@@ -187,6 +187,7 @@ def test_full_disk_from_the_start(compose, tmp_path, monkeypatch, capsys):
 
     run = tmp_path / "run"
     config = compose(f"run_dir={run}", *SHORT)
+    engine.build_data(config).prepare_data()  # the disk fills up after that
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(RunError, match=r"No space left on device$"):
         train(config)

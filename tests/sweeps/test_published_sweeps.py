@@ -28,6 +28,7 @@ LEVELS = {
     "lrn": ["lrn", "none"],
     "lrn_cifar": ["none 32", "none 64", "across 32", "across 64"],
     "normalization": ["mean_image", "standardize"],
+    "padding": ["same", "valid", "full"],
     "pooling": ["overlapping", "non_overlapping"],
     "relu_vs_tanh": ["relu", "tanh"],
     "towers": ["2", "1"],
@@ -43,6 +44,7 @@ CLAIMS = {
     "lrn": (["1.4", "1.2", "1.37", "1.15"], "Krizhevsky 2012, sec. 3.3"),
     "lrn_cifar": (["13 %", "11 %"], "Krizhevsky 2012, sec. 3.3"),
     "normalization": (["no number"], "Krizhevsky 2012, sec. 2"),
+    "padding": (["no number"], "LeCun et al. 1998, sec. II.B"),
     "pooling": (["0.4", "0.3", "0.39", "0.30"], "Krizhevsky 2012, sec. 3.4"),
     "relu_vs_tanh": (["six times", "25 %"], "Krizhevsky 2012, sec. 3.1 and figure 1"),
     "towers": (["1.7", "1.2"], "Krizhevsky 2012, sec. 3.2"),
@@ -105,7 +107,7 @@ def test_the_header_tells_the_papers_claim(name):
     about = plan(name).definition.about
     assert about["name"] == name
     assert about["claim"]
-    assert about["paper"].startswith("Krizhevsky 2012, ")
+    assert about["paper"].startswith(source.partition(",")[0])
 
 
 @pytest.mark.parametrize(
@@ -115,6 +117,7 @@ def test_the_header_tells_the_papers_claim(name):
         ("depth", {"none": 28_569_994, "conv3": 27_463_690, "conv4": 27_906_058, "conv5": 32_845_962}),
         ("towers", {"2": 28_569_994, "1": 29_983_114}),  # 1,413,120 weights between the towers of conv2, conv4, conv5
         ("lrn_cifar", {"none 32": 1_116_490, "none 64": 2_112_970, "across 32": 1_116_490, "across 64": 2_112_970}),
+        ("padding", {"same": 61_706, "valid": 44_426, "full": 82_826}),
         ("pooling", {"overlapping": 28_569_994, "non_overlapping": 28_569_994}),  # the same, as in run 147
     ],
 )
@@ -133,6 +136,9 @@ def test_a_dry_run_tells_the_parameters_of_each_level(name, sizes):
         (("sweep=augmentation", "model=lenet5", "data=mnist", "augment=crop,none"), ["crop", "none"]),
         (("sweep=lrn", "model=cuda_convnet_18pct", "data=cifar10"), ["spatial", "none"]),
         (("sweep=dropout", "model=lenet5", "data=digits"), ["0.5", "0.0"]),
+        (("sweep=pooling", "model=lenet5", "data=mnist"), ["max", "average", "min"]),
+        (("sweep=pooling", "model=lenet5_seed003", "data=mnist"), ["max", "average", "min"]),
+        (("sweep=pooling", "model=cuda_convnet_18pct", "data=cifar10"), ["overlapping", "non_overlapping"]),
     ],
 )
 def test_other_models_have_levels_of_their_own(words, levels):

@@ -1,4 +1,4 @@
-"""SGD and Adam: which parameters decay, and one step against the formula."""
+"""SGD, Adam and RMSprop: which parameters decay, and one step against the formula."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.models import LeNet5
-from alexnet_lab.training.optimizers import adam, build_optimizer, decayed_and_not, sgd
+from alexnet_lab.training.optimizers import adam, build_optimizer, decayed_and_not, rmsprop, sgd
 
 
 def small_net() -> nn.Module:
@@ -87,3 +87,26 @@ def test_function_of_ours_gets_the_network():
 def test_untrusted_optimizer_is_refused():
     with pytest.raises(ConfigError, match="lies outside the trusted packages"):
         build_optimizer({"_target_": "os.system"}, LeNet5())
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_two_steps_of_rmsprop_are_those_of_the_formula(momentum):
+    net = nn.Linear(3, 2).double()
+    rate, smoothing, decay, epsilon = 0.01, 0.9, 0.1, 1e-7
+    optimizer = rmsprop(net, learning_rate=rate, smoothing=smoothing, momentum=momentum, weight_decay=decay)
+    weight, bias = (parameter.detach().clone() for parameter in net.parameters())
+    squares = [torch.zeros_like(weight), torch.zeros_like(bias)]
+    speed = [torch.zeros_like(weight), torch.zeros_like(bias)]
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(2):
+        gradients = [torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in (weight, bias)]
+        for parameter, gradient in zip(net.parameters(), gradients, strict=True):
+            parameter.grad = gradient.clone()
+        optimizer.step()
+        for index, (value, share) in enumerate(((weight, decay), (bias, 0.0))):
+            gradient = gradients[index] + share * value
+            squares[index] = smoothing * squares[index] + (1 - smoothing) * gradient**2
+            speed[index] = momentum * speed[index] + gradient / (squares[index].sqrt() + epsilon)
+            value.sub_(rate * speed[index])
+    torch.testing.assert_close(net.weight.detach(), weight, rtol=1e-12, atol=0)
+    torch.testing.assert_close(net.bias.detach(), bias, rtol=1e-12, atol=0)

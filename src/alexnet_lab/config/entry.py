@@ -23,7 +23,7 @@ from alexnet_lab.base.log import start_log
 from alexnet_lab.base.terminal import outlive_terminal
 from alexnet_lab.config import request
 from alexnet_lab.config.messages import UNREADABLE, explain, omegaconf_error, own_error
-from alexnet_lab.config.names import default_run_dir, default_sweep_dir, default_tags, folder_name, variable
+from alexnet_lab.config.names import default_run_dir, default_sweep_dir, default_tags, folder_name, for_model, variable
 from alexnet_lab.config.words import arranged, expand_paths, settle_data_variable
 
 if TYPE_CHECKING:
@@ -284,6 +284,7 @@ RESOLVERS = {
     "default_run_dir": default_run_dir,
     "default_sweep_dir": default_sweep_dir,
     "folder_name": folder_name,
+    "for_model": for_model,
     "variable": variable,
     "stretched": _stretched,
 }

@@ -123,6 +123,21 @@ def default_tags(*choices: str) -> list[str]:
     return [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()] or list(choices)
 
 
+def for_model(target: str, choices: Mapping[str, Any]) -> Any:
+    """What a sweep's file says for a model's class.
+
+    Args:
+        target: The model's `_target_`.
+        choices: By the name of the class; `other` is for those that are not named.
+
+    Example:
+        >>> for_model("alexnet_lab.models.LeNet5", {"LeNet5": "max,average,min", "other": "overlapping"})
+        'max,average,min'
+    """
+    name = target.rpartition(".")[2]
+    return choices[name if name in choices else "other"]
+
+
 def folder_name(path: str | None) -> str | None:
     """The last part of a path; None for none."""
     return path.rstrip("/").rpartition("/")[2] if path else None

@@ -66,17 +66,21 @@ class Trainer(Section):
 
 
 class Checkpoint(Section):
-    """Which states are kept: `best.ckpt` by `monitor` (least is best); `last.ckpt` after each epoch and within it."""
+    """Which states are kept: `best.ckpt` by `monitor` (least is best); `last.ckpt` after each epoch and within it.
+
+    `keep` also keeps `epoch_N.ckpt`: of all epochs, or of the latest so many.
+    """
 
     monitor: Literal["val/loss", "val/top1_error", "val/top5_error"] | None = "val/top1_error"
     every_minutes: Positive | None = 30.0
     every_steps: Count | None = None
+    keep: Count | Literal["all"] | None = None
 
 
 class EarlyStopping(Section):
     """Ends training with the `patience_epochs`-th epoch in a row in which `monitor` did not fall by `min_delta`."""
 
-    monitor: Literal["val/loss", "val/top1_error", "val/top5_error"] = "val/loss"
+    monitor: Literal["val/loss", "val/top1_error", "val/top5_error", "train/loss", "train/top1_error"] = "val/loss"
     patience_epochs: Count = 10
     min_delta: NonNegative = 0.0
 
@@ -244,7 +248,7 @@ class Evaluate(Section):
 
     run: str | Annotated[list[str], MinLen(1)]
     views: Literal["center", "ten", "nine"] = "center"
-    split: Literal["test", "val"] = "test"
+    split: Literal["test", "val", "train"] = "test"
     figures: Literal["all"] | Figure | list[Figure] = []
     name: FileName | None = None
     other_images: bool = False

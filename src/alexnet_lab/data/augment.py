@@ -96,8 +96,10 @@ class Augment:
         pca_std: Of the normal numbers, >= 0; 0.1 in both sources.
         pca_epochs: From this epoch on (0-based) colours are left alone, and not divided either; None: never. In the
             recorded run 145 the coefficient was set from .1 to 0 at epoch 67 of 91.
-        brightness: A number from the uniform distribution on [-brightness, brightness] is added to all pixels of an
-            image, where 1 is the whole scale from black to white.
+        brightness: Added to all pixels of an image, where 1 is the whole scale from black to white.
+        brightness_kind: "random": a number from the uniform distribution on [-brightness, brightness] for each image;
+            "fixed": `brightness` itself for every training image, as `tf.image.adjust_brightness` of the annotated
+            guide. Test images are not changed, so that a fixed one is a shift between training and test.
         crop_starts: "code2012": each of the places 0..room; "paper": without the last, which makes 32 * 32 * 2 =
             2048 views of 224 in 256 where the code has 33 * 33 * 2 = 2178.
 
@@ -115,6 +117,7 @@ class Augment:
         pca_std: NonNegative = 0.1,
         pca_epochs: Index | None = None,
         brightness: NonNegative = 0.0,
+        brightness_kind: Literal["random", "fixed"] = "random",
         crop_starts: Literal["paper", "code2012"] = "code2012",
     ) -> None:
         check_flag("augment.crop", crop)
@@ -125,6 +128,7 @@ class Augment:
         if pca_epochs is not None:
             check_whole("augment.pca_epochs", pca_epochs, least=0)
         check_non_negative("augment.brightness", brightness)
+        check_choice("augment.brightness_kind", brightness_kind, ("random", "fixed"))
         check_choice("augment.crop_starts", crop_starts, ("paper", "code2012"))
         if padding and not crop:
             raise ConfigError(f"`augment.padding` is {padding} but `augment.crop` is false: set padding=0 or crop=true")
@@ -135,6 +139,7 @@ class Augment:
         self.pca_std = pca_std
         self.pca_epochs = pca_epochs
         self.brightness = brightness
+        self.brightness_kind = brightness_kind
         self.crop_starts = crop_starts
 
     def geometry(self, stored: int, image_size: int) -> Geometry:
@@ -174,7 +179,7 @@ class Augment:
         shift = np.zeros((len(normal), len(statistics.channel_mean)))
         if colour != "none":
             shift += colour_shift(self.pca_std * normal, colour, statistics)
-        shift += 255 * self.brightness * (2 * uniform[:, None] - 1)
+        shift += 255 * self.brightness * (1 if self.brightness_kind == "fixed" else 2 * uniform[:, None] - 1)
         return torch.from_numpy(shift.astype(np.float32))
 
 

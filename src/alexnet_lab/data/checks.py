@@ -45,16 +45,6 @@ def check_whole(field: str, value: object, least: int) -> None:
         raise ConfigError(f"`{field}` is {value!r}; allowed: a whole number >= {least}")
 
 
-def check_share(field: str, value: object) -> None:
-    """Refuses what is not a number in (0, 1).
-
-    Raises:
-        ConfigError: With what was got and the range.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise ConfigError(f"`{field}` is {value!r}; allowed: a number between 0 and 1, both excluded")
-
-
 def check_fraction(field: str, value: object) -> None:
     """Refuses what is not a number in [0, 1).
 

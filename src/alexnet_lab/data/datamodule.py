@@ -14,7 +14,7 @@ from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
 from alexnet_lab.base.targets import build
 from alexnet_lab.data.augment import Augment
-from alexnet_lab.data.checks import check_choice, check_colour, check_flag, check_fraction, check_share, check_whole
+from alexnet_lab.data.checks import check_choice, check_colour, check_flag, check_fraction, check_whole
 from alexnet_lab.data.identity import check_same_images
 from alexnet_lab.data.loader import BatchLoader, RawBatch, Rows, resident
 from alexnet_lab.data.normalize import NORMALIZATIONS
@@ -57,7 +57,8 @@ class ImageDataModule(LightningDataModule):
         device: Where the stored images lie while a GPU trains: "auto" is its own memory if a quarter of it holds
             them, "cpu" is the memory that all processes share. Without a GPU there is no difference.
         skip_unreadable: Leave out files that are no images, instead of stopping.
-        test_fraction: Share of the images that is set apart as the test set where there is no official one.
+        test_fraction: Share of the images that is set apart as the test set where there is no official one, in
+            [0, 1); 0 tests nothing.
         test_seed: Of that choice, >= 0.
 
     Raises:
@@ -97,7 +98,7 @@ class ImageDataModule(LightningDataModule):
         check_flag("data.skip_unreadable", skip_unreadable)
         check_fraction("data.val_fraction", val_fraction)
         if test_fraction is not None:
-            check_share("data.test_fraction", test_fraction)
+            check_fraction("data.test_fraction", test_fraction)
         self.dir = Path(dir)
         self.batch_size = batch_size
         self.seed = seed

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.base.ranges import Count, Fraction, Index, Share
+from alexnet_lab.base.ranges import Count, Fraction, Index
 from alexnet_lab.data.folder_module import FolderDataModule
 
 
@@ -36,7 +36,7 @@ class ImageFolderDataModule(FolderDataModule):
         normalization: Literal["mean_image", "channel_mean", "standardize", "unit", "symmetric"] = "mean_image",
         val_fraction: Fraction = 0.1,
         val_seed: Index = 123,
-        test_fraction: Share = 0.1,
+        test_fraction: Fraction = 0.1,
         test_seed: Index = 0,
         test_folder: str = "val",
         val_folder: str | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from alexnet_lab.base.ranges import Count, Fraction, Index, Share
+from alexnet_lab.base.ranges import Count, Fraction, Index
 from alexnet_lab.data.folder_module import FolderDataModule
 from alexnet_lab.data.folder_source import load_joined
 from alexnet_lab.data.folders import chosen_among
@@ -41,7 +41,7 @@ class MiniImageNetDataModule(FolderDataModule):
         normalization: Literal["mean_image", "channel_mean", "standardize", "unit", "symmetric"] = "mean_image",
         val_fraction: Fraction = 0.1,
         val_seed: Index = 123,
-        test_fraction: Share = 0.1,
+        test_fraction: Fraction = 0.1,
         test_seed: Index = 0,
         num_classes: Count = 100,
         channels: Literal[1, 3] = 3,

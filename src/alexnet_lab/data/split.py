@@ -28,7 +28,7 @@ class Shares(NamedTuple):
 
     val_fraction: float  # of the training images, in [0, 1)
     val_seed: int
-    test_fraction: float | None = None  # of all images, before; not used where there is an official test set
+    test_fraction: float | None = None  # of all images, in [0, 1), before; not used where there is an official test set
     test_seed: int = 0
 
     @property

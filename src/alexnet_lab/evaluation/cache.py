@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 ARRAYS = ("logits", "features", "labels", "indices")
 REST = ("names", "class_names", "metrics", "center_metrics")

@@ -80,6 +80,9 @@ class ClassErrors(NamedTuple):
     taken_for: str | None  # the class it was most often called instead
     times: int
     false_alarms: int  # images of other classes that were called this
+    precision: float | None  # share of the images called this that are of this class; None where none was called this
+    recall: float | None  # share of its images that were called this, 1 - error; None of no images
+    f1: float | None  # harmonic mean of the two, 0 where no image of it was called this; None of no images
 
 
 def class_errors(
@@ -98,6 +101,8 @@ def class_errors(
         wrong = images - row[label]
         others = [0 if other == label else times for other, times in enumerate(row)]
         times = max(others)
+        false_alarms = sum(each[label] for each in matrix) - row[label]
+        called_this = row[label] + false_alarms
         rows.append(
             ClassErrors(
                 name=name,
@@ -107,10 +112,24 @@ def class_errors(
                 interval=wilson(wrong, images),
                 taken_for=class_names[others.index(times)] if times else None,
                 times=times,
-                false_alarms=sum(each[label] for each in matrix) - row[label],
+                false_alarms=false_alarms,
+                precision=row[label] / called_this if called_this else None,
+                recall=row[label] / images if images else None,
+                f1=2 * row[label] / (images + called_this) if images else None,
             )
         )
     return rows
+
+
+def macro_averages(classes: list[ClassErrors]) -> dict[str, float]:
+    """Mean precision, recall and F1 over the classes that have images; a precision of no answers counts as 0."""
+    seen = [row for row in classes if row.images]
+    rates = {
+        "precision": [row.precision or 0.0 for row in seen],
+        "recall": [row.recall or 0.0 for row in seen],
+        "f1": [row.f1 or 0.0 for row in seen],
+    }
+    return {name: sum(values) / len(values) for name, values in rates.items() if values}
 
 
 def confident_mistakes(predictions: Predictions, count: int) -> torch.Tensor:

@@ -16,7 +16,7 @@ from alexnet_lab.evaluation import show, tables
 from alexnet_lab.evaluation.cache import predict_once
 from alexnet_lab.evaluation.calibration import reliability
 from alexnet_lab.evaluation.ensemble import ensemble, mean_metrics
-from alexnet_lab.evaluation.errors import class_errors, confusion, images_of_classes, intervals
+from alexnet_lab.evaluation.errors import class_errors, confusion, images_of_classes, intervals, macro_averages
 from alexnet_lab.evaluation.finished import FinishedRun
 from alexnet_lab.evaluation.naming import chosen_name
 from alexnet_lab.evaluation.own_images import OwnImages, find_images
@@ -38,6 +38,9 @@ FOLDER = "eval"
 
 FORMAT_VERSION = 1
 """Of eval/<name>.json."""
+
+WORDS = {"test": "test", "val": "validation", "train": "training"}
+"""For the images of a split."""
 
 
 class Evaluated(NamedTuple):
@@ -133,7 +136,8 @@ def predicted(config: Mapping[str, Any]) -> Evaluated:
     ]
     _check_different(names, [run.checkpoint_hash for run in runs])
     split, views, own = config["split"], config["views"], _own_images(config["data"], runs[0])
-    _check_validated(runs, split)
+    if own is None:
+        _check_images(runs, split)
     what = f"own_{own.root.resolve().name}" if own else split
     default = f"{what}_{views}" if len(runs) == 1 else f"ensemble_of_{len(runs)}_{what}_{views}"
     about = _about(runs, own, split, views)
@@ -169,12 +173,15 @@ def _check_different(names: Sequence[str], identities: Sequence[str]) -> None:
         seen[identity] = name
 
 
-def _check_validated(runs: Sequence[FinishedRun], split: str) -> None:
-    """Refuses split=val for a run that set no images apart."""
-    for run in runs if split == "val" else ():
-        if run.data.num_val == 0:
+def _check_images(runs: Sequence[FinishedRun], split: str) -> None:
+    """Refuses a split of which a run set no images apart."""
+    for run in runs:
+        counts = {"test": run.data.num_test, "val": run.data.num_val, "train": run.data.num_train}
+        if counts[split] == 0:
+            others = " or ".join(f"split={name}" for name, count in counts.items() if count)
             raise ConfigError(
-                f"`split` is val, but run {run.name} has no validation images (data.val_fraction=0); take split=test"
+                f"`split` is {split}, but run {run.name} has no {WORDS[split]} images (data.{split}_fraction=0); "
+                f"take {others}"
             )
 
 
@@ -213,13 +220,12 @@ def summary(subject: Evaluated) -> dict[str, Any]:
     }
     if predictions.metrics:
         matrix = confusion(predictions)
+        rows = class_errors(matrix, predictions.class_names, images_of_classes(predictions))
         found |= {
             "intervals": {name: list(interval) for name, interval in intervals(predictions).items()},
             "calibration_error": subject.reliability.calibration_error,
-            "classes": [
-                row._asdict() | {"interval": list(row.interval)}
-                for row in class_errors(matrix, predictions.class_names, images_of_classes(predictions))
-            ],
+            "classes": [row._asdict() | {"interval": list(row.interval)} for row in rows],
+            "macro": macro_averages(rows),
             "confusion": matrix,
         }
     return found

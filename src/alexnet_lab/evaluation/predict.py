@@ -119,19 +119,20 @@ def predict(
     """
     data = run.data
     places: list[View | None] = [None] if views == "center" else [*views_of_run(run, views)]
-    if rows is None and split == "train":
+    name = split if rows is None else "test"
+    if name == "train":
         rows = data.rows("train")
     labelled = rows is None or bool((rows.labels != UNKNOWN).all())
     if rows is not None:
         data.guests = rows._replace(labels=rows.labels.clip(0))  # a loss needs some label
-    stage = "val" if split == "val" and rows is None else "test"
+    stage = "val" if name == "val" else "test"
     try:
         centre, mean = _all_views(run, stage, places, CENTRE[views])
     finally:
         data.transform.view = data.guests = None
     labels = centre.labels if labelled else torch.full_like(centre.labels, UNKNOWN)
-    centre_metrics = centre.metrics if labelled else {}
-    metrics = count(mean, labels, stage) if labelled and len(places) > 1 else centre_metrics
+    centre_metrics = {f"{name}/{key.partition('/')[2]}": value for key, value in centre.metrics.items() if labelled}
+    metrics = count(mean, labels, name) if labelled and len(places) > 1 else centre_metrics
     return centre._replace(
         logits=mean, labels=labels, names=names or [], metrics=metrics, center_metrics=centre_metrics
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -31,7 +32,7 @@ def show(evaluation: Mapping[str, Any], predictions: Predictions, path: Path) ->
     console = Console(markup=False, highlight=False)
     show_metrics(console, evaluation)
     if "confusion" in evaluation:
-        console.print(classes_table(evaluation["classes"]))
+        console.print(classes_table(evaluation["classes"], evaluation.get("macro")))
         lines = matrix_lines(evaluation["confusion"], evaluation["class_names"], console.width)
         if lines is None:
             console.print(confusions_table(evaluation["confusion"], evaluation["class_names"]))
@@ -83,23 +84,33 @@ def gains(metrics: Mapping[str, float], before: Mapping[str, float], what: str) 
             yield f"{name:<16} {abs(points):.2f} points {word} {what} ({before[name]:.2%})"
 
 
-def classes_table(classes: Sequence[Mapping[str, Any]]) -> Table:
-    """The classes in their order, or, of many, those with the highest error."""
-    title = None
+def classes_table(classes: Sequence[Mapping[str, Any]], macro: Mapping[str, float] | None = None) -> Table:
+    """The classes in their order, or, of many, those with the highest error; last the mean over all classes."""
+    title = "classes, rates in percent"
     if len(classes) > MOST_LINES:
-        title = f"the {MOST_LINES} of {len(classes)} classes with the highest error"
+        title = f"the {MOST_LINES} of {len(classes)} classes with the highest error, rates in percent"
         classes = sorted(classes, key=lambda row: -(row["error"] or 0))[:MOST_LINES]
-    table = Table(title=title)
+    table = Table(title=title, box=box.SIMPLE, padding=0)
     table.add_column("class", overflow="fold")
-    for heading in ("images", "error", "95 %"):
+    for heading in ("images", "error", "95 %", "precision", "recall", "F1"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("most often taken for", overflow="fold")
     for row in classes:
-        error = "-" if row["error"] is None else f"{row['error']:.1%}"
-        low, high = row["interval"]
+        low, high = (f"{100 * bound:.1f}" for bound in row["interval"])
         taken = f"{row['taken_for']} ({row['times']})" if row["taken_for"] is not None else "-"
-        table.add_row(Text(row["name"]), f"{row['images']:,}", error, f"{low:.1%} to {high:.1%}", Text(taken))
+        rates = (percent(row[key]) for key in ("precision", "recall", "f1"))
+        table.add_row(
+            Text(row["name"]), f"{row['images']:,}", percent(row["error"]), f"{low}-{high}", *rates, Text(taken)
+        )
+    if macro:
+        table.add_section()
+        table.add_row("mean", "", "", "", *(percent(macro[key]) for key in ("precision", "recall", "f1")), "")
     return table
+
+
+def percent(rate: float | None) -> str:
+    """A rate in percent; `-` where there is none."""
+    return "-" if rate is None else f"{100 * rate:.1f}"
 
 
 def matrix_lines(matrix: Sequence[Sequence[int]], class_names: Sequence[str], width: int) -> list[Text] | None:

@@ -36,10 +36,11 @@ def confusion_csv(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -
 
 def classes_csv(classes: Sequence[Mapping[str, Any]]) -> str:
     """One row for each class; see `errors.ClassErrors`."""
-    header = ["class", "images", "wrong", "error", "low", "high", "taken_for", "times", "false_alarms"]
+    header = ["class", "images", "wrong", "error", "low", "high", "taken_for", "times", "false_alarms",
+              "precision", "recall", "f1"]  # fmt: skip
     rows = (
         [row["name"], row["images"], row["wrong"], row["error"], *row["interval"], row["taken_for"], row["times"],
-         row["false_alarms"]]
+         row["false_alarms"], row["precision"], row["recall"], row["f1"]]
         for row in classes
     )  # fmt: skip
     return _csv([header, *rows])

@@ -1,16 +1,36 @@
-"""`python -m alexnet_lab.models NAME [field=value ...]`: the layers of a network, with their sizes and counts."""
+"""`python -m alexnet_lab.models NAME [field=value ...]`: the layers of a network, with their sizes and counts.
+
+`python -m alexnet_lab.models run=RUN_DIR` shows those of a run's network.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import OmegaConf
 
-from alexnet_lab.base.errors import AlexNetLabError, ConfigError
+from alexnet_lab.base.errors import AlexNetLabError, ConfigError, RunError
+from alexnet_lab.base.ranges import Count
+from alexnet_lab.base.records import Schema, check_record, read_yaml
 from alexnet_lab.base.terminal import outlive_terminal
 from alexnet_lab.models.zoo import ZOO, resolve
+
+
+class Images(Schema):
+    """The shape of a run's images."""
+
+    channels: Count
+    image_size: Count
+
+
+class RunConfig(Schema):
+    """What is read of a run's config.yaml."""
+
+    model: dict[str, Any]
+    data: Images
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     outlive_terminal()
     parser = argparse.ArgumentParser(prog="python -m alexnet_lab.models", description=__doc__)
-    parser.add_argument("model", nargs="?", help=f"one of {', '.join(ZOO)}")
+    parser.add_argument("model", nargs="?", help=f"one of {', '.join(ZOO)}; or run=RUN_DIR")
     parser.add_argument("fields", nargs="*", metavar="field=value", help="such as image_size=32 or norm=none")
     parser.add_argument("--markdown", action="store_true", help="print docs/models.md")
     options = parser.parse_args(arguments)
@@ -29,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.print_help()
         return ConfigError.exit_code
     try:
-        print(_document() if options.markdown else _layers(options.model, options.fields))
+        print(_document() if options.markdown else _table(options.model, options.fields))
     except AlexNetLabError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -42,18 +62,41 @@ def _document() -> str:
     return document().rstrip("\n")
 
 
-def _layers(name: str, settings: list[str]) -> str:
-    fields = resolve(name, _overrides(settings))
+def _table(model: str, settings: list[str]) -> str:
+    if not model.startswith("run="):
+        fields = resolve(model, _overrides(settings))
+        return _layers(fields, (fields["in_channels"], fields["image_size"], fields["image_size"]))
+    if settings:
+        raise ConfigError(f"`{settings[0]}` cannot change the network of a run; leave it out, or name a model")
+    config = _config_of_run(Path(model.removeprefix("run=")))
+    side = config["data"]["image_size"]
+    return _layers(config["model"], (config["data"]["channels"], side, side))
+
+
+def _config_of_run(run: Path) -> dict[str, Any]:
+    """The part of a run's config.yaml that says which network it trains, and on images of which shape.
+
+    Raises:
+        RunError: There is no such run, or its config is damaged.
+    """
+    path = run / "config.yaml"
+    try:
+        config = read_yaml(path)
+    except FileNotFoundError:
+        raise RunError(f"{run} is no run directory: it has no config.yaml") from None
+    return check_record(RunConfig, config, path)
+
+
+def _layers(fields: dict[str, Any], input_shape: tuple[int, int, int]) -> str:
     import torch  # noqa: PLC0415 - takes a second, which a misspelt name should not
 
     from alexnet_lab.base.targets import build  # noqa: PLC0415 - as above
     from alexnet_lab.models.table import layer_table  # noqa: PLC0415 - as above
 
-    with torch.device(
-        "cpu" if name == "torchvision" else "meta"
-    ):  # some of theirs compute their own sizes from weights
+    theirs = "torchvision" in str(fields.get("_target_", "")).lower()  # some compute their own sizes from weights
+    with torch.device("cpu" if theirs else "meta"):
         net = build(fields, "model")
-    return layer_table(net, (fields["in_channels"], fields["image_size"], fields["image_size"]))
+    return layer_table(net, input_shape)
 
 
 def _overrides(settings: list[str]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
 
 
 def fit_and_test(config: dict[str, Any], directory: RunDirectory, *, resume: bool = False) -> dict[str, Any]:
-    """Trains, then tests the best checkpoint once.
+    """Trains, then tests the best checkpoint once, if there is a test set.
 
     Args:
         config: A checked config.
@@ -115,7 +115,10 @@ def _fit_and_test(
     kept = checkpoints.best_epoch >= 0
     if kept:  # Lightning's way would also bring back the state that each callback had then
         load_weights(classifier, load_checkpoint(directory.best), directory.best)
-    interruptible(trainer, lambda: trainer.test(classifier, data, verbose=False))
+    if getattr(data, "num_test", None) == 0:
+        log.warning("there is no test set, and data.test_fraction=0 sets none apart: nothing is tested")
+    else:
+        interruptible(trainer, lambda: trainer.test(classifier, data, verbose=False))
     test = {name: plain(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
     best_epoch = checkpoints.best_epoch + 1 if kept else None
     tracking.show(

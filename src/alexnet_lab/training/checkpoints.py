@@ -1,11 +1,11 @@
-"""Which states of a run are kept: the last, the one before it, and the best."""
+"""Which states of a run are kept: the last, the one before it, the best, and each epoch's if that is asked for."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from lightning.pytorch.callbacks import Checkpoint
 
@@ -39,17 +39,26 @@ class Checkpoints(Checkpoint):
             always does.
         every_steps: Write `last.ckpt` within an epoch too, after each so many steps of the optimiser; None: not.
         every_minutes: The same whenever so much time has passed since the last one; None: not.
+        keep: Keep a checkpoint of each epoch too, `epoch_1.ckpt` and so on: "all", or the latest so many; None: none.
     """
 
     def __init__(
-        self, folder: Path, monitor: str | None, *, every_steps: int | None = None, every_minutes: float | None = None
+        self,
+        folder: Path,
+        monitor: str | None,
+        *,
+        every_steps: int | None = None,
+        every_minutes: float | None = None,
+        keep: int | Literal["all"] | None = None,
     ) -> None:
+        self.folder = folder
         self.last = folder / "last.ckpt"
         self.previous = folder / "previous.ckpt"
         self.best = folder / "best.ckpt"
         self.monitor = monitor
         self.every_steps = every_steps
         self.every_minutes = every_minutes
+        self.keep: int | Literal["all"] | None = keep
         self.best_score = math.inf
         self.best_epoch = -1
         self._written = time.monotonic()
@@ -89,14 +98,16 @@ class Checkpoints(Checkpoint):
             return
         self._stopped = trainer.should_stop
         score = cast("Classifier", pl_module).validated.get(self.monitor) if self.monitor is not None else None
-        if not self._is_best(score, trainer.current_epoch):
+        if self._is_best(score, trainer.current_epoch):
+            trainer.save_checkpoint(self.best)
+            if trainer.is_global_zero:
+                self._keep_previous()
+                link_or_copy(self.best, self.last)
+            self._written = time.monotonic()
+        else:
             self._write_last(trainer)
-            return
-        trainer.save_checkpoint(self.best)
-        if trainer.is_global_zero:
-            self._keep_previous()
-            link_or_copy(self.best, self.last)
-        self._written = time.monotonic()
+        if self.keep is not None and trainer.is_global_zero:
+            self._keep_epoch(trainer.current_epoch + 1, self.keep)
 
     def _is_best(self, score: float | None, epoch: int) -> bool:
         """Whether an epoch is the best so far, which it is from now on."""
@@ -113,6 +124,11 @@ class Checkpoints(Checkpoint):
         trainer.save_checkpoint(self.last, storage_options=options)
         self._written = time.monotonic()
 
+    def _keep_epoch(self, epoch: int, keep: int | Literal["all"]) -> None:
+        link_or_copy(self.last, epoch_checkpoint(self.folder, epoch))
+        if keep != "all":
+            epoch_checkpoint(self.folder, epoch - keep).unlink(missing_ok=True)
+
     def _keep_previous(self) -> None:
         check_still_there(self.last.parent.parent)
         if self.last.exists():
@@ -127,6 +143,11 @@ class Checkpoints(Checkpoint):
         self.best_score = state_dict["best_score"]
         self.best_epoch = state_dict["best_epoch"]
         self._stopped = state_dict["stopped"]
+
+
+def epoch_checkpoint(folder: Path, epoch: int) -> Path:
+    """The file of an epoch, from 1, in the folder of checkpoints."""
+    return folder / f"epoch_{epoch}.ckpt"
 
 
 def is_trial(trainer: Trainer) -> bool:

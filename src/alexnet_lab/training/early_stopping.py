@@ -1,4 +1,4 @@
-"""Ends training when a metric of the validation has not improved for some epochs."""
+"""Ends training when a metric of the validation, or of training itself, has not improved for some epochs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ class EarlyStopping(Callback):
     Lightning's own counts validations instead of epochs.
 
     Args:
-        monitor: A metric of the validation; less is better.
+        monitor: A metric of the validation, or of training (`train/loss`: as seen while training, augmented and with
+            dropout); less is better.
         patience_epochs: See `Patience`.
         min_delta: See there.
     """
@@ -64,13 +65,19 @@ class EarlyStopping(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Looks at the epoch's metric; it is the same in all processes, so they end together."""
-        value = cast("Classifier", pl_module).validated.get(self.monitor)
+        value = self._value(cast("Classifier", pl_module))
         if self.patience.is_over(value) and not trainer.should_stop:
             trainer.should_stop = True
             log.info(
                 "early stopping after epoch %d: %s has not improved on %.4g for %d epochs",
                 trainer.current_epoch + 1, self.monitor, self.patience.best, self.patience.since,
             )  # fmt: skip
+
+    def _value(self, classifier: Classifier) -> float | None:
+        stage, _, name = self.monitor.partition("/")
+        if stage == "val":
+            return classifier.validated.get(self.monitor)
+        return float(classifier.train_counts.compute()[name])  # callbacks come before the Classifier, which logs them
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run has to know."""

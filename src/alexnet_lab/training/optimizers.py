@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, Adam, Optimizer, RMSprop
 
 from alexnet_lab.base.targets import build, locate
 
@@ -52,6 +52,32 @@ def adam(
     """Adam (Kingma and Ba 2015, algorithm 1), the seeds' choice; `weight_decay` is L2 in the gradient."""
     groups = decayed_and_not(net, weight_decay, decay_biases=decay_biases)
     return Adam(groups, lr=learning_rate, betas=(beta1, beta2), eps=epsilon, fused=True)
+
+
+def rmsprop(
+    net: nn.Module,
+    *,
+    learning_rate: Positive = 1e-3,
+    smoothing: Fraction = 0.9,
+    momentum: Fraction = 0.0,
+    epsilon: Positive = 1e-7,
+    weight_decay: NonNegative = 0.0,
+    decay_biases: bool = False,
+) -> Optimizer:
+    """RMSprop (Hinton 2012, lecture 6e of Neural Networks for Machine Learning), with Keras' numbers.
+
+    Args:
+        net: The network whose parameters are trained.
+        learning_rate: Of weights and biases alike.
+        smoothing: Share of the running mean of squared gradients that is kept in a step, in [0, 1): torch's alpha,
+            Keras' rho. The lecture has .9, torch .99.
+        momentum: Share of the last step that is kept, in [0, 1).
+        epsilon: Added to the root of that mean, as torch does; Keras adds it to the mean.
+        weight_decay: L2 term added to the gradient.
+        decay_biases: Decay biases and other vectors too.
+    """
+    groups = decayed_and_not(net, weight_decay, decay_biases=decay_biases)
+    return RMSprop(groups, lr=learning_rate, alpha=smoothing, eps=epsilon, momentum=momentum)
 
 
 def decayed_and_not(net: nn.Module, weight_decay: float, *, decay_biases: bool) -> list[dict[str, Any]]:
