@@ -14,7 +14,7 @@ from PIL import Image
 
 from alexnet_lab.config import check_train
 from alexnet_lab.data import MNISTDataModule
-from alexnet_lab.data.mini_imagenet import CLASSES
+from alexnet_lab.data.mini_imagenet_files import GUIDE16
 from alexnet_lab.run import train
 from alexnet_lab.run.engine import build_data
 from alexnet_lab.training.published import by_pass
@@ -178,7 +178,7 @@ def test_the_guides_513_images_are_parted_as_there(tmp_path):
     """462 to train on, 51 to validate on, no test set; its plateau and early stopping watch what it says."""
     root = tmp_path / "mini_imagenet"
     for number in range(513):
-        folder = root / "train" / CLASSES[number % 16]
+        folder = root / "train" / GUIDE16[number % 16]
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (9, 8), (number % 256, number // 256, 0)).save(folder / f"{number}.png")
     config = resolved("experiment=alexnet_seed004", f"data.dir={tmp_path}")

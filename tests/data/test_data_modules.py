@@ -496,7 +496,7 @@ def test_wrong_fields_are_refused_in_one_line(fields, message, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"test_fraction": 0.0}, "`data.test_fraction` is 0.0; allowed: a number between 0 and 1, both excluded"),
+        ({"test_fraction": 1.0}, "`data.test_fraction` is 1.0; allowed: a number from 0 up to, but not including, 1"),
         ({"test_seed": -1}, "`data.test_seed` is -1; allowed: a whole number >= 0"),
         ({"classes": "apple"}, "`data.classes` is 'apple'; allowed: a list of names, or null for all"),
         ({"skip_unreadable": "no"}, "`data.skip_unreadable` is 'no'; allowed: true, false"),
