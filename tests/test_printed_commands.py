@@ -51,7 +51,7 @@ def printed_texts() -> Iterator[tuple[str, str]]:
 
 
 QUOTED_BY_CODE = (
-    "launcher.py trusted_packages=[", "drive_search.py seed=range(0,5)", "entry.py hydra.searchpath=[file://",
+    "launcher.py trusted_packages=[", "drive_search.py seed=range(0,5)", "messages.py hydra.searchpath=[file://",
     "page.py sourceMappingURL=.*",
 )  # fmt: skip
 """Words that the code itself quotes, or hands to Hydra; and a pattern."""

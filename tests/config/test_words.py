@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from commands import REPOSITORY, call, compose_raw
+from commands import CONFIGS, REPOSITORY, call, compose_raw
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from alexnet_lab.base.errors import ConfigError
@@ -93,6 +92,31 @@ def test_what_cannot_be_read_is_explained_in_one_line(line, message, tmp_path, m
     assert list(tmp_path.iterdir()) == []
 
 
+REPORTS = REPOSITORY / "src" / "alexnet_lab" / "report" / "config"
+
+
+@pytest.mark.parametrize(
+    ("script", "line", "message"),
+    [
+        ("eval", "run=A --dry-run", "unknown flag `--dry-run`"),
+        ("report", "runs=A --dry-run", "unknown flag `--dry-run`"),
+        ("eval", "run=[A,1]", 'a text that looks like a number needs quotes: \'run=["A","1"]\''),
+        ("report", "runs=[A,true]", 'a text that looks like a number needs quotes: \'runs=["A","true"]\''),
+        ("report", "runs=[]", "`runs` is [] (list); allowed: string or "),
+        ("report", "runs=A wandb=true project=my/proj", "`project` is 'my/proj', and W&B takes none of the characters"),
+        ("report", "runs=A entity=a:b", "`entity` is 'a:b', and W&B takes none of the characters"),
+        ("eval", "run=A figures=[kernels,mistake]", "`figures.1` is 'mistake' (str); allowed: "),
+    ],
+)
+def test_wrong_words_of_evaluations_and_reports(script, line, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check, configs = (check_evaluate, CONFIGS) if script == "eval" else (check_report, REPORTS)
+    outcome = call(check, script, *line.split(), configs=configs)
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert message in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("text", HARD)
 def test_quotes_hold_any_text(text):
     for sign in "'\"":
@@ -131,13 +155,10 @@ def test_every_path_key_takes_any_path(text, tmp_path, monkeypatch):
 
 
 def test_every_path_key_of_reports_and_of_image_folders(monkeypatch):
-    from alexnet_lab import report
-
     monkeypatch.setenv("HOME", "/home/me")
-    configs = Path(report.__file__).parent / "config"
     found: list[dict[str, Any]] = []
     for words in (("sweep=~/a=b", "out=~/c"), ("runs=[~/a,~/b=c]",)):
-        outcome = call(lambda config: found.append(check_report(config)), "report", *words, configs=configs)
+        outcome = call(lambda config: found.append(check_report(config)), "report", *words, configs=REPORTS)
         assert outcome.code == 0, outcome.err
     assert (found[0]["sweep"], found[0]["out"]) == ("/home/me/a=b", "/home/me/c")
     assert found[1]["runs"] == ["/home/me/a", "/home/me/b=c"]

@@ -71,3 +71,11 @@ def test_a_run_that_was_renamed_keeps_its_names(run):
     other = run.rename(run.with_name("renamed"))
     assert eval_py(f"run={other}").code == 0
     assert {name: found["run"] for name, found in evaluations(other).items()} == {"test_center": "renamed"}
+
+
+def test_a_place_that_cannot_be_written_is_one_line(run):
+    (run / "eval" / "figures" / "mine").mkdir(parents=True)
+    (run / "eval" / "figures" / "mine" / "activations.png").mkdir()
+    outcome = eval_py(f"run={run}", "name=mine", "figures=activations")
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
+    assert "error: the evaluation cannot be written: " in outcome.err

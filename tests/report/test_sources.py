@@ -75,6 +75,13 @@ def test_what_is_no_sweep(content, message, tmp_path):
         from_sweep(tmp_path)
 
 
+def test_a_run_that_is_taken_for_a_sweep(tmp_path):
+    run = make_run(tmp_path / "a run")
+    with pytest.raises(RunError) as error:
+        from_sweep(run)
+    assert str(error.value).endswith(f"""of single runs: "runs='{run}'\"""")
+
+
 def test_no_directory(tmp_path):
     with pytest.raises(RunError, match="there is no sweep directory"):
         from_sweep(tmp_path / "nothing")

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """Hydra's own switch for tracebacks; ours follows it."""
 
-FLAGS = {"--dry-run": "sweep.dry_run=true"}
-"""Flags of ours, which Hydra does not know, and the overrides that they stand for."""
+FLAGS = {"train": {"--dry-run": "sweep.dry_run=true"}}
+"""Flags of our commands, which Hydra does not know, and the overrides that they stand for."""
 
 SHARED = ("train",)
 """The commands that several processes may do together."""
@@ -67,7 +67,7 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
         if config_name not in SHARED:
             cluster.require_alone(f"{config_name}.py")
         with _hastily(), _value_errors_told(config_dir):
-            sys.argv[1:] = arranged(FLAGS.get(word, word) for word in sys.argv[1:])
+            sys.argv[1:] = arranged(sys.argv[1:], FLAGS.get(config_name, {}))
             _refuse_rerun()
             _refuse_lists(config_dir)
             words = request.set_aside(config_dir)

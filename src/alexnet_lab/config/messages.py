@@ -116,9 +116,8 @@ def _unknown_override(key: str, config: DictConfig, groups: list[str]) -> Config
             told = [name for name in names if name != "hydra"] + groups if node is config else names
             return ConfigError(f"unknown key `{key}`; {did_you_mean(part, told)}")
         node = node._get_node(part)
-    return ConfigError(
-        f"`{key}` is a group of keys and takes no value; choose one of its files, or set its keys: {key}.KEY=value"
-    )
+    choose = "choose one of its files, or " if key in groups else ""
+    return ConfigError(f"`{key}` is a group of keys and takes no value; {choose}set its keys: {key}.KEY=value")
 
 
 def _composed_until(error: BaseException) -> DictConfig | None:

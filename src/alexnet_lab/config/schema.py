@@ -261,7 +261,7 @@ class Report(Section):
     """The config of report.py."""
 
     sweep: str | None = None
-    runs: str | list[str] | None = None
+    runs: str | Annotated[list[str], MinLen(1)] | None = None
     metric: str | None = None
     out: str | None = None
     other_images: bool = False

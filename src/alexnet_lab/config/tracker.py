@@ -50,6 +50,17 @@ def check_wandb(config: Mapping[str, Any], environment: Mapping[str, str]) -> No
         )
 
 
+def check_names(names: Mapping[str, str | None]) -> None:
+    """Raises ConfigError for a name that W&B does not take.
+
+    Args:
+        names: By `project` or `entity`.
+    """
+    for field, text in names.items():
+        if text is not None:
+            _check_text(f"`{field}`", field, text)
+
+
 def _check_text(key: str, field: str, text: str) -> None:
     found = [sign for sign in FORBIDDEN.get(field, "") if sign in text]
     if found:

@@ -17,7 +17,7 @@ from alexnet_lab.config import words
 from alexnet_lab.config.fit import check_fit
 from alexnet_lab.config.schema import Evaluate, Multirun, Report, Section, Train
 from alexnet_lab.config.signatures import Field, read_signature
-from alexnet_lab.config.tracker import check_wandb
+from alexnet_lab.config.tracker import check_names, check_wandb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -104,6 +104,7 @@ def check_report(raw: Mapping[str, Any]) -> dict[str, Any]:
     _refuse_empty_text("", config)
     if (config["sweep"] is None) == (config["runs"] is None):
         raise ConfigError("report.py takes either sweep=SWEEP_DIR or runs='logs/runs/*'")
+    check_names({key: config[key] for key in ("entity", "project")})
     return config
 
 
@@ -147,21 +148,22 @@ def _explain(section: type[Section], raw: Mapping[str, Any], error: ValidationEr
         return unknown_key(".".join(path), _known_keys(section, path[:-1]))
     if first["type"] == "missing":
         return f"`{'.'.join(path)}` is missing"
-    key = _key(first, raw)
-    same_key = [detail for detail in details if _key(detail, raw) == key]
-    return _wrong_value(key, same_key, raw)
+    top = _key(first, raw)
+    keys = {number: _key(detail, raw) for number, detail in enumerate(details)}
+    within = [key for key in keys.values() if key == top or key.startswith(f"{top}.")]
+    key = max(within, key=lambda key: key.count("."))  # an entry of a list tells more than the list
+    return _wrong_value(key, [details[number] for number in keys if keys[number] == key], raw)
 
 
 def _key(detail: ErrorDetails, raw: Mapping[str, Any]) -> str:
-    """The config key of an error, without the names that pydantic appends for the branches of a union."""
+    """The config key of an error, without the names that pydantic puts in for the branches of a union."""
     path: list[str] = []
     node: Any = raw
     for part in detail["loc"]:
         keys: Any = range(len(node)) if isinstance(node, list) else node if isinstance(node, dict) else ()
-        if part not in keys:
-            break
-        node = cast("Any", node)[part]
-        path.append(str(part))
+        if part in keys:
+            node = cast("Any", node)[part]
+            path.append(str(part))
     return ".".join(path)
 
 
@@ -218,6 +220,8 @@ def _branch(detail: ErrorDetails) -> str:
 def _allowed(detail: ErrorDetails, note: str) -> str:
     if detail["type"] in ("model_type", "dict_type"):
         return "a group of keys"
+    if detail["type"] == "too_short":
+        return "a list that is not empty"
     text = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ").removeprefix("a valid ")
     text = text.removesuffix(", unable to parse string as a number")
     return text if detail["type"].endswith("_type") else text + note

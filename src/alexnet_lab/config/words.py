@@ -16,7 +16,7 @@ from alexnet_lab.base.shell import quoted
 
 if TYPE_CHECKING:
     from argparse import Action
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 PATHS = (
     "run_dir", "resume", "data.dir", "data.root", "data.test_folder", "data.val_folder", "sweep.dir", "hydra.sweep.dir",
@@ -31,31 +31,35 @@ DATA_VARIABLE = "ALEXNET_LAB_DATA"
 """The environment variable for the default of `data.dir`."""
 
 
-def arranged(words: Iterable[str]) -> list[str]:
+def arranged(words: Iterable[str], own: Mapping[str, str] | None = None) -> list[str]:
     """The same command line with its flags first, whatever the order in which they were given.
 
     Args:
         words: Without the name of the script.
+        own: Flags that Hydra does not know, and the overrides that they stand for.
 
     Raises:
         ConfigError: A flag does not exist or lacks its value.
     """
     flags: list[str] = []
     overrides: list[str] = []
+    known = own or {}
     waiting = list(words)
     while waiting:
         word = waiting.pop(0)
-        if word.startswith("-"):
-            flags += _flag(word, waiting)
+        if word in known:
+            overrides.append(known[word])
+        elif word.startswith("-"):
+            flags += _flag(word, waiting, known)
         else:
             overrides.append(_with_quoted_path(word))
     return flags + overrides
 
 
-def _flag(word: str, waiting: list[str]) -> list[str]:
+def _flag(word: str, waiting: list[str], own: Iterable[str]) -> list[str]:
     """A flag with its value, which may follow `=` or be the next of the words after it."""
     name, equals, given = word.partition("=")
-    action = _action(name)
+    action = _action(name, own)
     choices = [str(choice) for choice in action.choices or ()]
     if action.nargs == 0:
         if equals:
@@ -72,14 +76,14 @@ def _flag(word: str, waiting: list[str]) -> list[str]:
     return [f"{name}={value}"] if equals else [name, value]
 
 
-def _action(name: str) -> Action:
+def _action(name: str, own: Iterable[str]) -> Action:
     """What Hydra's parser does at a flag, which may be shortened as long as it is clear."""
     flags = {flag: action for action in get_args_parser()._actions for flag in action.option_strings}
     if name in flags:
         return flags[name]
     found = {id(action): action for flag, action in flags.items() if name.startswith("--") and flag.startswith(name)}
     if len(found) != 1:
-        raise ConfigError(f"unknown flag `{name}`; {did_you_mean(name, ['--dry-run', *flags])}")
+        raise ConfigError(f"unknown flag `{name}`; {did_you_mean(name, [*own, *flags])}")
     return next(iter(found.values()))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.files import write_json
 from alexnet_lab.base.log import start_log
 from alexnet_lab.data.datamodule import ImageDataModule
@@ -87,24 +87,34 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
         What `eval/<name>.json` holds.
 
     Raises:
-        RunError: A run is not finished, its checkpoint is damaged, or the runs of an ensemble do not fit.
+        RunError: A run is not finished, its checkpoint is damaged, the runs of an ensemble do not fit, or the result
+            cannot be written.
         DataError: Its data, or the user's, is missing or damaged.
         ConfigError: A figure that cannot be made of this.
     """
     start_log()
     subject = predicted(config)
+    path = subject.folder / f"{subject.name}.json"
+    try:
+        evaluation = _write(subject, config["figures"], path)
+    except OSError as error:
+        place = error.filename or subject.folder
+        raise RunError(f"the evaluation cannot be written: {place}: {error.strerror or error}") from error
+    show.show(evaluation, subject.predictions, path)
+    if config["figures"] and subject.name == "test_center":
+        _track(subject, [subject.folder / name for name in evaluation["figures"] if name.endswith(".png")])
+    return evaluation
+
+
+def _write(subject: Evaluated, figures: str | Sequence[str], path: Path) -> dict[str, Any]:
+    """Draws the figures that are asked for, and writes the numbers and tables; returns the numbers."""
     evaluation = summary(subject)
-    wanted = config["figures"]
-    if wanted:
+    if figures:
         from alexnet_lab.evaluation.figures.table import make_figures  # noqa: PLC0415 - matplotlib takes half a second
 
-        evaluation |= make_figures(subject, wanted)
-    path = subject.folder / f"{subject.name}.json"
+        evaluation |= make_figures(subject, figures)
     write_json(path, evaluation)
     tables.write(subject, evaluation)
-    show.show(evaluation, subject.predictions, path)
-    if wanted and subject.name == "test_center":
-        _track(subject, [subject.folder / name for name in evaluation["figures"] if name.endswith(".png")])
     return evaluation
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.nested import flat
 from alexnet_lab.config.names import is_outward
@@ -52,7 +53,8 @@ def from_sweep(folder: Path, *, other_images: bool = False) -> Study:
         raise RunError(f"there is no sweep directory {folder}")
     definition = directory.read()
     if definition is None:
-        raise RunError(f"{folder} is no sweep: it has no sweep.json; of single runs: runs='{folder}/*'")
+        runs = shell.join([shell.override("runs", folder)]) if _is_run(folder) else f"runs='{folder}/*'"
+        raise RunError(f"{folder} is no sweep: it has no sweep.json; of single runs: {runs}")
     if not definition.jobs:
         raise RunError(f"{directory.definition} lists no jobs")
     ended = directory.latest()

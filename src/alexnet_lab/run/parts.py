@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import math
@@ -20,7 +21,7 @@ from alexnet_lab.training.pruning import JOURNAL
 from alexnet_lab.training.schedules import Duration, build_schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from lightning.pytorch.loggers import Logger
 
@@ -65,15 +66,23 @@ def _try_optimizer(config: dict[str, Any], trusted: tuple[str, ...]) -> None:
     with torch.device("meta"), quiet("alexnet_lab.models"):
         net = build(config["model"], "model", trusted=trusted)
     with quiet("alexnet_lab.training", logging.ERROR):  # the run itself will say what it finds
-        try:
+        with _as_config_error("optimizer"):
             optimizer = build_optimizer(spec, net.to_empty(device="cpu"), trusted)
-        except (ValueError, TypeError) as error:
-            raise ConfigError(f"`optimizer`: {one_line(error)}") from error
         if config["schedule"] is not None:
             duration = Duration(trainer["max_epochs"], trainer["max_epochs"])
-            build_schedule(config["schedule"], optimizer, duration, trusted)
+            with _as_config_error("schedule"):
+                build_schedule(config["schedule"], optimizer, duration, trusted)
     if trainer["channels_last"] and not spec["_target_"].startswith(f"{OURS}."):
         _try_channels_last(spec, trusted)
+
+
+@contextlib.contextmanager
+def _as_config_error(group: str) -> Iterator[None]:
+    """Within the block what torch says about the fields of a group is an error of ours."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"`{group}`: {one_line(error)}") from error
 
 
 def _try_channels_last(spec: dict[str, Any], trusted: tuple[str, ...]) -> None:

@@ -110,7 +110,7 @@ def plateau(
     optimizer: Optimizer,
     duration: Duration,
     *,
-    factor: Ratio = 0.1,
+    factor: Share = 0.1,
     patience_epochs: Count = 10,
     min_learning_rate: NonNegative = 0.0,
     lower_biases: bool = True,
@@ -121,7 +121,7 @@ def plateau(
     Args:
         optimizer: Whose rates are changed.
         duration: Not used.
-        factor: The rate is multiplied by this, in (0, 1].
+        factor: The rate is multiplied by this, in (0, 1).
         patience_epochs: The N-th epoch in a row without a new best lowers the rate, as in Keras. An epoch without
             validation counts, but nothing is lowered before the next validation.
         min_learning_rate: The rate is never lowered below this.
