@@ -33,6 +33,7 @@ class Recipe(NamedTuple):
     drops: list[int]  # epochs
     epochs: int
     lower_biases: bool
+    before_fold: int | None = None  # epochs on four fifths of the images; None: all from the start
 
 
 CONV = {"conv1": 0.004, "conv2": 0.004, "conv3": 0.004}
@@ -41,8 +42,8 @@ RECIPES = {
     "80sec": Recipe({"norm": "none", "hidden": 64}, 32, CONV | {"fc64": 0.03, "fc10": 0.03}, [8], 11, True),
     "19pct": Recipe({"norm": "none", "hidden": None}, 32, CONV | {"fc10": 3.0}, [120, 130], 140, True),
     "18pct": Recipe({"norm": "spatial", "hidden": None}, 32, CONV | {"fc10": 1.0}, [120, 130], 140, True),
-    "13pct": Recipe({"norm": "none", "local3": 32}, 24, LOCAL | {"fc10": 0.004}, [140, 150], 160, False),
-    "11pct": Recipe({"norm": "across", "local3": 64}, 24, LOCAL | {"fc10": 0.01}, [500, 510], 520, False),
+    "13pct": Recipe({"norm": "none", "local3": 32}, 24, LOCAL | {"fc10": 0.004}, [140, 150], 160, False, 100),
+    "11pct": Recipe({"norm": "across", "local3": 64}, 24, LOCAL | {"fc10": 0.01}, [500, 510], 520, False, 350),
 }
 
 HEADERS = {path.stem: path.read_text().partition("defaults:")[0] for path in (CONFIGS / "experiment").glob("*.yaml")}
@@ -53,6 +54,13 @@ def resolved(name: str, *words: str) -> dict[str, Any]:
     return check_train(compose_raw(f"experiment=cuda_convnet_{name}", *words))
 
 
+def folded(name: str) -> dict[str, Any]:
+    """The config of a recipe after the second command of its header."""
+    words = re.search(r"train\.py resume=RUN (data\.val_fraction=0 \S+)", HEADERS[f"cuda_convnet_{name}"])
+    assert words is not None
+    return resolved(name, *words[1].split())
+
+
 def fields_of(node: dict[str, Any]) -> Any:
     return {key: value for key, value in node.items() if key != "_target_"}
 
@@ -60,7 +68,8 @@ def fields_of(node: dict[str, Any]) -> Any:
 @pytest.mark.parametrize("name", RECIPES)
 def test_images_and_augmentation_are_the_sources(name):
     config, recipe = resolved(name), RECIPES[name]
-    data = {"batch_size": 128, "order": "constant", "val_fraction": 0, "normalization": "mean_image",
+    fraction = 0.2 if recipe.before_fold else 0
+    data = {"batch_size": 128, "order": "constant", "val_fraction": fraction, "normalization": "mean_image",
             "stored_size": 32, "image_size": recipe.side}  # fmt: skip
     assert {key: config["data"][key] for key in data} == data
     assert {key: config["model"][key] for key in recipe.model} == recipe.model
@@ -88,6 +97,9 @@ def test_rates_and_decays_are_the_sources_epoch_by_epoch(name):
     assert all(first[f"{name}.biases"]["weight_decay"] == 0.0 for name in recipe.decays)
     assert all(group["momentum"] == 0.9 for group in first.values())
     epochs = config["trainer"]["max_epochs"]
+    if recipe.before_fold:
+        assert epochs == recipe.before_fold
+        epochs = folded(name)["trainer"]["max_epochs"]
     assert epochs == recipe.epochs
     scheduler = step(optimizer, Duration(epochs * 3, epochs), **fields_of(config["schedule"]))["scheduler"]
     for number in range(epochs * 3):
@@ -99,8 +111,17 @@ def test_rates_and_decays_are_the_sources_epoch_by_epoch(name):
         scheduler.step()
 
 
-def test_they_train_on_all_images_in_one_order(real_data):
-    fields = fields_of(resolved("18pct")["data"]) | {"dir": str(real_data)}
+@pytest.mark.parametrize(
+    ("config", "counts"),
+    [
+        (lambda: resolved("18pct"), (50_000, 0, 10_000, 391)),
+        (lambda: resolved("13pct"), (40_000, 10_000, 10_000, 313)),
+        (lambda: folded("13pct"), (50_000, 0, 10_000, 391)),
+    ],
+    ids=["all", "four_fifths", "folded_in"],
+)
+def test_they_train_on_all_images_in_one_order(config, counts, real_data):
+    fields = fields_of(config()["data"]) | {"dir": str(real_data)}
     module = CIFAR10DataModule(**fields, seed=0)
     module.prepare_data()
     module.setup()
@@ -110,8 +131,8 @@ def test_they_train_on_all_images_in_one_order(real_data):
         order.set_epoch(epoch)
         passes.append(order.positions().tolist())
     assert passes[0] == passes[1] != sorted(passes[0])
-    assert sorted(passes[0]) == list(range(50_000))
-    assert (module.num_train, module.num_val, module.num_test, module.steps_per_epoch) == (50_000, 0, 10_000, 391)
+    assert sorted(passes[0]) == list(range(counts[0]))
+    assert (module.num_train, module.num_val, module.num_test, module.steps_per_epoch) == counts
 
 
 def test_the_variant_of_19pct_in_its_header_is_valid():

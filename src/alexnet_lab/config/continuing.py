@@ -27,9 +27,13 @@ FREE = (
 ROUNDING = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.compile", "trainer.channels_last")
 """Free keys that change the order of sums: the losses agree to rounding, the bits may differ."""
 
+FOLD_IN = "data.val_fraction"
+"""The key that makes training images of the validation images, once it becomes 0."""
+
 LONGER: dict[str, Callable[[Any, Any], bool]] = {
     "trainer.max_epochs": lambda old, new: new > old,
     "trainer.max_steps": lambda old, new: new == -1 or -1 < old < new,
+    FOLD_IN: lambda old, new: new == 0 and old != NOTHING,
     "callbacks.early_stopping": lambda old, new: new is None,
     "callbacks.pruning": lambda old, new: new is None,
     "callbacks.to_error.stop": lambda old, new: new is False,
@@ -39,6 +43,7 @@ LONGER: dict[str, Callable[[Any, Any], bool]] = {
 REMEDIES = {
     "trainer.max_epochs": "it can only grow",
     "trainer.max_steps": "it can only grow, or become -1",
+    FOLD_IN: "it can only become 0, which folds the validation images into the training images",
     "callbacks.early_stopping": "it can only be switched off",
     "callbacks.pruning": "it can only be switched off",
     "callbacks.to_error.stop": "it can only become false",

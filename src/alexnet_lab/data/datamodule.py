@@ -15,7 +15,7 @@ from alexnet_lab.base.random import generator
 from alexnet_lab.base.targets import build
 from alexnet_lab.data.augment import Augment
 from alexnet_lab.data.checks import check_choice, check_colour, check_flag, check_fraction, check_whole
-from alexnet_lab.data.identity import check_same_images
+from alexnet_lab.data.identity import check_same_images, is_folded_in
 from alexnet_lab.data.loader import BatchLoader, RawBatch, Rows, resident
 from alexnet_lab.data.normalize import NORMALIZATIONS
 from alexnet_lab.data.order import BatchOrder
@@ -119,6 +119,7 @@ class ImageDataModule(LightningDataModule):
             check_colour(self.augment.pca_colour, channels, normalization)
         self.guests: Rows | None = None  # images that are tested on in place of the test set
         self.any_images = False  # whether training may go on with other images than the checkpoint's
+        self.folded_in = False  # whether this process makes training images of the validation images
         self._verified = False
         self._store: Store | None = None
         self._split: Split | None = None
@@ -250,10 +251,15 @@ class ImageDataModule(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Refuses to continue training on other images than before; Lightning loads the state to test as well.
 
+        With `val_fraction=0` the validation images may have become training images.
+
         Raises:
             DataError: The images are not those of the checkpoint.
         """
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self.folded_in = is_folded_in(state_dict, self.identity)
+            if self.folded_in:
+                return
             what = f"the images in {self.store_path} are not those that the checkpoint was trained on"
             check_same_images(state_dict, self.identity, what, switch="resume_force", allowed=self.any_images)
 

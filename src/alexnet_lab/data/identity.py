@@ -78,6 +78,13 @@ def _shared(one: Record, other: Record, keys: Iterable[str]) -> list[str]:
     return [key for key in keys if one.get(key) is not None and other.get(key) is not None]
 
 
+def is_folded_in(recorded: Record, found: Record) -> bool:
+    """Whether the validation images of a record are training images now, and the images are the same otherwise."""
+    then, now = ([record.get(key, 0) for key in COUNTS] for record in (recorded, found))
+    same = all(recorded.get(key) == found.get(key) for key in ("store_hash", "num_test"))
+    return same and 0 == now[1] < then[1] and now[0] == then[0] + then[1]
+
+
 def _described(record: Record, keys: list[str]) -> str:
     counts = [f"{record[key]:,} {key.removeprefix('num_')}" for key in keys if key in COUNTS]
     hashes = [f"{key.removesuffix('_hash')} {str(record[key])[:SHOWN]}" for key in keys if key not in COUNTS]

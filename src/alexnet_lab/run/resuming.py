@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.targets import OURS
 from alexnet_lab.config import continuing
-from alexnet_lab.data.identity import check_same_images
+from alexnet_lab.data.identity import check_same_images, is_folded_in
 from alexnet_lab.run import identity
 from alexnet_lab.training.checkpoint_io import ForeignCheckpointError, load_checkpoint
 
@@ -56,6 +58,8 @@ def begin(directory: RunDirectory, config: Mapping[str, Any]) -> Before:
             f"to train it further: {shell.command('train.py', *words)}"
         )
     if longer:
+        if _folds_in(longer):
+            _check_epoch_is_over(directory, checkpoint)
         _check_longer(directory, config, checkpoint, result)
         log.info("%s", _rule(config, checkpoint, longer))
     identity.tell_other_code(checkpoint)
@@ -78,7 +82,7 @@ def check_images(directory: RunDirectory, before: Before, images: Mapping[str, A
     Raises:
         DataError: The images are not those of the checkpoint.
     """
-    if not config["resume_force"]:
+    if not config["resume_force"] and not is_folded_in(before.images, images):
         what = f"the images of the data set are not those that run {directory.path} was trained on"
         check_same_images(before.images, images, what, switch="resume_force", allowed=False)
 
@@ -106,6 +110,36 @@ def _check_longer(
             raise RunError(f"`trainer.{key}` is {trainer[key]}, which the run has done; set it to more than {count}")
 
 
+def _folds_in(found: Iterable[continuing.Difference]) -> bool:
+    """Whether the validation images become training images."""
+    return any(item.key == continuing.FOLD_IN and item.kind == "longer" for item in found)
+
+
+def _check_epoch_is_over(directory: RunDirectory, checkpoint: Mapping[str, Any]) -> None:
+    """Refuses to change the number of steps of an epoch within it."""
+    if not checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"]:
+        raise RunError(
+            f"`{continuing.FOLD_IN}` can become 0 between two epochs, and the last checkpoint of {directory.path} is "
+            f"within one ({place_of(checkpoint)}); finish the run first: "
+            f"{shell.command('train.py', shell.override('resume', directory.path))}"
+        )
+
+
+def _at_next_epoch(loops: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of Lightning's loops at the end of an epoch, as that at the start of the next one.
+
+    Lightning ends an epoch by counting its batches, of which the next one has another number.
+    """
+    state = copy.deepcopy(dict(loops))
+    fit = state["fit_loop"]
+    for counts in (fit["epoch_progress"]["total"], fit["epoch_progress"]["current"]):
+        counts["completed"] = counts["processed"]
+    batches = fit["epoch_loop.batch_progress"]
+    batches["current"] = dict.fromkeys(batches["current"], 0)
+    batches["is_last_batch"] = False
+    return state
+
+
 STOPS = {
     "callbacks.early_stopping": "null",
     "callbacks.to_error.stop": "false",
@@ -126,10 +160,11 @@ def is_stopped(checkpoint: Mapping[str, Any], config: Mapping[str, Any]) -> bool
 def _rule(config: Mapping[str, Any], checkpoint: Mapping[str, Any], longer: list[continuing.Difference]) -> str:
     """What a longer run does, in one line."""
     changes = ", ".join(map(str, longer))
+    joined = "the validation images are trained on too, the last epoch is the result, and " if _folds_in(longer) else ""
     step = checkpoint.get("global_step", 0) + 1
     return (
         f"training goes on ({changes}): from step {step:,} on the learning rate is that of a run of the new length; "
-        f"the test set is used once more at the end"
+        f"{joined}the test set is used once more at the end"
     )
 
 
@@ -144,10 +179,14 @@ def prepared(
         callbacks: The state keys of its callbacks; the states of others are dropped.
     """
     path, checkpoint = newest_whole(directory)
+    folds_in = _folds_in(continuing.differences(checkpoint.get(identity.KEY, config), config))
     states = {key: state for key, state in checkpoint["callbacks"].items() if key in set(callbacks)}
     if "Checkpoints" in states:
         states["Checkpoints"] = states["Checkpoints"] | {"stopped": is_stopped(checkpoint, config)}
-    return path, checkpoint | {"callbacks": states}
+        if folds_in:  # no epoch is validated from now on: the last one is the best
+            states["Checkpoints"] |= {"best_score": math.inf}
+    loops = {"loops": _at_next_epoch(checkpoint["loops"])} if folds_in else {}
+    return path, checkpoint | {"callbacks": states} | loops
 
 
 def newest_whole(directory: RunDirectory, *, tell: bool = False) -> tuple[Path, dict[str, Any]]:

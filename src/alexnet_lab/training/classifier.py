@@ -19,7 +19,7 @@ from alexnet_lab.training.losses import CrossEntropy
 from alexnet_lab.training.metrics import ErrorCounts
 from alexnet_lab.training.optimizers import build_optimizer
 from alexnet_lab.training.ranks import gathered, own_part
-from alexnet_lab.training.schedules import Duration, build_schedule
+from alexnet_lab.training.schedules import Duration, build_schedule, go_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,6 +139,14 @@ class Classifier(LightningModule):
         logits = self(batch.images)
         counts.update(logits, batch.labels, self.loss(logits.float(), batch.labels))
         return logits
+
+    def on_train_start(self) -> None:
+        """Places the schedule in a run whose epochs have more steps from now on: by epochs, as it is planned."""
+        if getattr(getattr(self.trainer, "datamodule", None), "folded_in", False):
+            epochs_done = self.trainer.current_epoch * duration_of(self.trainer).steps_per_epoch
+            for config in self.trainer.lr_scheduler_configs:
+                if config.interval == "step":
+                    go_to(config.scheduler, round(epochs_done))
 
     def on_train_epoch_start(self) -> None:
         """Nothing is validated yet in this epoch."""

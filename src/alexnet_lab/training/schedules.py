@@ -90,6 +90,12 @@ class ByStep(LambdaLR):
         self.step()
 
 
+def go_to(scheduler: LRScheduler, step: int) -> None:
+    """Sets the rates of a step, if they are a function of it."""
+    if isinstance(scheduler, ByStep | OneCycle):
+        scheduler.load_state_dict({"last_epoch": step})
+
+
 class OneCycle(OneCycleLR):
     """`OneCycleLR` whose checkpoint holds the number of steps and nothing else; torch's would bring its old length."""
 
