@@ -391,7 +391,7 @@ def test_a_file_that_is_no_image_stops_the_preparation(make_folder, tmp_path):
         make_folder_module(root, tmp_path).prepare_data()
     message = str(caught.value)
     assert message.startswith("cannot read train/pear/broken.jpg: cannot identify image file")
-    assert message.endswith("and 1 more of 14; mend or delete, or set data.skip_unreadable=true")
+    assert message.endswith("and 1 more of 14; repair or delete, or set data.skip_unreadable=true")
     assert [entry.name for entry in (tmp_path / "store").iterdir() if not entry.name.endswith(".lock")] == []
 
 

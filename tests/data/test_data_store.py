@@ -129,7 +129,7 @@ def test_an_unreadable_image_is_named_and_stops_it(path):
     with pytest.raises(DataError) as caught:
         make_store(path, lambda: damaged_contents((70,)))
     assert str(caught.value) == (
-        "cannot read train/70.jpg: image file is truncated; mend or delete, or set data.skip_unreadable=true"
+        "cannot read train/70.jpg: image file is truncated; repair or delete, or set data.skip_unreadable=true"
     )
     assert not path.exists()
     assert leftovers(path) == []
@@ -148,6 +148,12 @@ def test_unreadable_images_can_be_left_out(path, caplog):
     assert np.array_equal(store.labels["train"], LABELS[kept])
     assert store.meta["skipped"] == [f"train/{n}.jpg: image file is truncated" for n in (3, 70, 149)]
     assert "left out 3 of 150 images that cannot be read: train/3.jpg" in caplog.text
+
+
+def test_a_warning_names_few_of_many_images(path, caplog):
+    make_store(path, lambda: damaged_contents(tuple(range(0, 150, 10))), skip_unreadable=True)
+    assert "train/40.jpg: image file is truncated; and 10 more, which meta.json lists" in caplog.text
+    assert "train/50.jpg" not in caplog.text
 
 
 def test_leaving_out_everything_is_refused(path):

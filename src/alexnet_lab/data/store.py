@@ -46,6 +46,10 @@ CHUNK = 64
 """Images that a thread decodes in one go."""
 
 
+MOST_NAMED = 5
+"""Files that a warning names."""
+
+
 class Part(NamedTuple):
     """The training or the test images of a source, not yet read."""
 
@@ -245,9 +249,11 @@ def _write_part(folder: Path, name: str, part: Part, shape: tuple[int, int, int]
     if failures:
         others = f" and {len(notes) - 1} more of {len(part.labels)}" if len(notes) > 1 else ""
         if not skip or len(kept) == 0:
-            raise DataError(f"cannot read {notes[0]}{others}; mend or delete, or set data.skip_unreadable=true")
+            raise DataError(f"cannot read {notes[0]}{others}; repair or delete, or set data.skip_unreadable=true")
         _check_classes(part.labels, kept, notes)
-        log.warning("left out %d of %d images that cannot be read: %s", len(notes), len(part.labels), "; ".join(notes))
+        rest = f"; and {len(notes) - MOST_NAMED} more, which meta.json lists" if len(notes) > MOST_NAMED else ""
+        named = "; ".join(notes[:MOST_NAMED]) + rest
+        log.warning("left out %d of %d images that cannot be read: %s", len(notes), len(part.labels), named)
         _keep_rows(path, kept)
     np.save(folder / f"{name}_labels.npy", part.labels[kept].astype(np.int64))
     return notes
