@@ -151,11 +151,13 @@ def test_outside_the_environment_one_line_says_what_to_do(tmp_path, script):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_package_that_is_missing_is_reported_in_one_line():
-    def task(_config: dict[str, Any]) -> None:
+@pytest.mark.parametrize("words", [(), ("-m", "seed=0")], ids=["one run", "a sweep"])
+def test_a_package_that_is_missing_is_reported_in_one_line(words, tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
         raise ModuleNotFoundError("No module named 'torch'")
 
-    outcome = call(task, "train")
+    monkeypatch.setattr("alexnet_lab.sweeps.preflight.plan", fail)
+    outcome = call(fail, "train", *words, f"hydra.sweep.dir={tmp_path}")
     assert (outcome.code, outcome.out) == (1, "")
     assert outcome.err.startswith("error: No module named 'torch'; `make train` installs what is missing; ")
     assert outcome.err.count("\n") == 1

@@ -19,6 +19,25 @@ from alexnet_lab.run import train
 @pytest.mark.parametrize(
     "words",
     [
+        ("hydra.sweep.dir=logs/sweeps/mine", "seed=1"),
+        ("seed=1", "sweep.extend=true"),
+        ("sweep.factor=model.norm", "+sweep.base=lrn"),
+        ("hydra.sweeper.trials=3", "seed=1"),
+    ],
+)
+def test_words_of_a_sweep_without_m_are_refused(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = call(runpy.run_path(str(REPOSITORY / "train.py"))["train"], "train", *words)
+    assert outcome.code == 2
+    word = next(word for word in words if "sweep" in word)
+    expected = f"error: `{word}` compares several runs, and this command starts one; add -m: python train.py -m "
+    assert outcome.err.startswith(expected)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
         ("sweep=pooling", "model=alexnet", "data=cifar10"),
         ("model=alexnet", "data=cifar10", "seed=3", "sweep=pooling", "--dry-run"),
         ("sweep=pooling", "experiment=alexnet_cifar10", "run_dir=x y"),

@@ -335,6 +335,20 @@ def test_errors_of_wandb_in_the_middle(compose, tmp_path, monkeypatch, capsys, m
     wandb.teardown()
 
 
+@pytest.mark.parametrize("words", [(), ("launcher.workers=true",)], ids=["one process", "a worker"])
+def test_wandb_that_cannot_be_imported(words, compose, tmp_path):
+    """A broken installation raises anything, also in the fork server that imports it for the workers."""
+    (tmp_path / "broken" / "wandb").mkdir(parents=True)
+    (tmp_path / "broken" / "wandb" / "__init__.py").write_text("raise RuntimeError('numpy.dtype size changed')\n")
+    run = tmp_path / "run"
+    words = (*words, f"run_dir={run}", *SHORT, f"data.dir={compose('logger=csv')['data']['dir']}", "logger=wandb")
+    outcome = finished(command("train.py", *words, cwd=tmp_path, PYTHONPATH=str(tmp_path / "broken")), 300)
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.count("W&B is given up (RuntimeError: numpy.dtype size changed)") == 1
+    assert "Traceback" not in outcome.err
+    assert json.loads((run / "result.json").read_text())["status"] == "completed"
+
+
 def test_unknown_mode_is_offline(tmp_path, no_login, monkeypatch, caplog):
     monkeypatch.setattr(tracking.log, "propagate", True)
     monkeypatch.setenv("WANDB_MODE", "bogus")

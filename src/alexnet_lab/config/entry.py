@@ -74,7 +74,7 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
             if words is not None:
                 job.continuing = partial(request.request, words=words, config_dir=config_dir, config_name=config_name)
             _anchor_config_path()
-            with _errors_handed_on():
+            with _errors_handed_on(), _missing_packages_reported():
                 hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(job.run)()
     except KeyboardInterrupt as error:
         if not isinstance(error.__cause__, Interrupted):  # of which nothing was said yet

@@ -84,10 +84,20 @@ def check_multirun(argv: Sequence[str]) -> None:
         ConfigError: It was not; says the command.
     """
     hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN:
+        return
     name = hydra.runtime.choices.get("sweep")
-    if name is not None and hydra.mode != RunMode.MULTIRUN:
+    words = (word for word in (*hydra.overrides.task, *hydra.overrides.hydra) if _is_of_sweep(word))
+    word = next(words, None) if name is None else f"sweep={name}"
+    if word is not None:
         command = shell.command(Path(argv[0]).name, "-m", *argv[1:])
-        raise ConfigError(f"`sweep={name}` compares several runs, and this command starts one; add -m: {command}")
+        raise ConfigError(f"`{word}` compares several runs, and this command starts one; add -m: {command}")
+
+
+def _is_of_sweep(word: str) -> bool:
+    """Whether an override has a meaning in a sweep alone."""
+    key = word.lstrip("+").partition("=")[0]
+    return key.startswith(("sweep.", "hydra.sweep.", "hydra.sweeper.")) and key != "sweep.dry_run"
 
 
 def default_sweep_dir(choices: Mapping[str, Any], words: Iterable[str]) -> str:

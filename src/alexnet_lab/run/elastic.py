@@ -52,11 +52,8 @@ REPLACED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 """Whose handlers elastic launch sets and does not restore; SIGHUP keeps ours."""
 
 
-PRELOADED = (
-    "torch", "lightning", "torchmetrics", "wandb", "alexnet_lab.run.engine", "alexnet_lab.data",
-    "alexnet_lab.config.entry",
-)  # fmt: skip
-"""What the fork server imports once, so that workers start in tenths of a second; the last one for train.py itself."""
+PRELOADED = "alexnet_lab.run.preloaded"
+"""What the fork server imports once, so that workers start in tenths of a second."""
 
 DIED = re.compile(
     r"^Interrupted:|[Cc]onnection (closed|reset|refused)|[Bb]roken pipe|gloo|NCCL|Dist\w*Error|TCPStore|OutOfMemory"
@@ -130,7 +127,7 @@ def run_workers(
 
 def _start_server() -> None:
     """Starts the fork server, which stays for later jobs; Ctrl-C is not for it, not while it imports either."""
-    multiprocessing.set_forkserver_preload(list(PRELOADED))
+    multiprocessing.set_forkserver_preload([PRELOADED])
     if threading.current_thread() is not threading.main_thread():
         return  # it starts with the first worker
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

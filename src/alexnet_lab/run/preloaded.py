@@ -1,0 +1,16 @@
+"""Imported once by the fork server, whose workers then start in tenths of a second.
+
+A package that is broken (a tracker, say) must not end the server: the worker that needs it reports the error.
+"""
+
+import contextlib
+import importlib
+
+NAMES = (
+    "torch", "lightning", "torchmetrics", "wandb", "alexnet_lab.run.engine", "alexnet_lab.data",
+    "alexnet_lab.config.entry",  # of train.py itself
+)  # fmt: skip
+
+for name in NAMES:
+    with contextlib.suppress(Exception):
+        importlib.import_module(name)
