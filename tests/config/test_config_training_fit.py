@@ -10,7 +10,7 @@ from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.config import check_train
 
 TRAINING = "alexnet_lab.training"
-LENET5 = {"_target_": "alexnet_lab.models.LeNet5", "image_size": 32}
+LENET5 = {"_target_": "alexnet_lab.models.LeNet5"}
 SGD = {"_target_": f"{TRAINING}.optimizers.sgd"}
 KRIZHEVSKY = {"_target_": f"{TRAINING}.krizhevsky.krizhevsky_sgd"}
 LM = {"_target_": f"{TRAINING}.diagonal_lm.diagonal_lm"}

@@ -233,6 +233,14 @@ def test_a_class_in_two_folders_is_refused(folders):
         module(folders).prepare_data()
 
 
+@pytest.mark.parametrize("missing", DIVIDED)
+def test_a_missing_set_is_refused(missing, folders):
+    shutil.rmtree(folders / missing)
+    others = " and ".join(part for part in DIVIDED if part != missing)
+    with pytest.raises(DataError, match=rf"has no folder {missing}/, but {others} divide the classes: restore it"):
+        module(folders).prepare_data()
+
+
 def test_an_empty_class_folder_is_refused(folders):
     shutil.rmtree(folders / "val" / "dog")
     (folders / "val" / "dog").mkdir()

@@ -109,7 +109,8 @@ def _division(root: Path) -> dict[str, list[str]] | None:
     """The classes by folder, where no folder shares one with another; None for training and test sets.
 
     Raises:
-        DataError: There are no class folders, or a class is in two of three folders that divide the classes.
+        DataError: There are no class folders; or of three folders that divide the classes one is missing, or two have a
+            class in common.
     """
     parts = {part: class_folders(root / part) for part in SETS if (root / part).is_dir()}
     if not parts:
@@ -120,6 +121,8 @@ def _division(root: Path) -> dict[str, list[str]] | None:
     train = set(parts.get("train", ()))
     if not any(names and train.isdisjoint(names) for part, names in parts.items() if part != "train"):
         return None
+    for missing in (part for part in SETS if part not in parts):
+        raise DataError(f"{root} has no folder {missing}/, but {' and '.join(parts)} divide the classes: restore it")
     owner: dict[str, str] = {}
     for part, names in parts.items():
         for name in names:
