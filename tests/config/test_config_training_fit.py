@@ -10,7 +10,7 @@ from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.config import check_train
 
 TRAINING = "alexnet_lab.training"
-LENET5 = {"_target_": "alexnet_lab.models.LeNet5"}
+LENET5 = {"_target_": "alexnet_lab.models.LeNet5", "image_size": 32}
 SGD = {"_target_": f"{TRAINING}.optimizers.sgd"}
 KRIZHEVSKY = {"_target_": f"{TRAINING}.krizhevsky.krizhevsky_sgd"}
 LM = {"_target_": f"{TRAINING}.diagonal_lm.diagonal_lm"}
@@ -23,7 +23,7 @@ CAFFE_STEP = {"_target_": f"{TRAINING}.published.caffe_step"}
 
 
 def check(**groups: Any) -> dict[str, Any]:
-    data = {"_target_": "alexnet_lab.data.DigitsDataModule", "dir": "data", "batch_size": 16}
+    data = {"_target_": "alexnet_lab.data.DigitsDataModule", "dir": "data", "batch_size": 16, "image_size": 32}
     given = {"seed": 0, "run_dir": "x", "model": LENET5, "data": data, "optimizer": SGD, "loss": CROSS_ENTROPY}
     return check_train(given | groups)
 
@@ -91,7 +91,7 @@ def test_layers_are_checked_too(layers: Any, message: str):
 
 
 ALEXNET = {"_target_": "alexnet_lab.data.augment.Augment", "pca_colour": "code2012"}
-GREY = {"_target_": "alexnet_lab.data.DigitsDataModule", "dir": "data", "channels": 1, "normalization": "standardize"}
+GREY = {"_target_": "alexnet_lab.data.DigitsDataModule", "channels": 1, "image_size": 32}  # standardize
 COLOUR = {"_target_": "alexnet_lab.data.CIFAR10DataModule", "dir": "data", "channels": 3}
 
 
