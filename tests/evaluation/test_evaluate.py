@@ -272,6 +272,19 @@ def test_views_give_the_mean_of_single_views(run, views, number, centre, monkeyp
     assert json.loads((run / "eval" / f"test_{views}.json").read_text())["num_views"] == [number]
 
 
+@pytest.mark.parametrize(
+    ("views", "counts", "note"),
+    [
+        ("center", [1], ""),
+        ("ten", [5], ", 5 views of each (views=ten; trained without mirroring, so none is mirrored)"),
+        ("ten", [10, 5], ", 10 and 5 views of each (views=ten)"),
+        ("nine", [9], ", 9 views of each (views=nine)"),
+    ],
+)
+def test_number_of_views_is_told(views, counts, note):
+    assert show.views_note({"views": views, "num_views": counts}) == note
+
+
 def test_gain_of_views_is_told():
     after, before = {"test/loss": 1.0, "test/top1_error": 0.18}, {"test/loss": 1.0, "test/top1_error": 0.1925}
     assert list(show.gains(after, before, "X")) == ["test/top1_error  1.25 points below X (19.25%)"]
