@@ -66,9 +66,9 @@ def test_weights_agree_and_have_the_same_names(one_and_two):
 @pytest.mark.slow
 @pytest.mark.real_data
 def test_fifty_steps_of_alexnet_on_cifar10_have_the_same_losses(compose, real_data, tmp_path):
-    """One step an epoch, so that metrics.csv has each step's loss. Dropout draws in each process for itself: none."""
+    """One step an epoch, so that metrics.csv has each step's loss."""
     words = (
-        "model=alexnet", "model.width=0.25", "model.dropout=0", "data=cifar10", f"data.dir={real_data}",
+        "model=alexnet", "model.width=0.25", "data=cifar10", f"data.dir={real_data}",
         "data.batch_size=32", "trainer.max_epochs=50", "trainer.limit_train_batches=1", "trainer.limit_val_batches=0",
         "trainer.limit_test_batches=1", "trainer.accelerator=cpu",
     )  # fmt: skip
@@ -94,14 +94,14 @@ def one_with_batch_norm(compose: Any, tmp_path_factory: pytest.TempPathFactory) 
 
 
 BATCH_NORM = (
-    "model=alexnet", "model.norm=batch", "model.width=0.1", "model.dropout=0", "data.batch_size=294",
+    "model=alexnet", "model.norm=batch", "model.width=0.1", "data.batch_size=294",
     "trainer.max_epochs=2", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1", "trainer.accelerator=cpu",
     "trainer.precision=64-true",
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_batch_norm_takes_the_statistics_of_the_global_batch(processes, one_with_batch_norm, compose, tmp_path):
+def test_batch_norm_and_dropout_are_those_of_the_global_batch(processes, one_with_batch_norm, compose, tmp_path):
     train(compose(f"run_dir={tmp_path / 'run'}", *BATCH_NORM, f"trainer.devices={processes}"))
     found = rows(tmp_path / "run")
     for name in ("train/loss", "val/loss"):

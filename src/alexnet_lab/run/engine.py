@@ -39,6 +39,7 @@ from alexnet_lab.training.finite_loss import FiniteLoss
 from alexnet_lab.training.layer_statistics import LayerStatistics
 from alexnet_lab.training.progress import ProgressLine
 from alexnet_lab.training.pruning import Pruning, Rule
+from alexnet_lab.training.shared_dropout import share_dropout
 from alexnet_lab.training.step_seeds import StepSeeds
 from alexnet_lab.training.time_to import TimeTo, TimeToError, TimeToLoss
 
@@ -176,7 +177,7 @@ def build_data(config: dict[str, Any]) -> Any:
 def build_classifier(config: dict[str, Any]) -> Classifier:
     """The LightningModule of a config, in the memory layout that it asks for, compiled if it asks for that.
 
-    Its batch normalisations use the whole global batch.
+    Its batch normalisations and dropouts are those of the whole global batch.
     """
     classifier = Classifier(
         model=config["model"],
@@ -188,6 +189,7 @@ def build_classifier(config: dict[str, Any]) -> Classifier:
         trusted_packages=config["trusted_packages"],
     )
     synchronise(classifier.net)
+    share_dropout(classifier.net)
     if config["trainer"]["compile"]:
         classifier.net.compile()  # in place: the names in the checkpoint stay the same
     return classifier

@@ -1,4 +1,7 @@
-"""Dropout, like order and augmentation, is a function of the place in a run: a resumed run drops the same units."""
+"""Dropout, like order and augmentation, is a function of the place in a run: a resumed run drops the same units.
+
+So does a run of several processes; see `shared_dropout`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from alexnet_lab.base.random import generator
+from alexnet_lab.data.order import rank_slice
+from alexnet_lab.training.shared_dropout import Part, SharedDropout
 
 if TYPE_CHECKING:
     from lightning import LightningModule, Trainer
@@ -16,7 +21,8 @@ if TYPE_CHECKING:
 class StepSeeds(Callback):
     """Seeds torch's generators ahead of each training batch by (seed, epoch, batch, rank).
 
-    So nothing has to be kept of them in a checkpoint, whatever a network draws; and each process drops other units.
+    So nothing has to be kept of them in a checkpoint, whatever a network draws. Each process draws other numbers, but
+    for dropout: its numbers are those of one process.
 
     Args:
         seed: Of the run, >= 0.
@@ -29,6 +35,8 @@ class StepSeeds(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Seeds the generators of the processor and of the device that trains; about 5 microseconds."""
+        rank, size = trainer.global_rank, trainer.world_size
+        SharedDropout.part = Part(rank_slice(batch.total, rank, size), batch.total) if size > 1 else None
         self.seed_for(trainer, batch_idx)
 
     def seed_for(self, trainer: Trainer, batch_index: int) -> None:
@@ -36,6 +44,7 @@ class StepSeeds(Callback):
         if trainer.current_epoch != self._epoch:
             self._epoch = trainer.current_epoch
             self._base = int(generator(self.seed, "dropout", self._epoch).integers(2**62))
+        SharedDropout.seed, SharedDropout.state = self._base + batch_index, None
         seed = self._base + batch_index * trainer.world_size + trainer.global_rank
         # torch.manual_seed would format the stack for each step, as long as CUDA is not started: 0.2 ms
         torch.default_generator.manual_seed(seed)

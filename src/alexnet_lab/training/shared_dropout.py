@@ -1,0 +1,84 @@
+"""Dropout over the global batch: N processes drop the units that one process would drop.
+
+Each process draws the numbers for all images of the global batch, and uses those of its own images.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from alexnet_lab.models.layers.dropout import ClassicDropout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KINDS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, ClassicDropout)
+"""Layers that multiply their input by noise of its shape. Others that draw numbers do so in each process."""
+
+
+def share_dropout(net: nn.Module) -> None:
+    """Makes each dropout of a network part of the global batch's; only the classes of the layers change.
+
+    Args:
+        net: Is changed in place.
+    """
+    for layer in net.modules():
+        if type(layer) in KINDS:
+            layer.__class__ = _shared(type(layer))
+
+
+@cache
+def _shared(kind: type[nn.Module]) -> type[nn.Module]:
+    """The shared form of a class, by the same name."""
+    return type(kind.__name__, (SharedDropout, kind), {"__module__": kind.__module__})
+
+
+class Part(NamedTuple):
+    """The images of this process in the global batch."""
+
+    rows: slice
+    total: int
+
+
+class SharedDropout(nn.Module):
+    """Where a shared layer differs from the class that it was."""
+
+    part: Part | None = None  # None: one process has all images
+    seed = 0  # of the numbers that all processes draw, for this batch
+    state: Tensor | None = None  # of their generator; None: nothing was drawn for this batch
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the layer does it; x (B, ...) holds this process's images."""
+        part = SharedDropout.part
+        if not self.training or part is None or len(x) != part.rows.stop - part.rows.start:
+            return super().forward(x)
+        return x * self._noise(x, part)  # pyright: ignore[reportCallIssue] - torch's stub of its decorator
+
+    @torch.compiler.disable
+    def _noise(self, x: Tensor, part: Part) -> Tensor:
+        channels_last = x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if channels_last else torch.contiguous_format  # numbers are drawn in its order
+        ones = torch.empty((part.total, *x.shape[1:]), dtype=x.dtype, device=x.device, memory_format=layout).fill_(1)
+        with torch.no_grad(), _common_numbers(x.device):
+            return super().forward(ones)[part.rows]
+
+
+@contextlib.contextmanager
+def _common_numbers(device: torch.device) -> Iterator[None]:
+    """Within the block all processes draw the same numbers; afterwards each goes on with its own."""
+    generator = torch.cuda.default_generators[device.index] if device.type == "cuda" else torch.default_generator
+    own = generator.get_state()
+    if SharedDropout.state is None:
+        generator.manual_seed(SharedDropout.seed)
+    else:
+        generator.set_state(SharedDropout.state)
+    try:
+        yield
+    finally:
+        SharedDropout.state = generator.get_state()
+        generator.set_state(own)
