@@ -50,6 +50,8 @@ REFUSED = {
     "logger=wandb logger.project=my/proj": "`logger.project` is 'my/proj', and W&B takes none of the characters / \\ #",
     f"logger=wandb logger.group={'y' * 129}": "`logger.group` has 129 characters ('yyyyyyyyyyyyyyyyyyyy'...); W&B take",
     f"logger=wandb tags=[a,{'y' * 65}]": "`tags.1` has 65 characters",
+    "model=alexnet data=imagenette data.stored_size=100000": "`data.stored_size` is 100000 (int); allowed: less than ",
+    "optimizer.learning_rate=1e300": "is 1e+300 (float); allowed: less than or equal to 3.4e+38",
     "schedule=plateau schedule.factor=1": "`schedule.factor` is 1 (int); allowed: less than 1",
     "optimizer.nesterov=true optimizer.momentum=0": "`optimizer`: Nesterov momentum requires a momentum and zero damp",
     "optimizer=krizhevsky_sgd optimizer.layers={conv9:{weight_decay:0.0}}": "conv9",

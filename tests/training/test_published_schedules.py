@@ -68,6 +68,13 @@ def test_dexp_is_lr_cu_at_every_step_boundaries_included(steps: int, levels: int
     assert found == pytest.approx([0.01 * lr_cu(step / steps, 250.0, levels) for step in range(steps)], rel=1e-12)
 
 
+def test_dexp_of_any_number_of_levels_takes_no_time():
+    optimizer = sgd(tiny_alexnet())
+    schedule = dexp(optimizer, Duration(10, 1), levels=2**31 - 1, target_factor=4.0, bias_target_factor=None)
+    found = [row[0] for row in rates(optimizer, schedule, 10)]
+    assert found == pytest.approx([0.01 * 4.0 ** (-step / 10) for step in range(10)], rel=1e-6)
+
+
 def test_dexp_without_groups_needs_one_rule_for_all():
     optimizer = sgd(tiny_alexnet())
     with pytest.raises(

@@ -16,11 +16,14 @@ Count = Annotated[int, Ge(1), Lt(2**31)]
 Index = Annotated[int, Ge(0), Lt(2**63)]
 """A whole number >= 0: a seed, a padding in pixels."""
 
-Positive = Annotated[float, Gt(0)]
-"""A finite number > 0."""
+Pixels = Annotated[int, Ge(1), Le(8192)]
+"""The side of an image."""
 
-NonNegative = Annotated[float, Ge(0)]
-"""A finite number >= 0."""
+Positive = Annotated[float, Gt(0), Le(3.4e38)]
+"""A number > 0 that float32 can hold."""
+
+NonNegative = Annotated[float, Ge(0), Le(3.4e38)]
+"""A number >= 0 that float32 can hold."""
 
 Fraction = Annotated[float, Ge(0), Lt(1)]
 """A number in [0, 1): a dropout rate, a momentum."""

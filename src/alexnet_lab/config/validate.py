@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import reprlib
 import shlex
 from functools import cache
@@ -223,6 +224,7 @@ def _allowed(detail: ErrorDetails, note: str) -> str:
     if detail["type"] == "too_short":
         return "a list that is not empty"
     text = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ").removeprefix("a valid ")
+    text = re.sub(r"\d{20,}", lambda digits: f"{float(digits[0]):g}", text)
     text = text.removesuffix(", unable to parse string as a number")
     return text if detail["type"].endswith("_type") else text + note
 

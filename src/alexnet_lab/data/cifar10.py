@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from alexnet_lab.base.errors import DataError
-from alexnet_lab.base.ranges import Count, Fraction, Index
+from alexnet_lab.base.ranges import Count, Fraction, Index, Pixels
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.download import fetch, md5, unpack
 from alexnet_lab.data.folder_source import load_folder
@@ -159,7 +159,7 @@ class CIFAR10DataModule(ImageDataModule):
         val_seed: Index = 123,
         num_classes: Literal[10] = 10,
         channels: Literal[3] = 3,
-        image_size: Count = 32,
+        image_size: Pixels = 32,
         stored_size: Literal[32] = 32,
         skip_unreadable: bool = False,
         augment: dict[str, Any] | None = None,

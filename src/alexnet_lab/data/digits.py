@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from alexnet_lab.base.ranges import Count, Fraction, Index
+from alexnet_lab.base.ranges import Count, Fraction, Index, Pixels
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.store import Contents, Part
 
@@ -48,7 +48,7 @@ class DigitsDataModule(ImageDataModule):
         val_seed: Index = 123,
         num_classes: Literal[10] = 10,
         channels: Literal[1] = 1,
-        image_size: Count = 28,
+        image_size: Pixels = 28,
         stored_size: Literal[8] = 8,
         augment: dict[str, Any] | None = None,
         device: Literal["auto", "cpu"] = "auto",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.base.ranges import Count, Fraction, Index
+from alexnet_lab.base.ranges import Count, Fraction, Index, Pixels
 from alexnet_lab.data.folder_module import FolderDataModule
 
 
@@ -42,8 +42,8 @@ class ImageFolderDataModule(FolderDataModule):
         val_folder: str | None = None,
         num_classes: Count,
         channels: Literal[1, 3] = 3,
-        image_size: Count = 224,
-        stored_size: Count = 256,
+        image_size: Pixels = 224,
+        stored_size: Pixels = 256,
         skip_unreadable: bool = False,
         augment: dict[str, Any] | None = None,
         device: Literal["auto", "cpu"] = "auto",

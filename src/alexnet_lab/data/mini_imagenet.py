@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from alexnet_lab.base.ranges import Count, Fraction, Index
+from alexnet_lab.base.ranges import Count, Fraction, Index, Pixels
 from alexnet_lab.data.folder_module import FolderDataModule
 from alexnet_lab.data.folder_source import load_joined
 from alexnet_lab.data.folders import chosen_among
@@ -45,8 +45,8 @@ class MiniImageNetDataModule(FolderDataModule):
         test_seed: Index = 0,
         num_classes: Count = 100,
         channels: Literal[1, 3] = 3,
-        image_size: Count = 224,
-        stored_size: Count = 256,
+        image_size: Pixels = 224,
+        stored_size: Pixels = 256,
         skip_unreadable: bool = False,
         augment: dict[str, Any] | None = None,
         device: Literal["auto", "cpu"] = "auto",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from alexnet_lab.base.errors import DataError
-from alexnet_lab.base.ranges import Count, Fraction, Index
+from alexnet_lab.base.ranges import Count, Fraction, Index, Pixels
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.download import fetch
 from alexnet_lab.data.store import Contents, Part
@@ -177,7 +177,7 @@ class MNISTDataModule(ImageDataModule):
         val_seed: Index = 123,
         num_classes: Literal[10] = 10,
         channels: Literal[1] = 1,
-        image_size: Count = 28,
+        image_size: Pixels = 28,
         stored_size: Literal[28] = 28,
         augment: dict[str, Any] | None = None,
         device: Literal["auto", "cpu"] = "auto",

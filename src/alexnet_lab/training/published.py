@@ -212,7 +212,8 @@ def _discrete_exponential(target_factor: float, levels: int, duration: Duration)
 
     def factor(step: int) -> float:
         progress = min(step / duration.steps, 1.0)  # the step after the last asks too
-        level = next(level for level in range(levels) if progress <= (level + 1) / levels)
+        near = max(0, math.ceil(progress * levels) - 2)  # below the level, however the product was rounded
+        level = next(level for level in range(near, levels) if progress <= (level + 1) / levels)
         return target_factor ** (-level / max(levels - 1, 1))
 
     return factor

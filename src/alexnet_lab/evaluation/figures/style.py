@@ -119,11 +119,16 @@ def _write(figure: Figure, path: Path) -> set[str]:
     return missing
 
 
+NO_LETTERS = ("Emoji", "Last Resort")
+"""In the names of fonts that have a picture for a character: coloured ones, which matplotlib cannot draw, and its own
+font that has a box for each script."""
+
+
 def fonts_with(characters: Collection[str]) -> tuple[list[str], set[str]]:
     """Installed fonts that have the characters, as few as the search finds, and the characters that none has."""
     wanted, found = {ord(character) for character in characters}, []
     for entry in sorted(installed(), key=lambda entry: (entry.style != "normal", entry.weight != 400, entry.name)):
-        if "Emoji" in entry.name or not wanted:  # pictures, which matplotlib cannot draw
+        if not wanted or any(word in entry.name for word in NO_LETTERS):
             continue
         try:
             has = wanted & set(get_font(entry.fname).get_charmap())
