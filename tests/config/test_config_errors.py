@@ -148,7 +148,7 @@ def test_a_key_is_sought_beside_those_of_the_yaml_file_of_another_folder(tmp_pat
         (("run=a", "views=two"), "`views` is 'two' (str); allowed: 'center', 'ten' or 'nine'"),
         (("run=a", "+data.rot=b"), "unknown key `data.rot`; did you mean `root`?"),
         (("run=3",), "`run` is 3 (int); allowed: "),
-        (("run=a", "split=train"), "`split` is 'train' (str); allowed: 'test' or 'val'"),
+        (("run=a", "split=all"), "`split` is 'all' (str); allowed: 'test', 'val' or 'train'"),
     ],
 )
 def test_bad_command_line_of_eval(words, message, tmp_path, monkeypatch):
