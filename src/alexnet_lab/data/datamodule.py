@@ -12,19 +12,19 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
-from alexnet_lab.base.targets import build
-from alexnet_lab.data.augment import Augment
-from alexnet_lab.data.checks import check_choice, check_colour, check_flag, check_fraction, check_whole
+from alexnet_lab.data.checks import check_choice, check_flag, check_fraction, check_whole
 from alexnet_lab.data.identity import check_same_images, is_folded_in
 from alexnet_lab.data.loader import BatchLoader, RawBatch, Rows, resident
 from alexnet_lab.data.normalize import NORMALIZATIONS
 from alexnet_lab.data.order import BatchOrder
 from alexnet_lab.data.split import Shares, Split, check_classes, stored_split
 from alexnet_lab.data.store import Contents, Store, make_store, open_store
-from alexnet_lab.data.transform import Transform
+from alexnet_lab.data.transform import Transform, checked_augment
 
 if TYPE_CHECKING:
     import torch
+
+    from alexnet_lab.data.augment import Augment
 
 log = logging.getLogger(__name__)
 
@@ -111,12 +111,7 @@ class ImageDataModule(LightningDataModule):
         self.device = device
         self.skip_unreadable = skip_unreadable
         self.shares = Shares(float(val_fraction), val_seed, test_fraction, test_seed)
-        self.augment: Augment | None = build(augment, "augment") if isinstance(augment, dict) else augment
-        if not isinstance(self.augment, Augment | None):
-            kind = type(self.augment).__name__
-            raise ConfigError(f"`augment._target_` gives a {kind}, not an alexnet_lab.data.augment.Augment")
-        if self.augment is not None:
-            check_colour(self.augment.pca_colour, channels, normalization)
+        self.augment = checked_augment(augment, channels, normalization)
         self.guests: Rows | None = None  # images that are tested on in place of the test set
         self.any_images = False  # whether training may go on with other images than the checkpoint's
         self.folded_in = False  # whether this process makes training images of the validation images
@@ -180,12 +175,6 @@ class ImageDataModule(LightningDataModule):
             statistics=split.statistics,
             seed=self.seed,
         )
-        if self._transform.crops_in_vain:
-            log.info(
-                "augment.crop changes nothing: images are stored at %d px, the model sees %d px, and padding is 0",
-                self.stored_size,
-                self.image_size,
-            )
 
     def _check_store(self, store: Store) -> None:
         """Refuses a store that does not hold what the fields say."""

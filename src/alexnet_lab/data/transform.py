@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
 
+from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
+from alexnet_lab.base.targets import build
 from alexnet_lab.data.augment import Augment, Draws, Geometry, apply
+from alexnet_lab.data.checks import check_colour
 from alexnet_lab.data.loader import Batch, RawBatch
 from alexnet_lab.data.normalize import Normalizer, make_normalizer
 
@@ -18,6 +22,24 @@ if TYPE_CHECKING:
 
     from alexnet_lab.data.statistics import Statistics
     from alexnet_lab.data.views import View
+
+
+log = logging.getLogger(__name__)
+
+
+def checked_augment(augment: dict[str, Any] | Augment | None, channels: int, normalization: str) -> Augment | None:
+    """The augmentation of a config, built; or the one that is given.
+
+    Raises:
+        ConfigError: It is something else, or does not fit the images.
+    """
+    built = build(augment, "augment") if isinstance(augment, dict) else augment
+    if not isinstance(built, Augment | None):
+        kind = type(built).__name__
+        raise ConfigError(f"`augment._target_` gives a {kind}, not an alexnet_lab.data.augment.Augment")
+    if built is not None:
+        check_colour(built.pca_colour, channels, normalization)
+    return built
 
 
 class Transform:
@@ -52,16 +74,17 @@ class Transform:
         self.seed = seed
         self.view: View | None = None
         self._normalizer = make_normalizer(normalization, statistics, self.geometry(training=False).side)
+        if augment is not None and augment.crop and self.geometry(training=True).room == 0:
+            log.info(
+                "augment.crop changes nothing: images are stored at %d px, the model sees %d px, and padding is 0",
+                stored_size,
+                image_size,
+            )
 
     @property
     def mirrors(self) -> bool:
         """Whether training images are mirrored."""
         return bool(getattr(self.augment, "mirror", False))
-
-    @property
-    def crops_in_vain(self) -> bool:
-        """Whether training images are to be cropped, but there is only one place for a crop."""
-        return self.augment is not None and self.augment.crop and self.geometry(training=True).room == 0
 
     def geometry(self, *, training: bool) -> Geometry:
         """Where views are taken."""
