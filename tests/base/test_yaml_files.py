@@ -10,7 +10,7 @@ from commands import call
 
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.records import MOST_CHARACTERS, read_yaml
-from alexnet_lab.config import check_evaluate
+from alexnet_lab.config import check_evaluate, check_train
 from alexnet_lab.evaluation.finished import finished_run
 
 
@@ -69,5 +69,12 @@ def test_plain_yaml(text, value, tmp_path):
 def test_config_of_a_run_that_was_sent(tmp_path):
     (tmp_path / "config.yaml").write_text(BOMBS["lists"][0])
     outcome = call(lambda config: finished_run(check_evaluate(config)["run"]), "eval", f"run={tmp_path}")
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
+    assert "config.yaml cannot be read: its aliases stand for more than" in outcome.err
+
+
+def test_config_of_a_run_that_is_repeated(tmp_path):
+    (tmp_path / "config.yaml").write_text(BOMBS["maps"][0])
+    outcome = call(check_train, "train", f"--config-path={tmp_path}", "--config-name=config")
     assert (outcome.code, outcome.err.count("\n")) == (1, 1)
     assert "config.yaml cannot be read: its aliases stand for more than" in outcome.err

@@ -138,6 +138,22 @@ def test_light_and_dark(scheme, paper, browser, sweep):
     shown.context.close()
 
 
+@pytest.mark.parametrize("width", [768, 1024, 1280])
+def test_no_column_lies_beyond_the_edge(width, browser, tmp_path):
+    words = ["trainer.limit_train_batches=20", "augment=flip_crop", "data.val_fraction=0.25"]
+    for number, name in enumerate(("LeNet5", "AlexNet", "LeNet51998")):
+        for seed in (0, 1):
+            path = tmp_path / f"a_long_name_of_a_run_{number}_{seed}"
+            error = 0.1 + 0.1 * number + 0.01 * seed
+            make_run(path, error=error, seed=seed, overrides=words[:number], _target_=f"alexnet_lab.models.{name}")
+    page = written(from_runs([f"{tmp_path}/*"]), tmp_path)
+    shown = Shown(browser, page, viewport={"width": width, "height": 800})
+    widths = "[...document.querySelectorAll('.scroll')].map((box) => [box.scrollWidth, box.clientWidth])"
+    for needed, there in shown.page.evaluate(widths):
+        assert needed <= there
+    shown.context.close()
+
+
 def test_a_phone_needs_no_scrolling_sideways(browser, sweep):
     shown = Shown(browser, written(from_sweep(sweep), sweep), viewport={"width": 360, "height": 740}, is_mobile=True)
     assert shown.page.evaluate("document.documentElement.scrollWidth") <= 360

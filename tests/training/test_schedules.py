@@ -55,8 +55,8 @@ def test_drops_that_the_run_does_not_reach_are_named(caplog):
     step(optimizer(), Duration(40, 10), drop_epochs=[9, 10, 51])
     by_pass(optimizer(), Duration(40, 10))  # 2, 3, 3 and 4 passes: 2, 5, 8, 12
     assert [record.getMessage() for record in caplog.records] == [
-        "`schedule.drop_epochs`: the run ends after 10 epochs, so the rate does not change at epoch 10, 51",
-        "`schedule.passes`: the run ends after 10 epochs, so the rate does not change at epoch 12",
+        "`schedule.drop_epochs`: the run ends before epoch 10, 51, so the rate does not change there",
+        "`schedule.passes`: the run ends before epoch 12, so the rate does not change there",
     ]
     caplog.clear()
     step(optimizer(), Duration(40, 10), drop_epochs=[1, 9])

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from alexnet_lab.base import cluster, cores, shell
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, one_line
 from alexnet_lab.base.log import start_log
+from alexnet_lab.base.records import read_yaml
 from alexnet_lab.base.terminal import outlive_terminal
 from alexnet_lab.config import request
 from alexnet_lab.config.messages import UNREADABLE, explain, omegaconf_error, own_error
@@ -73,7 +74,7 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
             words = request.set_aside(config_dir)
             if words is not None:
                 job.continuing = partial(request.request, words=words, config_dir=config_dir, config_name=config_name)
-            _anchor_config_path()
+            _anchor_config_path(config_name)
             with _errors_handed_on(), _missing_packages_reported():
                 hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(job.run)()
     except KeyboardInterrupt as error:
@@ -171,16 +172,19 @@ def _refuse_rerun() -> None:
         raise ConfigError("--experimental-rerun unpickles a file, which can run code; take --config-path RUN_DIR")
 
 
-def _anchor_config_path() -> None:
+def _anchor_config_path(config_name: str) -> None:
     """A relative `--config-path RUN_DIR` starts here, not (Hydra's rule) at the file of the decorated function.
 
-    The config of a run says nothing of Hydra, whose own defaults would leave a folder `outputs`.
+    The config of a run says nothing of Hydra, whose own defaults would leave a folder `outputs`. It is read once
+    before Hydra does, so that aliases that stand for millions of values raise RunError.
     """
     arguments, _ = get_args_parser().parse_known_args()
     path = arguments.config_path
     if path is None:
         return
-    if not path.startswith("pkg://") and not Path(path).is_absolute():
+    if not path.startswith("pkg://"):
+        with contextlib.suppress(FileNotFoundError):  # which Hydra reports
+            read_yaml(Path(path, f"{Path(arguments.config_name or config_name).stem}.yaml"))
         sys.argv += ["--config-path", str(Path(path).absolute())]  # the last one counts
     place = (
         sys.argv.index(arguments.overrides[0]) if arguments.overrides else 1

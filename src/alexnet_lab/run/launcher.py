@@ -180,9 +180,12 @@ def network_size(config: dict[str, Any]) -> dict[str, int]:
 
     With `model_summary` its layers are printed too.
     """
-    with torch.device("meta"), quiet("alexnet_lab.models"):  # the run itself will say what it builds
-        net = build(config["model"], "model", trusted=tuple(config["trusted_packages"]))
-    data = config["data"]
+    target, data = config["model"]["_target_"], config["data"]
+    try:
+        with torch.device("meta"), quiet("alexnet_lab.models"):  # the run itself will say what it builds
+            net = build(config["model"], "model", trusted=tuple(config["trusted_packages"]))
+    except (RuntimeError, ValueError, TypeError, OverflowError) as error:  # of torch, about numbers beyond its own
+        raise ConfigError(f"`model`: {target} cannot be built: {one_line(error)[:300]}") from error
     shape = (data["channels"], data["image_size"], data["image_size"])
     try:
         if config["model_summary"]:
@@ -190,7 +193,7 @@ def network_size(config: dict[str, Any]) -> dict[str, int]:
         return {"num_parameters": num_parameters(net), "num_macs": num_macs(net, shape)}
     except (RuntimeError, ValueError, TypeError) as error:
         told = one_line(error)[:300]
-        raise ConfigError(f"`model`: {config['model']['_target_']} takes no images of {shape}: {told}") from error
+        raise ConfigError(f"`model`: {target} takes no images of {shape}: {told}") from error
 
 
 def _run(

@@ -70,10 +70,7 @@ def warn_beyond(key: str, epochs: Iterable[int], duration: Duration) -> None:
     """
     late = [str(epoch) for epoch in epochs if epoch >= duration.epochs]
     if late:
-        log.warning(
-            "`%s`: the run ends after %g epochs, so the rate does not change at epoch %s",
-            key, duration.epochs, ", ".join(late),
-        )  # fmt: skip
+        log.warning("`%s`: the run ends before epoch %s, so the rate does not change there", key, ", ".join(late))
 
 
 class ByStep(LambdaLR):
