@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from commands import QUICK, REPOSITORY, command, finished, wait_for
 
+pytestmark = pytest.mark.timeout(900)  # several commands in a row, each of which imports torch
+
 SHORT = ("trainer.max_epochs=2", "trainer.limit_train_batches=12", *QUICK)
 
 LONG = ("trainer.max_epochs=500", *QUICK)
