@@ -80,7 +80,7 @@ def command(script: str, *words: str, cwd: Path, group: bool = False, **environm
 
 
 def finished(process: subprocess.Popen[str], timeout: float = 280.0) -> Outcome:
-    """Waits for a command to end; on a machine with four times as many busy processes as cores, workers start in 60 s."""
+    """Waits for a command to end; where four processes share a core, workers start after 60 s."""
     try:
         out, err = process.communicate(timeout=timeout)
     finally:
