@@ -95,7 +95,7 @@ def card_labels(heads: Mapping[str, Mapping[int, str] | Sequence[str]]) -> str:
         for number, name in columns.items():
             text = re.sub(r"\W", lambda sign: f"\\{ord(sign[0]):x} ", name)  # as CSS escapes: nothing ends the string
             rules.append(f'  {table} td:nth-child({number})::before {{ content: "{text}"; }}')
-    return "\n".join(["@media (max-width: 40rem) {", *rules, "}", ""])
+    return "\n".join(["@media (max-width: 56rem) {", *rules, "}", ""])
 
 
 def _asset(name: str) -> str:
