@@ -25,7 +25,7 @@ OUTWARD = (
     "launcher", "logger", "sweep", "run_dir", "data.dir", "hydra", "model_summary",
     "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.num_threads", "trainer.progress_bar",
     "callbacks.augmentation_preview", "callbacks.layer_statistics",
-    "callbacks.checkpoint.every_minutes", "callbacks.checkpoint.every_steps",
+    "callbacks.checkpoint.every_minutes", "callbacks.checkpoint.every_steps", "callbacks.checkpoint.keep",
 )  # fmt: skip
 """Keys, and groups of keys, that decide where and how a run is computed and what is shown, not what it computes."""
 
@@ -40,14 +40,20 @@ def is_outward(key: str) -> bool:
     return any(key == name or key.startswith((f"{name}.", f"{name}/")) for name in OUTWARD)
 
 
+VARIANT = "sweep.variant"
+"""The key that names a job's variant. It is a label: the keys that the variant sets decide what is computed."""
+
+
 def job_name(words: Iterable[str]) -> str:
     """A folder's name for a job, made of its overrides; the seed comes last.
 
     Example:
         >>> job_name(["seed=0", "model.norm=lrn"])
         'model.norm-lrn_seed-0'
+        >>> job_name(["sweep.variant=no_lrn", "seed=0"])
+        'no_lrn_seed-0'
     """
-    ordered = sorted((word.lstrip("+~") for word in words), key=lambda word: (word.startswith("seed="), word))
+    ordered = sorted((word.lstrip("+~").removeprefix(f"{VARIANT}=") for word in words), key=lambda word: (word.startswith("seed="), word))
     name = "_".join(re.sub(r"[^\w.+-]+", "-", word) for word in ordered) or "job"  # 1e+18 is not 1e-18
     return name if len(name) <= MAX_LENGTH else f"{name[: MAX_LENGTH - 9]}-{short_hash(ordered)}"
 

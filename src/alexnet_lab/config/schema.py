@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
@@ -121,19 +122,34 @@ class Callbacks(Section):
 Metric = Literal[
     "test/top1_error", "test/top5_error", "test/loss", "val/top1_error", "val/top5_error", "val/loss",
     "train/top1_error", "train/top5_error", "train/loss",
-    "train/early_loss", "train/final_loss", "train/final_top1_error",
+    "train/early_loss", "train/final_loss", "train/final_top1_error", "gap/top1_error",
     "to_error/epochs", "to_error/steps", "to_error/seconds", "to_loss/epochs", "to_loss/steps", "to_loss/seconds",
     "epochs", "images_per_second", "wall_seconds",
 ]  # fmt: skip
 """What a sweep may compare: a metric, or a number of result.json. `train/early_loss` is the mean of the first three
-epochs, `final_` the last epoch; without them, `train/` and `val/` are of the epoch of the best checkpoint."""
+epochs, `final_` the last epoch, `gap/` the validation's minus the training's; without them, `train/` and `val/` are of the epoch of the best checkpoint."""
 
 EARLY_EPOCHS = 3
 """Of `train/early_loss`."""
 
 
+def _variant_name(name: str) -> str:
+    if not re.fullmatch(r"[\w.+-]{1,60}", name) or name.startswith((".", "-")):
+        raise ValueError("a name of letters, digits and _ . + -, such as no_dropout")
+    return name
+
+
+VariantName = Annotated[str, AfterValidator(_variant_name)]
+"""Of a level of a sweep that sets keys of its own; it becomes a folder's name and a word of a command."""
+
+
 class Sweep(Section):
-    """What a sweep compares, for its table and its report; a file of `configs/sweep` says it, `-m` runs it."""
+    """What a sweep compares, for its table and its report; a file of `configs/sweep` says it, `-m` runs it.
+
+    `variants` are levels that set any keys: `{base: {}, no_lrn: {model.norm: none}}`; each job is of one `variant`.
+    `paper_points` holds the paper's differences to the base, in points of the metric, by variant or level. `also` are
+    further metrics whose means the table shows.
+    """
 
     name: str | None = None
     factor: str | list[str] | None = None
@@ -143,6 +159,10 @@ class Sweep(Section):
     expects: Literal["higher", "lower"] | None = None
     claim: str | None = None
     paper: str | None = None
+    variants: dict[VariantName, dict[str, Any]] | None = None
+    variant: VariantName | None = None
+    paper_points: dict[str, float] | None = None
+    also: list[Metric] = []
     dry_run: bool = False
     extend: bool = False
     other_images: bool = False

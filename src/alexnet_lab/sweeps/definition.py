@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.nested import flat
-from alexnet_lab.config.names import is_outward, job_name, short_hash
+from alexnet_lab.config.names import VARIANT, is_outward, job_name, short_hash
 from alexnet_lab.sweeps.columns import SEED, split
 from alexnet_lab.sweeps.records import SWEEP_VERSION
 
@@ -116,7 +116,7 @@ def _deciding(config: Mapping[str, Any], compared: Collection[str]) -> dict[str,
     return {
         key: value
         for key, value in config.items()
-        if not is_outward(key) or any(key == group or key.startswith(f"{group}.") for group in compared)
+        if not is_outward(key) or any(key == group or key.startswith(f"{group}.") for group in {*compared} - {VARIANT})
     }
 
 
@@ -127,7 +127,7 @@ def describe(node: Mapping[str, Any], swept: Iterable[str]) -> dict[str, Any]:
         node: name, factor, base, metric, ...; the keys that only say how to run (dry_run, extend, dir) are left out.
         swept: The swept keys; all but the seed and the tuned ones are the factors where the node names none.
     """
-    about = {key: value for key, value in node.items() if key not in ("dry_run", "extend", "dir")}
+    about = {key: value for key, value in node.items() if key not in ("dry_run", "extend", "dir", "variant")}
     lists = {name: [] if node.get(name) is None else _listed(node[name]) for name in ("factor", "base", "tuned")}
     if node["factor"] is None:
         lists["factor"] = [key for key in swept if key not in (SEED, *lists["tuned"])]

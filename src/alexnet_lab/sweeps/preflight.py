@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import itertools
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alexnet_lab.base import cluster
-from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.errors import ConfigError, did_you_mean
 from alexnet_lab.base.shell import quoted
-from alexnet_lab.sweeps.columns import compared_keys
+from alexnet_lab.config.names import VARIANT
+from alexnet_lab.sweeps.columns import compared_keys, split
 from alexnet_lab.sweeps.definition import Definition, Job, identity, named
 from alexnet_lab.sweeps.directory import SweepDirectory
 from alexnet_lab.sweeps.merging import agreed, can_be_one
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     Compose = Callable[[Sequence[str]], dict[str, Any]]
 
@@ -40,6 +41,7 @@ class Request:
     grid: tuple[tuple[str, ...], ...]  # those of each job
     command: str
     is_default: bool = False  # whether nobody has chosen the place
+    variants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # what each of them sets, as overrides
 
 
 @dataclass(frozen=True)
@@ -110,12 +112,28 @@ class _Draft(NamedTuple):
 
 
 def _draft(request: Request, own: tuple[str, ...], name: str, compose: Compose) -> _Draft:
-    words = [*request.common, *own, *_added(request.place, name)]
+    words = _words(request, own, name)
     try:
         config = compose(words)
     except ConfigError as error:
         raise ConfigError(f"{error} (job {name})" if len(request.grid) > 1 else str(error)) from error
     return _Draft(own, words, config, Job(name, own))
+
+
+def _words(request: Request, own: Sequence[str], name: str) -> list[str]:
+    """All overrides of a job. What its variant sets counts more than what all jobs set, and less than its own words.
+
+    Raises:
+        ConfigError: There is no such variant.
+    """
+    chosen = split([*request.common, *own]).get(VARIANT)
+    if chosen is None:
+        return [*request.common, *own, *_added(request.place, name)]
+    if chosen not in request.variants:
+        raise ConfigError(f"`{VARIANT}` is {chosen}; {did_you_mean(chosen, request.variants)}")
+    variant = request.variants[chosen]
+    common = [word for word in request.common if not split([word]).keys() & split(variant).keys()]
+    return [*common, *variant, *own, *_added(request.place, name)]
 
 
 def _find(
@@ -162,7 +180,7 @@ def _moved(draft: _Draft, request: Request, compose: Compose, there: Definition 
     name = known.get(draft.job.content, draft.job.name)
     if draft.job.content not in known and name in known.values():
         name = f"{name}-{draft.job.key}"
-    words = [*request.common, *draft.own, *_added(request.place, name)]
+    words = _words(request, draft.own, name)
     if words == draft.words:
         return draft
     again = _draft(request, draft.own, name, compose)

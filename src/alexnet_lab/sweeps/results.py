@@ -50,9 +50,8 @@ WIDE = 160
 def outcomes(directory: SweepDirectory, definition: Definition) -> list[Outcome]:
     """What became of each job, in the sweep's order."""
     latest = directory.latest()
-    metric = definition.about["metric"]
     found = [
-        _outcome(directory.run(job), values, _line(job, latest), metric)
+        _outcome(directory.run(job), values, _line(job, latest), definition.about)
         for job, values in zip(definition.jobs, columns(definition), strict=True)
     ]
     aside = dict.fromkeys(pruned_jobs(directory.path), "pruned")
@@ -135,19 +134,29 @@ def _line(job: Job, latest: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any
     return line if line is not None and (line.get("content") or job.key) == job.key else None
 
 
-def _outcome(run: RunDirectory, overrides: Columns, entry: Mapping[str, Any] | None, metric: str) -> Outcome:
+def _outcome(
+    run: RunDirectory, overrides: Columns, entry: Mapping[str, Any] | None, about: Mapping[str, Any]
+) -> Outcome:
+    metric = about["metric"]
     if entry is None or entry["status"] != "completed":
         return Outcome(overrides, "to_go" if entry is None else entry["status"])
     chosen_by = metric.replace("test/", "val/")  # nothing is chosen on the test set
     try:
-        return Outcome(overrides, "completed", measured(run, entry, metric), measured(run, entry, chosen_by))
+        also = tuple(measured(run, entry, name) for name in about.get("also") or ())
+        return Outcome(overrides, "completed", measured(run, entry, metric), measured(run, entry, chosen_by), also)
     except RunError as error:
         log.warning("%s", error)
         return Outcome(overrides, "unreadable")
 
 
 def measured(run: RunDirectory, entry: Mapping[str, Any], metric: str) -> float | None:
-    """A metric of a finished job, or a number of its result.json by its path such as `to_error/epochs`, or None."""
+    """A metric of a finished job, or a number of its result.json by its path such as `to_error/epochs`, or None.
+
+    `gap/...` is how much the validation part's is above the training part's.
+    """
+    if metric.startswith("gap/"):
+        val, train = (measured(run, entry, metric.replace("gap/", stage)) for stage in ("val/", "train/"))
+        return None if val is None or train is None else val - train
     if metric in (entry["metrics"] or {}):
         return _number(entry["metrics"][metric])
     node: Any = run.read_result() or {}

@@ -33,6 +33,7 @@ class Outcome(NamedTuple):
     status: str  # completed, failed, interrupted, to_go, pruned, other_images
     value: float | None = None  # of the sweep's metric
     choice: float | None = None  # what tuned keys are chosen by; less is better
+    also: tuple[float | None, ...] = ()  # of the sweep's further metrics
 
 
 class Cell(NamedTuple):
@@ -53,6 +54,7 @@ class Row:
     ratio: float | None  # of the means; None likewise
     counts: dict[str, int]  # of the jobs that `sample` leaves out, by the names of LEFT_OUT
     is_base: bool = False
+    also: tuple[float | None, ...] = ()  # means of the sweep's further metrics
     group: Pairs = ()  # model and data, where a table holds several; rows are compared within the same data
 
 
@@ -175,7 +177,11 @@ def _row(
     without = [outcome.status for outcome in outcomes if outcome.value is None]
     counts = {reason: without.count("completed" if reason == "empty" else reason) for reason in LEFT_OUT}
     ratio = sample.mean / base_sample.mean if gap and sample.mean is not None and base_sample.mean else None
-    return Row(cell, _part(outcomes[0], tuned), sample, gap, ratio, counts)
+    counted = [outcome.also for outcome in outcomes if outcome.value is not None]
+    also = tuple(
+        describe([value for value in column if value is not None]).mean for column in zip(*counted, strict=True)
+    )
+    return Row(cell, _part(outcomes[0], tuned), sample, gap, ratio, counts, also=also)
 
 
 def _effects(base: Pairs, values: Mapping[Cell, dict[str, float]]) -> list[Effect]:

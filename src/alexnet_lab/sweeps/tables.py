@@ -47,8 +47,17 @@ def _record(summary: Summary, row: Row) -> dict[str, Any]:
         "ratio": row.ratio,
     }
     compared["verdict"] = gap and verdict(gap, summary.about.get("expects"))
+    also = dict(further(summary, row))
+    if points := summary.about.get("paper_points"):
+        compared["paper_points"] = points.get(level_label(row))
     place = {"level": level_label(row), "setting": pairs_label(row.cell.setting), "tuned": pairs_label(row.tuned)}
-    return dict(row.group) | place | {"metric": summary.about["metric"]} | numbers | compared | row.counts
+    return dict(row.group) | place | {"metric": summary.about["metric"]} | numbers | compared | also | row.counts
+
+
+def further(summary: Summary, row: Row) -> list[tuple[str, float | None]]:
+    """The sweep's further metrics, and their means in a row."""
+    names = summary.about.get("also") or []
+    return list(zip(names, row.also or [None] * len(names), strict=True))
 
 
 def markdown(summary: Summary) -> str:
@@ -72,7 +81,7 @@ def _markdown_cell(text: str) -> str:
     return re.sub(r"([|<])", r"\\\1", text)
 
 
-WORDS = ("data", "model", "setting", "tuned", "left out")
+WORDS = ("data", "model", "setting", "tuned", "left out", "verdict")
 """Columns of words, besides that of the level; the others hold numbers."""
 
 
@@ -112,8 +121,17 @@ def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
     units = Units(summary.about["metric"])
     mean, gap = ("mean, %", "difference, points") if units.per_cent else ("mean", "difference")
     span = "simultaneous 95 % interval" if family(summary) > 1 else "95 % interval"
+    claims, names = summary.about.get("paper_points"), summary.about.get("also") or []
     head = [factor_label(summary), *COLUMNS[:3], mean, "deviation", gap, span, *COLUMNS[3:]]
-    rows = [_cells(row, units) for row in summary.rows]
+    head += [*(CLAIMED if claims else ()), *(f"{name}, %" if Units(name).per_cent else name for name in names)]
+    rows = [
+        [
+            *_cells(row, units),
+            *(_claimed(summary, row) if claims else ()),
+            *(Units(name).number(value) for name, value in further(summary, row)),
+        ]
+        for row in summary.rows
+    ]
     optional = OPTIONAL if any(row.is_base for row in summary.rows) else (*OPTIONAL, *COMPARED)
     empty = {column for column in optional if not any(row[column] for row in rows)}
     kept = [column for column in range(len(head)) if column not in empty]
@@ -126,6 +144,19 @@ def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
 
 COLUMNS = ("setting", "tuned", "n", "p (Holm)", "ratio", "left out")
 """The heads that are the same in every table."""
+
+
+CLAIMED = ("paper, points", "verdict")
+"""The heads of what a paper claims of each level, and what the interval says of it."""
+
+
+def _claimed(summary: Summary, row: Row) -> list[str]:
+    points = summary.about["paper_points"].get(level_label(row))
+    gap = row.against_base
+    return [
+        "" if points is None else f"{points:+g}",
+        "" if gap is None else verdict(gap, summary.about.get("expects")),
+    ]
 
 
 def factor_label(summary: Summary) -> str:

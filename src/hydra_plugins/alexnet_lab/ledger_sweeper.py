@@ -11,7 +11,7 @@ import shlex
 import sys
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -22,7 +22,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from alexnet_lab.config.names import default_sweep_dir
+from alexnet_lab.config.names import VARIANT, default_sweep_dir
 from alexnet_lab.config.words import expanded
 
 if TYPE_CHECKING:
@@ -123,7 +123,8 @@ class LedgerSweeper(Sweeper):
         Args:
             arguments: The overrides of the command line, which wins over the sweep's file.
         """
-        words = [f"{key}={value}" for key, value in self.params.items()] + arguments
+        names = [f"{VARIANT}={','.join(self.variants)}"] if self.variants else []
+        words = names + [f"{key}={value}" for key, value in self.params.items()] + arguments
         parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(words)
         last = {item.get_key_element(): item for item in parsed}
         common = [item for item in last.values() if not item.is_sweep_override()]
@@ -132,6 +133,7 @@ class LedgerSweeper(Sweeper):
     def request(self, common: list[Override], swept: Sequence[Override] = ()) -> Request:
         """The sweep that the command line and the sweep's file ask for."""
         from alexnet_lab.base.errors import ConfigError  # noqa: PLC0415 - a plugin is imported at each start
+        from alexnet_lab.sweeps.columns import literal  # noqa: PLC0415
         from alexnet_lab.sweeps.preflight import Request  # noqa: PLC0415
 
         for item in swept:
@@ -144,7 +146,17 @@ class LedgerSweeper(Sweeper):
             grid=tuple(tuple(job) for job in grid),
             command=shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
             is_default=self.has_default_place(),
+            variants={
+                name: tuple(f"{key}={literal(value)}" for key, value in keys.items())
+                for name, keys in self.variants.items()
+            },
         )
+
+    @property
+    def variants(self) -> dict[str, dict[str, Any]]:
+        """The named levels of the sweep's file, `sweep.variants`, and the keys that each sets."""
+        found = OmegaConf.to_container(self.master.sweep.get("variants") or OmegaConf.create({}), resolve=True)
+        return cast("dict[str, dict[str, Any]]", found)
 
     def has_default_place(self) -> bool:
         """Whether nobody has chosen the sweep's directory."""
