@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import runpy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
@@ -17,9 +17,6 @@ from alexnet_lab.config import check_train
 from alexnet_lab.run import train
 from alexnet_lab.sweeps.summary import Outcome, summarise
 from alexnet_lab.sweeps.tables import cells, csv_text
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 VARIANTS = "sweep.variants={base: {}, tanh: {model.activation: tanh}, slow: {optimizer.learning_rate: 1e-3}}"
 

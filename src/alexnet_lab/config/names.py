@@ -53,7 +53,10 @@ def job_name(words: Iterable[str]) -> str:
         >>> job_name(["sweep.variant=no_lrn", "seed=0"])
         'no_lrn_seed-0'
     """
-    ordered = sorted((word.lstrip("+~").removeprefix(f"{VARIANT}=") for word in words), key=lambda word: (word.startswith("seed="), word))
+    ordered = sorted(
+        (word.lstrip("+~").removeprefix(f"{VARIANT}=") for word in words),
+        key=lambda word: (word.startswith("seed="), word),
+    )
     name = "_".join(re.sub(r"[^\w.+-]+", "-", word) for word in ordered) or "job"  # 1e+18 is not 1e-18
     return name if len(name) <= MAX_LENGTH else f"{name[: MAX_LENGTH - 9]}-{short_hash(ordered)}"
 

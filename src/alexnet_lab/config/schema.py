@@ -127,7 +127,8 @@ Metric = Literal[
     "epochs", "images_per_second", "wall_seconds",
 ]  # fmt: skip
 """What a sweep may compare: a metric, or a number of result.json. `train/early_loss` is the mean of the first three
-epochs, `final_` the last epoch, `gap/` the validation's minus the training's; without them, `train/` and `val/` are of the epoch of the best checkpoint."""
+epochs, `final_` the last epoch, `gap/` the validation's minus the training's; without them, `train/` and `val/` are of
+the epoch of the best checkpoint."""
 
 EARLY_EPOCHS = 3
 """Of `train/early_loss`."""
