@@ -25,6 +25,23 @@ LEVELS = {
     "bias_init": ["1.0", "0.1", "0.0"],
     "depth": ["none", "conv3", "conv4", "conv5"],
     "dropout": ["0.5", "0.0"],
+    "ideas": [
+        "all_ideas",
+        "no_lrn",
+        "no_overlap",
+        "tanh",
+        "no_dropout",
+        "no_crops_flips",
+        "no_pca_colour",
+        "no_weight_decay",
+        "no_momentum",
+        "one_tower",
+        "biases_of_0",
+        "no_conv3",
+        "no_conv4",
+        "no_conv5",
+        "standardized",
+    ],
     "lrn": ["lrn", "none"],
     "lrn_cifar": ["none 32", "none 64", "across 32", "across 64"],
     "normalization": ["mean_image", "standardize"],
@@ -41,6 +58,7 @@ CLAIMS = {
     "bias_init": (["no number"], "Krizhevsky 2012, sec. 5"),
     "depth": (["about 2 points"], "Krizhevsky 2012, sec. 7"),
     "dropout": (["about doubles the epochs"], "Krizhevsky 2012, sec. 4.2"),
+    "ideas": (["1.4 points", "0.4", "over 1 point", "about 2"], "Krizhevsky 2012, sec. 3.3"),
     "lrn": (["1.4", "1.2", "1.37", "1.15"], "Krizhevsky 2012, sec. 3.3"),
     "lrn_cifar": (["13 %", "11 %"], "Krizhevsky 2012, sec. 3.3"),
     "normalization": (["no number"], "Krizhevsky 2012, sec. 2"),
@@ -85,7 +103,7 @@ def test_every_job_is_valid_and_levels_come_in_order(name):
     factor = plan(name).definition.about["factor"]
     assert list(dict.fromkeys(level(job, factor) for job in plan(name).jobs)) == LEVELS[name]
     tried = 5 if name == "relu_vs_tanh" else 1  # learning rates
-    seeds = 3 if name == "relu_vs_tanh" else 5
+    seeds = {"relu_vs_tanh": 3, "ideas": 8}.get(name, 5)
     assert len(plan(name).jobs) == len(LEVELS[name]) * tried * seeds
 
 
@@ -95,7 +113,8 @@ def test_jobs_differ_in_the_factor_the_seed_and_what_is_tuned_alone(name):
     every = {key for job in jobs for key in job.config}
     changed = {key for key in every if len({str(job.config.get(key, "absent")) for job in jobs}) > 1}
     group = {key for key in changed if key.startswith("augment.")} if name == "augmentation" else set()
-    assert changed - group == {*about["factor"], *about["tuned"], "seed"}
+    named = {key for keys in (about["variants"] or {}).values() for key in keys}
+    assert changed - group == {*about["factor"], *about["tuned"], *named, "seed"} - {"sweep.variant"}
 
 
 @pytest.mark.parametrize("name", CLAIMS)
