@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from matplotlib.ticker import LogFormatter, MaxNLocator, PercentFormatter
 
 from alexnet_lab.evaluation.figures.style import COLOURS, FAINT, OTHER, new_figure, shorten, styled
+from alexnet_lab.report.forest import gaps
 from alexnet_lab.report.study import PARTIAL
+from alexnet_lab.report.tables import summary_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from alexnet_lab.report.forest import Gap
     from alexnet_lab.report.study import Run, Study
 
 LONGEST_NAME = 28
@@ -33,6 +36,8 @@ def figures(study: Study) -> dict[str, Figure]:
     found: dict[str, Figure] = {}
     if any(study.metric in run.metrics for run in study.completed):
         found["levels"] = levels_figure(study)
+        if shown := gaps(summary_of(study, study.metric)):
+            found["differences"] = differences_figure(shown, study.metric)
     drawn = [name for name in CURVES if any(name in run.curves for run in study.runs)]
     if len(study.runs) == 1:
         found["run"] = run_figure(study.runs[0])
@@ -76,6 +81,25 @@ def levels_figure(study: Study) -> Figure:
         axes.grid(axis="x")
         axes.set_xlabel(study.metric)
         _in_per_cent(axes, study.metric, "x")
+    return figure
+
+
+def differences_figure(shown: Sequence[Gap], metric: str) -> Figure:
+    """Each level's difference to the base with its interval, around zero; a diamond is the paper's number."""
+    with styled():
+        figure = new_figure(6.4, 1.1 + 0.4 * len(shown))
+        axes = figure.subplots()
+        axes.axvline(0.0, color=OTHER, linewidth=1)
+        for place, gap in enumerate(shown):
+            if gap.low is not None and gap.high is not None:
+                axes.plot([gap.low, gap.high], [place, place], color=COLOURS[0], linewidth=1.8)
+            axes.plot([gap.mean], [place], "o", color=COLOURS[0], markersize=6)
+            if gap.paper is not None:
+                axes.plot([gap.paper], [place], "D", markerfacecolor="none", color=COLOURS[1], markersize=7)
+        axes.set_yticks(range(len(shown)), [shorten(gap.label, LONGEST_NAME) for gap in shown])
+        axes.set_ylim(len(shown) - 0.5, -0.5)
+        axes.grid(axis="x")
+        axes.set_xlabel(f"{metric}: difference to the base{', points' if metric.endswith('_error') else ''}")
     return figure
 
 

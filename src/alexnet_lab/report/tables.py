@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from alexnet_lab.report.forest import forest_svg
 from alexnet_lab.report.study import PENDING, PRUNED, RUNNING, UNFINISHED, UNREADABLE
 from alexnet_lab.sweeps.columns import SEED
 from alexnet_lab.sweeps.summary import Outcome, Summary, summarise
@@ -12,6 +13,8 @@ from alexnet_lab.sweeps.tables import cells, effect_lines, reading, verdict_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from markupsafe import Markup
 
     from alexnet_lab.report.study import Run, Study
     from alexnet_lab.sweeps.summary import Row
@@ -26,6 +29,7 @@ class LevelTable(NamedTuple):
     rows: list[list[str]]
     lines: list[str]  # what the intervals say
     note: str
+    forest: Markup  # the differences as a picture; empty where nothing is compared
 
 
 def summary_of(study: Study, metric: str) -> Summary:
@@ -83,7 +87,7 @@ def level_table(study: Study, metric: str) -> LevelTable:
     lines = [line.removeprefix("- ") for line in (*verdict_lines(summary), *effect_lines(summary))]
     place = len(summary.rows[0].group)
     head[place] = head[place] or "level"
-    return LevelTable(metric, head[place], head, rows, lines, reading(summary))
+    return LevelTable(metric, head[place], head, rows, lines, reading(summary), forest_svg(summary))
 
 
 def state_line(study: Study) -> str:

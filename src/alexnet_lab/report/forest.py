@@ -1,0 +1,125 @@
+"""Differences to the base with their intervals around zero, and what a paper says: a forest plot."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from markupsafe import Markup
+
+from alexnet_lab.base.printable import printable
+from alexnet_lab.sweeps.tables import Units, interval, level_label, pairs_label
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from alexnet_lab.sweeps.summary import Row, Summary
+
+WIDTH = 400
+"""Of the picture, in units that a phone shows as a pixel each, about."""
+
+ROW = 40
+"""Height of a level: its name and numbers, and under them its interval."""
+
+MARGIN = 10
+"""Left and right of the axis, for marks at its ends."""
+
+FEWEST_TICKS = 4
+"""Of the axis, or one fewer."""
+
+
+class Gap(NamedTuple):
+    """A level's difference to the base, in the units that are shown: points for error rates."""
+
+    label: str
+    mean: float
+    low: float | None  # of the interval; None: there is none
+    high: float | None
+    paper: float | None
+    words: str  # the numbers
+
+
+def gaps(summary: Summary) -> list[Gap]:
+    """One for each level that is compared with the base, in the table's order."""
+    units = Units(summary.about["metric"])
+    return [_gap(summary, row, units) for row in summary.rows if row.against_base is not None]
+
+
+def _gap(summary: Summary, row: Row, units: Units) -> Gap:
+    gap, scale = row.against_base, 100 if units.per_cent else 1
+    assert gap is not None  # noqa: S101 - rows without one are left out
+    group = " ".join(value for _, value in row.group)
+    label = " ".join(filter(None, [group, level_label(row), pairs_label(row.cell.setting)]))
+    low, high = (None if end is None else scale * end for end in (gap.low, gap.high))
+    spread = f" ({interval(gap, units)})" if low is not None else ""
+    paper = (summary.about.get("paper_points") or {}).get(level_label(row))
+    return Gap(printable(label), scale * gap.mean, low, high, paper, f"{units.signed(gap.mean)}{spread}")
+
+
+def span(shown: Sequence[Gap]) -> tuple[float, float]:
+    """The ends of an axis that has room for all intervals, the paper's numbers, and zero."""
+    ends = [0.0]
+    for gap in shown:
+        ends += [value for value in (gap.mean, gap.low, gap.high, gap.paper) if value is not None]
+    low, high = min(ends), max(ends)
+    return (low, high) if high > low else (-1.0, 1.0)
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two ends: multiples of 1, 2 or 5 times a power of ten.
+
+    Example:
+        >>> ticks(-0.3, 2.2)
+        [0.0, 0.5, 1.0, 1.5, 2.0]
+    """
+    rough = (high - low) / FEWEST_TICKS
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = power * max(factor for factor in (1, 2, 5) if factor * power <= rough * (1 + 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(number * step, 12) + 0.0 for number in range(first, last + 1)]
+
+
+def forest_svg(summary: Summary) -> Markup:
+    """The plot as an element of a page, which gives it its colours; empty where no level is compared."""
+    shown = gaps(summary)
+    if not shown:
+        return Markup()
+    low, high = span(shown)
+
+    def x(value: float) -> str:
+        return f"{MARGIN + (WIDTH - 2 * MARGIN) * (value - low) / (high - low):.1f}"
+
+    height = ROW * len(shown)
+    lines = [
+        Markup('<line class="{}" x1="{x}" x2="{x}" y1="0" y2="{y}"/><text x="{x}" y="{below}">{text:g}</text>').format(
+            "tick" if tick else "tick zero", x=x(tick), y=height, below=height + 16, text=tick
+        )
+        for tick in ticks(low, high)
+    ]
+    for number, gap in enumerate(shown):
+        lines += _level(gap, ROW * number, x(gap.mean), *(None if end is None else x(end) for end in gap[2:5]))
+    title = f"Differences to the base in {'points' if Units(summary.about['metric']).per_cent else 'its unit'}"
+    head = Markup('<svg class="forest" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
+        WIDTH, height + 22, title
+    )
+    return Markup("\n").join([head, *lines, Markup("</svg>")])
+
+
+def _level(gap: Gap, top: int, mean: str, low: str | None, high: str | None, paper: str | None) -> list[Markup]:
+    """The marks of a level; all but `gap` and `top` are places on the axis."""
+    middle = top + ROW - 12
+    marks = [
+        Markup('<text class="level" x="0" y="{}">{}</text>').format(top + 16, gap.label),
+        Markup('<text class="numbers" x="{}" y="{}">{}</text>').format(WIDTH, top + 16, gap.words),
+    ]
+    if low is not None and high is not None:
+        marks.append(Markup('<line class="interval" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(low, high, y=middle))
+    marks.append(Markup('<circle class="mean" cx="{}" cy="{}" r="4"/>').format(mean, middle))
+    if paper is not None:
+        place = float(paper)
+        marks.append(
+            Markup('<path class="papers" d="M{} {y}l5 -6l5 6l-5 6z"><title>the paper: {:+g}</title></path>').format(
+                f"{place - 5:.1f}", gap.paper, y=middle
+            )
+        )
+    return marks
