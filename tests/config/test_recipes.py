@@ -194,7 +194,9 @@ def test_the_guides_513_images_are_parted_as_there(tmp_path):
 def test_the_table_of_recipes_lists_each_with_its_headers_result():
     page = (CONFIGS.parent / "docs" / "recipes.md").read_text()
     rows = {row[0]: row[1] for row in re.findall(r"^\| `(\w+)` \|(.*)\|$", page, re.MULTILINE)}
-    headers = {path.stem: path.read_text().partition("defaults:")[0] for path in (CONFIGS / "experiment").glob("*.yaml")}
+    headers = {
+        path.stem: path.read_text().partition("defaults:")[0] for path in (CONFIGS / "experiment").glob("*.yaml")
+    }
     assert rows.keys() == headers.keys()
     for name, header in headers.items():
         measured = re.search(r"Result: ([\d.]+ %)", header)

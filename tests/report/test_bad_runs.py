@@ -236,7 +236,7 @@ def test_a_run_counts_once(tmp_path):
         ("runs=[{here}/run,{here}/nothing]", "nothing is no run: there is no such directory"),
         ("runs=[{here}/run,{here}/empty]", "empty is no run: it has no config.yaml"),
         ("runs={here}/sweep", "sweep is a sweep: sweep={here}/sweep"),
-        ("runs=[]", "no runs found"),
+        ("runs=[]", "`runs` is [] (list); allowed: string or a list that is not empty"),
     ],
 )
 def test_what_is_no_run(words, message, tmp_path):
@@ -244,6 +244,6 @@ def test_what_is_no_run(words, message, tmp_path):
     (tmp_path / "empty").mkdir()
     make_sweep(tmp_path / "sweep", {"relu": [0.1]})
     outcome = report(words.format(here=tmp_path), f"out={tmp_path / 'out'}")
-    assert outcome.code == 1
+    assert outcome.code == (2 if words == "runs=[]" else 1)  # a wrong value; a run that is not there
     assert message.format(here=tmp_path) in outcome.err
     assert not (tmp_path / "out").exists()

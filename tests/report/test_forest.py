@@ -76,7 +76,11 @@ def test_without_a_comparison_there_is_no_plot():
 
 @pytest.mark.parametrize(
     ("low", "high", "wanted"),
-    [(-0.3, 2.2, [0.0, 0.5, 1.0, 1.5, 2.0]), (0.0, 40.0, [0.0, 10.0, 20.0, 30.0, 40.0]), (-0.004, 0.0, [-0.004, -0.003, -0.002, -0.001, 0.0])],
-)  # fmt: skip
+    [
+        (-0.3, 2.2, [0.0, 0.5, 1.0, 1.5, 2.0]),
+        (0.0, 40.0, [0.0, 10.0, 20.0, 30.0, 40.0]),
+        (-0.004, 0.0, [-0.004, -0.003, -0.002, -0.001, 0.0]),
+    ],
+)
 def test_ticks_are_round_numbers(low, high, wanted):
     assert ticks(low, high) == pytest.approx(wanted)

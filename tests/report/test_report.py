@@ -22,7 +22,9 @@ def test_of_a_sweep(sweep):
     assert outcome.code == 0
     assert f"5 of 6 runs completed, 1 failed; report: {sweep}/report.html" in outcome.err
     names = {path.relative_to(sweep).as_posix() for path in sweep.rglob("*") if path.suffix in (".png", ".svg")}
-    assert names == {f"figures/{name}.{kind}" for name in ("levels", "curves") for kind in ("png", "svg")}
+    assert names == {
+        f"figures/{name}.{kind}" for name in ("levels", "differences", "curves") for kind in ("png", "svg")
+    }
     with (sweep / "summary.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["level"], row["n"], round(float(row["mean"]), 9)) for row in rows] == [
@@ -41,7 +43,7 @@ def test_of_any_runs_by_another_metric(tmp_path, monkeypatch):
     assert outcome.code == 0
     (page,) = tmp_path.glob("logs/reports/*/report.html")
     text = page.read_text()
-    assert "<td>model=a</td>" in text
+    assert '<td class="words">model=a</td>' in text
     assert 'href="./../../runs/a0/"' in text
     assert (page.parent / "summary.md").read_text().splitlines()[0].endswith("4 runs: test/loss")
 
@@ -62,6 +64,11 @@ def test_the_summary_is_the_one_that_the_sweep_wrote(early, sweep, monkeypatch):
     content = json.loads((sweep / "sweep.json").read_text())
     config = {"model._target_": "alexnet_lab.models.AlexNet", "data._target_": "alexnet_lab.data.CIFAR10DataModule"}
     content |= {"config": config, "overrides": ["model=alexnet"], "expects": "higher"}
+    nested = {key.partition(".")[0]: {"_target_": value} for key, value in config.items()}
+    for job in content["jobs"]:  # whose runs have the configs of the definition
+        job["config"] = {"seed": int(job["job"][-1])}
+        if (path := sweep / job["job"] / "config.yaml").exists():
+            path.write_text(yaml.safe_dump(nested | job["config"]))
     (sweep / "sweep.json").write_text(json.dumps(content))
     directory = SweepDirectory(sweep)
     definition = directory.read()

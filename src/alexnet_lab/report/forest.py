@@ -38,6 +38,11 @@ class Gap(NamedTuple):
     paper: float | None
     words: str  # the numbers
 
+    def numbers(self) -> dict[str, float]:
+        """Those that there are, by name."""
+        found = {"mean": self.mean, "low": self.low, "high": self.high, "paper": self.paper}
+        return {name: value for name, value in found.items() if value is not None}
+
 
 def gaps(summary: Summary) -> list[Gap]:
     """One for each level that is compared with the base, in the table's order."""
@@ -60,7 +65,7 @@ def span(shown: Sequence[Gap]) -> tuple[float, float]:
     """The ends of an axis that has room for all intervals, the paper's numbers, and zero."""
     ends = [0.0]
     for gap in shown:
-        ends += [value for value in (gap.mean, gap.low, gap.high, gap.paper) if value is not None]
+        ends += gap.numbers().values()
     low, high = min(ends), max(ends)
     return (low, high) if high > low else (-1.0, 1.0)
 
@@ -97,7 +102,7 @@ def forest_svg(summary: Summary) -> Markup:
         for tick in ticks(low, high)
     ]
     for number, gap in enumerate(shown):
-        lines += _level(gap, ROW * number, x(gap.mean), *(None if end is None else x(end) for end in gap[2:5]))
+        lines += _level(gap, ROW * number, {name: x(value) for name, value in gap.numbers().items()})
     title = f"Differences to the base in {'points' if Units(summary.about['metric']).per_cent else 'its unit'}"
     head = Markup('<svg class="forest" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
         WIDTH, height + 22, title
@@ -105,21 +110,24 @@ def forest_svg(summary: Summary) -> Markup:
     return Markup("\n").join([head, *lines, Markup("</svg>")])
 
 
-def _level(gap: Gap, top: int, mean: str, low: str | None, high: str | None, paper: str | None) -> list[Markup]:
-    """The marks of a level; all but `gap` and `top` are places on the axis."""
+def _level(gap: Gap, top: int, places: dict[str, str]) -> list[Markup]:
+    """The marks of a level.
+
+    Args:
+        gap: The level's.
+        top: Of its row.
+        places: On the axis, of each of its numbers.
+    """
     middle = top + ROW - 12
     marks = [
         Markup('<text class="level" x="0" y="{}">{}</text>').format(top + 16, gap.label),
         Markup('<text class="numbers" x="{}" y="{}">{}</text>').format(WIDTH, top + 16, gap.words),
     ]
-    if low is not None and high is not None:
-        marks.append(Markup('<line class="interval" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(low, high, y=middle))
-    marks.append(Markup('<circle class="mean" cx="{}" cy="{}" r="4"/>').format(mean, middle))
-    if paper is not None:
-        place = float(paper)
-        marks.append(
-            Markup('<path class="papers" d="M{} {y}l5 -6l5 6l-5 6z"><title>the paper: {:+g}</title></path>').format(
-                f"{place - 5:.1f}", gap.paper, y=middle
-            )
-        )
+    if "low" in places and "high" in places:
+        line = Markup('<line class="interval" x1="{}" x2="{}" y1="{y}" y2="{y}"/>')
+        marks.append(line.format(places["low"], places["high"], y=middle))
+    marks.append(Markup('<circle class="mean" cx="{}" cy="{}" r="4"/>').format(places["mean"], middle))
+    if "paper" in places:
+        diamond = Markup('<path class="papers" d="M{} {}l5 -6l5 6l-5 6z"><title>the paper: {:+g}</title></path>')
+        marks.append(diamond.format(f"{float(places['paper']) - 5:.1f}", middle, gap.paper))
     return marks
