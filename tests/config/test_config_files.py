@@ -30,6 +30,7 @@ NEEDS = {
     "augment=for_imagenette": ("data=imagenette", "model=alexnet"),
     "augment=for_mini_imagenet": ("data=mini_imagenet", "model=alexnet"),
     "augment=for_image_folder": ("data=imagenette", "model=alexnet"),
+    "sweep=ideas": ("data=cifar10", "model=alexnet"),
 }
 """What a choice needs beside it."""
 

@@ -121,6 +121,8 @@ def other_type(draw: st.DrawFn, config: dict[str, Any]) -> Wrong:
     path = draw(st.sampled_from([leaf for leaf in leaves(config) if not group_is_empty(config, leaf)]))
     group, key = group_of(config, path), path[-1]
     others = [value for value in OTHERS[type(group[key])] if not (key in FREE_TEXT and isinstance(value, str))]
+    if key == "variants":  # whose keys are checked when a job of a variant is composed
+        others = [value for value in others if not isinstance(value, dict)]
     group[key] = draw(st.sampled_from(others))
     return Wrong(config, named(path), f"{'.'.join(path)}={str(group[key])[:50]}")
 

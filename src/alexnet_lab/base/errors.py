@@ -55,8 +55,8 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
         'allowed: norm, pool'
     """
     names = sorted(set(choices))
-    known = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word.lower(), {name.lower() for name in names}, n=1, cutoff=0.6)
     if near:
-        return f"did you mean `{known[near[0]]}`?"
+        alike = [name for name in names if name.lower() == near[0]]
+        return f"did you mean `{difflib.get_close_matches(word, alike, n=1, cutoff=0)[0]}`?"
     return f"allowed: {', '.join(names)}" if names else "no keys are allowed here"

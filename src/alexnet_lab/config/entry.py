@@ -108,7 +108,19 @@ def _hastily() -> Iterator[None]:
 def register_resolvers() -> None:
     """Lets the yaml files call the functions of `RESOLVERS`."""
     for name, resolver in RESOLVERS.items():
-        OmegaConf.register_new_resolver(name, resolver, replace=True)
+        OmegaConf.register_new_resolver(name, _none_of_wrong_types(resolver), replace=True)
+
+
+def _none_of_wrong_types(resolver: Callable[..., Any]) -> Callable[..., Any]:
+    """A resolver that gives None where a value has the wrong type, which is reported when its own key is checked."""
+
+    def tolerant(*values: Any) -> Any:
+        try:
+            return resolver(*values)
+        except TypeError:
+            return None
+
+    return tolerant
 
 
 @contextlib.contextmanager
