@@ -116,11 +116,7 @@ def _fit_and_test(
     kept = checkpoints.best_epoch >= 0
     if kept:  # Lightning's way would also bring back the state that each callback had then
         load_weights(classifier, load_checkpoint(directory.best), directory.best)
-    if getattr(data, "num_test", None) == 0:
-        log.warning("there is no test set, and data.test_fraction=0 sets none apart: nothing is tested")
-    else:
-        interruptible(trainer, lambda: trainer.test(classifier, data, verbose=False))
-    test = {name: plain(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
+    test = test_metrics(trainer, classifier, data)
     best_epoch = checkpoints.best_epoch + 1 if kept else None
     tracking.show(
         logger,
@@ -145,6 +141,15 @@ def _fit_and_test(
     size = {"num_parameters": num_parameters(classifier.net), "wall_seconds": round(identity.seconds, 2)}
     tracking.summarize(logger, outcome["metrics"] | size | {name: outcome.get(name) for name in SUMMARIZED})
     return outcome
+
+
+def test_metrics(trainer: Trainer, classifier: Classifier, data: Any) -> dict[str, float]:
+    """Tests once, and returns `test/...`; empty, with a warning, where there is no test set."""
+    if getattr(data, "num_test", None) == 0:
+        log.warning("there is no test set, and data.test_fraction=0 sets none apart: nothing is tested")
+        return {}
+    interruptible(trainer, lambda: trainer.test(classifier, data, verbose=False))
+    return {name: plain(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
 
 
 SUMMARIZED = ("best_epoch", "epochs", "steps", "images_per_second", "store_hash")
