@@ -13,7 +13,8 @@ from commands import CONFIGS, REPOSITORY, call, compose_raw
 from sweeping import finish, planned, sweep
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.config import check_train
+from alexnet_lab.config import check_report, check_train
+from alexnet_lab.report import make_report
 from alexnet_lab.run import train
 from alexnet_lab.sweeps.summary import Outcome, summarise
 from alexnet_lab.sweeps.tables import cells, csv_text
@@ -145,6 +146,9 @@ def test_ten_lines_of_yaml_make_a_sweep_that_is_trained_and_reported(digits_dir,
     results = [json.loads((place / f"base_seed-{seed}" / "result.json").read_text())["metrics"] for seed in (0, 1)]
     gaps = [result["val/top1_error"] - result["train/top1_error"] for result in results]
     assert float(rows[0]["gap/top1_error"]) == pytest.approx(sum(gaps) / 2)
+    before = (place / "summary.csv").read_text()
+    make_report(check_report({"sweep": str(place)}))
+    assert (place / "summary.csv").read_text() == before
     code, err = finish(sweep((VARIANTS, "seed=0,1,2", *words[2:], "sweep.extend=true"), place, digits_dir))
     assert code == 0, err
     assert len((place / "ledger.jsonl").read_text().splitlines()) == 9  # three more

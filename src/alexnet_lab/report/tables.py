@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from alexnet_lab.report.forest import forest_svg
 from alexnet_lab.report.study import PENDING, PRUNED, RUNNING, UNFINISHED, UNREADABLE
 from alexnet_lab.sweeps.columns import SEED
+from alexnet_lab.sweeps.results import with_gap
 from alexnet_lab.sweeps.summary import Outcome, Summary, summarise
 from alexnet_lab.sweeps.tables import cells, effect_lines, reading, verdict_lines
 
@@ -50,9 +51,10 @@ def _summary(runs: Sequence[Run], about: Mapping[str, Any], metric: str, chosen_
     """A single level has no factor."""
     single = len({run.level for run in runs}) == 1
     chosen_by = chosen_by.replace("test/", "val/")  # nothing is chosen on the test set
+    also = about.get("also") or ()
     outcomes = [
         Outcome(_seed_alone(run) if single else dict(run.settings), LEFT_OUT_AS.get(run.status, run.status),
-                _value(run, metric), _value(run, chosen_by)) for run in runs
+                _value(run, metric), _value(run, chosen_by), tuple(_value(run, name) for name in also)) for run in runs
     ]  # fmt: skip
     return summarise({**about, "factor": [], "base": [], "tuned": []} if single else about, outcomes)
 
@@ -69,7 +71,7 @@ def _of_group(runs: Sequence[Run], rows: Sequence[Row], *, several: bool) -> lis
 
 
 def _value(run: Run, metric: str) -> float | None:
-    return run.metrics.get(metric) if run.status == "completed" else None
+    return with_gap(run.metrics).get(metric) if run.status == "completed" else None
 
 
 LEFT_OUT_AS = {RUNNING: PENDING, UNFINISHED: PENDING}

@@ -150,21 +150,23 @@ def _outcome(
 
 
 def measured(run: RunDirectory, entry: Mapping[str, Any], metric: str) -> float | None:
-    """A metric of a finished job, or a number of its result.json by its path such as `to_error/epochs`, or None.
-
-    `gap/...` is how much the validation part's is above the training part's.
-    """
-    if metric.startswith("gap/"):
-        val, train = (measured(run, entry, metric.replace("gap/", stage)) for stage in ("val/", "train/"))
-        return None if val is None or train is None else val - train
-    if metric in (entry["metrics"] or {}):
-        return _number(entry["metrics"][metric])
+    """A metric of a finished job, or a number of its result.json by its path such as `to_error/epochs`, or None."""
+    metrics = with_gap(entry["metrics"] or {})
+    if metric in metrics:
+        return _number(metrics[metric])
     node: Any = run.read_result() or {}
-    if metric in node.get("metrics", {}):  # a ledger that was written by hand, or cut short
-        return _number(node["metrics"][metric])
+    metrics = with_gap(node.get("metrics", {}))  # of a ledger that was written by hand, or cut short
+    if metric in metrics:
+        return _number(metrics[metric])
     for part in metric.split("/"):
         node = node.get(part) if isinstance(node, dict) else None
     return _number(node)
+
+
+def with_gap(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics with `gap/top1_error`, how much the validation part's error is above the training part's, if both are."""
+    val, train = metrics.get("val/top1_error"), metrics.get("train/top1_error")
+    return {**metrics} if val is None or train is None else {**metrics, "gap/top1_error": val - train}
 
 
 def _number(value: Any) -> float | None:
