@@ -115,3 +115,6 @@ def test_a_sweep_of_what_nothing_measures_is_refused():
     check(sweep={"metric": "to_error/epochs"}, callbacks={"to_error": {"error": 0.25}})
     with pytest.raises(ConfigError, match=r"`sweep\.metric` is 'test/accuracy'"):
         check(sweep={"metric": "test/accuracy"})
+    with pytest.raises(ConfigError, match=r"`sweep\.also` is train_set/loss, which nothing measures; set callbacks\."):
+        check(sweep={"also": ["gap/loss", "train_set/loss"]})
+    check(sweep={"also": ["train_set/loss"]}, callbacks={"train_set": True})

@@ -43,7 +43,7 @@ def run(folder: Path, compose: Callable[..., dict], tmp_path_factory: pytest.Tem
     words = (
         "data=image_folder", f"data.root={folder}", f"data.dir={folder}", "data.stored_size=16", "data.image_size=16",
         "data.test_fraction=0", "data.val_fraction=0.1", "augment=none", "trainer.max_epochs=4",
-        "callbacks.checkpoint.keep=2", "callbacks.checkpoint.monitor=null",
+        "callbacks.checkpoint.keep=2", "callbacks.checkpoint.monitor=null", "callbacks.train_set=true",
     )  # fmt: skip
     train(compose(f"run_dir={place}", *words))
     return place
@@ -82,6 +82,9 @@ def test_the_training_error_is_that_of_the_images_as_they_are(run):
     again = evaluate(check_evaluate({"run": str(run), "num_threads": 1, "split": "train"}))  # from kept predictions
     assert again["metrics"] == found["metrics"]
     assert (run / "eval" / "train_center.json").is_file()
+    own = json.loads((run / "result.json").read_text())["metrics"]  # callbacks.train_set
+    assert own["train_set/top1_error"] == pytest.approx(found["metrics"]["train/top1_error"])
+    assert own["train_set/loss"] == pytest.approx(found["metrics"]["train/loss"], rel=1e-5)
 
 
 def test_all_checkpoints_are_kept_and_a_resumed_run_keeps_on(digits_dir, compose, tmp_path):

@@ -16,6 +16,7 @@ from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.config import check_report, check_train
 from alexnet_lab.report import make_report
 from alexnet_lab.run import train
+from alexnet_lab.sweeps.results import with_gap
 from alexnet_lab.sweeps.summary import Outcome, summarise
 from alexnet_lab.sweeps.tables import cells, csv_text
 
@@ -132,6 +133,14 @@ def test_the_table_has_the_papers_number_a_verdict_and_the_further_metrics():
     records = {row["level"]: row for row in csv.DictReader(csv_text(summary).splitlines())}
     assert (records["no_lrn"]["paper_points"], records["no_pool"]["paper_points"]) == ("1.4", "")
     assert float(records["no_lrn"]["train/top1_error"]) == pytest.approx(0.161)
+
+
+def test_the_gap_is_that_to_the_training_images_as_they_are_where_these_were_tested():
+    metrics = {"val/top1_error": 0.3, "train/top1_error": 0.4, "val/loss": 1.0}
+    assert with_gap(metrics) == metrics | {"gap/top1_error": pytest.approx(-0.1)}
+    tested = metrics | {"train_set/top1_error": 0.25, "train_set/loss": 0.75}
+    assert with_gap(tested) == tested | {"gap/top1_error": pytest.approx(0.05), "gap/loss": pytest.approx(0.25)}
+    assert with_gap({"train/loss": 1.0}) == {"train/loss": 1.0}
 
 
 def test_ten_lines_of_yaml_make_a_sweep_that_is_trained_and_reported(digits_dir, tmp_path):

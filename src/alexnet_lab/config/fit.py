@@ -172,9 +172,12 @@ def _check_sweep(config: dict[str, Any]) -> None:
             "`callbacks.pruning` compares trials by `callbacks.checkpoint.monitor`, which is null; "
             "set it to val/top1_error"
         )
-    callback = metric.partition("/")[0]
-    if callback in callbacks and callbacks[callback] is None:
-        raise ConfigError(f"`sweep.metric` is {metric}, which nothing measures; take callbacks={callback}")
+    shown = [("metric", metric), *(("also", name) for name in config["sweep"]["also"])]
+    for key, name in shown:
+        callback = name.partition("/")[0]
+        if callback in callbacks and not callbacks[callback]:
+            remedy = f"set callbacks.{callback}=true" if callback == "train_set" else f"take callbacks={callback}"
+            raise ConfigError(f"`sweep.{key}` is {name}, which nothing measures; {remedy}")
     if metric == "train/early_loss" and trainer["max_epochs"] < EARLY_EPOCHS:
         raise ConfigError(
             f"`sweep.metric` is {metric}, the mean over {EARLY_EPOCHS} epochs, but `trainer.max_epochs` is "

@@ -24,7 +24,7 @@ MAX_LENGTH = 120
 OUTWARD = (
     "launcher", "logger", "sweep", "run_dir", "data.dir", "hydra", "model_summary",
     "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.num_threads", "trainer.progress_bar",
-    "callbacks.augmentation_preview", "callbacks.layer_statistics",
+    "callbacks.augmentation_preview", "callbacks.layer_statistics", "callbacks.train_set",
     "callbacks.checkpoint.every_minutes", "callbacks.checkpoint.every_steps", "callbacks.checkpoint.keep",
 )  # fmt: skip
 """Keys, and groups of keys, that decide where and how a run is computed and what is shown, not what it computes."""

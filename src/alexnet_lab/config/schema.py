@@ -117,18 +117,20 @@ class Callbacks(Section):
     pruning: Pruning | None = None
     augmentation_preview: bool = True
     layer_statistics: bool = False
+    train_set: bool = False
 
 
 Metric = Literal[
     "test/top1_error", "test/top5_error", "test/loss", "val/top1_error", "val/top5_error", "val/loss",
     "train/top1_error", "train/top5_error", "train/loss",
-    "train/early_loss", "train/final_loss", "train/final_top1_error", "gap/top1_error",
+    "train_set/top1_error", "train_set/top5_error", "train_set/loss", "gap/top1_error", "gap/loss",
+    "train/early_loss", "train/final_loss", "train/final_top1_error",
     "to_error/epochs", "to_error/steps", "to_error/seconds", "to_loss/epochs", "to_loss/steps", "to_loss/seconds",
     "epochs", "images_per_second", "wall_seconds",
 ]  # fmt: skip
 """What a sweep may compare: a metric, or a number of result.json. `train/early_loss` is the mean of the first three
-epochs, `final_` the last epoch, `gap/` the validation's minus the training's; without them, `train/` and `val/` are of
-the epoch of the best checkpoint."""
+epochs, `final_` the last epoch; without them, `train/` and `val/` are of the epoch of the best checkpoint. `gap/` is
+the validation's minus that of `train_set/`, or of `train/` where `callbacks.train_set` is off."""
 
 EARLY_EPOCHS = 3
 """Of `train/early_loss`."""

@@ -113,6 +113,7 @@ class ImageDataModule(LightningDataModule):
         self.shares = Shares(float(val_fraction), val_seed, test_fraction, test_seed)
         self.augment = checked_augment(augment, channels, normalization)
         self.guests: Rows | None = None  # images that are tested on in place of the test set
+        self.tested = "test"  # the part that is tested on
         self.any_images = False  # whether training may go on with other images than the checkpoint's
         self.folded_in = False  # whether this process makes training images of the validation images
         self._verified = False
@@ -212,8 +213,8 @@ class ImageDataModule(LightningDataModule):
         return self.plain_loader("val", limit=getattr(self.trainer, "limit_val_batches", 1.0))
 
     def test_dataloader(self) -> BatchLoader:
-        """Batches of the test set, unchanged: in order or, of some, at random; see `plain_loader`."""
-        return self.plain_loader("test", limit=getattr(self.trainer, "limit_test_batches", 1.0))
+        """Batches of the test set, or of what `tested` names, unchanged: in order or, of some, at random."""
+        return self.plain_loader(self.tested, limit=getattr(self.trainer, "limit_test_batches", 1.0))
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Moves a raw batch; Lightning would look through all that it holds, which takes longer than small steps."""

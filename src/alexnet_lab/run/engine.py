@@ -20,6 +20,7 @@ from alexnet_lab.base.log import close_file, log_to_file, shows_bars, start_log
 from alexnet_lab.base.targets import build
 from alexnet_lab.config.schema import EARLY_EPOCHS
 from alexnet_lab.data.checks import has_validation_images
+from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.preview import preview
 from alexnet_lab.models.counts import num_parameters
 from alexnet_lab.run import parts, tracking
@@ -116,6 +117,7 @@ def _fit_and_test(
     kept = checkpoints.best_epoch >= 0
     if kept:  # Lightning's way would also bring back the state that each callback had then
         load_weights(classifier, load_checkpoint(directory.best), directory.best)
+    train_set = train_set_metrics(trainer, classifier, data) if config["callbacks"]["train_set"] else {}
     test = test_metrics(trainer, classifier, data)
     best_epoch = checkpoints.best_epoch + 1 if kept else None
     tracking.show(
@@ -126,7 +128,7 @@ def _fit_and_test(
         class_names=data.class_names,
     )
     outcome = {
-        "metrics": metrics_of_epoch(metrics_csv.rows, best_epoch) | test,
+        "metrics": metrics_of_epoch(metrics_csv.rows, best_epoch) | train_set | test,
         **getattr(data, "identity", {}),  # which images these results are about: see alexnet_lab.data.identity
         "epochs": processed_epochs(trainer),
         "steps": trainer.global_step,
@@ -148,8 +150,24 @@ def test_metrics(trainer: Trainer, classifier: Classifier, data: Any) -> dict[st
     if getattr(data, "num_test", None) == 0:
         log.warning("there is no test set, and data.test_fraction=0 sets none apart: nothing is tested")
         return {}
+    return _tested(trainer, classifier, data, "test")
+
+
+def train_set_metrics(trainer: Trainer, classifier: Classifier, data: Any) -> dict[str, float]:
+    """Tests on the training images as they are, without augmentation and dropout, and returns `train_set/...`."""
+    if not isinstance(data, ImageDataModule):
+        log.warning("callbacks.train_set is left out: %s does not offer its training images", type(data).__name__)
+        return {}
+    data.tested, classifier.test_stage = "train", "train_set"
+    try:
+        return _tested(trainer, classifier, data, "train_set")
+    finally:
+        data.tested, classifier.test_stage = "test", "test"
+
+
+def _tested(trainer: Trainer, classifier: Classifier, data: Any, stage: str) -> dict[str, float]:
     interruptible(trainer, lambda: trainer.test(classifier, data, verbose=False))
-    return {name: plain(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
+    return {name: plain(value) for name, value in trainer.callback_metrics.items() if name.startswith(f"{stage}/")}
 
 
 SUMMARIZED = ("best_epoch", "epochs", "steps", "images_per_second", "store_hash")

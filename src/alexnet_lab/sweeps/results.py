@@ -164,9 +164,17 @@ def measured(run: RunDirectory, entry: Mapping[str, Any], metric: str) -> float 
 
 
 def with_gap(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Metrics with `gap/top1_error`, how much the validation part's error is above the training part's, if both are."""
-    val, train = metrics.get("val/top1_error"), metrics.get("train/top1_error")
-    return {**metrics} if val is None or train is None else {**metrics, "gap/top1_error": val - train}
+    """Metrics with `gap/...`: how much more the validation part has than the training part, if both are there.
+
+    The training part is that of `train_set/`, or else that of `train/`: with augmentation and dropout, while training.
+    """
+    found = {**metrics}
+    for name in ("top1_error", "loss"):
+        val = metrics.get(f"val/{name}")
+        train = metrics.get(f"train_set/{name}", metrics.get(f"train/{name}"))
+        if val is not None and train is not None:
+            found[f"gap/{name}"] = val - train
+    return found
 
 
 def _number(value: Any) -> float | None:

@@ -82,6 +82,7 @@ class Classifier(LightningModule):
         self.train_counts = ErrorCounts(num_classes)
         self.val_counts = ErrorCounts(num_classes)
         self.test_counts = ErrorCounts(num_classes)
+        self.test_stage = "test"  # what its metrics are named after
 
     @classmethod
     def load_from_checkpoint(  # pyright: ignore[reportIncompatibleMethodOverride] - Lightning's way in trusts the file more
@@ -171,13 +172,13 @@ class Classifier(LightningModule):
         self.validated = self._log("val", self.val_counts)
 
     def on_test_epoch_end(self) -> None:
-        """Logs `test/...`."""
-        self._log("test", self.test_counts)
+        """Logs `test/...`, or the name of whatever else is tested on."""
+        self._log(self.test_stage, self.test_counts)
 
     def _log(self, stage: str, counts: ErrorCounts) -> dict[str, float]:
         """Reads the counts (summed over processes), logs and clears them."""
         values = {f"{stage}/{name}": value for name, value in counts.compute().items()}
-        epoch = self.trainer.current_epoch + (stage != "test")  # from 1; the test belongs to the last one
+        epoch = self.trainer.current_epoch + (counts is not self.test_counts)  # from 1; a test belongs to the last one
         self.log_dict(values | {"epoch": float(epoch), "step": float(self.trainer.global_step)})  # axes of trackers
         counts.reset()
         return {name: float(value) for name, value in values.items()}
