@@ -18,7 +18,7 @@ import torch
 from commands import QUICK, call, command, finished, wait_for
 
 from alexnet_lab.base.errors import ConfigError, Interrupted, RunError
-from alexnet_lab.run import engine, launcher, train
+from alexnet_lab.run import devices, engine, launcher, train
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.callbacks import MetricsCsv
 from alexnet_lab.training.checkpoint_io import load_checkpoint
@@ -274,7 +274,7 @@ def test_summary_line():
     [({"devices": 3, "accelerator": "cpu"}, 3), ({"devices": "auto", "accelerator": "cpu"}, 1)],
 )
 def test_one_process_for_each_device(trainer, processes):
-    assert launcher.count_processes(trainer) == processes
+    assert devices.count_processes(trainer) == processes
 
 
 def test_metrics_of_a_resumed_run_go_on_where_they_were(tmp_path):
@@ -305,7 +305,7 @@ def test_signal_ends_a_command_that_can_be_resumed(number, digits_dir, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("accelerator", "devices", "found", "message"),
+    ("accelerator", "wanted", "found", "message"),
     [
         ("gpu", 1, 0, "`trainer.accelerator` is gpu, but there is none here; take trainer=cpu"),
         ("cuda", "auto", 0, "`trainer.accelerator` is cuda, but there is none here"),
@@ -316,15 +316,15 @@ def test_signal_ends_a_command_that_can_be_resumed(number, digits_dir, tmp_path)
         ("auto", 99, 0, None),
     ],
 )
-def test_gpus_that_are_not_there(accelerator, devices, found, message, monkeypatch):
-    counts = dict.fromkeys(launcher.GPUS, (lambda: found,))
-    monkeypatch.setattr(launcher, "GPUS", counts)
-    trainer = {"accelerator": accelerator, "devices": devices, "precision": "32-true"}
+def test_gpus_that_are_not_there(accelerator, wanted, found, message, monkeypatch):
+    counts = dict.fromkeys(devices.GPUS, (lambda: found,))
+    monkeypatch.setattr(devices, "GPUS", counts)
+    trainer = {"accelerator": accelerator, "devices": wanted}
     if message is None:
-        launcher.check_devices(trainer)
+        devices.check_devices(trainer)
         return
     with pytest.raises(ConfigError, match=re.escape(message)):
-        launcher.check_devices(trainer)
+        devices.check_devices(trainer)
 
 
 def test_model_summary_prints_the_layers_before_training(tmp_path, digits_dir):

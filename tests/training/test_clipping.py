@@ -35,7 +35,7 @@ def _half_precision_on_a_processor(monkeypatch):
         return Trainer(**settings)
 
     monkeypatch.setattr(engine, "Trainer", trainer)
-    monkeypatch.setattr(launcher, "_check_precision", lambda *_: None)  # it refuses half precision without a GPU
+    monkeypatch.setattr(launcher, "check_precision", lambda *_: None)  # it refuses half precision without a GPU
 
 
 def trained(

@@ -286,6 +286,11 @@ def _crop_padding(stored_size: int, image_size: int) -> int:
     return 0 if stored_size > image_size else stored_size // 8
 
 
+def _cpu_precision() -> str:
+    """The fastest number format of this machine's processor: bfloat16 where it computes in it, else float32."""
+    return "bf16-mixed" if cores.bfloat16_arithmetic() is cores.Bfloat16.NATIVE else "32-true"
+
+
 def _stretched(epoch: int, of_epochs: int, max_epochs: int) -> int:
     """An epoch of a recorded run, at the same share of a run of another length."""
     return round(epoch / of_epochs * max_epochs)
@@ -294,6 +299,7 @@ def _stretched(epoch: int, of_epochs: int, max_epochs: int) -> int:
 RESOLVERS = {
     "count_classes": _count_classes,
     "count_among": _count_among,
+    "cpu_precision": _cpu_precision,
     "count_mini_imagenet": _count_mini_imagenet,
     "crop_padding": _crop_padding,
     "default_tags": default_tags,

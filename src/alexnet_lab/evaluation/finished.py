@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,19 @@ from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.files import sha256
 from alexnet_lab.config import check_saved
 from alexnet_lab.data.identity import check_same_images
+from alexnet_lab.run.devices import usable_precision
 from alexnet_lab.run.directory import RunDirectory
 from alexnet_lab.run.engine import build_classifier, build_data
 from alexnet_lab.run.threads import chosen_threads
 from alexnet_lab.training.checkpoint_io import load_checkpoint, load_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from alexnet_lab.data.datamodule import ImageDataModule
     from alexnet_lab.training import Classifier
+
+log = logging.getLogger(__name__)
 
 WHOLE = {
     "devices": 1,
@@ -68,7 +74,7 @@ class FinishedRun:
         self.directory, config = finished_run(run, trusted_packages)
         self.trained_by = config
         data = config["data"] if data_dir is None else config["data"] | {"dir": data_dir}
-        self.config = config | {"data": data, "trainer": config["trainer"] | WHOLE}
+        self.config = config | {"data": data, "trainer": config["trainer"] | WHOLE | self._precision(config["trainer"])}
         checkpoint = load_checkpoint(self.directory.best)  # a damaged one is told before the data is read
         torch.set_num_threads(self._threads(num_threads))
         self.classifier: Classifier = build_classifier(self.config)
@@ -78,6 +84,16 @@ class FinishedRun:
         self.checkpoint_hash = sha256(self.directory.best)
         self.other_images = other_images
         self._difference: str | None = None
+
+    def _precision(self, trainer: Mapping[str, Any]) -> dict[str, str]:
+        """The number format of training, or the one that this machine has in its place."""
+        before = trainer["precision"]
+        usable = usable_precision(trainer["accelerator"], before)
+        if usable != before:
+            log.warning(
+                "%s was trained in %s, which this machine lacks; it is evaluated in %s", self.name, before, usable
+            )
+        return {"precision": usable}
 
     def _threads(self, asked: int | None) -> int:
         """Those asked for, or as many as a batch has work for in one process."""

@@ -142,7 +142,8 @@ def _hardware(found: Any) -> str:
     if not isinstance(found, dict):
         return ""
     gpus = ", ".join(found.get("gpus") or []) or "no GPU"
-    return f"{found.get('cores')} cores of {found.get('processor')}, {found.get('memory_gib')} GiB, {gpus}"
+    processor = ", ".join(str(word) for name in ("processor", "instructions") if (word := found.get(name)))
+    return f"{found.get('cores')} cores of {processor}, {found.get('memory_gib')} GiB, {gpus}"
 
 
 def _spent(runs: Iterable[Run]) -> str:

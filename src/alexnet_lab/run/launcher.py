@@ -22,6 +22,7 @@ from alexnet_lab.models.counts import num_macs, num_parameters
 from alexnet_lab.models.table import layer_table
 from alexnet_lab.run import elastic, engine, provenance
 from alexnet_lab.run.crew import gather
+from alexnet_lab.run.devices import check_devices, check_precision, count_processes
 from alexnet_lab.run.directory import CONTINUED_BY, RunDirectory
 from alexnet_lab.run.parts import check_batches, check_parts
 from alexnet_lab.run.request import requested
@@ -72,6 +73,7 @@ def run(
     Of several processes that do the run together (on several nodes, or under torchrun) the first one keeps the records.
     """
     check_devices(config["trainer"])
+    check_precision(config["trainer"]["accelerator"], config["trainer"]["precision"])
     processes = count_processes(config["trainer"])
     crew = gather(config["trainer"], processes)
     if crew.rank:
@@ -130,49 +132,6 @@ def prepare(config: dict[str, Any]) -> dict[str, Any]:
         data.setup("fit")
     check_batches(config["trainer"], data)
     return getattr(data, "identity", {})
-
-
-def check_devices(trainer: Mapping[str, Any]) -> None:
-    """Raises ConfigError where more GPUs are asked for than this machine has, or a number format that it lacks."""
-    _check_precision(trainer["accelerator"], trainer["precision"])
-    wanted, devices = trainer["accelerator"], trainer["devices"]
-    if wanted not in GPUS:
-        return
-    found = max(count() for count in GPUS[wanted])
-    if found == 0:
-        raise ConfigError(f"`trainer.accelerator` is {wanted}, but there is none here; take trainer=cpu")
-    if devices != "auto" and devices > found:
-        raise ConfigError(f"`trainer.devices` is {devices}, but there are {found} here; take trainer.devices={found}")
-
-
-def _check_precision(accelerator: str, precision: str) -> None:
-    """Lightning would silently train in another format."""
-    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not any(count() for count in GPUS["gpu"]))
-    if precision == "16-mixed" and on_cpu:
-        raise ConfigError("`trainer.precision` is 16-mixed, which needs a GPU; take trainer.precision=bf16-mixed")
-    if precision == "64-true" and not on_cpu and not torch.cuda.is_available():
-        raise ConfigError("`trainer.precision` is 64-true, which Apple's GPU lacks; take trainer.accelerator=cpu")
-
-
-def count_mps() -> int:
-    """1 where Apple's GPU can be used, else 0."""
-    return int(torch.backends.mps.is_available())
-
-
-GPUS: dict[str, tuple[Callable[[], int], ...]] = {
-    "gpu": (torch.cuda.device_count, count_mps),
-    "cuda": (torch.cuda.device_count,),
-    "mps": (count_mps,),
-}
-"""For each kind of GPU how many there are."""
-
-
-def count_processes(trainer: Mapping[str, Any]) -> int:
-    """One process per device; `auto` is every GPU, or one process where there is none."""
-    if trainer["devices"] != "auto":
-        return trainer["devices"]
-    on_gpu = trainer["accelerator"] in ("auto", "gpu", "cuda")
-    return max(1, torch.cuda.device_count()) if on_gpu else 1
 
 
 def network_size(config: dict[str, Any]) -> dict[str, int]:
