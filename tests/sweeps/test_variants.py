@@ -122,7 +122,7 @@ def outcomes() -> list[Outcome]:
 def test_the_table_has_the_papers_number_a_verdict_and_the_further_metrics():
     summary = summarise(ABOUT, outcomes())
     head, rows = cells(summary)
-    assert head[-4:] == ["paper, points", "verdict", "train/top1_error, %", "gap/top1_error, %"]
+    assert head[-4:] == ["paper, points", "verdict", "train/top1_error, %", "gap, %"]
     by_name = {row[0]: row[-4:] for row in rows}
     assert by_name == {
         "base": ["", "", "11.00", "10.00"],

@@ -123,7 +123,7 @@ def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
     span = "simultaneous 95 % interval" if family(summary) > 1 else "95 % interval"
     claims, names = summary.about.get("paper_points"), summary.about.get("also") or []
     head = [factor_label(summary), *COLUMNS[:3], mean, "deviation", gap, span, *COLUMNS[3:]]
-    head += [*(CLAIMED if claims else ()), *(f"{name}, %" if Units(name).per_cent else name for name in names)]
+    head += [*(CLAIMED if claims else ()), *map(heading, names)]
     rows = [
         [
             *_cells(row, units),
@@ -141,6 +141,19 @@ def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
         [*group, *(row[column] for column in kept)] for group, row in zip(values, rows, strict=True)
     ]
 
+
+def heading(metric: str) -> str:
+    """The head of a column of means.
+
+    Example:
+        >>> heading("gap/top1_error"), heading("val/top1_error"), heading("val/loss")
+        ('gap, %', 'val/top1_error, %', 'val/loss')
+    """
+    return FURTHER.get(metric, metric) + (", %" if Units(metric).per_cent else "")
+
+
+FURTHER = {"train_set/top1_error": "training error", "gap/top1_error": "gap"}
+"""How a table calls the further metrics of a sweep, where that is clearer than their name."""
 
 COLUMNS = ("setting", "tuned", "n", "p (Holm)", "ratio", "left out")
 """The heads that are the same in every table."""
