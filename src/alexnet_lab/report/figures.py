@@ -94,8 +94,11 @@ def differences_figure(shown: Sequence[Gap], metric: str) -> Figure:
             if gap.low is not None and gap.high is not None:
                 axes.plot([gap.low, gap.high], [place, place], color=COLOURS[0], linewidth=1.8)
             axes.plot([gap.mean], [place], "o", color=COLOURS[0], markersize=6)
-            if gap.paper is not None:
-                axes.plot([gap.paper], [place], "D", markerfacecolor="none", color=COLOURS[1], markersize=7)
+        claimed = [(gap.paper, place) for place, gap in enumerate(shown) if gap.paper is not None]
+        if claimed:
+            mark = {"markerfacecolor": "none", "color": COLOURS[1], "markersize": 7, "label": "the paper's number"}
+            axes.plot(*zip(*claimed, strict=True), "D", **mark)
+            axes.legend(loc="lower right")
         axes.set_yticks(range(len(shown)), [shorten(gap.label, LONGEST_NAME) for gap in shown])
         axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.grid(axis="x")
