@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from alexnet_lab.models.initialisation import initialise
 from alexnet_lab.models.layers import ClassicDropout
 
 IMAGE = (3, 224, 224)
+CHECKPOINT = torch.load(Path(__file__).with_name("alexnet_0_1.pt"), weights_only=True)
+"""Weights that version 0.1.0 saved, and its logits in evaluation for several fields, in float64 rounded to float32."""
 
 
 def bare(**fields):
@@ -125,12 +128,25 @@ def test_shapes_at_224():
 @pytest.mark.parametrize("pool", ["overlapping", "non_overlapping", "average", "min"])
 @pytest.mark.parametrize("image_size", [32, 63, 64, 97, 224])
 def test_sizes_said_are_sizes_had(image_size, pool, padding):
-    net = bare(image_size=image_size, pool=pool, padding=padding)
-    x = torch.empty(1, 3, image_size, image_size, device="meta")
+    assert_sizes(bare(image_size=image_size, pool=pool, padding=padding))
+
+
+@pytest.mark.parametrize("stem_padding", ["far", "two", "none"])
+@pytest.mark.parametrize("ceil_pools", ["auto", "last", "all"])
+@pytest.mark.parametrize("without", ["none", "conv3", "conv4", "conv5"])
+def test_the_checker_and_the_network_agree_on_sizes(without, ceil_pools, stem_padding):
+    for image_size in (64, 98, 225):
+        net = bare(image_size=image_size, stem_padding=stem_padding, ceil_pools=ceil_pools, without=without)
+        assert_sizes(net)
+
+
+def assert_sizes(net):
+    x = torch.empty(1, *net.input_shape, device="meta")
+    sides = {}
     for name, layer in net.features.named_children():
         x = layer(x)
-        if name in net.sizes:
-            assert x.shape[-1] == net.sizes[name]
+        sides[name] = x.shape[-1]
+    assert {name: sides[name] for name in net.sizes} == net.sizes
 
 
 def test_224_is_padded_at_the_right_and_the_bottom():
@@ -165,6 +181,16 @@ def test_conv2_towers_are_apart_and_conv3_sees_both():
         half = conv.out_channels // 2  # pyright: ignore[reportOperatorIssue] - a number
         assert torch.equal(conv(x)[:, half:], conv(blind)[:, half:])
         assert not torch.equal(conv(x)[:, :half], conv(blind)[:, :half])
+
+
+@pytest.mark.parametrize("output", CHECKPOINT["outputs"], ids=lambda output: str(output["fields"]))
+def test_a_checkpoint_of_version_0_1_gives_the_same_logits(output):
+    net = AlexNet(**CHECKPOINT["fields"], **output["fields"]).eval().double()
+    net.load_state_dict(CHECKPOINT["state_dict"], strict=True)
+    assert list(net.state_dict()) == list(CHECKPOINT["state_dict"])
+    images = (torch.arange(2 * 3 * 32 * 32) * 7919 % 256 - 128.0).view(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(net(images.double()).float(), output["logits"])
 
 
 def names(net, block):
@@ -296,6 +322,17 @@ def test_a_convolution_can_be_left_out(without):
     net = tiny(without=without)
     assert without not in net.weighted_layers()
     assert len(net.weighted_layers()) == 7
+    assert net(torch.randn(2, 3, 64, 64)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("norm", ["batch", "lrn"])
+@pytest.mark.parametrize("order", ["paper", "code2012"])
+@pytest.mark.parametrize("without", ["conv3", "conv4", "conv5"])
+def test_a_convolution_is_left_out_with_its_activation_and_norm(without, order, norm):
+    net = tiny(without=without, order=order, norm=norm, norm_layers=(1, 2, 3, 4, 5))
+    whole = tiny(order=order, norm=norm, norm_layers=(1, 2, 3, 4, 5))
+    expected = [name for name, _ in whole.features.named_children() if name[-1] != without[-1] or name == "pool5"]
+    assert [name for name, _ in net.features.named_children()] == expected
     assert net(torch.randn(2, 3, 64, 64)).shape == (2, 5)
 
 

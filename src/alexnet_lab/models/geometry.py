@@ -106,12 +106,14 @@ Stem = Literal["published", "small"]
 
 
 class AlexNetSizes(NamedTuple):
-    """What follows from an image's size: the stem, its extra padding, and each layer's output side."""
+    """What follows from an image's size and from the fields for padding and pooling."""
 
     stem: Stem
     extra: int  # pixels of zeros at the right and the bottom of the image
-    steps: dict[str, Step]
-    sizes: dict[str, int]
+    paddings: tuple[int, ...]  # pixels around the inputs of conv1 to conv5
+    ceil: bool  # whether pool1 and pool2 keep a window that hangs over the border
+    last_ceil: bool  # whether pool5 does
+    sizes: dict[str, int]  # each layer's output side in pixels
 
 
 def alexnet_sizes(
@@ -176,9 +178,10 @@ def _alexnet_chain(
         if stem_padding == "far" and image_size >= first.kernel:
             # the released code rounds the size up: the last window reads zeros beyond the far border
             extra = -(image_size - first.kernel) % first.stride
-    steps = [step for step in (first, *_alexnet_steps(pool, padding, ceil_pools)) if step.name != without]
-    sizes = chain(image_size + extra, steps)
-    return AlexNetSizes(stem, extra, {step.name: step for step in steps}, sizes)
+    steps = (first, *_alexnet_steps(pool, padding, ceil_pools))
+    sizes = chain(image_size + extra, [step for step in steps if step.name != without])
+    paddings = tuple(step.padding for step in steps if step.name.startswith("conv"))
+    return AlexNetSizes(stem, extra, paddings, steps[1].ceil_mode, steps[-1].ceil_mode, sizes)
 
 
 def _alexnet_steps(pool: str, padding: str, ceil_pools: str) -> list[Step]:
@@ -200,7 +203,7 @@ def _alexnet_steps(pool: str, padding: str, ceil_pools: str) -> list[Step]:
 
 
 class AlexNetMaps(NamedTuple):
-    """Numbers of maps of conv1..conv5 and of units of fc6 and fc7, after scaling."""
+    """Maps after conv1 to conv5, and units of fc6 and of fc7."""
 
     conv: tuple[int, ...]
     hidden: int
@@ -212,8 +215,11 @@ def alexnet_maps(
     hidden: Count = 4096,
     width: float = 1.0,
     towers: Literal[1, 2] = 2,
+    without: Literal["none", "conv3", "conv4", "conv5"] = "none",
 ) -> AlexNetMaps:
-    """The widths of AlexNet's layers; parameters as `AlexNet` has them.
+    """The scaled widths of AlexNet's layers; parameters as `AlexNet` has them.
+
+    A convolution that is left out passes on the maps of the one before it.
 
     Raises:
         ConfigError: Not five numbers of maps, a layer left without maps, or maps that two towers cannot share.
@@ -229,6 +235,9 @@ def alexnet_maps(
             f"width={width} makes the maps {list(scaled)} and {units} hidden units, which {towers} towers cannot "
             "share evenly; take a width that leaves even numbers, such as 0.5, or towers=1"
         )
+    if without != "none":
+        number = int(without[-1])
+        scaled = (*scaled[: number - 1], scaled[number - 2], *scaled[number:])
     return AlexNetMaps(scaled, units)
 
 
