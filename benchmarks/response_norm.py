@@ -8,7 +8,7 @@ import torch
 from compare import Row, faster, medians, script_main
 from torch import nn
 
-from alexnet_lab.models.layers import LocalResponseNorm, fused
+from alexnet_lab.models.layers import LocalResponseNorm, response_norm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,9 +22,9 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channel
 def step(norm: nn.Module, images: torch.Tensor, slope: torch.Tensor, *, compiler: bool = True) -> None:
     """One forward and one backward pass; without compiler as if there were none on this machine."""
     images.grad = None
-    forms, fused.FORMS = fused.FORMS, fused.FORMS if compiler else fused.FORMS[-1:]
+    forms, response_norm.FORMS = response_norm.FORMS, response_norm.FORMS if compiler else response_norm.FORMS[-1:]
     norm(images).backward(slope)
-    fused.FORMS = forms
+    response_norm.FORMS = forms
 
 
 def rows() -> Iterator[Row]:

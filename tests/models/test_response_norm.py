@@ -10,7 +10,7 @@ from torch import nn
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.models.layers import LocalResponseNorm, SpatialResponseNorm
-from alexnet_lab.models.layers.fused import window_sum
+from alexnet_lab.models.layers.response_norm import window_sum
 
 
 def naive_lrn(x, size, alpha, beta, k):

@@ -1,7 +1,10 @@
 """Response normalisation: across maps (the paper's LRN) and within a map (the released code's `rnorm`).
 
-Both take alpha in the paper's meaning: it multiplies the plain sum of squares. `torch.nn.LocalResponseNorm`,
+Both layers take alpha in the paper's meaning: it multiplies the plain sum of squares. `torch.nn.LocalResponseNorm`,
 Caffe and the released code's configs divide theirs by the number of summands first.
+
+The formulas come first; `fused.py` computes them fast. Half-precision numbers are widened to float32: their squares
+would overflow, or be lost in the sum.
 """
 
 from __future__ import annotations
@@ -9,35 +12,112 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.models.layers.fused import Constants, at_least_float, gradient_of, norm_of, power
+from alexnet_lab.models.layers.fused import Compiled, Constants, Formulas, Native, Plain
+
+
+def normalised(x: Tensor, c: Constants) -> Tensor:
+    """b_i = a_i / (k + alpha * sum_j a_j^2)^beta, j over the maps around i (Krizhevsky 2012, sec. 3.3)."""
+    a = at_least_float(x)
+    return (a * power(_scale(a, c), c.beta)).to(x.dtype)
+
+
+def _scale(a: Tensor, c: Constants) -> Tensor:
+    """The denominator without its exponent: k + alpha * sum_j a_j^2."""
+    return window_sum(a * a, c.size, c.groups).mul_(c.alpha).add_(c.k)
+
+
+def window_sum(values: Tensor, size: int, groups: int = 1, reverse: bool = False) -> Tensor:
+    """For each map, the sum over the window of `size` maps around it, clipped at the borders of its group.
+
+    Args:
+        values: (B, C, ...), C a multiple of `groups`.
+        size: Maps in a window: from i - size // 2 on, so 5 means i - 2 .. i + 2.
+        groups: Equal parts of the maps, whose borders no window crosses.
+        reverse: The mirrored window, i + size // 2 down: the transpose, which the gradient needs.
+
+    Returns:
+        (B, C, ...), like `values`.
+    """
+    before, after = size // 2, size - 1 - size // 2
+    if reverse:
+        before, after = after, before
+    totals = []
+    for part in values.chunk(groups, 1):
+        padded = functional.pad(part, [0, 0] * (values.ndim - 2) + [before, after])
+        total = padded[:, : part.shape[1]].clone()
+        for step in range(1, size):
+            total += padded[:, step : step + part.shape[1]]
+        totals.append(total)
+    return torch.cat(totals, 1) if groups > 1 else totals[0]
+
+
+def power(base: Tensor, beta: float) -> Tensor:
+    """`base` to the power of -beta. Roots take a fraction of the time that `pow` takes."""
+    if beta == 0.75:
+        root = base.rsqrt()
+        return root * root.sqrt()
+    if beta == 0.5:
+        return base.rsqrt()
+    return base.pow(-beta)
+
+
+def at_least_float(x: Tensor) -> Tensor:
+    """Half-precision numbers as float32, others as they are."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def through_itself(x: Tensor, gradient: Tensor, c: Constants) -> tuple[Tensor, Tensor]:
+    """The gradient through the numerator, and what each map's denominator passes on to the maps around it."""
+    a = at_least_float(x)
+    scale = _scale(a, c)
+    direct = power(scale, c.beta) * at_least_float(gradient)
+    return direct, direct * a / scale
+
+
+def through_neighbours(x: Tensor, direct: Tensor, spread: Tensor, c: Constants) -> Tensor:
+    """The whole gradient of the input, from the two parts of `through_itself`."""
+    total = window_sum(spread, c.size, c.groups, reverse=True)
+    return (direct - (2 * c.alpha * c.beta) * total * at_least_float(x)).to(x.dtype)
+
+
+FORMULAS = Formulas(normalised, through_itself, through_neighbours)
+
+FORMS = (Native(), Compiled(FORMULAS), Plain(FORMULAS))
+"""The fastest first; the last one suits everything."""
 
 
 class _ResponseNorm(torch.autograd.Function):
-    """Keeps its input alone for the gradient: the denominators are cheaper to compute than to store."""
+    """Saves only its input for the gradient: the denominators are cheaper to compute than to store."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, constants: Constants) -> torch.Tensor:
+    def forward(ctx: Any, x: Tensor, constants: Constants) -> Tensor:
         ctx.constants = constants
         ctx.save_for_backward(x)
-        return norm_of(x, constants)
+        for form in FORMS:
+            if form.suits(x, constants) and (out := form.forward(x, constants)) is not None:
+                return out
+        raise AssertionError("the plain form suits everything")
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - one output has one gradient
-        ctx: Any, gradient: torch.Tensor
-    ) -> tuple[torch.Tensor, None]:
+        ctx: Any, gradient: Tensor
+    ) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        return gradient_of(x, gradient, ctx.constants), None
+        for form in FORMS:
+            if form.suits(x, ctx.constants) and (out := form.backward(x, gradient, ctx.constants)) is not None:
+                return out, None
+        raise AssertionError("the plain form suits everything")
 
 
 def local_response_norm(
-    x: torch.Tensor, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0, groups: int = 1
-) -> torch.Tensor:
+    x: Tensor, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0, groups: int = 1
+) -> Tensor:
     """LRN across maps; arguments as `LocalResponseNorm` has them. (B, C, ...) in and out, any float type."""
     return _ResponseNorm.apply(x, Constants(size, alpha, beta, k, groups))  # pyright: ignore[reportReturnType] - untyped
 
@@ -49,7 +129,7 @@ class LocalResponseNorm(nn.Module):
         size: n, maps in a window; it is clipped at the first and the last map.
         alpha: Times the plain sum of squares. The same as `torch.nn.LocalResponseNorm` with size * alpha.
         beta: The exponent.
-        k: The constant, > 0. With inputs of unit variance it rules: the output is nearly k^-beta times the input.
+        k: The constant, > 0. It dominates for inputs of unit variance: the output is nearly k^-beta times the input.
         groups: Equal parts of the maps that do not see each other: 2 for the released code's towers.
 
     Raises:
@@ -65,7 +145,7 @@ class LocalResponseNorm(nn.Module):
             raise ConfigError(f"groups={groups} of a response norm must be at least 1")
         self.size, self.alpha, self.beta, self.k, self.groups = size, alpha, beta, k, groups
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) in and out."""
         if x.shape[1] % self.groups:
             raise ConfigError(f"{x.shape[1]} maps cannot be normalised in {self.groups} equal groups")
@@ -98,11 +178,11 @@ class SpatialResponseNorm(nn.Module):
             raise ConfigError(f"size={size} of a spatial response norm must be odd: the window has a centre")
         self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in and out."""
-        wide = at_least_float(x)
-        squares = functional.avg_pool2d(wide.square(), self.size, 1, self.size // 2, divisor_override=1)
-        return (wide * power(squares * self.alpha + self.k, self.beta)).to(x.dtype)
+        a = at_least_float(x)
+        squares = functional.avg_pool2d(a.square(), self.size, 1, self.size // 2, divisor_override=1)
+        return (a * power(squares * self.alpha + self.k, self.beta)).to(x.dtype)
 
     def extra_repr(self) -> str:
         """The constants, for printing."""
@@ -110,7 +190,7 @@ class SpatialResponseNorm(nn.Module):
 
 
 def _check_norm(size: int, alpha: float, beta: float, k: float) -> None:
-    """Refuses constants for which the formula has no value."""
+    """Rejects constants for which the formula has no value."""
     if size < 1:
         raise ConfigError(f"size={size} of a response norm must be at least 1 (the paper: 5)")
     if alpha < 0 or beta < 0:
