@@ -1,7 +1,7 @@
 """cuda-convnet's networks for CIFAR-10 (Krizhevsky 2011-2012): 80sec, 18pct, 19pct, conv-local-13pct and -11pct.
 
-The paper's "four-layer network" on CIFAR-10 (footnote of section 3.3) refers to these. Layer files: example-layers/
-of cuda-convnet 1. Their pools round sizes up; pixels are 0..255 minus the mean image.
+Source: the layer files in example-layers/ of cuda-convnet 1, to which AlexNet's paper refers (footnote of sec. 3.3).
+Pools round sizes up; pixels are 0..255 minus the mean image.
 """
 
 from __future__ import annotations
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 
     from alexnet_lab.base.ranges import Count, Fraction
 
-STARTS = {  # deviations of Gaussian weights; biases start at 0
-    "conv1": 1e-4, "conv2": 1e-2, "conv3": 1e-2, "local3": 4e-2, "local4": 4e-2, "fc64": 1e-1, "fc10": 1e-2,
-}  # fmt: skip
-
 
 class CudaConvNet(nn.Module):
     """Two 5x5 convolutions with pools, then a third one (`conv`) or two locally connected layers (`local`).
@@ -40,19 +36,19 @@ class CudaConvNet(nn.Module):
         local3: Maps of the first locally connected layer; None where there is none. The published pair of 13pct
             and 11pct differs in this and in `norm` at once.
         norm: `across` is LRN over 9 maps with alpha .001 / 9 and k 1; `spatial` normalises over 3x3 pixels within
-            a map with alpha 5e-5 / 9. Both stand after pool1, and after pool2 (`conv`) or before it (`local`).
+            a map with alpha 5e-5 / 9. Both come after pool1, and after pool2 (`conv`) or before it (`local`).
         pool: 3x3 or 2x2, both with stride 2.
         activation: relu, or tanh for the paper's figure 1.
         hidden: Units of a dense layer before fc10, 80sec's fc64; None where there is none. With it, fc10 starts with
             fc64's deviation, .1.
-        dropout: The share of fc10's inputs that a step drops; the layer files have none.
+        dropout: Fraction of fc10's inputs that each training step drops; the layer files have none.
         init: `published` is Gaussian with the layer files' deviations; `he` is He et al. 2015; `torch` torch's own.
 
     Attributes:
         sizes: The output side of each layer, by its name.
 
     Raises:
-        ConfigError: Images too small, local3 without the body that has it, or a value that is not allowed.
+        ConfigError: The images are too small, local3 does not go with the body, or a value is not allowed.
     """
 
     def __init__(
@@ -101,17 +97,17 @@ NORMS: dict[str, Callable[[], nn.Module]] = {
 def _conv_body(
     plan: CudaConvNetSizes, channels: int, norm: Callable[[], nn.Module], act: Callable[[], nn.Module]
 ) -> nn.Sequential:
-    """Sizes as for 32 px. ReLU stands behind the max-pool, which is the same function on fewer pixels."""
+    """18pct, 19pct and 80sec; shapes for 32 px and 3x3 pools. After max-pooling, ReLU treats fewer pixels."""
     return nn.Sequential(OrderedDict(
-        conv1=nn.Conv2d(channels, 32, 5, padding=2),
+        conv1=nn.Conv2d(channels, 32, 5, padding=2),  # (B, 32, 32, 32)
         pool1=nn.MaxPool2d(plan.window, 2, ceil_mode=True),  # (B, 32, 16, 16)
         act1=act(),
         norm1=norm(),
-        conv2=nn.Conv2d(32, 32, 5, padding=2),
+        conv2=nn.Conv2d(32, 32, 5, padding=2),  # (B, 32, 16, 16)
         act2=act(),
         pool2=nn.AvgPool2d(plan.window, 2, ceil_mode=True),  # (B, 32, 8, 8)
         norm2=norm(),
-        conv3=nn.Conv2d(32, 64, 5, padding=2),
+        conv3=nn.Conv2d(32, 64, 5, padding=2),  # (B, 64, 8, 8)
         act3=act(),
         pool3=nn.AvgPool2d(plan.window, 2, ceil_mode=True),  # (B, 64, 4, 4)
     ))  # fmt: skip
@@ -120,26 +116,31 @@ def _conv_body(
 def _local_body(
     plan: CudaConvNetSizes, channels: int, norm: Callable[[], nn.Module], act: Callable[[], nn.Module]
 ) -> nn.Sequential:
-    """Sizes as for crops of 24 px."""
+    """13pct and 11pct; shapes for crops of 24 px and 3x3 pools."""
     side = plan.sizes["pool2"]
     return nn.Sequential(OrderedDict(
-        conv1=nn.Conv2d(channels, 64, 5, padding=2),
+        conv1=nn.Conv2d(channels, 64, 5, padding=2),  # (B, 64, 24, 24)
         act1=act(),
         pool1=nn.MaxPool2d(plan.window, 2, ceil_mode=True),  # (B, 64, 12, 12)
         norm1=norm(),
-        conv2=nn.Conv2d(64, 64, 5, padding=2),
+        conv2=nn.Conv2d(64, 64, 5, padding=2),  # (B, 64, 12, 12)
         act2=act(),
         norm2=norm(),
         pool2=nn.MaxPool2d(plan.window, 2, ceil_mode=True),  # (B, 64, 6, 6)
-        local3=LocallyConnected2d(64, plan.local3, size=side, kernel=3, padding=1),
+        local3=LocallyConnected2d(64, plan.local3, size=side, kernel=3, padding=1),  # (B, 64, 6, 6), or 32 maps
         act3=act(),
         local4=LocallyConnected2d(plan.local3, 32, size=side, kernel=3, padding=1),  # (B, 32, 6, 6)
         act4=act(),
     ))  # fmt: skip
 
 
+STARTS = {  # deviations of Gaussian weights; biases start at 0
+    "conv1": 1e-4, "conv2": 1e-2, "conv3": 1e-2, "local3": 4e-2, "local4": 4e-2, "fc64": 1e-1, "fc10": 1e-2,
+}  # fmt: skip
+
+
 def _start(layers: dict[str, nn.Module], preset: str) -> None:
-    """Sets weights and biases in place."""
+    """Initialises weights and biases in place."""
     deviations = STARTS | ({"fc10": STARTS["fc64"]} if "fc64" in layers else {})
     for name, layer in layers.items():
         if preset == "torch" or not isinstance(layer, nn.Conv2d | nn.Linear | LocallyConnected2d):
