@@ -1,7 +1,7 @@
-"""Sizes of maps, worked out without torch, so that a config is refused before anything heavy is imported.
+"""Checks of a network's fields without torch, so that a misfit is reported before anything heavy is imported.
 
-`output_size` is the one place where the size of a convolution's or a pooling's output is computed. The
-functions below it follow one architecture each; their parameters carry the names of its constructor.
+The layers themselves are in one file per architecture. The functions here follow their sizes, say at which layer an
+image becomes too small, and compute the paddings that depend on its size. Parameters have the constructor's names.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from alexnet_lab.base.ranges import Count
 
 LARGEST_SMALL = 64
-"""Pixels that the networks for digits and CIFAR-10 read at most: weights that belong to positions, as in LeNet-5's C5
-and in locally connected layers, grow with the square of the side (115 million at 224 px)."""
+"""Largest image side in pixels for the networks for digits and CIFAR-10. Weights that belong to positions, as in
+LeNet-5's C5 and in locally connected layers, grow with the square of the side (115 million at 224 px)."""
 
 
 def output_size(size: int, kernel: int, stride: int = 1, padding: int = 0, ceil_mode: bool = False) -> int:
@@ -78,20 +78,20 @@ class Step(NamedTuple):
     ceil_mode: bool = False
 
 
-class Collapse(Exception):  # noqa: N818 - not an error for users: each architecture tells it in its own words
-    """The image is used up before the chain ends."""
+class Collapse(Exception):  # noqa: N818 - not an error for users: each architecture reports it in its own words
+    """A layer has no pixels left for a single window; `left` shows the sizes up to there, such as `7>3>1>nothing`."""
 
     def __init__(self, step: str, sizes: dict[str, int]) -> None:
         super().__init__(step)
         self.step = step
-        self.chain = ">".join(str(size) for size, _ in itertools.groupby(sizes.values()))
+        self.left = ">".join([*(str(size) for size, _ in itertools.groupby(sizes.values())), "nothing"])
 
 
 def chain(size: int, steps: list[Step]) -> dict[str, int]:
     """The size after each step, under the step's name.
 
     Raises:
-        Collapse: At the first step that finds no room for a single window.
+        Collapse: A step has no room for a single window.
     """
     sizes: dict[str, int] = {}
     for step in steps:
@@ -148,11 +148,10 @@ def alexnet_sizes(
     except Collapse as error:
         smallest = _smallest(stem, fields)
         kind = "11x11, stride 4" if stem == "published" else "5x5, stride 1"
-        mend = "stem=small, or larger images" if stem == "published" else "larger images (data.image_size)"
-        left = f"{error.chain}>nothing" if error.chain else "nothing"
+        fix = "stem=small, or larger images" if stem == "published" else "larger images (data.image_size)"
         raise ConfigError(
-            f"image_size={image_size} does not fit AlexNet with stem={stem}: its {kind} conv leaves {left} of "
-            f"{image_size} px (at {error.step}); it needs at least {smallest} px; take {mend}"
+            f"image_size={image_size} does not fit AlexNet with stem={stem}: its {kind} conv leaves {error.left} "
+            f"of {image_size} px (at {error.step}); it needs at least {smallest} px; take {fix}"
         ) from None
 
 
@@ -176,7 +175,7 @@ def _alexnet_chain(
     if stem == "published":
         first = Step("conv1", 11, 4, 2 if stem_padding == "two" else 0)
         if stem_padding == "far" and image_size >= first.kernel:
-            # the released code rounds the size up: the last window reads zeros beyond the far border
+            # the released code rounds the size up: the last window reads zeros beyond the border
             extra = -(image_size - first.kernel) % first.stride
     steps = (first, *_alexnet_steps(pool, padding, ceil_pools))
     sizes = chain(image_size + extra, [step for step in steps if step.name != without])
@@ -185,7 +184,7 @@ def _alexnet_chain(
 
 
 def _alexnet_steps(pool: str, padding: str, ceil_pools: str) -> list[Step]:
-    """Everything behind conv1. Config 147 gives up padding, so that fc6 still sees 6x6 maps."""
+    """The layers after conv1. Config 147 has less padding, so that fc6 still sees 6x6 maps."""
     apart = pool == "non_overlapping"
     window = 2 if apart else 3
     every = apart or ceil_pools == "all"
@@ -295,10 +294,9 @@ def lenet5_sizes(
     try:
         sizes = chain(image_size, steps)
     except Collapse as error:
-        left = f"{error.chain}>nothing" if error.chain else "nothing"
         raise ConfigError(
             f"image_size={image_size} does not fit LeNet-5 with c1_padding={c1_padding} and c5={c5}: its layers "
-            f"leave {left} of {image_size} px (at {error.step}); take larger images (data.image_size=28)"
+            f"leave {error.left} of {image_size} px (at {error.step}); take larger images (data.image_size=28)"
         ) from None
     sizes.setdefault("c5", 1)
     return LeNet5Sizes(pad, pad5, sizes)
@@ -349,7 +347,7 @@ def cuda_convnet_sizes(
         return CudaConvNetSizes(window, local3 or 0, chain(image_size, steps))
     except Collapse as error:
         raise ConfigError(
-            f"image_size={image_size} does not fit CudaConvNet: its layers leave {error.chain}>nothing of "
+            f"image_size={image_size} does not fit CudaConvNet: its layers leave {error.left} of "
             f"{image_size} px (at {error.step}); it is made for 24 and 32 px (data.image_size)"
         ) from None
 
@@ -384,15 +382,15 @@ CHECKS: dict[str, tuple[Callable[..., object], ...]] = {
     "alexnet_lab.models.LeNet51998": (lenet5_1998_padding,),
     "alexnet_lab.models.CudaConvNet": (cuda_convnet_sizes,),
 }
-"""For each network the functions that its constructor calls, which raise ConfigError where its fields do not fit."""
+"""For each network the functions by which its constructor checks that its fields fit together."""
 
 
 def check_model(target: str, fields: Mapping[str, object]) -> None:
-    """Holds the fields of a config against the geometry of its network; other networks pass.
+    """Checks that the fields of one of our networks fit together; other networks pass.
 
     Args:
         target: A dotted name such as `alexnet_lab.models.AlexNet`.
-        fields: What the constructor would get; fields that no check asks for are left alone.
+        fields: The constructor's arguments; those that no check needs are ignored.
 
     Raises:
         ConfigError: With the reason.
