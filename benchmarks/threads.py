@@ -21,16 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LENET5 = ("model=lenet5", "data=mnist", "augment=none")
-LENET5_IMAGES = 12_800
-"""Of an epoch."""
-
 ALEXNET = ("experiment=alexnet_cifar10_cpu", "data.batch_size=128", "trainer.limit_train_batches=5")
 WORKS = {
-    f"LeNet-5, batch {size}": (
-        *LENET5,
-        f"data.batch_size={size}",
-        f"trainer.limit_train_batches={LENET5_IMAGES // size}",
-    )
+    f"LeNet-5, batch {size}": (*LENET5, f"data.batch_size={size}", f"trainer.limit_train_batches={12_800 // size}")
     for size in (64, 192, 256, 512)
 } | {"AlexNet, half width, batch 128": ALEXNET}
 """A recipe by its name."""
