@@ -22,7 +22,7 @@ from alexnet_lab.models.counts import num_macs, num_parameters
 from alexnet_lab.models.table import layer_table
 from alexnet_lab.run import elastic, engine, provenance
 from alexnet_lab.run.crew import gather
-from alexnet_lab.run.devices import check_devices, check_precision, count_processes
+from alexnet_lab.run.devices import check_devices, check_precision, count_processes, is_cpu
 from alexnet_lab.run.directory import CONTINUED_BY, RunDirectory
 from alexnet_lab.run.parts import check_batches, check_parts
 from alexnet_lab.run.request import requested
@@ -173,7 +173,7 @@ def _run(
         else:
             directory.result.unlink(missing_ok=True)
         directory.write_config(config)
-        write_json(directory.manifest, provenance.manifest())
+        write_json(directory.manifest, provenance.manifest(on_gpu=not is_cpu(config["trainer"]["accelerator"])))
         log.info("run directory: %s (%s parameters)", directory.path, f"{size['num_parameters']:,}")
         result |= _start(config, directory, result, crew, resume=resume) | {"status": "completed"}
         result.pop(CONTINUED_BY, None)

@@ -24,14 +24,22 @@ COMPUTING = ("base", "data", "models", "training")
 """The packages of ours that decide what a run computes."""
 
 
-def manifest() -> dict[str, Any]:
-    """What manifest.json holds."""
+ASIDE = ("results", "docs", "notebooks", "tests", "benchmarks", "*.md")
+"""What no run computes with, seen from the root of the repository: a sweep that is published there changes no code."""
+
+
+def manifest(*, on_gpu: bool) -> dict[str, Any]:
+    """What manifest.json holds.
+
+    Args:
+        on_gpu: Whether the run computes on a GPU.
+    """
     return {
         "git": git_state(Path(alexnet_lab.__file__).parent),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "python": platform.python_version(),
         "packages": {name: installed for name in PACKAGES if (installed := _version(name))},
-        "hardware": hardware(),
+        "hardware": hardware(on_gpu=on_gpu),
         "system": platform.platform(),
     }
 
@@ -48,10 +56,15 @@ def code() -> dict[str, str]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """The commit that `folder` is at and whether files differ from it; None outside a repository or without git."""
+    """The commit that `folder` is at, and whether a file that a run may compute with differs from it.
+
+    Returns:
+        None outside a repository or without git.
+    """
+    computing = [":(top)", *(f":(top,exclude){name}" for name in ASIDE)]
     try:
         commit = _git(folder, "rev-parse", "HEAD")
-        dirty = bool(_git(folder, "status", "--porcelain"))
+        dirty = bool(_git(folder, "status", "--porcelain", "--", *computing))
     except (OSError, subprocess.SubprocessError):
         return None
     return {"commit": commit, "dirty": dirty}
@@ -62,14 +75,17 @@ def _git(folder: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
-def hardware() -> dict[str, Any]:
-    """Processor, the vector instructions that torch uses of it, cores for this process, memory in GiB, GPUs."""
+def hardware(*, on_gpu: bool) -> dict[str, Any]:
+    """What computes (`device`), processor, the vector instructions that torch uses, cores, memory in GiB, GPUs."""
+    processor, instructions = _processor(), torch.backends.cpu.get_cpu_capability()
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
-        "processor": _processor(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "device": next(iter(gpus), "Apple GPU") if on_gpu else f"{processor} ({instructions})",
+        "processor": processor,
+        "instructions": instructions,
         "cores": available_cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "gpus": gpus,
     }
 
 
@@ -79,7 +95,7 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:

@@ -127,8 +127,9 @@ class Git(Schema):
 
 
 class Hardware(Schema):
-    """What the run ran on."""
+    """What the run ran on; `device` is what computed: the model of a GPU, or of the processor."""
 
+    device: str = ""
     processor: str = ""
     cores: Total | None = None
     memory_gib: Amount | None = None
@@ -144,6 +145,16 @@ class Manifest(Schema):
     packages: dict[Name, str] = Field(default_factory=dict)
     hardware: Hardware | None = None
     system: str = ""
+
+
+def computed_on(manifest: Mapping[str, Any]) -> str:
+    """The kind of hardware that computed a run; empty where its manifest does not say.
+
+    Args:
+        manifest: The content of manifest.json, checked; one of an older version names no device.
+    """
+    hardware = manifest.get("hardware") or {}
+    return hardware.get("device") or next(iter(hardware.get("gpus") or ()), hardware.get("processor") or "")
 
 
 class Tracker(Schema):
