@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alexnet_lab.report.forest import forest_svg
 from alexnet_lab.report.study import PENDING, PRUNED, RUNNING, UNFINISHED, UNREADABLE
+from alexnet_lab.run.records import computed_on
 from alexnet_lab.sweeps.columns import SEED
 from alexnet_lab.sweeps.results import with_gap
 from alexnet_lab.sweeps.summary import Outcome, Summary, summarise
@@ -54,7 +55,8 @@ def _summary(runs: Sequence[Run], about: Mapping[str, Any], metric: str, chosen_
     also = about.get("also") or ()
     outcomes = [
         Outcome(_seed_alone(run) if single else dict(run.settings), LEFT_OUT_AS.get(run.status, run.status),
-                _value(run, metric), _value(run, chosen_by), tuple(_value(run, name) for name in also)) for run in runs
+                _value(run, metric), _value(run, chosen_by), tuple(_value(run, name) for name in also),
+                computed_on(run.manifest)) for run in runs
     ]  # fmt: skip
     return summarise({**about, "factor": [], "base": [], "tuned": []} if single else about, outcomes)
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from alexnet_lab.base.errors import DataError, RunError
 from alexnet_lab.base.files import write_text
 from alexnet_lab.data.identity import Result, on_other_images
+from alexnet_lab.run.records import computed_on
 from alexnet_lab.sweeps.columns import Columns, columns
 from alexnet_lab.sweeps.subject import subject
 from alexnet_lab.sweeps.summary import Outcome, Summary, summarise
@@ -143,7 +144,8 @@ def _outcome(
     chosen_by = metric.replace("test/", "val/")  # nothing is chosen on the test set
     try:
         also = tuple(measured(run, entry, name) for name in about.get("also") or ())
-        return Outcome(overrides, "completed", measured(run, entry, metric), measured(run, entry, chosen_by), also)
+        value, choice = measured(run, entry, metric), measured(run, entry, chosen_by)
+        return Outcome(overrides, "completed", value, choice, also, computed_on(run.read_manifest()))
     except RunError as error:
         log.warning("%s", error)
         return Outcome(overrides, "unreadable")

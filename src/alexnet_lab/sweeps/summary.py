@@ -21,9 +21,13 @@ if TYPE_CHECKING:
 Pairs = tuple[tuple[str, str], ...]
 """Keys and their values, as the overrides write them."""
 
-LEFT_OUT = ("failed", "interrupted", "unreadable", "to_go", "pruned", "other_images", "empty")
-"""Why a job may have no value; `pruned`: a search ended it early; `other_images`: its images are not those of the other
-jobs; `empty`: it never came to what is measured."""
+LEFT_OUT = ("failed", "interrupted", "unreadable", "to_go", "pruned", "other_images", "empty", "other_hardware")
+"""Why a job does not count. `pruned`: a search ended it early; `other_images`: its images are not those of the other
+jobs; `empty`: it never came to what is measured. `other_hardware`: it has a value, but is not compared with the base,
+whose run of this seed was computed on another kind of hardware."""
+
+Partner = tuple[str, str]
+"""A seed and a kind of hardware: two runs are a pair if they have both in common."""
 
 
 class Outcome(NamedTuple):
@@ -34,6 +38,7 @@ class Outcome(NamedTuple):
     value: float | None = None  # of the sweep's metric
     choice: float | None = None  # what tuned keys are chosen by; less is better
     also: tuple[float | None, ...] = ()  # of the sweep's further metrics
+    hardware: str = ""  # the kind that computed it; empty: unknown
 
 
 class Cell(NamedTuple):
@@ -52,7 +57,7 @@ class Row:
     sample: Sample
     against_base: Difference | None  # None: the base itself, or nothing to compare
     ratio: float | None  # of the means; None likewise
-    counts: dict[str, int]  # of the jobs that `sample` leaves out, by the names of LEFT_OUT
+    counts: dict[str, int]  # of the jobs that `sample` or `against_base` leaves out, by the names of LEFT_OUT
     is_base: bool = False
     also: tuple[float | None, ...] = ()  # means of the sweep's further metrics
     group: Pairs = ()  # model and data, where a table holds several; rows are compared within the same data
@@ -78,7 +83,7 @@ class Summary:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many jobs have no value, in all rows together, by the names of LEFT_OUT."""
+        """How many jobs do not count, in all rows together, by the names of LEFT_OUT."""
         return {name: sum(row.counts[name] for row in self.rows) for name in LEFT_OUT}
 
 
@@ -130,10 +135,10 @@ def summarise(about: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Summary:
     for outcome in outcomes:
         cells[_cell(outcome, about["factor"], tuned)].append(outcome)
     chosen = {cell: _best(members, tuned) for cell, members in cells.items()}
-    values = {cell: by_seed(members) for cell, members in chosen.items()}
+    values = {cell: by_partner(members) for cell, members in chosen.items()}
     ordered = sorted(cells, key=lambda cell: cell.level != base)  # stable
     others = [cell for cell in ordered if cell.level != base]
-    against = [(values[cell], values.get(Cell(base, cell.setting), {})) for cell in others]
+    against = [comparable(values[cell], values.get(Cell(base, cell.setting), {})) for cell in others]
     gaps = dict(zip(others, differences(against), strict=True))
     rows = [
         _row(cell, tuned, chosen[cell], gaps.get(cell), values.get(Cell(base, cell.setting), {})) for cell in ordered
@@ -151,9 +156,35 @@ def _part(outcome: Outcome, keys: Sequence[str]) -> Pairs:
     return tuple((key, outcome.overrides[key]) for key in keys)
 
 
-def by_seed(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """The values that are there, by seed."""
-    return {outcome.overrides.get(SEED, ""): outcome.value for outcome in outcomes if outcome.value is not None}
+def by_partner(outcomes: Sequence[Outcome]) -> dict[Partner, float]:
+    """The values that are there, by seed and hardware."""
+    return {
+        (outcome.overrides.get(SEED, ""), outcome.hardware): outcome.value
+        for outcome in outcomes
+        if outcome.value is not None
+    }
+
+
+def comparable(
+    values: Mapping[Partner, float], base: Mapping[Partner, float]
+) -> tuple[dict[Partner, float], dict[Partner, float]]:
+    """Both sides of a comparison without the results that only other hardware could be compared with.
+
+    Example:
+        >>> comparable({("0", "A"): 0.1, ("1", "A"): 0.2}, {("0", "A"): 0.3, ("1", "B"): 0.4})
+        ({('0', 'A'): 0.1}, {('0', 'A'): 0.3})
+    """
+    return _with_partners(values, base), _with_partners(base, values)
+
+
+def _with_partners(values: Mapping[Partner, float], others: Mapping[Partner, float]) -> dict[Partner, float]:
+    """Those whose seed the others have on the same hardware, or not at all while they have other seeds on it."""
+    seeds, kinds = {seed for seed, _ in others}, {kind for _, kind in others}
+    return {
+        (seed, kind): value
+        for (seed, kind), value in values.items()
+        if (seed, kind) in others or (seed not in seeds and kind in kinds)
+    }
 
 
 def _best(outcomes: list[Outcome], tuned: Sequence[str]) -> list[Outcome]:
@@ -170,12 +201,14 @@ def _best(outcomes: list[Outcome], tuned: Sequence[str]) -> list[Outcome]:
 
 
 def _row(
-    cell: Cell, tuned: Sequence[str], outcomes: list[Outcome], gap: Difference | None, base_values: dict[str, float]
+    cell: Cell, tuned: Sequence[str], outcomes: list[Outcome], gap: Difference | None, base_values: dict[Partner, float]
 ) -> Row:
-    values = by_seed(outcomes)
+    values = by_partner(outcomes)
     sample, base_sample = describe(list(values.values())), describe(list(base_values.values()))
     without = [outcome.status for outcome in outcomes if outcome.value is None]
     counts = {reason: without.count("completed" if reason == "empty" else reason) for reason in LEFT_OUT}
+    if base_values:
+        counts["other_hardware"] = len(values) - len(_with_partners(values, base_values))
     ratio = sample.mean / base_sample.mean if gap and sample.mean is not None and base_sample.mean else None
     counted = [outcome.also for outcome in outcomes if outcome.value is not None]
     also = tuple(
@@ -184,24 +217,24 @@ def _row(
     return Row(cell, _part(outcomes[0], tuned), sample, gap, ratio, counts, also=also)
 
 
-def _effects(base: Pairs, values: Mapping[Cell, dict[str, float]]) -> list[Effect]:
+def _effects(base: Pairs, values: Mapping[Cell, dict[Partner, float]]) -> list[Effect]:
     """Each factor's own effect: within a seed the mean over all other cells, then over seeds."""
     places: list[tuple[str, str, str]] = []
-    pairs: list[tuple[dict[str, float], dict[str, float]]] = []
+    pairs: list[tuple[dict[Partner, float], dict[Partner, float]]] = []
     for key, reference in base:
-        grids: dict[str, dict[Any, dict[str, float]]] = defaultdict(dict)
+        grids: dict[str, dict[Any, dict[Partner, float]]] = defaultdict(dict)
         for cell, results in values.items():
             others = tuple(pair for pair in cell.level if pair[0] != key)
             grids[dict(cell.level)[key]][others, cell.setting] = results
         base_grid = grids.pop(reference)
         for level, grid in grids.items():
             shared = [place for place in grid if place in base_grid]
-            pairs.append((_averaged([grid[p] for p in shared]), _averaged([base_grid[p] for p in shared])))
+            pairs.append(comparable(_averaged([grid[p] for p in shared]), _averaged([base_grid[p] for p in shared])))
             places.append((key, level, reference))
     return [Effect(*place, gap) for place, gap in zip(places, differences(pairs), strict=True) if gap is not None]
 
 
-def _averaged(cells: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """By seed the mean over all cells, for the seeds that every cell has."""
-    seeds = set.intersection(*(set(cell) for cell in cells)) if cells else set()
-    return {seed: sum(cell[seed] for cell in cells) / len(cells) for seed in sorted(seeds)}
+def _averaged(cells: Sequence[Mapping[Partner, float]]) -> dict[Partner, float]:
+    """By seed and hardware the mean over all cells, for those that every cell has."""
+    partners = set.intersection(*(set(cell) for cell in cells)) if cells else set()
+    return {partner: sum(cell[partner] for cell in cells) / len(cells) for partner in sorted(partners)}

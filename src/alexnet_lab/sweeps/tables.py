@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 COUNT_WORDS = {
     "failed": "failed", "interrupted": "interrupted", "unreadable": "unreadable", "to_go": "to go",
     "pruned": "ended early", "other_images": "on other images", "empty": "without a value",
+    "other_hardware": "on other hardware than the base's",
 }  # fmt: skip
-"""Jobs that a row's n leaves out, in words."""
+"""Jobs that a row's n leaves out, or its difference alone (`other_hardware`), in words."""
 
 
 def csv_text(summary: Summary) -> str:
@@ -62,7 +63,7 @@ def further(summary: Summary, row: Row) -> list[tuple[str, float | None]]:
 
 def markdown(summary: Summary) -> str:
     """The summary as a page of Markdown."""
-    parts = [f"# {title(summary)}", *told(summary), _markdown_table(summary)]
+    parts = [f"# {title(summary)}", *told(summary), markdown_table(summary, *cells(summary))]
     if lines := verdict_lines(summary):
         parts += ["What the intervals say:", "\n".join(lines)]
     if summary.effects:
@@ -70,8 +71,8 @@ def markdown(summary: Summary) -> str:
     return "\n\n".join([*parts, reading(summary)]) + "\n"
 
 
-def _markdown_table(summary: Summary) -> str:
-    head, rows = cells(summary)
+def markdown_table(summary: Summary, head: list[str], rows: list[list[str]]) -> str:
+    """The summary's table: the columns of `cells`, or more of them."""
     lines = [head, [_alignment(summary, name) for name in head], *rows]
     return "\n".join(f"| {' | '.join(map(_markdown_cell, line))} |" for line in lines)
 
@@ -312,7 +313,14 @@ def reading(summary: Summary) -> str:
         "n jobs per level; sample deviation; difference to the base over the seeds that both have, with the 95 % "
         "interval of Student's t over these pairs (Welch's where seeds do not pair)."
     )
-    return " ".join(part for part in (basis, tuned, apart, correction(summary)) if part)
+    hardware = OTHER_HARDWARE if summary.counts["other_hardware"] else ""
+    return " ".join(part for part in (basis, tuned, apart, hardware, correction(summary)) if part)
+
+
+OTHER_HARDWARE = (
+    "Two runs of a seed are a pair only if the same kind of hardware (processor or GPU) computed both; the other runs "
+    "count in n and mean, not in the difference."
+)
 
 
 def _groups(summary: Summary) -> int:
