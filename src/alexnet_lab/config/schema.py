@@ -151,7 +151,7 @@ class Sweep(Section):
 
     `variants` are levels that set any keys: `{base: {}, no_lrn: {model.norm: none}}`; each job is of one `variant`.
     `paper_points` holds the paper's differences to the base, in points of the metric, by variant or level. `also` are
-    further metrics whose means the table shows.
+    further metrics whose means the table shows. `differs` says, a sentence each, what is not as in the paper.
     """
 
     name: str | None = None
@@ -166,6 +166,7 @@ class Sweep(Section):
     expects: Literal["higher", "lower"] | None = None
     claim: str | None = None
     paper: str | None = None
+    differs: list[str] = []
     dry_run: bool = False
     extend: bool = False
     other_images: bool = False
@@ -287,6 +288,7 @@ class Report(Section):
     runs: str | Annotated[list[str], MinLen(1)] | None = None
     metric: str | None = None
     out: str | None = None
+    readme: bool = False
     other_images: bool = False
     wandb: bool = False
     entity: str | None = None

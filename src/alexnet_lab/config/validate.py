@@ -105,6 +105,9 @@ def check_report(raw: Mapping[str, Any]) -> dict[str, Any]:
     _refuse_empty_text("", config)
     if (config["sweep"] is None) == (config["runs"] is None):
         raise ConfigError("report.py takes either sweep=SWEEP_DIR or runs='logs/runs/*'")
+    if config["readme"] and (config["runs"] is not None or config["metric"] is not None):
+        given = "runs" if config["metric"] is None else "metric"
+        raise ConfigError(f"readme=true writes the page of a sweep about the sweep's own metric; leave `{given}` out")
     check_names({key: config[key] for key in ("entity", "project")})
     return config
 

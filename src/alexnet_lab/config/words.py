@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
+from alexnet_lab.base.places import DATA_VARIABLE
 from alexnet_lab.base.shell import quoted
 
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ PATHS = (
 
 PATH_FLAGS = ("config_dir", "config_path")
 """The flags, by argparse's names, that take a path: a shell does not expand `~` after `=`."""
-
-DATA_VARIABLE = "ALEXNET_LAB_DATA"
-"""The environment variable for the default of `data.dir`."""
 
 
 def arranged(words: Iterable[str], own: Mapping[str, str] | None = None) -> list[str]:

@@ -12,6 +12,7 @@ from alexnet_lab.base.files import write_text
 from alexnet_lab.base.log import start_log
 from alexnet_lab.report.page import page
 from alexnet_lab.report.place import PAGE, report_folder
+from alexnet_lab.report.readme import check_readme, write_readme
 from alexnet_lab.report.sources import from_runs, from_sweep
 from alexnet_lab.report.study import PENDING, UNREADABLE
 from alexnet_lab.report.tables import state_line, summary_of
@@ -40,11 +41,13 @@ def make_report(config: Mapping[str, Any]) -> Path:
     """
     start_log()
     folder = report_folder(config)
+    if config["readme"]:
+        check_readme(folder)
     study = _study(config)
     _check_metric(study)
     _tell_unreadable(study)
     try:
-        _write(study, folder)
+        _write(study, folder, readme=config["readme"])
     except OSError as error:
         place = error.filename or folder
         raise RunError(f"the report cannot be written: {place}: {error.strerror or error}") from error
@@ -84,7 +87,7 @@ MOST_TOLD = 3
 """Runs that a warning names."""
 
 
-def _write(study: Study, folder: Path) -> None:
+def _write(study: Study, folder: Path, *, readme: bool) -> None:
     """The page first: by it the folder is known as that of a report."""
     write_text(folder / PAGE, page(study, folder))
     summary = summary_of(study, study.metric)
@@ -92,6 +95,8 @@ def _write(study: Study, folder: Path) -> None:
     write_text(folder / f"{name}.csv", csv_text(summary))
     write_text(folder / f"{name}.md", markdown(summary))
     _draw(study, folder / "figures")
+    if readme:
+        write_readme(study, folder)
 
 
 def _summary_name(study: Study) -> str:

@@ -15,6 +15,7 @@ from alexnet_lab.base import shell
 from alexnet_lab.base.claims import claimed_folder
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import is_whole, sealed, sha256, write_json, write_text
+from alexnet_lab.base.places import is_published, with_variable, without_variable
 from alexnet_lab.base.records import check_record, read_json, read_rows, read_yaml
 from alexnet_lab.base.tables import from_one
 from alexnet_lab.run.records import RESULT_VERSION, Earlier, Manifest, Result
@@ -59,7 +60,7 @@ class RunDirectory:
             raise RunError(f"{self.path} is no run directory: it has no config.yaml") from None
         if not isinstance(config, dict):
             raise RunError(f"{self.config} holds no config")
-        return config
+        return without_variable(config)
 
     def read_result(self) -> dict[str, Any] | None:
         """What `result.json` says, checked against its schema, or None where there is none.
@@ -193,8 +194,9 @@ class RunDirectory:
         return (self.read_result() or {}).get(CONTINUED_BY) == digest(config)
 
     def write_config(self, config: dict[str, Any]) -> None:
-        """Writes the resolved config, in the order of its groups."""
-        write_text(self.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        """Writes the resolved config, in the order of its groups; see `base.places` for a published run's."""
+        written = with_variable(config) if is_published(self.path) else config
+        write_text(self.config, yaml.safe_dump(written, sort_keys=False, allow_unicode=True))
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Writes result.json, whole or not at all; that of a completed run says what its files hold."""

@@ -23,6 +23,7 @@ from alexnet_lab.sweeps.directory import SweepDirectory
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from alexnet_lab.run.directory import RunDirectory
     from alexnet_lab.sweeps.definition import Definition, Job
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ def _find(sweep: SweepDirectory, run_dir: str) -> tuple[Definition, Job]:
 
 def _run(sweep: SweepDirectory, definition: Definition, job: Job, config: dict[str, Any]) -> None:
     directory, side_by_side = sweep.run(job), config["launcher"]["jobs_side_by_side"]
-    log.info("job %s", job.label)
+    log.info("job %s%s", job.label, again(directory))
     images: dict[str, Any] = {}
 
     def inspect(found: Mapping[str, Any]) -> None:
@@ -106,6 +107,13 @@ def _run(sweep: SweepDirectory, definition: Definition, job: Job, config: dict[s
         log.debug("its traceback", exc_info=True)
     else:
         _record(sweep, definition, progress.entry(sweep, job, result, status="completed", error=None), side_by_side)
+
+
+def again(directory: RunDirectory) -> str:
+    """How a job that has begun before goes on, for its line in the log; empty for one that has not."""
+    if not directory.config.exists():
+        return ""
+    return " goes on from its checkpoint" if directory.can_be_resumed() else " has no checkpoint here: from the start"
 
 
 def as_run(config: dict[str, Any]) -> dict[str, Any]:

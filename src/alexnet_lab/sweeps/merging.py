@@ -61,7 +61,7 @@ def _inherited(there: Definition, node: Mapping[str, Any], words: Mapping[str, s
     tuned = before.get("tuned") or []
     if set(before.get("factor") or ()) == set(compared_keys(there.jobs)) - {SEED, *tuned}:
         before["factor"] = None  # all that is swept, which may have become more
-    own = {key: value for key, value in node.items() if value is not None}
+    own = {key: value for key, value in node.items() if value not in (None, [])}
     if not (own.keys() & {"name", "claim", "factor"} or "sweep.metric" in words):
         own.pop("metric", None)
     return {**node, **before, **own}

@@ -56,6 +56,7 @@ class SweepRecord(Schema):
     expects: Literal["higher", "lower"] | None = None
     claim: str | None = None
     paper: str | None = None
+    differs: list[str] = Field(default_factory=list)
     command: str = ""
     overrides: list[str] = Field(default_factory=list)
     config: dict[str, Any] = Field(default_factory=dict)

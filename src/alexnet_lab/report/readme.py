@@ -1,0 +1,268 @@
+"""The page of a published sweep, README.md: claim, what was run and on what, table, verdicts, commands.
+
+Every number comes from the sweep's directory, so the same directory gives the same text on any machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alexnet_lab.base import shell
+from alexnet_lab.base.errors import ConfigError, RunError
+from alexnet_lab.base.files import write_text
+from alexnet_lab.base.places import PUBLISHED
+from alexnet_lab.base.printable import printable
+from alexnet_lab.base.records import read_text
+from alexnet_lab.report.published import local_names
+from alexnet_lab.report.tables import duration, state_line, summary_of
+from alexnet_lab.run.records import computed_on
+from alexnet_lab.sweeps.columns import SEED
+from alexnet_lab.sweeps.tables import cells, effect_lines, family, markdown_table, reading, verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from alexnet_lab.report.study import Run, Study
+    from alexnet_lab.sweeps.summary import Summary
+
+log = logging.getLogger(__name__)
+
+NAME = "README.md"
+
+MARK = "<!-- `report.py readme=true` writes this page from the sweep's files: edit those, and run it again. -->"
+"""The first line of each page, which tells it from a README that somebody wrote."""
+
+MOST_ROWS = 18
+"""Of the table, so that the page has at most 40 lines; summary.md has all of them."""
+
+
+def check_readme(folder: Path) -> None:
+    """Raises ConfigError where the folder holds a README.md that somebody else wrote."""
+    path = folder / NAME
+    try:
+        ours = read_text(path, errors="replace").startswith(MARK)
+    except FileNotFoundError:
+        return
+    except RunError:
+        ours = False
+    if not ours:
+        raise ConfigError(
+            f"{path} is not a page of report.py, which would overwrite it; move it away, or leave readme out"
+        )
+
+
+def write_readme(study: Study, folder: Path) -> None:
+    """Writes the page, and warns of names of this machine in the files that are published with it."""
+    write_text(folder / NAME, readme(study, folder))
+    if found := local_names(folder):
+        more = f" and {len(found) - 1} more files" if len(found) > 1 else ""
+        path, name = next(iter(found.items()))
+        log.warning(
+            "%s names a place of this machine, %s%s; before you publish the sweep, run it from the repository with "
+            "hydra.sweep.dir=%s/NAME, and ALEXNET_LAB_DATA in place of data.dir", path, name, more, PUBLISHED,
+        )  # fmt: skip
+
+
+def readme(study: Study, folder: Path) -> str:
+    """The page of a sweep, at most 40 lines.
+
+    Args:
+        study: The sweep.
+        folder: Of the sweep.
+    """
+    summary = summary_of(study, study.metric)
+    rerun, extend = commands(study, folder)
+    facts = {
+        "Claim": _claim(study),
+        "Run": _what_was_run(study),
+        "Images": _images(study),
+        "Computed on": _computed_on(study.completed),
+        "Run it again": f"`{rerun}` (on a clone too; it skips complete runs)",
+        "Add seeds": f"`{extend}`",
+    }
+    notes = {
+        "Differs from the paper": " ".join(study.definition.get("differs") or []),
+        "How to read": _reading(summary),
+        "Verdicts": _verdicts(summary),
+        "Selection": _selection(study),
+        "Files": "[summary.csv](summary.csv) (all numbers), [ledger.jsonl](ledger.jsonl) (a line for each run), "
+        "`manifest.json` of each run (commit, versions, hardware).",
+    }
+    compared = any(row.against_base for row in summary.rows)
+    figure = "differences" if compared else "levels"
+    parts = [
+        f"{MARK}\n# {printable(study.title)}: {study.metric}",
+        _bullets(facts),
+        f"![{figure}](figures/{figure}.svg)",
+        _table(summary),
+        _bullets(notes),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _bullets(texts: dict[str, str]) -> str:
+    return "\n".join(f"- **{name}.** {printable(text)}" for name, text in texts.items() if text)
+
+
+def _table(summary: Summary) -> str:
+    """The summary's table with a column of verdicts; long ones are cut."""
+    head, rows = cells(summary)
+    if "verdict" not in head and any(row.against_base for row in summary.rows):
+        head = [*head, "verdict"]
+        gaps = [row.against_base for row in summary.rows]
+        expected = summary.about.get("expects")
+        rows = [[*row, verdict(gap, expected) if gap else ""] for row, gap in zip(rows, gaps, strict=True)]
+    cut = f"\n\n{len(rows) - MOST_ROWS} more levels: [summary.md](summary.md)" if len(rows) > MOST_ROWS else ""
+    return markdown_table(summary, head, rows[:MOST_ROWS]) + cut
+
+
+def _claim(study: Study) -> str:
+    points = study.definition.get("paper_points")
+    where = "; its numbers are in the table" if points else ""
+    return f"{study.claim} ({study.paper}{where})." if study.claim else ""
+
+
+def _what_was_run(study: Study) -> str:
+    subject = " on ".join(study.subject.values())
+    epochs = _span({run.result["epochs"] for run in study.completed if run.result.get("epochs")})
+    seeds = sorted({run.seed for run in study.runs if run.seed is not None})
+    told = [
+        subject,
+        "1 epoch" if epochs == "1" else f"{epochs} epochs" if epochs else "",
+        f"{len(seeds)} seeds ({_span(seeds)})" if len(seeds) > 1 else f"seed {_span(seeds)}",
+        "1 level" if len(study.levels) == 1 else f"{len(study.levels)} levels",
+        state_line(study),
+    ]
+    return ", ".join(filter(None, told)) + "."
+
+
+def _span(numbers: Iterable[int]) -> str:
+    """Whole numbers in short.
+
+    Example:
+        >>> _span([0, 1, 2, 3]), _span([3, 9]), _span([12])
+        ('0 to 3', '3, 9', '12')
+    """
+    ordered = sorted(set(numbers))
+    if len(ordered) > 2 and ordered[-1] - ordered[0] == len(ordered) - 1:
+        return f"{ordered[0]} to {ordered[-1]}"
+    return ", ".join(map(str, ordered))
+
+
+def _images(study: Study) -> str:
+    """How many images trained, validated and tested the runs, and which ones by their hash."""
+    kinds = Counter(
+        (*(run.result.get(f"num_{part}") for part in ("train", "val", "test")), run.result.get("store_hash"))
+        for run in study.completed
+    )
+    told = [
+        f"{train:,} to train on, {val or 0:,} to validate, {test or 0:,} to test (`store_hash` {(store or '?')[:12]})"
+        for train, val, test, store in kinds
+        if train is not None
+    ]
+    return f"{'; or '.join(told)}. The official test set is used once a run, at its end." if told else ""
+
+
+def _computed_on(runs: Sequence[Run]) -> str:
+    """Kinds of hardware, commits, versions and time of the completed runs."""
+    if not runs:
+        return ""
+    hardware = Counter(computed_on(run.manifest) or "unknown hardware" for run in runs)
+    commits = Counter((run.manifest.get("git") or {}).get("commit", "")[:10] or "unknown" for run in runs)
+    dirty = sum((run.manifest.get("git") or {}).get("dirty", False) for run in runs)
+    torch = sorted({run.manifest.get("packages", {}).get("torch", "") for run in runs} - {""})
+    seconds = sum(run.result.get("wall_seconds") or 0 for run in runs)
+    told = [
+        ", ".join(f"{_runs(count)} on {name}" for name, count in hardware.most_common()),
+        ", ".join(f"{_runs(count)} at commit {name}" for name, count in commits.most_common()),
+        f"{_runs(dirty)} with changes that are in no commit" if dirty else "no uncommitted change of the code",
+        f"torch {', '.join(torch)}" if torch else "",
+        f"{duration(seconds)} of training in all",
+    ]
+    return "; ".join(filter(None, told)) + "."
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
+
+
+def _reading(summary: Summary) -> str:
+    """Pairing, correction, seeds; and of several factors each one's own effect."""
+    corrected = "" if family(summary) > 1 else "There is one comparison, so nothing is corrected for."
+    effects = "; ".join(line.removeprefix("- ") for line in effect_lines(summary))
+    return " ".join(filter(None, [reading(summary), corrected, effects]))
+
+
+def _verdicts(summary: Summary) -> str:
+    """What the words in the column of verdicts mean."""
+    if not any(row.against_base for row in summary.rows):
+        return ""
+    expected = summary.about.get("expects")
+    if expected is None:
+        found = "*higher* or *lower*: the whole interval is on that side of 0"
+    else:
+        found = (
+            f"*supported*: the whole interval says {expected}, as the claim does; *contradicted*: it says the opposite"
+        )
+    return f"{found}; *undecided*: it holds 0, so these seeds show no difference."
+
+
+def _selection(study: Study) -> str:
+    """What was chosen, and on which images."""
+    tuned = ", ".join(study.definition.get("tuned") or [])
+    validated = any(run.result.get("num_val") for run in study.completed)
+    weights = (
+        "Each run is tested with the weights of its best epoch on the validation part"
+        if validated
+        else "Each run is tested with the weights of its last epoch"
+    )
+    rate = f"; {tuned}: each level's best value on the validation part" if tuned else ""
+    return f"{weights}{rate}. Nothing is chosen on the test set."
+
+
+def commands(study: Study, folder: Path) -> tuple[str, str]:
+    """The commands that run the sweep again, and that add as many seeds to it.
+
+    Args:
+        study: The sweep.
+        folder: Of the sweep.
+    """
+    words = [word for word in shlex.split(study.command) if _key(word) not in NOT_REPEATED]
+    seeds = sorted({run.seed for run in study.runs if run.seed is not None})
+    place = [shell.override("hydra.sweep.dir", _place(folder))]
+    again = [f"{SEED}={_grid(seeds)}"] if seeds else []
+    more = [*seeds, *range(seeds[-1] + 1, seeds[-1] + 1 + len(seeds))] if seeds else [0, 1]
+    return (
+        shell.join([*words, *again, *place]),
+        shell.join([*words, f"{SEED}={_grid(more)}", "sweep.extend=true", *place]),
+    )
+
+
+NOT_REPEATED = (SEED, "data.dir", "hydra.sweep.dir", "sweep.extend", "sweep.dry_run", "--dry-run")
+"""Words of a sweep's command that say where it ran, or that the page's commands say anew."""
+
+
+def _key(word: str) -> str:
+    return word.lstrip("+~").partition("=")[0]
+
+
+def _grid(seeds: Sequence[int]) -> str:
+    """Seeds as the command line writes them.
+
+    Example:
+        >>> _grid([0, 1, 2]), _grid([0, 5]), _grid([3])
+        ('range(0,3)', '0,5', '3')
+    """
+    if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
+        return f"range({seeds[0]},{seeds[-1] + 1})"
+    return ",".join(map(str, seeds))
+
+
+def _place(folder: Path) -> Path:
+    """The sweep's directory as seen from the repository, if it is published; else as it was given."""
+    absolute = folder.absolute()
+    return Path(PUBLISHED, absolute.name) if absolute.parent.name == PUBLISHED else folder

@@ -1,0 +1,74 @@
+"""What must hold of a folder of published sweeps, `results/`: its pages, tables and records agree."""
+
+from __future__ import annotations
+
+import runpy
+from typing import TYPE_CHECKING, Any
+
+from commands import REPOSITORY
+
+from alexnet_lab.base.errors import AlexNetLabError
+from alexnet_lab.report.published import local_names
+from alexnet_lab.report.readme import readme
+from alexnet_lab.report.sources import from_sweep
+from alexnet_lab.report.tables import summary_of
+from alexnet_lab.sweeps.directory import SweepDirectory
+from alexnet_lab.sweeps.progress import KEPT
+from alexnet_lab.sweeps.tables import csv_text, markdown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from alexnet_lab.run.directory import RunDirectory
+
+CLAIMS = runpy.run_path(str(REPOSITORY / "tools" / "claims.py"))
+
+
+def faults(results: Path) -> list[str]:
+    """What does not agree, a line each; nothing in `results` is changed."""
+    found = [fault for path in sorted(results.glob("*/sweep.json")) for fault in _of_sweep(path.parent)]
+    CLAIMS["study_of"].cache_clear()
+    if _text(results / "README.md") != CLAIMS["page"](results):
+        found.append("README.md is not what tools/claims.py writes")
+    return found
+
+
+def _of_sweep(folder: Path) -> Iterator[str]:
+    study = from_sweep(folder)
+    summary = summary_of(study, study.metric)
+    written = {"README.md": readme(study, folder), "summary.csv": csv_text(summary), "summary.md": markdown(summary)}
+    for name, text in written.items():
+        if _text(folder / name) != text:
+            yield f"{folder.name}/{name} is not what report.py writes"
+    for path, name in local_names(folder).items():
+        yield f"{folder.name}/{path} names {name}"
+    directory = SweepDirectory(folder)
+    definition, lines = directory.read(), directory.latest()
+    assert definition is not None
+    for job in definition.jobs:
+        line = lines.get(job.name)
+        if line is None or line["status"] == "completed":
+            yield from (f"{folder.name}/{job.name}: {fault}" for fault in _of_run(directory.run(job), line))
+
+
+def _of_run(run: RunDirectory, line: dict[str, Any] | None) -> Iterator[str]:
+    """The record of a run beside its line of the ledger; its files beside their hashes; where it was computed."""
+    if line is None:
+        yield "no line in the ledger"
+        return
+    try:
+        result, manifest = run.read_result() or {}, run.read_manifest()
+        run.check_file(run.config)
+        run.check_file(run.metrics)
+    except AlexNetLabError as error:
+        yield str(error)
+        return
+    yield from (f"`{key}` is not that of the ledger" for key in KEPT if result.get(key) != line[key])
+    git = manifest.get("git") or {}
+    if not git.get("commit") or git.get("dirty"):
+        yield f"no clean commit: {git}"
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
