@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import functools
 import re
+import runpy
 import shlex
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from commands import CONFIGS, call
+from commands import CONFIGS, REPOSITORY, call
 from sweeping import planned
 
 from alexnet_lab.config import check_train
 from alexnet_lab.sweeps import dry_run
+from alexnet_lab.sweeps.columns import columns
+from alexnet_lab.sweeps.summary import Outcome, summarise
+from alexnet_lab.sweeps.tables import level_label
 
 if TYPE_CHECKING:
     from alexnet_lab.sweeps.preflight import Plan
@@ -189,3 +193,16 @@ def test_the_search_lists_its_ranges():
         "  optimizer.weight_decay=tag(log,interval(0.00001,0.01))",
         "  model.activation=choice(relu,tanh)",
     ]
+
+
+KNOWN = runpy.run_path(str(REPOSITORY / "tools" / "claims.py"))["read_claims"](REPOSITORY / "results")
+"""results/claims.yaml."""
+
+
+@pytest.mark.parametrize("name", KNOWN.sweeps)
+def test_the_commands_of_the_claims_make_sweeps_with_these_levels(name):
+    definition = planned(*shlex.split(KNOWN.sweeps[name].command)[3:], f"hydra.sweep.dir=results/{name}").definition
+    table = summarise(definition.about, [Outcome(values, "to_go") for values in columns(definition)])
+    levels = {ours.level for claim in KNOWN.claims for ours in claim.ours if ours.sweep == name}
+    assert levels
+    assert levels <= {level_label(row) for row in table.rows}
