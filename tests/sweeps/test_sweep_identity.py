@@ -17,8 +17,9 @@ from alexnet_lab.base.errors import RunError
 from alexnet_lab.config import check_report, check_train
 from alexnet_lab.report import make_report
 from alexnet_lab.run.directory import RunDirectory
-from alexnet_lab.sweeps import progress
+from alexnet_lab.sweeps import preflight, progress
 from alexnet_lab.sweeps.columns import columns, literal
+from alexnet_lab.sweeps.definition import identity
 from alexnet_lab.sweeps.directory import SweepDirectory
 from alexnet_lab.sweeps.results import update_summary
 
@@ -326,3 +327,46 @@ def test_extended_by_command(tmp_path, digits_dir):
     assert [(line["job"], line["status"]) for line in lines] == [("job", "completed"), ("seed-1", "completed")]
     with (place / "summary.csv").open() as file:
         assert [row["n"] for row in csv.DictReader(file)] == ["2"]
+
+
+def of_an_older_version(place: Path, *words: str) -> Plan:
+    """A sweep of a version that had no `model.dropout` and no `trainer.deterministic`, whose jobs have ended."""
+    write = RunDirectory.write_config
+
+    def lacking(self, config):
+        parts = {group: dict(config[group]) for group in ("model", "trainer")}
+        del parts["model"]["dropout"], parts["trainer"]["deterministic"]
+        write(self, config | parts)
+
+    def known(config, compared=()):
+        found = identity(config, compared)
+        return {key: found[key] for key in found.keys() - {"model.dropout", "trainer.deterministic"}}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preflight, "identity", known)
+        patch.setattr(RunDirectory, "write_config", lacking)
+        return begun(place, *words)
+
+
+def test_a_new_key_with_its_default_makes_no_other_job(tmp_path):
+    place, words = tmp_path / "s", ("model.activation=relu,tanh", "seed=0,1")
+    before = table(of_an_older_version(place, *words))
+    again = planned(*words, f"hydra.sweep.dir={place}")
+    assert left(again) == []
+    assert table(again) == before == {"relu": (2, pytest.approx(0.105)), "tanh": (2, pytest.approx(0.205))}
+    extended = begun(place, words[0], "seed=range(0,3)", EXTEND)
+    assert {len(job.config) for job in extended.definition.jobs} == {len(again.jobs[0].config)}
+    assert table(extended) == {"relu": (3, pytest.approx(0.11)), "tanh": (3, pytest.approx(0.21))}
+    assert left(planned(words[0], "seed=range(0,3)", f"hydra.sweep.dir={place}")) == []
+    make_report(check_report({"sweep": str(place)}))
+    assert "6 of 6 runs completed" in (place / "report.html").read_text()
+
+
+@pytest.mark.parametrize("word", ["model.dropout=0.5", "trainer.deterministic=false"])
+def test_a_new_key_with_another_value_is_another_sweep(word, tmp_path):
+    place, words = tmp_path / "s", ("model.activation=relu,tanh", "seed=0,1")
+    of_an_older_version(place, *words)
+    outcome = call(check_train, "train", "-m", *words, word, f"hydra.sweep.dir={place}")
+    assert outcome.code == 2
+    key, _, value = word.partition("=")
+    assert f"{key} was not set, is {value.capitalize()}" in outcome.err

@@ -19,3 +19,20 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             items[f"{prefix}{key}"] = value
     return items
+
+
+def nested(items: dict[str, Any]) -> dict[str, Any]:
+    """The opposite of `flat`.
+
+    Example:
+        >>> nested({"model.norm": "lrn", "model.width": 1.0, "seed": 0})
+        {'model': {'norm': 'lrn', 'width': 1.0}, 'seed': 0}
+    """
+    config: dict[str, Any] = {}
+    for key, value in items.items():
+        *groups, name = key.split(".")
+        node = config
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[name] = value
+    return config

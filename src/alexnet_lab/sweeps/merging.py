@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.sweeps.columns import SEED, columns, compared_keys, split
 from alexnet_lab.sweeps.definition import Definition, Job, describe, identity
+from alexnet_lab.sweeps.recorded import are_defaults
 from alexnet_lab.sweeps.summary import base_level
 
 if TYPE_CHECKING:
@@ -186,4 +187,7 @@ def _below(key: str, groups: Collection[str]) -> bool:
 def other_content(job: Job, config: Mapping[str, Any]) -> list[str]:
     """What a run's config computes other than a job does; empty where it is this job's, or nothing is known of that."""
     expected, found = identity(job.config), identity(config)
+    newer = found.keys() - expected.keys()
+    if expected and newer and are_defaults(newer, config):
+        found = {key: value for key, value in found.items() if key not in newer}
     return _changes(found, expected, _differing(found, expected)) if expected else []

@@ -16,6 +16,7 @@ from alexnet_lab.sweeps.columns import compared_keys, split
 from alexnet_lab.sweeps.definition import Definition, Job, identity, named
 from alexnet_lab.sweeps.directory import SweepDirectory
 from alexnet_lab.sweeps.merging import agreed, can_be_one
+from alexnet_lab.sweeps.recorded import as_recorded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -147,7 +148,10 @@ def _find(
         sweep = SweepDirectory(request.place if number == 1 else f"{request.place}_{number}")
         there = sweep.read()
         compared = {*keys, *compared_keys(there.jobs if there else ())}
-        found = [draft._replace(job=replace(draft.job, config=identity(draft.config, compared))) for draft in drafts]
+        whole = [replace(draft.job, config=identity(draft.config, compared)) for draft in drafts]
+        found = [
+            draft._replace(job=as_recorded(job, there, draft.config)) for draft, job in zip(drafts, whole, strict=True)
+        ]
         jobs = [draft.job for draft in found]
         if not request.is_default or there is None or can_be_one(there, _asked(request, jobs)):
             return sweep, there, found

@@ -1,0 +1,59 @@
+"""Jobs as they were recorded before some keys existed: a new key that has its default makes no other job of one.
+
+New keys come with defaults that compute what was computed before, so later versions can continue a published sweep.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.nested import flat, nested
+from alexnet_lab.config import check_saved
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from alexnet_lab.sweeps.definition import Definition, Job
+
+
+def as_recorded(job: Job, there: Definition | None, config: Mapping[str, Any]) -> Job:
+    """A job as the jobs of a sweep are recorded: without keys that they lack, if those have their defaults.
+
+    Args:
+        job: As it is asked for now.
+        there: The sweep that the directory holds; None for a new one.
+        config: The job's whole config, checked.
+    """
+    known = {other.content for other in there.jobs} if there else set()
+    if there is None or job.content in known:
+        return job
+    own = job.config.keys()
+    shapes = dict.fromkeys(
+        frozenset(other.config) for other in there.jobs if other.config and other.config.keys() < own
+    )
+    trusted = config["trusted_packages"]
+    older = [
+        replace(job, config={key: value for key, value in job.config.items() if key in keys})
+        for keys in shapes
+        if are_defaults(own - keys, config, trusted)
+    ]
+    return next((form for form in older if form.content in known), next(iter(older), job))
+
+
+def are_defaults(keys: Collection[str], config: Mapping[str, Any], trusted_packages: Sequence[str] = ()) -> bool:
+    """Whether a run's config would be the same if it lacked some keys.
+
+    Args:
+        keys: Dotted.
+        config: Of a run, nested.
+        trusted_packages: Those whose `_target_`s may be looked at.
+    """
+    whole = flat(dict(config))
+    kept = {key: value for key, value in whole.items() if key not in keys and not key.startswith("sweep.")}
+    try:
+        filled = flat(check_saved(nested(kept), trusted_packages))
+    except ConfigError:
+        return False
+    return all(key in filled and repr(filled[key]) == repr(whole[key]) for key in keys)  # 1, 1.0 and true differ
