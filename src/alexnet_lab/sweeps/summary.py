@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.statistics import Difference, Sample, describe, differences
 from alexnet_lab.sweeps.columns import SEED, literal, parsed
-from alexnet_lab.sweeps.statistics import Difference, Sample, describe, differences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

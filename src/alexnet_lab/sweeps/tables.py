@@ -13,7 +13,7 @@ from rich.text import Text
 from alexnet_lab.base.printable import printable
 
 if TYPE_CHECKING:
-    from alexnet_lab.sweeps.statistics import Difference
+    from alexnet_lab.base.statistics import Difference
     from alexnet_lab.sweeps.summary import Row, Summary
 
 COUNT_WORDS = {

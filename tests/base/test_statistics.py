@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from alexnet_lab.sweeps.statistics import Difference, Sample, describe, difference, differences, holm, t_quantile
+from alexnet_lab.base.statistics import Difference, Sample, describe, difference, differences, holm, t_quantile
 
 
 def check(found: Difference | None, interval: tuple[float, float, float], pairs: int, method: str) -> None:
