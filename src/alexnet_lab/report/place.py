@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.files import try_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,19 +58,7 @@ def _check(folder: Path, sweep: Path | None) -> None:
     own = sweep is not None and sweep.is_dir() and there.samefile(sweep)
     if there == folder and not own and any(folder.iterdir()) and not is_report(folder):
         raise ConfigError(f"the report cannot go to {folder}: the folder holds other files; choose {OUT}")
-    _try(folder)
-
-
-def _try(folder: Path) -> None:
-    """Writes a file and takes it away again, with the folders that it needed; raises OSError where that cannot be."""
-    missing = list(itertools.takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    finally:
-        for path in missing:
-            with contextlib.suppress(OSError):
-                path.rmdir()
+    try_folder(folder)
 
 
 def is_report(folder: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 import os
 from collections import Counter
@@ -17,6 +16,7 @@ from alexnet_lab.config.names import is_outward
 from alexnet_lab.data.identity import Result, check_comparable
 from alexnet_lab.report.groups import by_images
 from alexnet_lab.report.study import PENDING, PRUNED, UNREADABLE, Run, Study, displayable, read_run
+from alexnet_lab.run.patterns import is_run, run_names
 from alexnet_lab.run.records import copies
 from alexnet_lab.sweeps.columns import SEED, columns
 from alexnet_lab.sweeps.definition import identity
@@ -53,7 +53,7 @@ def from_sweep(folder: Path, *, other_images: bool = False) -> Study:
         raise RunError(f"there is no sweep directory {folder}")
     definition = directory.read()
     if definition is None:
-        runs = shell.join([shell.override("runs", folder)]) if _is_run(folder) else f"runs='{folder}/*'"
+        runs = shell.join([shell.override("runs", folder)]) if is_run(folder) else f"runs='{folder}/*'"
         raise RunError(f"{folder} is no sweep: it has no sweep.json; of single runs: {runs}")
     if not definition.jobs:
         raise RunError(f"{directory.definition} lists no jobs")
@@ -177,25 +177,14 @@ def _levels(group: Sequence[Run], *, alone: bool) -> list[Run]:
 def _run_directories(patterns: Sequence[str]) -> list[Path]:
     """The run directories, each once, by whatever names they are given."""
     found: dict[str, Path] = {}
-    for pattern in patterns:
-        named = sorted(glob.glob(pattern)) or [pattern]  # noqa: PTH207 - relative and absolute patterns alike
-        for path in map(Path, named):
-            if _is_run(path):
-                found.setdefault(os.path.realpath(path), path)
-            elif named == [pattern]:
-                raise RunError(_no_run(path))
-    if not found:
-        raise RunError(f"no runs found by runs={','.join(patterns)}; a run is a directory with a config.yaml")
+    for path in map(Path, run_names(patterns, "runs")):
+        if not is_run(path):
+            raise RunError(_no_run(path))
+        found.setdefault(os.path.realpath(path), path)
     return list(found.values())
 
 
-def _is_run(path: Path) -> bool:
-    return path.is_dir() and any(os.path.lexists(path / name) for name in ("config.yaml", "result.json"))
-
-
 def _no_run(path: Path) -> str:
-    if glob.has_magic(str(path)):
-        return f"no runs found by runs={path}; a run is a directory with a config.yaml"
     if (path / "sweep.json").exists():
         return f"{path} is a sweep: sweep={path}"
     missing = "it has no config.yaml" if path.is_dir() else "there is no such directory"
