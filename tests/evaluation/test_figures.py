@@ -206,14 +206,16 @@ def test_glyphs_that_the_font_lacks_are_no_error(tmp_path):
 @pytest.mark.parametrize(
     ("figures", "message"),
     [
-        (["top5", "kernels"], r"figures=kernels looks into one network; give one run"),
-        ("retrieval", r"figures=retrieval looks into one network"),
+        (["top5", "feature_maps"], r"figures=feature_maps looks into one network; give one run"),
+        ("augmentation", r"figures=augmentation looks into one network"),
+        ("kernels", r"figures=kernels of several runs compares two towers .*/run has one tower; give one run"),
     ],
 )
 def test_figures_of_one_network_are_not_made_of_several(figures, message, run, tmp_path):
     other = another_run(run, tmp_path / "other")
     with pytest.raises(ConfigError, match=message):
         run_eval([str(run), str(other)], figures=figures)
+    assert not (run / "eval").exists()
 
 
 def test_figures_that_need_classes(run, tmp_path, monkeypatch):

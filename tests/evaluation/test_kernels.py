@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.evaluation.kernels import colour_saturation, first_kernels, permutation_p
+from alexnet_lab.evaluation.kernels import Kernels, colour_saturation, first_kernels, tower_test
 from alexnet_lab.models import AlexNet
 
 
@@ -57,11 +57,78 @@ def test_network_without_a_convolution():
 def test_permutation_test_sees_a_difference_and_no_other():
     rng = np.random.default_rng(0)
     one, other = rng.normal(0, 1, 48), rng.normal(1.5, 1, 48)
-    assert permutation_p(one, other) < 0.001
-    assert permutation_p(one, one.copy()) > 0.9
-    many = [permutation_p(*rng.normal(0, 1, (2, 20)), seed=number) for number in range(20)]
+    assert tower_test([(one, other)]).p < 0.001
+    assert tower_test([(one, one.copy())]).p > 0.9
+    many = [tower_test([list(rng.normal(0, 1, (2, 20)))], seed=number).p for number in range(20)]
     assert 0.25 < np.mean(many) < 0.75
 
 
 def test_exact_permutation_of_four_values():
-    assert permutation_p(np.array([1.0, 2.0]), np.array([3.0, 4.0])) == pytest.approx(2 / 6, abs=0.02)
+    assert tower_test([(np.array([1.0, 2.0]), np.array([3.0, 4.0]))]).p == pytest.approx(2 / 6, abs=0.02)
+
+
+def runs_of_towers(gap: float, runs: int = 8, kernels: int = 12, seed: int = 0) -> list[list[np.ndarray]]:
+    """Saturations (2, kernels) of each run; which tower is higher by `gap` differs from run to run."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(0.5, 0.1, (runs, 2, kernels))
+    values[np.arange(runs), rng.integers(0, 2, runs)] += gap
+    return [list(run) for run in values]
+
+
+def test_towers_of_several_runs_against_a_loop():
+    runs = runs_of_towers(0.03, runs=3)
+    found = tower_test(runs)
+    gaps = [abs(one.mean() - other.mean()) for one, other in runs]
+    assert (found.gaps, found.gap) == (pytest.approx(gaps), pytest.approx(np.mean(gaps)))
+    rng = np.random.default_rng(1)
+    dealt = []
+    for _ in range(4000):
+        mixed = [rng.permutation(np.concatenate(run)) for run in runs]
+        dealt.append(np.mean([abs(values[:12].mean() - values[12:].mean()) for values in mixed]))
+    assert found.chance == pytest.approx(np.mean(dealt), rel=0.03)
+    assert found.p == pytest.approx(np.mean(np.array(dealt) >= found.gap), abs=0.03)
+
+
+def test_which_tower_is_the_colour_one_is_arbitrary():
+    """Signed differences would cancel out over the runs, and a swap would change them."""
+    runs = runs_of_towers(0.08)
+    assert abs(np.mean([one.mean() - other.mean() for one, other in runs])) < 0.05
+    found, swapped = tower_test(runs), tower_test([run[::-1] for run in runs])
+    assert found.p < 0.001
+    assert (swapped.gaps, swapped.gap) == (pytest.approx(found.gaps), pytest.approx(found.gap))
+    assert swapped.p < 0.001
+
+
+def test_several_weak_runs_add_up():
+    found = tower_test(runs_of_towers(0.06))
+    assert found.p < 0.001 < np.median(found.p_of_runs)
+
+
+def test_differences_between_runs_count_for_nothing():
+    """Each run has a level of its own, and its towers are alike."""
+    shifted = [[tower + 3 * number for tower in run] for number, run in enumerate(runs_of_towers(0))]
+    assert tower_test(shifted).p == pytest.approx(tower_test(runs_of_towers(0)).p, abs=0.02)
+    ps = [tower_test(runs_of_towers(0, runs=4, seed=seed)).p for seed in range(40)]
+    assert 0.35 < np.mean(ps) < 0.65
+    assert np.mean(np.array(ps) < 0.05) < 0.15
+
+
+def test_one_run_by_itself_is_all_runs():
+    found = tower_test(runs_of_towers(0.05, runs=1))
+    assert (found.p_of_runs, found.gaps, found.chances) == ([found.p], [found.gap], [found.chance])
+
+
+def test_weights_that_are_not_finite_prove_nothing():
+    one, other = runs_of_towers(0.05, runs=2)
+    one[0][0] = np.nan
+    found = tower_test([one, other])
+    assert np.isnan(found.p)
+    assert np.isnan(found.p_of_runs[0])
+    assert 0 < found.p_of_runs[1] <= 1
+
+
+def test_what_has_no_towers_to_test():
+    weights = np.zeros((4, 3, 5, 5), dtype=np.float32)
+    assert Kernels([weights]).untestable == "has one tower"
+    assert Kernels([weights[:, :1]] * 2).untestable == "sees no colour"
+    assert Kernels([weights] * 2).untestable is None

@@ -8,7 +8,7 @@ import torch
 
 from alexnet_lab.evaluation import retrieval
 from alexnet_lab.evaluation.codes import Autoencoder, hamming_nearest, pack, train_autoencoder
-from alexnet_lab.evaluation.retrieval import nearest, precision_at
+from alexnet_lab.evaluation.retrieval import hits_of, nearest, precision_at
 
 
 def clusters(images: int, size: int, classes: int = 5, spread: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -45,8 +45,8 @@ def test_many_queries_are_parted(monkeypatch):
 
 
 def test_precision():
-    found = precision_at(torch.tensor([[0, 1, 2], [2, 1, 0]]), torch.tensor([5, 6, 5]), torch.tensor([5, 6]), (1, 2, 3))
-    assert found == pytest.approx({1: 1 / 2, 2: 2 / 4, 3: 3 / 6})
+    hits = hits_of(torch.tensor([[0, 1, 2], [2, 1, 0]]), torch.tensor([5, 6, 5]), torch.tensor([5, 6]))
+    assert precision_at(hits, (1, 2, 3)) == pytest.approx({1: 1 / 2, 2: 2 / 4, 3: 3 / 6})
 
 
 def test_hamming_against_a_loop():
@@ -78,7 +78,8 @@ def test_codes_find_the_class_as_features_do():
     assert codes.dtype == np.uint64
     by_codes = hamming_nearest(codes[:200], codes[200:], 10)
     by_features = nearest(points[:200], points[200:], 10)
-    precise = [precision_at(found.indices, labels[200:], labels[:200], [10])[10] for found in (by_codes, by_features)]
+    hits = [hits_of(found.indices, labels[200:], labels[:200]) for found in (by_codes, by_features)]
+    precise = [precision_at(each, [10])[10] for each in hits]
     assert precise[1] > 0.95
     assert precise[0] > precise[1] - 0.1
 

@@ -275,6 +275,7 @@ class Evaluate(Section):
     split: Literal["test", "val", "train"] = "test"
     figures: Literal["all"] | Figure | list[Figure] = []
     name: FileName | None = None
+    out: str | None = None
     other_images: bool = False
     data: EvaluatedData = EvaluatedData()
     trusted_packages: list[str] = []

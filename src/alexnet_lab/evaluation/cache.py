@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
-ARRAYS = ("logits", "features", "labels", "indices")
+ARRAYS = ("logits", "features", "labels", "indices", "center_ranks")
 REST = ("names", "class_names", "metrics", "center_metrics")
 """The fields of `Predictions`, by where they are kept."""
 

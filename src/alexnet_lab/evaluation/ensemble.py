@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from alexnet_lab.base.errors import RunError
-from alexnet_lab.evaluation.predict import UNKNOWN, Predictions, count, log_of
+from alexnet_lab.evaluation.predict import NO_RANKS, UNKNOWN, Predictions, count, log_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,9 @@ def ensemble(runs: Sequence[str], each: Sequence[Predictions], split: str) -> Pr
     logits = log_of(mean / len(each))
     known = bool((first.labels != UNKNOWN).all())
     metrics = count(logits, first.labels, split) if known else {}
-    return first._replace(logits=logits, features=torch.empty(0), metrics=metrics, center_metrics={})
+    return first._replace(
+        logits=logits, features=torch.empty(0), metrics=metrics, center_metrics={}, center_ranks=NO_RANKS
+    )
 
 
 def mean_metrics(each: Sequence[Predictions]) -> dict[str, float]:

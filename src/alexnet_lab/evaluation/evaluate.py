@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.files import write_json
 from alexnet_lab.base.log import start_log
+from alexnet_lab.config.continuing import differences
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.identity import check_same_images
 from alexnet_lab.evaluation import show, tables
 from alexnet_lab.evaluation.cache import predict_once
 from alexnet_lab.evaluation.calibration import reliability
+from alexnet_lab.evaluation.comparisons import error_comparisons
 from alexnet_lab.evaluation.ensemble import ensemble, mean_metrics
 from alexnet_lab.evaluation.errors import class_errors, confusion, images_of_classes, intervals, macro_averages
 from alexnet_lab.evaluation.finished import FinishedRun
-from alexnet_lab.evaluation.naming import chosen_name
+from alexnet_lab.evaluation.naming import chosen_name, out_folder
 from alexnet_lab.evaluation.own_images import OwnImages, find_images
-from alexnet_lab.evaluation.predict import count_views
+from alexnet_lab.evaluation.predict import UNKNOWN, count_views
 from alexnet_lab.run import tracking
+from alexnet_lab.run.patterns import is_run, run_names
+from alexnet_lab.run.provenance import git_state
 from alexnet_lab.training.metrics import called
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from alexnet_lab.evaluation.calibration import Bins
     from alexnet_lab.evaluation.predict import Predictions, Views
 
+log = logging.getLogger(__name__)
+
 FOLDER = "eval"
-"""Of a run's directory: all evaluations of it."""
+"""In a run's directory: all evaluations of it."""
 
 FORMAT_VERSION = 1
 """Of eval/<name>.json."""
@@ -53,11 +61,7 @@ class Evaluated(NamedTuple):
     name: str
     each: list[Predictions]  # of each run
     predictions: Predictions  # of all of them together
-
-    @property
-    def folder(self) -> Path:
-        """Where everything about it goes: in the first run's directory."""
-        return self.runs[0].directory.path / FOLDER
+    folder: Path  # where everything about it goes
 
     @property
     def reliability(self) -> Bins:
@@ -65,13 +69,14 @@ class Evaluated(NamedTuple):
         seen = self.predictions
         return reliability(seen.probabilities, seen.labels, guess=called(seen.logits))
 
-    def images(self, places: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Some of the evaluated images (n, C, S, S) as they are stored, to be looked at.
+    def images(self, places: NDArray[np.int64], number: int = 0) -> NDArray[np.uint8]:
+        """Some of the evaluated images (n, C, S, S) as they are stored.
 
         Args:
             places: (n,), in the order of the predictions.
+            number: Of the run by whose data they are stored.
         """
-        data = self.runs[0].data
+        data = self.runs[number].data
         if self.own is not None:
             return self.own.read([self.predictions.names[place] for place in places], data)
         return np.asarray(data.rows(self.split).images)[self.predictions.indices.numpy()[places]]
@@ -101,21 +106,34 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
         place = error.filename or subject.folder
         raise RunError(f"the evaluation cannot be written: {place}: {error.strerror or error}") from error
     show.show(evaluation, subject.predictions, path)
-    if config["figures"] and subject.name == "test_center":
+    if config["figures"] and subject.name == "test_center" and config["out"] is None:
         _track(subject, [subject.folder / name for name in evaluation["figures"] if name.endswith(".png")])
     return evaluation
 
 
 def _write(subject: Evaluated, figures: str | Sequence[str], path: Path) -> dict[str, Any]:
-    """Draws the figures that are asked for, and writes the numbers and tables; returns the numbers."""
+    """Draws the requested figures, and writes the numbers and tables; returns the numbers."""
     evaluation = summary(subject)
+    labels = [run.label for run in subject.runs]
+    compared = error_comparisons(labels, subject.each, subject.predictions, subject.views)
     if figures:
         from alexnet_lab.evaluation.figures.table import make_figures  # noqa: PLC0415 - matplotlib takes half a second
 
-        evaluation |= make_figures(subject, figures)
+        drawn, more = make_figures(subject, figures)
+        evaluation |= drawn
+        compared += more
+    origin = _origin(subject)
+    evaluation |= origin | {"comparisons": [row.to_json() | origin for row in compared]}
     write_json(path, evaluation)
     tables.write(subject, evaluation)
     return evaluation
+
+
+def _origin(subject: Evaluated) -> dict[str, Any]:
+    """What an evaluation can be traced to: the images, and the commit of the code that evaluated them."""
+    stores = [run.data.store_hash for run in subject.runs] if subject.own is None else [subject.own.fingerprint]
+    git = git_state(Path(__file__).parent) or {"commit": None, "dirty": None}
+    return {"store_hash": " ".join(dict.fromkeys(stores)), **git}
 
 
 def _track(subject: Evaluated, pictures: list[Path]) -> None:
@@ -129,11 +147,36 @@ def predicted(config: Mapping[str, Any]) -> Evaluated:
     """The runs of a checked config of eval.py, and what they predict.
 
     Raises:
-        ConfigError: `run` names a run twice, `split` asks for images that a run did not set apart, or `name` belongs
-            to another evaluation.
+        ConfigError: `run` names a run twice, `split` asks for images that a run did not set apart, `name` belongs to
+            another evaluation, or `out` cannot be written.
     """
-    names = [config["run"]] if isinstance(config["run"], str) else config["run"]
+    out = None if config["out"] is None else out_folder(config["out"])
+    runs = _runs(config)
+    split, views, own = config["split"], config["views"], _own_images(config["data"], runs[0])
+    if own is None:
+        _check_images(runs, split)
+    if config["figures"]:
+        from alexnet_lab.evaluation.figures.table import obstacles  # noqa: PLC0415 - matplotlib takes half a second
+
+        obstacles(runs, config["figures"], labelled=own is None or UNKNOWN not in own.labels)
+    about = _about(runs, own, split, views)
+    folder = out or runs[0].directory.path / FOLDER
+    if out is not None:
+        about["checkpoints"] = _hashes(runs)  # runs of several sweeps may have the same name
+    name = chosen_name(folder, config["name"], _default_name(about, out), about, shared=out is not None)
+    each = [predict_once(run, split, views=views, own=own) for run in runs]
+    if own is None:
+        _check_same_images(runs, split, allowed=config["other_images"])
+    together = each[0] if len(each) == 1 else ensemble([run.path for run in runs], each, "test" if own else split)
+    return Evaluated(runs, own, split, views, name, each, together, folder)
+
+
+def _runs(config: Mapping[str, Any]) -> list[FinishedRun]:
+    """The runs that the config names, all different."""
+    names = run_names([config["run"]] if isinstance(config["run"], str) else config["run"], "run")
     _check_different(names, [os.path.realpath(name) for name in names])
+    for name in names:
+        _refuse_sweep(name)
     runs = [
         FinishedRun(
             name,
@@ -145,20 +188,29 @@ def predicted(config: Mapping[str, Any]) -> Evaluated:
         for name in names
     ]
     _check_different(names, [run.checkpoint_hash for run in runs])
-    split, views, own = config["split"], config["views"], _own_images(config["data"], runs[0])
-    if own is None:
-        _check_images(runs, split)
-    what = f"own_{own.root.resolve().name}" if own else split
-    default = f"{what}_{views}" if len(runs) == 1 else f"ensemble_of_{len(runs)}_{what}_{views}"
-    about = _about(runs, own, split, views)
-    if about["other_images"]:
-        default += "_other_images"  # beside the run's own numbers, not in their place
-    name = chosen_name(runs[0].directory.path / FOLDER, config["name"], default, about)
-    each = [predict_once(run, split, views=views, own=own) for run in runs]
-    if own is None:
-        _check_same_images(runs, split, allowed=config["other_images"])
-    together = each[0] if len(each) == 1 else ensemble(names, each, "test" if own else split)
-    return Evaluated(runs, own, split, views, name, each, together)
+    _warn_of_other_recipes(runs)
+    return runs
+
+
+def _refuse_sweep(name: str) -> None:
+    if (Path(name) / "sweep.json").exists() and not is_run(name):
+        pattern = shell.join([shell.override("run", f"{name.rstrip('/')}/LEVEL_seed-*")])
+        raise RunError(f"{name} is a sweep; eval.py takes runs, such as those of one level: {pattern}")
+
+
+def _warn_of_other_recipes(runs: Sequence[FinishedRun]) -> None:
+    """Warns of runs that differ in more than the seed: their mean and its interval are not those of one recipe."""
+    keys = {
+        item.key: None
+        for run in runs[1:]
+        for item in differences(runs[0].trained_by, run.trained_by)
+        if item.kind != "free" and item.key not in ("seed", "experiment")
+    }
+    if keys:
+        named = ", ".join(f"`{key}`" for key in list(keys)[:3]) + (
+            f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+        )
+        log.warning("the runs differ in more than the seed: %s; intervals over runs mix these recipes", named)
 
 
 def _about(runs: Sequence[FinishedRun], own: OwnImages | None, split: str, views: str) -> dict[str, Any]:
@@ -170,6 +222,21 @@ def _about(runs: Sequence[FinishedRun], own: OwnImages | None, split: str, views
         "other_images": {run.name: run.difference for run in runs if run.difference} or None,
         "views": views,
     }
+
+
+def _default_name(about: Mapping[str, Any], out: Path | None) -> str:
+    """The name of an evaluation's files where the user gives none."""
+    root = about["data_root"]
+    what = f"{f'own_{Path(root).resolve().name}' if root else about['split']}_{about['views']}"
+    if about["other_images"]:
+        what += "_other_images"  # beside the run's own numbers, not in their place
+    if len(about["runs"]) > 1:
+        return f"ensemble_of_{len(about['runs'])}_{what}"
+    return what if out is None else f"{about['runs'][0]}_{what}"
+
+
+def _hashes(runs: Sequence[FinishedRun]) -> list[str]:
+    return [run.checkpoint_hash for run in runs]
 
 
 def _check_different(names: Sequence[str], identities: Sequence[str]) -> None:
@@ -220,6 +287,7 @@ def summary(subject: Evaluated) -> dict[str, Any]:
         "version": FORMAT_VERSION,
         "run": run.name,
         "checkpoint": str(run.directory.best.relative_to(run.directory.path)),
+        "checkpoints": _hashes(subject.runs),
         **_about(subject.runs, subject.own, subject.split, subject.views),
         "num_views": [count_views(each, subject.views) for each in subject.runs],
         "images": len(predictions.labels),

@@ -51,6 +51,7 @@ class FinishedRun:
         other_images: Evaluate on other images than the run was trained on, with a warning.
 
     Attributes:
+        path: Of the run directory, as given.
         directory: Of the run.
         trained_by: Its config.
         config: The same, set to evaluate every image in one process.
@@ -71,6 +72,7 @@ class FinishedRun:
         num_threads: int | None = None,
         other_images: bool = False,
     ) -> None:
+        self.path = run
         self.directory, config = finished_run(run, trusted_packages)
         self.trained_by = config
         data = config["data"] if data_dir is None else config["data"] | {"dir": data_dir}
@@ -104,6 +106,12 @@ class FinishedRun:
     def name(self) -> str:
         """Of the run directory."""
         return self.directory.path.resolve().name
+
+    @property
+    def label(self) -> str:
+        """The name with that of the sweep, if the run belongs to one: `ideas/all_ideas_seed-0`."""
+        path = self.directory.path.resolve()
+        return f"{path.parent.name}/{path.name}" if (path.parent / "sweep.json").exists() else path.name
 
     @cached_property
     def data(self) -> ImageDataModule:

@@ -1,4 +1,4 @@
-"""The first layer's kernels: do the two towers part colour and grey between them (Krizhevsky 2012, figure 3)?"""
+"""The first layer's kernels: does one tower learn colour and the other grey (Krizhevsky 2012, figure 3)?"""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
+    from alexnet_lab.evaluation.finished import FinishedRun
+
 PERMUTATIONS = 10_000
+"""Random deals of a run's kernels to its towers."""
 
 
 class Kernels(NamedTuple):
@@ -25,6 +30,18 @@ class Kernels(NamedTuple):
     def colour(self) -> bool:
         """Whether they see colour."""
         return self.towers[0].shape[1] == 3
+
+    @property
+    def untestable(self) -> str | None:
+        """Why `tower_test` does not apply to their colour; None if it does."""
+        if len(self.towers) != 2:
+            return "has one tower"
+        return None if self.colour else "sees no colour"
+
+    @property
+    def saturations(self) -> list[NDArray[np.float64]]:
+        """The colour saturation of each kernel, tower by tower."""
+        return [colour_saturation(tower) for tower in self.towers]
 
 
 def first_kernels(net: nn.Module, towers: int = 1) -> Kernels:
@@ -56,17 +73,52 @@ def colour_saturation(kernels: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.square(colour - grey).sum(axis=(1, 2, 3)) / np.where(total > 0, total, 1)
 
 
-def permutation_p(one: NDArray[np.float64], other: NDArray[np.float64], *, seed: int = 0) -> float:
-    """How often a random parting of the values differs in its means by as much as this one, in (0, 1].
+def kernels_of(run: FinishedRun) -> Kernels:
+    """The first kernels of a run's network, tower by tower."""
+    return first_kernels(run.classifier.net, run.config["model"].get("towers", 1))
+
+
+class TowerTest(NamedTuple):
+    """Whether the two towers of some runs differ in a property of their kernels."""
+
+    gaps: list[float]  # of each run: the absolute difference of the towers' means
+    chances: list[float]  # of each run: what the null hypothesis leads one to expect
+    p_of_runs: list[float]  # of each run by itself; NaN where a value is
+    gap: float  # the mean over runs
+    chance: float  # the mean of `chances`
+    p: float  # of all runs together, in (0, 1]; NaN where a value is
+
+
+def tower_test(runs: Sequence[Sequence[NDArray[np.float64]]], *, seed: int = 0) -> TowerTest:
+    """A permutation test for two towers, within each run and over all of them.
+
+    Null hypothesis: it makes no difference in which tower of its run a kernel is, so all ways to deal a run's kernels
+    out to its two towers are equally likely. Kernels never change runs, so differences between runs count for nothing.
+    Which tower becomes the colour one is arbitrary. The statistic is therefore the absolute difference of the towers'
+    means, averaged over the runs; swapping the towers of a run does not change it. It is above 0 under the null
+    hypothesis too: compare it with `chance`. p is the share of random deals with at least this mean, the observed one
+    included.
 
     Args:
-        one: (n,), of the first group.
-        other: (m,), of the second.
-        seed: Of the partings.
+        runs: For each run the values of its first tower (n,) and of its second (m,).
+        seed: Of the deals; each run has a stream of its own.
     """
+    gaps = [float(abs(one.mean() - other.mean())) for one, other in runs]
+    dealt = np.stack([_dealt_gaps(*pair, seed=seed, number=number) for number, pair in enumerate(runs)])
+    every, gap = dealt.mean(axis=0), float(np.mean(gaps))
+    p_of_runs = [_share(*pair) for pair in zip(gaps, dealt, strict=True)]
+    return TowerTest(gaps, dealt.mean(axis=1).tolist(), p_of_runs, gap, float(every.mean()), _share(gap, every))
+
+
+def _dealt_gaps(one: NDArray[np.float64], other: NDArray[np.float64], *, seed: int, number: int) -> NDArray[np.float64]:
+    """The differences (PERMUTATIONS,) of the means when the values of both towers are dealt out at random."""
     values = np.concatenate([one, other])
-    rng = generator(seed, "permutation")
-    found = abs(one.mean() - other.mean())
-    first = np.stack([rng.permutation(values)[: len(one)] for _ in range(PERMUTATIONS)]).sum(axis=1)
-    gaps = np.abs(first / len(one) - (values.sum() - first) / len(other))
-    return float((1 + np.count_nonzero(gaps >= found - 1e-12)) / (1 + PERMUTATIONS))
+    rng = generator(seed, "permutation", number)
+    first = rng.permuted(np.tile(values, (PERMUTATIONS, 1)), axis=1)[:, : len(one)].sum(axis=1)
+    return np.abs(first / len(one) - (values.sum() - first) / len(other))
+
+
+def _share(found: float, dealt: NDArray[np.float64]) -> float:
+    if not np.isfinite(found):
+        return float("nan")
+    return float((1 + np.count_nonzero(dealt >= found - 1e-12)) / (1 + PERMUTATIONS))

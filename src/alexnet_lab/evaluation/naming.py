@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError, RunError
+from alexnet_lab.base.files import try_folder
 from alexnet_lab.base.records import read_json
 from alexnet_lab.config.schema import Evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 SPLITS, VIEWS = (get_args(Evaluate.model_fields[key].annotation) for key in ("split", "views"))
 
@@ -20,40 +22,73 @@ DEFAULTS = {f"{split}_{views}": f"split={split} views={views}" for split in SPLI
 """The names that evaluations of a single run have by default."""
 
 
-def chosen_name(folder: Path, given: str | None, default: str, about: Mapping[str, Any]) -> str:
-    """The name that was asked for, or the default one; with a number where another evaluation has that.
+TABLES = ("_confusion.csv", "_classes.csv", "_images.csv")
+"""The ends of the names of an evaluation's tables."""
+
+
+def out_folder(out: str) -> Path:
+    """The folder that `out` names, checked before any run is read.
+
+    Raises:
+        ConfigError: It is a file, or cannot be written.
+    """
+    folder = Path(out)
+    if folder.suffix == ".json" and not folder.is_dir():
+        words = shell.join([shell.override("out", folder.parent), shell.override("name", folder.stem)])
+        raise ConfigError(f"`out` is {out}, a file; allowed: a folder, in which `name` is the file: {words}")
+    try:
+        try_folder(folder)
+    except OSError as error:
+        raise ConfigError(
+            f"the evaluation cannot go to {folder}: {error.strerror or error}; choose another folder: out=DIR"
+        ) from error
+    return folder
+
+
+def chosen_name(
+    folder: Path, given: str | None, default: str, about: Mapping[str, Any], *, shared: bool = False
+) -> str:
+    """The name that was asked for, or the default one; with a number if another evaluation has that.
 
     Args:
         folder: Of the evaluations.
         given: By the user; None: no name.
         default: Of this evaluation.
         about: The fields of `<name>.json` that tell evaluations apart.
+        shared: The folder may hold other files than evaluations; none of them is overwritten. In a run's own folder a
+            damaged file is.
 
     Raises:
         ConfigError: The given name belongs to another evaluation.
     """
     if given is None:
         names = itertools.chain([default], (f"{default}_{number}" for number in itertools.count(2)))
-        return next(name for name in names if _difference(folder / f"{name}.json", about) is None)
+        return next(name for name in names if _obstacle(folder, name, about, shared=shared) is None)
     other = DEFAULTS.get(given.lower())
     if other is not None and given != default:
         raise ConfigError(f"`name` is {given}, the name of the evaluation {other}; choose another name")
-    difference = _difference(folder / f"{given}.json", about)
-    if difference is not None:
-        raise ConfigError(
-            f"`name` is {given}, but that file holds another evaluation ({difference}); choose another name"
-        )
+    obstacle = _obstacle(folder, given, about, shared=shared)
+    if obstacle is not None:
+        raise ConfigError(f"`name` is {given}, but {obstacle}; choose another name")
     return given
 
 
-def _difference(path: Path, about: Mapping[str, Any]) -> str | None:
-    """How the evaluation in a file differs; None where it does not, or no evaluation can be read."""
+def _obstacle(folder: Path, name: str, about: Mapping[str, Any], *, shared: bool) -> str | None:
+    """Why the files of an evaluation cannot have a name."""
+    path = folder / f"{name}.json"
     try:
         there = read_json(path)
     except (FileNotFoundError, RunError):
-        return None
-    if not isinstance(there, dict):
-        return None
+        there = None
+    if isinstance(there, dict):
+        difference = _difference(there, about)
+        return None if difference is None else f"that file holds another evaluation ({difference})"
+    others = [path.with_name(f"{name}{end}") for end in (".json", *TABLES)] if shared else []
+    return next((f"{other} is no evaluation" for other in others if os.path.lexists(other)), None)
+
+
+def _difference(there: Mapping[str, Any], about: Mapping[str, Any]) -> str | None:
+    """How the evaluation in a file differs; None where it does not."""
     for key, value in about.items():
         if _compared(key, there.get(key)) != _compared(key, value):
             return f"{key}: {there.get(key)}, not {value}"

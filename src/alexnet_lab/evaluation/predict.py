@@ -15,7 +15,7 @@ from alexnet_lab.models.counts import num_parameters, trace
 from alexnet_lab.models.layers import EuclideanRBF
 from alexnet_lab.run.engine import build_trainer
 from alexnet_lab.training.callbacks import plain
-from alexnet_lab.training.metrics import ErrorCounts
+from alexnet_lab.training.metrics import ErrorCounts, ranks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +35,9 @@ UNKNOWN = -1
 """The label of an image that is in no class folder."""
 
 
+NO_RANKS = torch.empty(0, dtype=torch.int64)
+
+
 class Predictions(NamedTuple):
     """What a network says about N images, in the order of the set."""
 
@@ -46,6 +49,7 @@ class Predictions(NamedTuple):
     class_names: list[str]
     metrics: dict[str, float]  # test/loss, test/top1_error, ... counted as in training; empty without labels
     center_metrics: dict[str, float]  # the same of the centre view alone
+    center_ranks: torch.Tensor = NO_RANKS  # int64 (N,), of the labels in the centre view; empty if it is the only view
 
     @property
     def probabilities(self) -> torch.Tensor:
@@ -132,10 +136,12 @@ def predict(
         data.transform.view = data.guests = None
     labels = centre.labels if labelled else torch.full_like(centre.labels, UNKNOWN)
     centre_metrics = {f"{name}/{key.partition('/')[2]}": value for key, value in centre.metrics.items() if labelled}
-    metrics = count(mean, labels, name) if labelled and len(places) > 1 else centre_metrics
-    return centre._replace(
-        logits=mean, labels=labels, names=names or [], metrics=metrics, center_metrics=centre_metrics
+    found = centre._replace(
+        logits=mean, labels=labels, names=names or [], metrics=centre_metrics, center_metrics=centre_metrics
     )
+    if not labelled or len(places) == 1:
+        return found
+    return found._replace(metrics=count(mean, labels, name), center_ranks=ranks(centre.logits, labels))
 
 
 def views_of_run(run: FinishedRun, views: Views) -> list[View]:

@@ -27,7 +27,8 @@ def nearest(queries: torch.Tensor, gallery: torch.Tensor, k: int) -> Neighbours:
     """The k nearest by Euclidean distance, by comparing each query with everything.
 
     |q - g|^2 = |q|^2 - 2 q.g + |g|^2 makes it a matrix product; as that loses digits where two vectors are close, the
-    best `k + SPARE` are measured again, one difference at a time. Of equal distances the lower row comes first.
+    best `k + SPARE` are measured again, one difference at a time. Of equal distances the lower row comes first, as far
+    as they are among these.
 
     Args:
         queries: (Q, D), float.
@@ -49,16 +50,22 @@ def _nearest(queries: torch.Tensor, gallery: torch.Tensor, norms: torch.Tensor, 
     return Neighbours(candidates.gather(1, order[:, :k]), distances[:, :k])
 
 
-def precision_at(
-    neighbours: torch.Tensor, gallery_labels: torch.Tensor, labels: torch.Tensor, ks: Sequence[int]
-) -> dict[int, float]:
-    """The share of the k nearest that are of the query's class, mean over queries, for each k.
+def hits_of(neighbours: torch.Tensor, gallery_labels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Which neighbours are of the query's class, bool (Q, K).
 
     Args:
         neighbours: (Q, K), rows of the gallery, the nearest first.
         gallery_labels: (N,).
         labels: (Q,), of the queries.
+    """
+    return gallery_labels[neighbours] == labels[:, None]
+
+
+def precision_at(hits: torch.Tensor, ks: Sequence[int]) -> dict[int, float]:
+    """The share of hits among the k nearest, mean over queries, for each k.
+
+    Args:
+        hits: (Q, K), bool.
         ks: Each 1 to K.
     """
-    hits = (gallery_labels[neighbours] == labels[:, None]).double()
-    return {k: float(hits[:, :k].mean()) for k in ks}
+    return {k: float(hits[:, :k].double().mean()) for k in ks}

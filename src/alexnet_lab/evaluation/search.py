@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import statistics
 import time
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,13 +15,15 @@ import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from alexnet_lab.base.random import generator
 from alexnet_lab.evaluation.cache import predict_once
 from alexnet_lab.evaluation.codes import hamming_nearest, train_autoencoder
-from alexnet_lab.evaluation.retrieval import Neighbours, nearest, precision_at
+from alexnet_lab.evaluation.comparisons import paired
+from alexnet_lab.evaluation.retrieval import Neighbours, hits_of, nearest, precision_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
+    from alexnet_lab.evaluation.comparisons import Comparison
     from alexnet_lab.evaluation.evaluate import Evaluated
 
 log = logging.getLogger(__name__)
@@ -41,28 +44,48 @@ class Found(NamedTuple):
     """The result of one way to search."""
 
     neighbours: Neighbours
+    hits: torch.Tensor  # bool (Q, k): which of them are of the query's class
     precision: dict[int, float]  # by k
     seconds: float  # for all queries
 
 
 class Search:
-    """Queries from the evaluated images, and a gallery of the run's training images, unaugmented.
+    """Queries from the evaluated images, and a gallery of a run's training images, unaugmented.
+
+    All ways to search, and all runs on the same data, have the same queries and the same gallery. Of equal distances
+    the one that comes first in the gallery counts, so the gallery is shuffled: stored images may be sorted by class.
+    Queries that are training images themselves (`split=train`) are left out of the gallery.
+
+    Args:
+        subject: What is evaluated.
+        number: Of the run.
 
     Attributes:
-        queries: Places (Q,) of the queries among the evaluated images.
+        queries: Places (Q,) of the queries among the evaluated images, rising.
         gallery: Places (N,) of the gallery among the training images.
     """
 
-    def __init__(self, subject: Evaluated) -> None:
-        self.subject = subject
-        self.run = subject.runs[0]
-        self.predictions = subject.each[0]
+    def __init__(self, subject: Evaluated, number: int = 0) -> None:
+        self.subject, self.number = subject, number
+        self.run = subject.runs[number]
+        self.predictions = subject.each[number]
         self.train = predict_once(self.run, "train")
-        seed = self.run.config["seed"]
-        self.queries = _some(len(self.predictions.labels), MOST_QUERIES, seed, "queries")
-        self.gallery = _some(len(self.train.labels), MOST_GALLERY, seed, "gallery")
+        within = subject.own is None and subject.split == "train"
+        images = len(self.predictions.labels)
+        most = min(MOST_QUERIES, images // 2) if within else MOST_QUERIES
+        self.queries = _drawn(torch.arange(images), most, "queries").sort().values
+        others = torch.ones(len(self.train.labels), dtype=torch.bool)
+        if within:
+            others[self.queries] = False
+        self.gallery = _drawn(others.nonzero()[:, 0], MOST_GALLERY, "gallery")
         self.labels = self.predictions.labels[self.queries]
         self.gallery_labels = self.train.labels[self.gallery]
+
+    @property
+    def chance(self) -> torch.Tensor:
+        """The precision of a random order, (Q,): the share of each query's class in the gallery."""
+        counts = self.gallery_labels.bincount(minlength=len(self.predictions.class_names))
+        return counts[self.labels] / len(self.gallery_labels)
 
     @cached_property
     def by_features(self) -> Found:
@@ -76,7 +99,7 @@ class Search:
         rows = self.run.data.rows("train")
         gallery = pixel_vectors(np.asarray(rows.images), self.train.indices[self.gallery].numpy())
         wanted = self.queries.numpy()
-        images = self.subject.images(wanted)
+        images = self.subject.images(wanted, self.number)
         queries = pixel_vectors(images, np.arange(len(images)))
         return self._found(lambda: nearest(queries, gallery, self.most))
 
@@ -98,15 +121,95 @@ class Search:
         start = time.perf_counter()
         neighbours = search()
         seconds = time.perf_counter() - start
-        ks = [k for k in KS if k <= self.most]
-        return Found(neighbours, precision_at(neighbours.indices, self.gallery_labels, self.labels, ks), seconds)
+        hits = hits_of(neighbours.indices, self.gallery_labels, self.labels)
+        return Found(neighbours, hits, precision_at(hits, [k for k in KS if k <= self.most]), seconds)
 
 
-def _some(count: int, most: int, seed: int, stream: str) -> torch.Tensor:
-    """All places 0..count-1, or `most` of them at random, rising."""
-    if count <= most:
-        return torch.arange(count)
-    return torch.from_numpy(np.sort(generator(seed, stream).permutation(count)[:most]))
+WAYS: dict[str, Callable[[Search], Found]] = {
+    "features": lambda search: search.by_features,
+    "codes": lambda search: search.by_codes,
+    "pixels": lambda search: search.by_pixels,
+}
+"""The ways to search, by name."""
+
+HEADLINE = 10
+"""The k of the precision that is compared, where the gallery holds as many images."""
+
+
+class Kept(NamedTuple):
+    """What stays of one way to search in one run."""
+
+    precision: dict[int, float]  # by k
+    of_queries: NDArray[np.float64]  # (Q,), precision at the headline k
+    seconds: float
+
+
+class Ways:
+    """The precision of each way to search, over all runs. The features of one run are in memory at a time.
+
+    Args:
+        subject: What is evaluated.
+        first: The search in its first run.
+    """
+
+    def __init__(self, subject: Evaluated, first: Search) -> None:
+        self.subject, self.first = subject, first
+        self.k = min(HEADLINE, first.most)
+        self._kept: dict[tuple[str, int], Kept] = {}
+        self._chance: dict[int, NDArray[np.float64]] = {}
+
+    def _of(self, *names: str) -> list[list[Kept]]:
+        """What the ways found, in each run."""
+        numbers = range(len(self.subject.runs))
+        for number in numbers:
+            missing = [name for name in names if (name, number) not in self._kept]
+            if missing:
+                self._search(number, missing)
+        return [[self._kept[name, number] for number in numbers] for name in names]
+
+    def _search(self, number: int, names: Iterable[str]) -> None:
+        search = self.first if number == 0 else Search(self.subject, number)
+        self._chance[number] = search.chance.double().numpy()
+        for name in names:
+            found = WAYS[name](search)
+            shares = found.hits[:, : self.k].double().mean(1).numpy()
+            self._kept[name, number] = Kept(found.precision, shares, found.seconds)
+
+    def precision(self, name: str) -> dict[int, float]:
+        """Mean over runs, by k."""
+        (each,) = self._of(name)
+        return {k: statistics.fmean(kept.precision[k] for kept in each) for k in each[0].precision}
+
+    def seconds(self, name: str) -> float:
+        """Of the search for all queries, mean over runs."""
+        (each,) = self._of(name)
+        return statistics.fmean(kept.seconds for kept in each)
+
+    def numbers(self, names: Iterable[str]) -> dict[str, Any]:
+        """The numbers of some ways, as JSON holds them."""
+        found: dict[str, Any] = {"queries": len(self.first.queries), "gallery": len(self.first.gallery)}
+        for name in names:
+            found[f"precision_by_{name}"] = {str(k): value for k, value in self.precision(name).items()}
+            found[f"seconds_by_{name}"] = self.seconds(name)
+        return found | {"chance": float(self.first.chance.double().mean())}
+
+    def comparisons(self, *pairs: tuple[str, str]) -> list[Comparison]:
+        """Each way against chance, and the two ways of each pair."""
+        names = dict.fromkeys(name for pair in pairs for name in pair)
+        found = dict(zip(names, self._of(*names), strict=True))
+        shares = {name: np.stack([kept.of_queries for kept in each]) for name, each in found.items()}  # (R, Q)
+        shares["chance"] = np.stack([self._chance[number] for number in range(len(self.subject.runs))])
+        runs, metric = [run.label for run in self.subject.runs], f"precision_at_{self.k}"
+        return [
+            row
+            for one, other in (*((name, "chance") for name in names), *pairs)
+            for row in paired(metric, f"{one} - {other}", runs, shares[one], shares[other], unit="queries")
+        ]
+
+
+def _drawn(places: torch.Tensor, most: int, stream: str) -> torch.Tensor:
+    """At most `most` of the places, in a random order that is the same for all runs."""
+    return places[torch.from_numpy(generator(0, stream).permutation(len(places))[:most])]
 
 
 def pixel_vectors(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> torch.Tensor:

@@ -31,6 +31,7 @@ def show(evaluation: Mapping[str, Any], predictions: Predictions, path: Path) ->
     evaluation = printable_texts(evaluation)
     console = Console(markup=False, highlight=False)
     show_metrics(console, evaluation)
+    show_comparisons(console, evaluation)
     if "confusion" in evaluation:
         console.print(classes_table(evaluation["classes"], evaluation.get("macro")))
         lines = matrix_lines(evaluation["confusion"], evaluation["class_names"], console.width)
@@ -58,6 +59,46 @@ def show_metrics(console: Console, evaluation: Mapping[str, Any]) -> None:
         if evaluation.get(key):
             for line in gains(evaluation["metrics"], evaluation[key], what):
                 console.print(line)
+
+
+def show_comparisons(console: Console, evaluation: Mapping[str, Any]) -> None:
+    """Prints what is compared, with its intervals; of several runs the comparisons of all of them, not of each."""
+    rows = [row for row in evaluation.get("comparisons", ()) if len(row["runs"]) == len(evaluation["runs"])]
+    if not rows:
+        return
+    table = Table(title="differences, in points (hundredths)", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("compared", overflow="fold")
+    for heading in ("mean", "base", "diff.", "95 %", "p"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        name = f"{row['metric']}, {row['n']:,} {row['over']}\n{row['compared']}"
+        means = (f"{100 * row[key]:.2f}" for key in ("mean", "base"))
+        table.add_row(Text(name), *means, f"{100 * row['difference']:+.2f}", interval_of(row), probability(row["p"]))
+    console.print(table)
+    for method, speaks_of in dict.fromkeys((row["method"], row["speaks_of"]) for row in rows):
+        console.print(f"{method}: speaks of {speaks_of}", soft_wrap=True)
+    for row in rows:
+        if row["chance"] is not None:
+            console.print(f"{row['compared']}: {100 * row['chance']:+.2f} expected by chance", soft_wrap=True)
+
+
+def interval_of(row: Mapping[str, Any]) -> str:
+    """The interval of a comparison, in points; `-` where there is none."""
+    if row["ci95_low"] is None:
+        return "-"
+    return f"{100 * row['ci95_low']:+.2f} to {100 * row['ci95_high']:+.2f}"
+
+
+def probability(p: float | None) -> str:
+    """A p value with two digits; `-` where there is none.
+
+    Example:
+        >>> probability(0.0312), probability(0.00002), probability(None)
+        ('0.031', '<0.0001', '-')
+    """
+    if p is None or p != p:  # noqa: PLR0124 - NaN
+        return "-"
+    return "<0.0001" if p < 0.0001 else f"{p:.2g}"
 
 
 def views_note(evaluation: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.files import write_text
 from alexnet_lab.base.printable import printable
+from alexnet_lab.evaluation.naming import TABLES
 from alexnet_lab.evaluation.predict import UNKNOWN
 from alexnet_lab.training.metrics import best_classes
 
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 
 def write(subject: Evaluated, evaluation: Mapping[str, Any]) -> None:
     """Writes `<name>_confusion.csv` and `<name>_classes.csv`; of the user's own images also `<name>_images.csv`."""
-    start = subject.folder / subject.name
+    confusion, classes, images = (f"{subject.folder / subject.name}{end}" for end in TABLES)
     if "confusion" in evaluation:
-        write_text(f"{start}_confusion.csv", confusion_csv(evaluation["confusion"], evaluation["class_names"]))
-        write_text(f"{start}_classes.csv", classes_csv(evaluation["classes"]))
+        write_text(confusion, confusion_csv(evaluation["confusion"], evaluation["class_names"]))
+        write_text(classes, classes_csv(evaluation["classes"]))
     if subject.own is not None:
-        write_text(f"{start}_images.csv", images_csv(subject.predictions))
+        write_text(images, images_csv(subject.predictions))
 
 
 def confusion_csv(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> str:

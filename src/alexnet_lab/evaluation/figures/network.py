@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 import numpy as np
 
-from alexnet_lab.evaluation.figures.style import COLOURS, FAINT, INK, bare, new_figure, show_image
-from alexnet_lab.evaluation.kernels import colour_saturation, permutation_p
+from alexnet_lab.evaluation.figures.style import COLOURS, FAINT, INK, bare, new_figure, shorten, show_image
+from alexnet_lab.evaluation.kernels import colour_saturation, tower_test
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from alexnet_lab.evaluation.comparisons import Comparison
     from alexnet_lab.evaluation.kernels import Kernels
     from alexnet_lab.evaluation.layers import LayerMaps
 
@@ -44,9 +45,34 @@ def _kernels_title(kernels: Kernels) -> str:
     count, _, side, _ = kernels.towers[0].shape
     title = f"First layer: {count * len(kernels.towers)} kernels of {side}x{side} pixels"
     if kernels.colour and len(kernels.towers) == 2:
-        p = permutation_p(*(colour_saturation(tower) for tower in kernels.towers))
+        p = tower_test([kernels.saturations]).p
         title += f"; the towers' saturations differ with p = {p:.2g}" if p < 0.05 else f"; towers alike (p = {p:.2g})"
     return title
+
+
+def saturation_figure(names: Sequence[str], means: Sequence[Sequence[float]], over_runs: Comparison) -> Figure:
+    """The mean colour saturation of both towers of each run, on one line.
+
+    Args:
+        names: Of the runs (R,).
+        means: (R, 2).
+        over_runs: The test of all runs together.
+    """
+    figure = new_figure(6.4, 0.26 * len(names) + 1.5)
+    axes = figure.subplots()
+    places = range(len(names))
+    axes.hlines(places, [min(pair) for pair in means], [max(pair) for pair in means], color=FAINT, linewidth=4)
+    for tower, (colour, mark) in enumerate(zip(COLOURS, "os", strict=False)):
+        axes.plot([pair[tower] for pair in means], places, mark, color=colour, label=f"tower {tower + 1}")
+    axes.axvline(2 / 3, color=INK, linewidth=0.8, linestyle=":", label="noise")
+    axes.set_yticks(places, [shorten(name, 40) for name in names], fontsize=7)
+    axes.invert_yaxis()
+    effect = over_runs.effect
+    axes.set(xlim=(0, 1), xlabel="mean colour saturation of the first kernels")
+    axes.set_title(f"towers differ by {effect.difference:.2f}, by chance {over_runs.chance:.2f}; p = {effect.p:.2g}")
+    axes.grid(color=FAINT, axis="x")
+    axes.legend(loc="best")
+    return figure
 
 
 def _as_pixels(kernels: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -12,13 +12,14 @@ import torch
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.printable import printable, printable_texts
 from alexnet_lab.base.random import generator
+from alexnet_lab.evaluation.comparisons import tower_comparisons
 from alexnet_lab.evaluation.errors import confident_mistakes, confusion
 from alexnet_lab.evaluation.factors import single_factors
 from alexnet_lab.evaluation.figures import alike, network, predictions, style, training
-from alexnet_lab.evaluation.kernels import colour_saturation, first_kernels
+from alexnet_lab.evaluation.kernels import kernels_of
 from alexnet_lab.evaluation.layers import activation_curves, layer_maps
 from alexnet_lab.evaluation.predict import UNKNOWN, count_views
-from alexnet_lab.evaluation.search import CODE_BITS, Found, Search
+from alexnet_lab.evaluation.search import CODE_BITS, Search, Ways
 from alexnet_lab.training.metrics import TOP_K, best_classes, called
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+    from alexnet_lab.evaluation.comparisons import Comparison
     from alexnet_lab.evaluation.evaluate import Evaluated
+    from alexnet_lab.evaluation.finished import FinishedRun
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +48,13 @@ class Studio:
 
     @cached_property
     def search(self) -> Search:
-        """Retrieval among the training images."""
+        """Retrieval among the training images of the first run."""
         return Search(self.subject)
+
+    @cached_property
+    def ways(self) -> Ways:
+        """What retrieval finds in each run."""
+        return Ways(self.subject, self.search)
 
     @property
     def title(self) -> str:
@@ -78,6 +86,7 @@ class Drawn(NamedTuple):
 
     figure: Figure
     numbers: dict[str, Any] = {}  # noqa: RUF012 - never written to
+    comparisons: Sequence[Comparison] = ()
 
 
 def _confusion(studio: Studio) -> Drawn:
@@ -110,12 +119,19 @@ def _top5(studio: Studio) -> Drawn:
 
 
 def _kernels(studio: Studio) -> Drawn:
-    model = studio.run.config["model"]
-    kernels = first_kernels(studio.run.classifier.net, model.get("towers", 1))
-    numbers = {}
-    if kernels.colour:
-        numbers = {"colour_saturation": [float(colour_saturation(tower).mean()) for tower in kernels.towers]}
-    return Drawn(network.kernels_figure(kernels), numbers)
+    """Of one run its kernels; of several the colour saturation of their towers."""
+    runs = studio.subject.runs
+    each = [kernels_of(run) for run in runs]
+    means = [[float(tower.mean()) for tower in kernels.saturations] for kernels in each if kernels.colour]
+    if len(runs) > 1:
+        rows = tower_comparisons([run.label for run in runs], each)
+        figure = network.saturation_figure([printable(run.label) for run in runs], means, rows[0])
+        return Drawn(figure, {"colour_saturation": means}, rows)
+    reason = each[0].untestable
+    if reason:
+        log.info("no test of the towers' colour: %s %s", runs[0].path, reason)
+    rows = [] if reason else tower_comparisons([runs[0].label], each)
+    return Drawn(network.kernels_figure(each[0]), {"colour_saturation": means[0]} if means else {}, rows)
 
 
 def _feature_maps(studio: Studio) -> Drawn:
@@ -132,7 +148,7 @@ def _activations(studio: Studio) -> Drawn:
     return Drawn(network.activations_figure(curves, x, studio.run.config["model"].get("activation")))
 
 
-def _retrieval(studio: Studio) -> Drawn:
+def _neighbours(studio: Studio) -> Figure:
     search = studio.search
     features, pixels = search.by_features, search.by_pixels
     order = generator(studio.run.config["seed"], "shown queries").permutation(len(search.queries))
@@ -153,37 +169,41 @@ def _retrieval(studio: Studio) -> Drawn:
         )
         for place, image in zip(places, images, strict=True)
     ]  # fmt: skip
-    k = max(k for k in features.precision if k <= 10)
+    k = studio.ways.k
     heads = (
         f"nearest by features: precision@{k} {features.precision[k]:.2f}",
         f"nearest by pixels: precision@{k} {pixels.precision[k]:.2f}",
     )
-    title = f"Among {len(search.gallery):,} training images: {studio.title} ({len(search.queries):,} queries)"
-    numbers = _told(search, {"features": features, "pixels": pixels})
-    return Drawn(alike.retrieval_figure(queries, title, heads), {"retrieval": numbers})
+    return alike.retrieval_figure(queries, _among(studio), heads)
+
+
+def _retrieval(studio: Studio) -> Drawn:
+    """Of one run the neighbours of some queries; of several their precision."""
+    ways = studio.ways
+    several = len(studio.subject.runs) > 1
+    precision = {name: ways.precision(name) for name in ("features", "pixels")}
+    figure = alike.precision_figure(precision, _among(studio)) if several else _neighbours(studio)
+    return Drawn(figure, {"retrieval": ways.numbers(precision)}, ways.comparisons(("features", "pixels")))
 
 
 def _codes(studio: Studio) -> Drawn:
-    search = studio.search
-    exact, codes, pixels = search.by_features, search.by_codes, search.by_pixels
-    dimension = search.train.features.shape[1]
+    ways = studio.ways
+    names = ("features", "codes", "pixels")
+    dimension = studio.search.train.features.shape[1]
+    seconds = {name: f" ({ways.seconds(name):.2f} s)" for name in names}
     precision = {
-        f"{dimension} features, exact ({exact.seconds:.2f} s)": exact.precision,
-        f"codes of {CODE_BITS} bits ({codes.seconds:.2f} s)": codes.precision,
-        "pixels": pixels.precision,
+        f"{dimension} features, exact{seconds['features']}": ways.precision("features"),
+        f"codes of {CODE_BITS} bits{seconds['codes']}": ways.precision("codes"),
+        "pixels": ways.precision("pixels"),
     }
-    title = f"{len(search.queries):,} queries among {len(search.gallery):,} training images\n{studio.title}"
-    numbers = {"bits": CODE_BITS} | _told(search, {"features": exact, "codes": codes, "pixels": pixels})
-    return Drawn(alike.precision_figure(precision, title), {"codes": numbers})
+    numbers = {"bits": CODE_BITS} | ways.numbers(names)
+    pairs = ways.comparisons(("features", "codes"), ("codes", "pixels"))
+    return Drawn(alike.precision_figure(precision, _among(studio)), {"codes": numbers}, pairs)
 
 
-def _told(search: Search, ways: dict[str, Found]) -> dict[str, Any]:
-    """The numbers of some ways to search, as JSON holds them."""
-    told: dict[str, Any] = {"queries": len(search.queries), "gallery": len(search.gallery)}
-    for name, found in ways.items():
-        told[f"precision_by_{name}"] = {str(k): value for k, value in found.precision.items()}
-        told[f"seconds_by_{name}"] = found.seconds
-    return told
+def _among(studio: Studio) -> str:
+    search = studio.search
+    return f"{len(search.queries):,} queries among {len(search.gallery):,} training images\n{studio.title}"
 
 
 def _augmentation(studio: Studio) -> Drawn:
@@ -207,6 +227,7 @@ class Entry(NamedTuple):
     make: Callable[[Studio], Drawn]
     labels: bool = False  # the images' classes
     one_run: bool = False  # it looks into one network
+    towers: bool = False  # of several runs it compares two towers by their colour
 
 
 FIGURES = {
@@ -214,10 +235,10 @@ FIGURES = {
     "reliability": Entry(_reliability, labels=True),
     "mistakes": Entry(_mistakes, labels=True),
     "top5": Entry(_top5),
-    "kernels": Entry(_kernels, one_run=True),
+    "kernels": Entry(_kernels, towers=True),
     "feature_maps": Entry(_feature_maps, one_run=True),
-    "retrieval": Entry(_retrieval, labels=True, one_run=True),
-    "codes": Entry(_codes, labels=True, one_run=True),
+    "retrieval": Entry(_retrieval, labels=True),
+    "codes": Entry(_codes, labels=True),
     "activations": Entry(_activations),
     "augmentation": Entry(_augmentation, one_run=True),
     "training_error": Entry(_training_error),
@@ -225,44 +246,65 @@ FIGURES = {
 """What `figures=` may name; `alexnet_lab.config.schema.Figure` repeats the names."""
 
 
-def make_figures(subject: Evaluated, wanted: str | Sequence[str]) -> dict[str, Any]:
-    """Draws figures and writes them to `eval/figures/`, or `eval/figures/<name>/` of another than the plain test set.
+def make_figures(subject: Evaluated, wanted: str | Sequence[str]) -> tuple[dict[str, Any], list[Comparison]]:
+    """Draws figures and writes them to `figures/`, or `figures/<name>/` of another than a run's plain test set.
 
     Args:
         subject: What was evaluated.
         wanted: "all", a name or several.
 
     Returns:
-        `figures`, paths relative to the folder `eval`, and the numbers that the figures tell.
+        `figures`, paths relative to the folder of the evaluation, with the numbers that the figures show; and the
+        comparisons that belong to them, each once.
 
     Raises:
         ConfigError: A figure that was asked for by its name cannot be made of this.
     """
-    names = list(FIGURES) if wanted == "all" else [wanted] if isinstance(wanted, str) else list(wanted)
-    reasons = {name: reason for name in names if (reason := _obstacle(subject, FIGURES[name]))}
-    if reasons and wanted != "all":
-        name, reason = next(iter(reasons.items()))
-        raise ConfigError(f"figures={name} {reason}")
+    reasons = obstacles(subject.runs, wanted, labelled=bool(subject.predictions.metrics))
     folder = subject.folder / "figures"
     if subject.name != "test_center":
         folder /= subject.name
     studio = Studio(subject)
     found: dict[str, Any] = {"figures": []}
-    for name in names:
-        if name in reasons:
-            log.info("no figure %s: it %s", name, reasons[name])
+    compared: dict[Comparison, None] = {}
+    for name, reason in reasons.items():
+        if reason:
+            log.info("no figure %s: it %s", name, reason)
             continue
         with style.styled():
-            figure, numbers = FIGURES[name].make(studio)
-        found["figures"] += [str(path.relative_to(subject.folder)) for path in style.save(figure, folder, name)]
-        found |= numbers
-    return found
+            drawn = FIGURES[name].make(studio)
+        found["figures"] += [str(path.relative_to(subject.folder)) for path in style.save(drawn.figure, folder, name)]
+        found |= drawn.numbers
+        compared |= dict.fromkeys(drawn.comparisons)
+    return found, list(compared)
 
 
-def _obstacle(subject: Evaluated, entry: Entry) -> str | None:
-    """Why a figure cannot be made."""
-    if entry.labels and not subject.predictions.metrics:
+def obstacles(runs: Sequence[FinishedRun], wanted: str | Sequence[str], *, labelled: bool) -> dict[str, str | None]:
+    """The figures that `wanted` names, each with the reason why it cannot be made, or None.
+
+    Args:
+        runs: Those that are evaluated.
+        wanted: "all", a name or several.
+        labelled: Whether the classes of the images are known.
+
+    Raises:
+        ConfigError: A figure that was asked for by its name cannot be made.
+    """
+    names = list(FIGURES) if wanted == "all" else [wanted] if isinstance(wanted, str) else wanted
+    reasons = {name: _obstacle(FIGURES[name], runs, labelled=labelled) for name in names}
+    for name, reason in reasons.items():
+        if reason and wanted != "all":
+            raise ConfigError(f"figures={name} {reason}")
+    return reasons
+
+
+def _obstacle(entry: Entry, runs: Sequence[FinishedRun], *, labelled: bool) -> str | None:
+    if entry.labels and not labelled:
         return "needs the classes of the images; put them into class folders"
-    if entry.one_run and len(subject.runs) > 1:
+    if entry.one_run and len(runs) > 1:
         return "looks into one network; give one run"
+    for run in runs if entry.towers and len(runs) > 1 else ():
+        reason = kernels_of(run).untestable
+        if reason:
+            return f"of several runs compares two towers that see colour, but {run.path} {reason}; give one run"
     return None

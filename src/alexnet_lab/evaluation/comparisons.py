@@ -1,0 +1,151 @@
+"""What an evaluation compares: the rows with intervals that eval.py prints and that `eval/<name>.json` lists."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from alexnet_lab.base.ranges import TOP_K
+from alexnet_lab.base.statistics import difference
+from alexnet_lab.evaluation.kernels import PERMUTATIONS, tower_test
+from alexnet_lab.evaluation.paired import Effect, bootstrap, mcnemar
+from alexnet_lab.training.metrics import ranks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+    from numpy.typing import NDArray
+
+    from alexnet_lab.evaluation.kernels import Kernels
+    from alexnet_lab.evaluation.predict import Predictions
+
+    Values = NDArray[Any]  # bool or float64
+
+Unit = Literal["images", "queries", "runs", "kernels"]
+
+SPEAKS_OF: dict[Unit, str] = {
+    "images": "other images, with these networks",
+    "queries": "other queries, with these networks",
+    "runs": "other seeds, on these images",
+    "kernels": "whether the tower matters to a kernel of these networks",
+}
+"""What the interval or p over a unit speaks of."""
+
+
+class Comparison(NamedTuple):
+    """One difference, in the metric's own unit (errors are fractions), with what is known of its precision."""
+
+    metric: str
+    compared: str  # what is subtracted from what
+    over: Unit
+    n: int  # of these units
+    mean: float  # of the first
+    base: float  # of what it is compared with
+    effect: Effect
+    runs: tuple[str, ...]
+    chance: float | None = None  # the difference to be expected by chance alone, where that is not 0
+    speaks_of: str | None = None  # None: see SPEAKS_OF
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields and those of `effect` side by side."""
+        more = {"runs": [*self.runs], "speaks_of": self.speaks_of or SPEAKS_OF[self.over]}
+        fields = self._asdict() | self.effect._asdict() | more
+        return {name: value for name, value in fields.items() if name != "effect"}
+
+
+def paired(
+    metric: str, compared: str, runs: Sequence[str], one: Values, base: Values, *, unit: Unit = "images"
+) -> list[Comparison]:
+    """Two results for each run and image: of one run over its images; of R runs over images, over runs, and each alone.
+
+    Args:
+        metric: Its name.
+        compared: What is subtracted from what.
+        runs: Their names (R,).
+        one: (R, N). Booleans are wrong answers, which McNemar's test is for.
+        base: (R, N), of what it is compared with.
+        unit: What the N are.
+    """
+    images = one.shape[1]
+    each = [
+        Comparison(metric, compared, unit, images, float(a.mean()), float(b.mean()), _effect(a, b), (name,))
+        for name, a, b in zip(runs, one, base, strict=True)
+    ]
+    if len(runs) == 1:
+        return each
+    start = Comparison(metric, compared, unit, images, float(one.mean()), float(base.mean()), each[0].effect, (*runs,))
+    by_image = bootstrap((one.astype(float) - base).mean(0))
+    by_run = over_runs(one.mean(1), base.mean(1))
+    return [start._replace(effect=by_image), start._replace(over="runs", n=len(runs), effect=by_run), *each]
+
+
+def _effect(one: Values, base: Values) -> Effect:
+    return mcnemar(one, base) if one.dtype == bool else bootstrap(one.astype(float) - base)
+
+
+def over_runs(one: NDArray[np.float64], base: NDArray[np.float64]) -> Effect:
+    """The mean difference of pairs (R,), R > 1, with Student's interval; none where all differences are equal."""
+    found = difference(dict(enumerate(one.tolist())), dict(enumerate(base.tolist())))
+    assert found is not None  # noqa: S101 - there are runs
+    return Effect(found.mean, found.low, found.high, found.p, f"Student t over {len(one)} runs")
+
+
+def error_comparisons(
+    runs: Sequence[str], each: Sequence[Predictions], together: Predictions, views: str
+) -> list[Comparison]:
+    """For each error rate: several views against the centre view, and the average of the runs against a single one.
+
+    Args:
+        runs: Their names.
+        each: What each predicts.
+        together: What all predict together.
+        views: What `each` saw.
+    """
+    found = []
+    for metric in (name for name in together.metrics if "error" in name):
+        single = np.stack([wrong(ranks(seen.logits, seen.labels), metric) for seen in each])
+        if views != "center":
+            base = np.stack([wrong(seen.center_ranks, metric) for seen in each])
+            found += paired(metric, f"views={views} - views=center", runs, single, base)
+        if len(runs) > 1:
+            joint = wrong(ranks(together.logits, together.labels), metric)
+            mean, base = float(joint.mean()), float(single.mean())
+            effect = bootstrap(joint - single.mean(0))
+            compared = f"average of {len(runs)} runs - mean single run"
+            found.append(Comparison(metric, compared, "images", len(joint), mean, base, effect, (*runs,)))
+    return found
+
+
+def wrong(label_ranks: torch.Tensor, metric: str) -> NDArray[np.bool_]:
+    """Which images (N,) count as errors of a metric, `.../top1_error` or `.../top5_error`, by the ranks (N,)."""
+    return (label_ranks >= (TOP_K if metric.endswith("top5_error") else 1)).numpy()
+
+
+def tower_comparisons(runs: Sequence[str], each: Sequence[Kernels]) -> list[Comparison]:
+    """The colour saturation of two towers, over all runs first, then of each run; see `tower_test`.
+
+    The tower with the higher mean counts as the first, whichever it is, so only `p` says whether towers differ.
+    """
+    means = np.array([[tower.mean() for tower in kernels.saturations] for kernels in each])  # (R, 2)
+    test = tower_test([kernels.saturations for kernels in each])
+    low, high = means.min(1), means.max(1)
+    what, method = ("colour_saturation", "more - less saturated tower"), f"permutation within runs, {PERMUTATIONS:,}"
+
+    def effect(gap: float, p: float) -> Effect:
+        return Effect(gap, None, None, p, method)
+
+    found = [
+        Comparison(*what, "kernels", sum(map(len, kernels.towers)), float(high[number]), float(low[number]),
+                   effect(test.gaps[number], test.p_of_runs[number]), (runs[number],), test.chances[number])
+        for number, kernels in enumerate(each)
+    ]  # fmt: skip
+    if len(runs) == 1:
+        return found
+    means_of_all, together = (float(high.mean()), float(low.mean())), effect(test.gap, test.p)
+    speaks_of = SPEAKS_OF["kernels"]
+    return [
+        Comparison(*what, "runs", len(runs), *means_of_all, together, (*runs,), test.chance, speaks_of),
+        *found,
+    ]
