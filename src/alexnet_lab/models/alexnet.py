@@ -137,7 +137,7 @@ class AlexNet(nn.Module):
         hidden: Units of fc6 and of fc7.
         width: Scales maps and hidden units; 0.5 gives 48-128-192-192-128 and 2048.
         towers: 2 divides conv2, conv4 and conv5 into two groups, as the paper's two GPUs did (sec. 3.5).
-        without: A convolution to leave out, as the paper does to show that depth matters (sec. 7).
+        without: A convolution to leave out, with its activation and norm, to show that depth matters (sec. 7).
         activation: After all layers but the last (sec. 3.1: relu).
         order: Whose order of convolution, activation, norm and pooling, and whose constants of the response norm
             (`RESPONSE_NORMS`).

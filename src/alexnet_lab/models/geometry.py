@@ -59,13 +59,10 @@ def padding_pixels(mode: str, kernel: int) -> tuple[int, int]:
         >>> [padding_pixels(mode, 5) for mode in ("valid", "same", "full")]
         [(0, 0), (2, 2), (4, 4)]
     """
-    if mode == "valid":
-        return 0, 0
-    if mode == "same":
-        return (kernel - 1) // 2, kernel // 2
-    if mode == "full":
-        return kernel - 1, kernel - 1
-    raise ConfigError(f"padding mode `{mode}` is unknown; allowed: valid, same, full")
+    modes = {"valid": (0, 0), "same": ((kernel - 1) // 2, kernel // 2), "full": (kernel - 1, kernel - 1)}
+    if mode not in modes:
+        raise ConfigError(f"padding mode `{mode}` is unknown; allowed: valid, same, full")
+    return modes[mode]
 
 
 class Step(NamedTuple):
@@ -146,12 +143,11 @@ def alexnet_sizes(
     try:
         return _alexnet_chain(image_size, stem, **fields)
     except Collapse as error:
-        smallest = _smallest(stem, fields)
         kind = "11x11, stride 4" if stem == "published" else "5x5, stride 1"
         fix = "stem=small, or larger images" if stem == "published" else "larger images (data.image_size)"
         raise ConfigError(
             f"image_size={image_size} does not fit AlexNet with stem={stem}: its {kind} conv leaves {error.left} "
-            f"of {image_size} px (at {error.step}); it needs at least {smallest} px; take {fix}"
+            f"of {image_size} px (at {error.step}); it needs at least {_smallest(stem, fields)} px; take {fix}"
         ) from None
 
 
