@@ -18,12 +18,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from alexnet_lab.base.files import write_text
+from alexnet_lab.base.statistics import Difference
 from alexnet_lab.models import AlexNet
 from alexnet_lab.models.counts import num_neurons, num_parameters
 from alexnet_lab.report.readme import commands
 from alexnet_lab.report.sources import from_sweep
 from alexnet_lab.report.tables import summary_of
-from alexnet_lab.sweeps.statistics import Difference
 from alexnet_lab.sweeps.tables import Units, interval, level_label, probability, verdict
 
 if TYPE_CHECKING:

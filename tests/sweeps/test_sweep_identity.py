@@ -370,3 +370,19 @@ def test_a_new_key_with_another_value_is_another_sweep(word, tmp_path):
     assert outcome.code == 2
     key, _, value = word.partition("=")
     assert f"{key} was not set, is {value.capitalize()}" in outcome.err
+
+
+def test_an_extended_sweep_keeps_its_commands_and_its_description(tmp_path):
+    place, words = tmp_path / "s", ("model.activation=relu,tanh", "seed=0,1")
+    first = begun(place, *words, "sweep.differs=[One epoch.]", "sweep.also=[val/loss]").definition
+    more = begun(place, words[0], "seed=range(0,3)", EXTEND).definition
+    assert (more.about["differs"], more.about["also"]) == (["One epoch."], ["val/loss"])
+    assert "&&" not in more.command  # the second command makes all jobs of the first too
+    assert "range(0,3)" in more.command
+    both = begun(place, "model.activation=sigmoid", "seed=0,1", EXTEND).definition
+    assert both.command == f"{more.command} && {begun(tmp_path / 'other', 'seed=0').definition.command}".replace(
+        f"seed=0 hydra.sweep.dir={tmp_path / 'other'}",
+        f"model.activation=sigmoid seed=0,1 {EXTEND} hydra.sweep.dir={place}",
+    )
+    assert begun(place, "model.activation=sigmoid", "seed=0,1", EXTEND).definition.command == both.command
+    assert first.about["differs"] == both.about["differs"]

@@ -231,15 +231,37 @@ def commands(study: Study, folder: Path) -> tuple[str, str]:
         study: The sweep.
         folder: Of the sweep.
     """
-    words = [word for word in shlex.split(study.command) if _key(word) not in NOT_REPEATED]
-    seeds = sorted({run.seed for run in study.runs if run.seed is not None})
-    place = [shell.override("hydra.sweep.dir", _place(folder))]
-    again = [f"{SEED}={_grid(seeds)}"] if seeds else []
-    more = [*seeds, *range(seeds[-1] + 1, seeds[-1] + 1 + len(seeds))] if seeds else [0, 1]
-    return (
-        shell.join([*words, *again, *place]),
-        shell.join([*words, f"{SEED}={_grid(more)}", "sweep.extend=true", *place]),
-    )
+    seeds = sorted({run.seed for run in study.runs if run.seed is not None}) or [0]
+    more = [*seeds, *range(seeds[-1] + 1, seeds[-1] + 1 + len(seeds))]
+    given = [_words(part) for part in _parts(study.command)]
+    place = shell.override("hydra.sweep.dir", _place(folder))
+    if len({tuple(words) for words, _ in given}) == 1:
+        given, extend = [(given[0][0], [f"{SEED}={_grid(seeds)}"])], []
+    else:
+        extend = [EXTEND]
+    again = [shell.join([*words, *own, *extend, place]) for words, own in given]
+    adding = [shell.join([*words, f"{SEED}={_grid(more)}", EXTEND, place]) for words, _ in given]
+    return " && ".join(again), " && ".join(dict.fromkeys(adding))
+
+
+EXTEND = "sweep.extend=true"
+
+
+def _parts(line: str) -> list[list[str]]:
+    """The commands of a line, as words."""
+    parts: list[list[str]] = [[]]
+    for word in shlex.split(line):
+        if word == "&&":
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    return parts
+
+
+def _words(command: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What a command computes whoever gives it, and its seeds."""
+    kept = [word for word in command if _key(word) not in NOT_REPEATED]
+    return kept, [word for word in command if _key(word) == SEED]
 
 
 NOT_REPEATED = (SEED, "data.dir", "hydra.sweep.dir", "sweep.extend", "sweep.dry_run", "--dry-run")

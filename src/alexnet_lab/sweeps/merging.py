@@ -118,7 +118,10 @@ def _few(names: Sequence[str]) -> str:
 
 
 def extended(old: Definition, new: Definition) -> Definition:
-    """The jobs of both, those of `old` first and in their folders; `new` says the rest, and how jobs are described."""
+    """The jobs of both, those of `old` first and in their folders; `new` says the rest, and how jobs are described.
+
+    Where it takes both commands to make these jobs, `command` is one after the other.
+    """
     asked = {job.content: job for job in new.jobs}
     kin = {_without_seed(job): job for job in reversed(new.jobs)}
     kept = []
@@ -126,7 +129,11 @@ def extended(old: Definition, new: Definition) -> Definition:
         like = asked.get(job.content) or _kin(job, kin.get(_without_seed(job)))
         kept.append(replace(job, overrides=like.overrides if like else _all_words(job, old, new)))
     there = {job.content for job in old.jobs}
-    return replace(new, jobs=(*kept, *(job for job in new.jobs if job.content not in there)))
+    added = [job for job in new.jobs if job.content not in there]
+    command = new.command
+    if not there <= asked.keys():
+        command = f"{old.command} && {new.command}" if added else old.command
+    return replace(new, jobs=(*kept, *added), command=command)
 
 
 def _without_seed(job: Job) -> str:

@@ -1,0 +1,43 @@
+"""The commands on the page of a sweep: they make its jobs, wherever the sweep was run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from made import make_sweep
+
+from alexnet_lab.report.readme import commands
+from alexnet_lab.report.sources import from_sweep
+
+A = "python train.py -m model.activation=relu"
+B = "python train.py -m model.activation=tanh"
+BOTH = f"{A},tanh"
+THREE, SIX = "'seed=range(0,3)'", "'seed=range(0,6)'"
+
+
+@pytest.mark.parametrize(
+    ("typed", "again", "more"),
+    [
+        (BOTH, f"{BOTH} {THREE}", f"{BOTH} {SIX}"),
+        (f"{BOTH} seed=0,1,2 data.dir=/home/me sweep.extend=true", f"{BOTH} {THREE}", f"{BOTH} {SIX}"),
+        (f"{BOTH} seed=0 && {BOTH} seed=1,2 sweep.extend=true", f"{BOTH} {THREE}", f"{BOTH} {SIX}"),
+        (f"{BOTH} 'sweep.claim=a && b'", f"{BOTH} 'sweep.claim=a && b' {THREE}", f"{BOTH} 'sweep.claim=a && b' {SIX}"),
+        (
+            f"{A} {THREE} && {B} seed=0,1,2 sweep.extend=true",
+            f"{A} {THREE} sweep.extend=true && {B} seed=0,1,2 sweep.extend=true",
+            f"{A} {SIX} && {B} {SIX}",
+        ),
+    ],
+)
+def test_commands_of_a_sweep(typed, again, more, tmp_path):
+    folder = tmp_path / "results" / "it"
+    folder.parent.mkdir()
+    errors = {"relu": [0.1, 0.1, 0.1], "tanh": [0.2, 0.2, 0.2]}
+    study = from_sweep(make_sweep(folder, errors, command=typed))
+
+    def placed(line: str, extend: str = "") -> str:
+        return " && python".join(f"{part}{extend} hydra.sweep.dir=results/it" for part in line.split(" && python"))
+
+    assert commands(study, folder) == (placed(again), placed(more, " sweep.extend=true"))
+    assert commands(study, Path("results/it")) == commands(study, folder)
