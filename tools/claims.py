@@ -6,7 +6,6 @@ read from a sweep's files or from an evaluation's, or counted. What is not there
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass, replace
 from functools import cache
@@ -67,6 +66,8 @@ class Ours(Strict):
     level: str | None = None
     metric: str | None = None
     evaluation: str | None = None
+    compared: str | None = None
+    over: str | None = None
     exact: Literal["parameters", "neurons"] | None = None
     expects: Literal["higher", "lower"] | None = None
     what: str = ""
@@ -77,6 +78,8 @@ class Ours(Strict):
             raise ValueError("one of `sweep`, `evaluation` and `exact`")
         if (self.sweep is None) != (self.level is None):
             raise ValueError("`level` with `sweep`")
+        if self.evaluation is not None and None in (self.metric, self.compared, self.over):
+            raise ValueError("`metric`, `compared` and `over` with `evaluation`")
         return self
 
 
@@ -100,15 +103,24 @@ class Claims(Strict):
     claims: list[Claim]
 
 
-class Evaluation(BaseModel):
-    """What is read of an evaluation's JSON."""
+class Comparison(BaseModel):
+    """What is read of one comparison of an evaluation's JSON."""
 
     metric: str
+    compared: str
+    over: str
     n: int
-    difference: float | None = None
-    ci95_low: float | None = None
-    ci95_high: float | None = None
-    method: str = ""
+    difference: float
+    ci95_low: float | None
+    ci95_high: float | None
+    p: float | None
+    method: str
+
+
+class Evaluation(BaseModel):
+    """What is read of an evaluation's JSON: of several runs, the comparisons of all of them come first."""
+
+    comparisons: list[Comparison]
 
 
 @dataclass(frozen=True)
@@ -198,16 +210,29 @@ def _of_evaluation(ours: Ours, name: str, place: Place, folder: Path) -> Result:
     path = folder / "evaluations" / f"{name}.json"
     if not path.exists():
         return Result(what, place.command)
-    content = json.loads(path.read_text(encoding="utf-8"))
-    evaluation = Evaluation.model_validate(content)
-    found = Result(f"[{what}](evaluations/{name}.json)", content.get("command") or place.command)
-    if evaluation.difference is None:
-        return replace(found, difference="no difference given")
-    gap = Difference(
-        evaluation.difference, evaluation.ci95_low, evaluation.ci95_high, evaluation.n, "none", content.get("p")
-    )
-    method = f" ({evaluation.method})" if evaluation.method else ""
-    return _with_numbers(replace(found, n=str(evaluation.n)), gap, evaluation.metric, ours.expects, method)
+    rows = Evaluation.model_validate_json(path.read_text(encoding="utf-8")).comparisons
+    row = next((row for row in rows if _is_meant(row, ours)), None)
+    if row is None:
+        there = "; ".join(f"{row.metric}, {row.compared}, over {row.over}" for row in rows)
+        raise ValueError(f"{path} does not compare {ours.metric}, {ours.compared}, over {ours.over}; it has {there}")
+    found = Result(f"[{what}](evaluations/{name}.json)", place.command, n=f"{row.n:,} {row.over}")
+    gap = Difference(row.difference, row.ci95_low, row.ci95_high, row.n, "none", row.p)
+    if row.ci95_low is not None:
+        return _with_numbers(found, gap, row.metric, ours.expects, f", {row.method}")
+    text = f"{Units(row.metric).signed(row.difference)} (p {row.p:.2g}), {row.method}" if row.p is not None else ""
+    return replace(found, difference=text, verdict=_by_p(row, ours.expects))
+
+
+def _is_meant(row: Comparison, ours: Ours) -> bool:
+    return row.metric == ours.metric and row.over == ours.over and (ours.compared or "") in row.compared
+
+
+def _by_p(row: Comparison, expects: str | None) -> str:
+    """The verdict of a test without an interval, at 5 %."""
+    if row.p is None or row.p >= 0.05:
+        return "undecided"
+    found = "higher" if row.difference > 0 else "lower"
+    return found if expects is None else "supported" if found == expects else "contradicted"
 
 
 def _with_numbers(found: Result, gap: Difference, metric: str, expects: str | None, more: str) -> Result:

@@ -28,6 +28,7 @@ CLAIMS = runpy.run_path(str(REPOSITORY / "tools" / "claims.py"))
 def faults(results: Path) -> list[str]:
     """What does not agree, a line each; nothing in `results` is changed."""
     found = [fault for path in sorted(results.glob("*/sweep.json")) for fault in _of_sweep(path.parent)]
+    found += [f"evaluations/{path} names {name}" for path, name in local_names(results / "evaluations").items()]
     CLAIMS["study_of"].cache_clear()
     if _text(results / "README.md") != CLAIMS["page"](results):
         found.append("README.md is not what tools/claims.py writes")

@@ -40,13 +40,20 @@ WORDS = (
 )  # fmt: skip
 """A sweep of two levels, trained in a second a run."""
 
+VIEWS = {"evaluation": "views", "expects": "lower", "metric": "test/top1_error", "compared": "ten", "over": "images"}
+
+OURS = [
+    {"sweep": "tiny", "level": "tanh"},
+    {"sweep": "tiny", "level": "tanh", "metric": "val/loss", "expects": None},
+    VIEWS,
+    {"exact": "parameters"},
+]
+
 CLAIM = {
     "sweeps": {"tiny": {"what": "digits", "command": "python train.py -m model.activation=relu,tanh"}},
     "evaluations": {"views": {"what": "views", "command": "python eval.py run=RUN"}},
-    "claims": [{"number": 1, "claim": "tanh is worse", "paper": "no number", "section": "sec. 3.1", "ours": [
-        {"sweep": "tiny", "level": "tanh"}, {"sweep": "tiny", "level": "tanh", "metric": "val/loss", "expects": None},
-        {"evaluation": "views", "expects": "lower"}, {"exact": "parameters"}]}],
-}  # fmt: skip
+    "claims": [{"number": 1, "claim": "tanh is worse", "paper": "no number", "section": "sec. 3.1", "ours": OURS}],
+}
 
 
 class Published(NamedTuple):
@@ -231,6 +238,29 @@ def test_the_table_of_claims(published):
     assert [row[4] for row in rows[4:]] == ["not run yet", "60,965,224"]
     assert [row[5] for row in rows[2:4]] == ["2", "2"]
     assert {row[6] for row in rows[2:4]} <= {"supported", "contradicted", "undecided", "higher", "lower"}
+
+
+@pytest.mark.parametrize(
+    ("interval", "p", "difference", "verdict"),
+    [
+        ((-0.03, -0.01), 0.001, "-2.00 (-3.00 to -1.00), a test", "supported"),
+        ((-0.05, 0.01), 0.2, "-2.00 (-5.00 to +1.00), a test", "undecided"),
+        ((None, None), 0.001, "-2.00 (p 0.001), a test", "supported"),
+        ((None, None), 0.2, "-2.00 (p 0.2), a test", "undecided"),
+    ],
+)
+def test_an_evaluation_in_the_table_of_claims(interval, p, difference, verdict, copy):
+    row = {"metric": "test/top1_error", "compared": "views=ten - views=center", "over": "images", "n": 10_000,
+           "difference": -0.02, "ci95_low": interval[0], "ci95_high": interval[1], "p": p, "method": "a test"}  # fmt: skip
+    other = row | {"over": "runs", "difference": 0.5}
+    (copy.results / "evaluations").mkdir()
+    path = copy.results / "evaluations" / "views.json"
+    path.write_text(json.dumps({"comparisons": [other, row]}))
+    line = next(line for line in CLAIMS["page"](copy.results).splitlines() if "views.json" in line)
+    assert line.split(" | ")[3:7] == ["[views](evaluations/views.json)", difference, "10,000 images", verdict]
+    path.write_text(json.dumps({"comparisons": [other]}))
+    with pytest.raises(ValueError, match="does not compare test/top1_error, ten, over images; it has test/top1_error"):
+        CLAIMS["page"](copy.results)
 
 
 def test_the_same_command_on_a_clone_continues_and_extends_the_sweep(copy, tmp_path, digits_dir):

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RECORDS = (
-    "README.md", "sweep.json", "ledger.jsonl", "summary.csv", "summary.md", "*/config.yaml", "*/result.json",
-    "*/manifest.json", "*/metrics.csv",
+    "README.md", "*.json", "ledger.jsonl", "summary.csv", "summary.md", "eval/*.json", "*/eval/*.json",
+    "*/config.yaml", "*/result.json", "*/manifest.json", "*/metrics.csv",
 )  # fmt: skip
-"""The text files that a sweep publishes, as patterns below its directory; .gitignore keeps the same ones."""
+"""The text files that are published of a sweep, as patterns below its directory; .gitignore keeps the same ones."""
 
 ABSOLUTE = re.compile(r"""(?:(?<=["'`=\[(,\s])|^)~?/(?:[\w.@+-]+/)*[\w.@+-]+""", re.ASCII | re.MULTILINE)
 """An absolute path."""
