@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -115,7 +116,7 @@ def copy(published: Published, tmp_path: Path) -> Published:
 
 def test_of_what_is_committed_all_agrees():
     assert faults(REPOSITORY / "results") == []
-    kept = git(REPOSITORY, "ls-files", "results").splitlines()
+    kept = git(REPOSITORY, "ls-files", "results").splitlines() if (REPOSITORY / ".git").exists() else []
     assert [name for name in kept if re.search(r"\.(ckpt|html|log|lock|png|npz)$", name)] == []
 
 
@@ -240,6 +241,23 @@ def test_the_table_of_claims(published):
     assert {row[6] for row in rows[2:4]} <= {"supported", "contradicted", "undecided", "higher", "lower"}
 
 
+def test_runs_on_other_hardware_are_told_and_are_no_pairs(copy, monkeypatch):
+    path = copy.sweep / "model.activation-tanh_seed-1" / "manifest.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"hardware": content["hardware"] | {"device": "NVIDIA H100"}}))
+    monkeypatch.chdir(copy.root)
+    assert report("sweep=results/tiny", "readme=true").code == 0
+    page, table = ((copy.sweep / name).read_text() for name in ("README.md", "summary.csv"))
+    device = content["hardware"]["device"]
+    assert f"3 runs on {device}, 1 run on NVIDIA H100; " in page
+    assert "1 on other hardware than the base's" in page
+    assert "a pair only if the same kind of hardware (processor or GPU) computed both" in page
+    rows = list(csv.DictReader(table.splitlines()))
+    assert [(row["n"], row["pairs"], row["other_hardware"]) for row in rows] == [("2", "", "0"), ("2", "1", "1")]
+    assert train(copy.root, "seed=0,1").code == 0  # trains nothing, and writes the table anew
+    assert (copy.sweep / "summary.csv").read_text() == table
+
+
 @pytest.mark.parametrize(
     ("interval", "p", "difference", "verdict"),
     [
@@ -250,8 +268,8 @@ def test_the_table_of_claims(published):
     ],
 )
 def test_an_evaluation_in_the_table_of_claims(interval, p, difference, verdict, copy):
-    row = {"metric": "test/top1_error", "compared": "views=ten - views=center", "over": "images", "n": 10_000,
-           "difference": -0.02, "ci95_low": interval[0], "ci95_high": interval[1], "p": p, "method": "a test"}  # fmt: skip
+    what = {"metric": "test/top1_error", "compared": "views=ten - views=center", "over": "images", "method": "a test"}
+    row = what | {"n": 10_000, "difference": -0.02, "ci95_low": interval[0], "ci95_high": interval[1], "p": p}
     other = row | {"over": "runs", "difference": 0.5}
     (copy.results / "evaluations").mkdir()
     path = copy.results / "evaluations" / "views.json"

@@ -96,7 +96,9 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
             warnings.simplefilter("ignore")  # torch wonders about foreign pickles before it refuses them
             return torch.load(path, map_location=map_location, weights_only=True)
     except FileNotFoundError:
-        raise RunError(f"there is no checkpoint {path}; has the run finished an epoch?") from None
+        raise RunError(
+            f"there is no checkpoint {path}; has the run finished an epoch? A published run has none: train it again"
+        ) from None
     except pickle.UnpicklingError as error:
         raise ForeignCheckpointError(
             f"checkpoint {path} holds more than tensors, numbers and strings; it is not loaded"
