@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from commands import Outcome, call
+from commands import REPOSITORY, Outcome, call
 from evaluating import seal
 from scipy import stats
 
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 Rows = list[dict[str, Any]]
 
 FIELDS = {
-    "metric", "compared", "over", "n", "mean", "base", "difference", "ci95_low", "ci95_high", "p", "method", "chance",
-    "speaks_of", "runs", "store_hash", "commit", "dirty",
+    "metric", "compared", "over", "n", "mean", "base", "difference", "ci95_low", "ci95_high", "p", "method",
+    "speaks_of", "runs", "store_hash", "commit", "dirty", "command",
 }  # fmt: skip
 
 
@@ -145,7 +146,7 @@ def test_views_and_average_of_several_runs(sweep):
         "paired bootstrap, 10,000: speaks of other images, with these networks",
     ):
         assert line in outcome.out
-    check_average(the(rows, metric="test/top1_error", compared="average of 3 runs - mean single run"), one, runs)
+    check_average(the(rows, metric="test/top1_error", compared="average of the runs - mean single run"), one, runs)
 
 
 def check_average(row: dict[str, Any], single: np.ndarray, runs: list[Path]) -> None:
@@ -252,11 +253,16 @@ def test_towers_over_all_runs(towers, tmp_path):
     rows = [row for row in found["comparisons"] if row["metric"] == "colour_saturation"]
     assert [row["runs"] for row in rows] == [["two_seed-0", "two_seed-1"], ["two_seed-0"], ["two_seed-1"]]
     gaps = np.abs(means[:, 0] - means[:, 1])
-    assert [row["difference"] for row in rows] == pytest.approx([gaps.mean(), *gaps])
+    assert [row["mean"] for row in rows] == pytest.approx([gaps.mean(), *gaps])
+    assert all(row["base"] > 0.01 and row["difference"] == pytest.approx(row["mean"] - row["base"]) for row in rows)
     assert [(row["over"], row["n"]) for row in rows] == [("runs", 2), ("kernels", 12), ("kernels", 12)]
-    assert {row["method"] for row in rows} == {"permutation within runs, 10,000"}
-    assert all(0.01 < row["p"] <= 1 and row["ci95_low"] is None and row["chance"] > 0.01 for row in rows)
-    assert "expected by chance" in outcome.out
+    method = "permutation within runs, 10,000"
+    assert [row["method"] for row in rows] == [f"{method}; interval: Student t over 2 runs", method, method]
+    assert all(0.01 < row["p"] <= 1 for row in rows)
+    half = stats.t.ppf(0.975, 1) * abs(rows[1]["difference"] - rows[2]["difference"]) / 2
+    assert rows[0]["ci95_high"] - rows[0]["difference"] == pytest.approx(half)
+    assert rows[1]["ci95_low"] is None
+    assert "distance of the towers - by chance" in " ".join(outcome.out.split())
     assert (tmp_path / "figures" / "kernels" / "kernels.svg").is_file()
 
 
@@ -272,13 +278,14 @@ def test_one_tower_cannot_be_tested(towers):
     assert "one_seed-0 has one tower; give one run" in outcome.err
 
 
-def test_tower_that_is_more_saturated_comes_first_in_each_run():
+def test_towers_that_differ_in_each_run():
+    """In one run the first tower is the colour one, in the other the second."""
     rng = np.random.default_rng(0)
     grey = rng.standard_normal((12, 1, 5, 5)).astype(np.float32).repeat(3, axis=1)
     colour = rng.standard_normal((12, 3, 5, 5)).astype(np.float32)
     together, *each = tower_comparisons(["a", "b"], [Kernels([grey, colour]), Kernels([colour, grey])])
     assert together.mean == pytest.approx(2 / 3, abs=0.05)
-    assert together.base == pytest.approx(0, abs=1e-6)
+    assert together.base < 0.2
     assert together.effect.p == pytest.approx(1 / 10_001)
     assert [row.mean for row in each] == pytest.approx([together.mean] * 2)
 
@@ -328,8 +335,29 @@ def test_another_folder_takes_the_evaluation(sweep, tmp_path):
         "average.json", "average_classes.csv", "average_confusion.csv",
     ]  # fmt: skip
     assert not list((sweep / "base_seed-0" / "eval").glob("*.json"))
+    assert eval_py(f"run={sweep}/base_seed-[01]", f"out={out}", "name=two").code == 0
+    assert json.loads((out / "two.json").read_text())["runs"] == ["base_seed-0", "base_seed-1"]
     assert eval_py(f"run={sweep}/base_seed-0", f"out={out}").code == 0
     assert (out / "base_seed-0_test_center.json").is_file()
+
+
+def test_the_table_of_claims_reads_the_evaluation(sweep, tmp_path):
+    out = tmp_path / "evaluations"
+    assert eval_py(f"run={sweep}/base_seed-*", "views=nine", f"out={out}", "name=nine").code == 0
+    claims = runpy.run_path(str(REPOSITORY / "tools" / "claims.py"))
+    ours = claims["Ours"](
+        evaluation="nine", metric="test/top1_error", compared="views=nine - views=center", over="runs"
+    )
+    found = claims["_of_evaluation"](ours, "nine", claims["Place"](what="views", command="x"), tmp_path)
+    row = the(written(out / "nine.json"), metric="test/top1_error", over="runs")
+    assert found.difference.startswith(f"{100 * row['difference']:+.2f} (")
+    assert found.difference.endswith("(Student t over 3 runs)")
+    assert (found.n, found.what) == ("3 runs", "[views](evaluations/nine.json)")
+    assert found.command.endswith("views=nine out=" + f"{out} name=nine num_threads=1")
+    with pytest.raises(ValueError, match="compares nothing with"):
+        claims["_of_evaluation"](
+            claims["Ours"](evaluation="nine", over="kernels"), "nine", claims["Place"](what="", command=""), tmp_path
+        )
 
 
 def test_no_other_evaluation_in_the_folder_is_overwritten(sweep, tmp_path):

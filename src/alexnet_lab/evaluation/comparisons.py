@@ -45,12 +45,10 @@ class Comparison(NamedTuple):
     base: float  # of what it is compared with
     effect: Effect
     runs: tuple[str, ...]
-    chance: float | None = None  # the difference to be expected by chance alone, where that is not 0
-    speaks_of: str | None = None  # None: see SPEAKS_OF
 
     def to_json(self) -> dict[str, Any]:
         """Its fields and those of `effect` side by side."""
-        more = {"runs": [*self.runs], "speaks_of": self.speaks_of or SPEAKS_OF[self.over]}
+        more = {"runs": [*self.runs], "speaks_of": SPEAKS_OF[self.over]}
         fields = self._asdict() | self.effect._asdict() | more
         return {name: value for name, value in fields.items() if name != "effect"}
 
@@ -113,7 +111,7 @@ def error_comparisons(
             joint = wrong(ranks(together.logits, together.labels), metric)
             mean, base = float(joint.mean()), float(single.mean())
             effect = bootstrap(joint - single.mean(0))
-            compared = f"average of {len(runs)} runs - mean single run"
+            compared = "average of the runs - mean single run"
             found.append(Comparison(metric, compared, "images", len(joint), mean, base, effect, (*runs,)))
     return found
 
@@ -124,28 +122,23 @@ def wrong(label_ranks: torch.Tensor, metric: str) -> NDArray[np.bool_]:
 
 
 def tower_comparisons(runs: Sequence[str], each: Sequence[Kernels]) -> list[Comparison]:
-    """The colour saturation of two towers, over all runs first, then of each run; see `tower_test`.
+    """How far the colour saturations of two towers lie apart, over all runs first, then in each; see `tower_test`.
 
-    The tower with the higher mean counts as the first, whichever it is, so only `p` says whether towers differ.
+    The distance is above 0 by chance too, so it is compared with what chance leads one to expect. p is that of the
+    permutation test; the interval of several runs is Student's, of their distances minus chance.
     """
-    means = np.array([[tower.mean() for tower in kernels.saturations] for kernels in each])  # (R, 2)
     test = tower_test([kernels.saturations for kernels in each])
-    low, high = means.min(1), means.max(1)
-    what, method = ("colour_saturation", "more - less saturated tower"), f"permutation within runs, {PERMUTATIONS:,}"
-
-    def effect(gap: float, p: float) -> Effect:
-        return Effect(gap, None, None, p, method)
-
+    what, method = (
+        ("colour_saturation", "distance of the towers - by chance"),
+        f"permutation within runs, {PERMUTATIONS:,}",
+    )
     found = [
-        Comparison(*what, "kernels", sum(map(len, kernels.towers)), float(high[number]), float(low[number]),
-                   effect(test.gaps[number], test.p_of_runs[number]), (runs[number],), test.chances[number])
-        for number, kernels in enumerate(each)
+        Comparison(*what, "kernels", sum(map(len, kernels.towers)), gap, chance,
+                   Effect(gap - chance, None, None, p, method), (run,))
+        for run, kernels, gap, chance, p in zip(runs, each, test.gaps, test.chances, test.p_of_runs, strict=True)
     ]  # fmt: skip
     if len(runs) == 1:
         return found
-    means_of_all, together = (float(high.mean()), float(low.mean())), effect(test.gap, test.p)
-    speaks_of = SPEAKS_OF["kernels"]
-    return [
-        Comparison(*what, "runs", len(runs), *means_of_all, together, (*runs,), test.chance, speaks_of),
-        *found,
-    ]
+    over = over_runs(np.array(test.gaps), np.array(test.chances))
+    over = over._replace(p=test.p, method=f"{method}; interval: {over.method}")
+    return [Comparison(*what, "runs", len(runs), test.gap, test.chance, over, (*runs,)), *found]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -130,10 +131,11 @@ def _write(subject: Evaluated, figures: str | Sequence[str], path: Path) -> dict
 
 
 def _origin(subject: Evaluated) -> dict[str, Any]:
-    """What an evaluation can be traced to: the images, and the commit of the code that evaluated them."""
+    """What an evaluation can be traced to: the images, the commit of the code that evaluated them, and the command."""
     stores = [run.data.store_hash for run in subject.runs] if subject.own is None else [subject.own.fingerprint]
     git = git_state(Path(__file__).parent) or {"commit": None, "dirty": None}
-    return {"store_hash": " ".join(dict.fromkeys(stores)), **git}
+    command = shell.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+    return {"store_hash": " ".join(dict.fromkeys(stores)), **git, "command": command}
 
 
 def _track(subject: Evaluated, pictures: list[Path]) -> None:

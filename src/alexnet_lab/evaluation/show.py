@@ -77,9 +77,6 @@ def show_comparisons(console: Console, evaluation: Mapping[str, Any]) -> None:
     console.print(table)
     for method, speaks_of in dict.fromkeys((row["method"], row["speaks_of"]) for row in rows):
         console.print(f"{method}: speaks of {speaks_of}", soft_wrap=True)
-    for row in rows:
-        if row["chance"] is not None:
-            console.print(f"{row['compared']}: {100 * row['chance']:+.2f} expected by chance", soft_wrap=True)
 
 
 def interval_of(row: Mapping[str, Any]) -> str:

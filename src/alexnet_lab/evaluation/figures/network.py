@@ -67,9 +67,10 @@ def saturation_figure(names: Sequence[str], means: Sequence[Sequence[float]], ov
     axes.axvline(2 / 3, color=INK, linewidth=0.8, linestyle=":", label="noise")
     axes.set_yticks(places, [shorten(name, 40) for name in names], fontsize=7)
     axes.invert_yaxis()
-    effect = over_runs.effect
     axes.set(xlim=(0, 1), xlabel="mean colour saturation of the first kernels")
-    axes.set_title(f"towers differ by {effect.difference:.2f}, by chance {over_runs.chance:.2f}; p = {effect.p:.2g}")
+    axes.set_title(
+        f"towers differ by {over_runs.mean:.2f}, by chance {over_runs.base:.2f}; p = {over_runs.effect.p:.2g}"
+    )
     axes.grid(color=FAINT, axis="x")
     axes.legend(loc="best")
     return figure
