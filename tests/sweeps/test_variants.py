@@ -145,7 +145,7 @@ def test_the_gap_is_that_to_the_training_images_as_they_are_where_these_were_tes
 
 def test_ten_lines_of_yaml_make_a_sweep_that_is_trained_and_reported(digits_dir, tmp_path):
     file = CONFIGS / "sweep" / "ideas.yaml"
-    assert len(yaml.safe_load(file.read_text())["sweep"]["variants"]) == 15
+    assert len(yaml.safe_load(file.read_text())["sweep"]["variants"]) == 17
     place = tmp_path / "sweep"
     words = (VARIANTS, "seed=0,1", "sweep.also=[gap/top1_error]")
     code, err = finish(sweep(words, place, digits_dir))

@@ -33,11 +33,10 @@ def as_recorded(job: Job, there: Definition | None, config: Mapping[str, Any]) -
     shapes = dict.fromkeys(
         frozenset(other.config) for other in there.jobs if other.config and other.config.keys() < own
     )
-    trusted = config["trusted_packages"]
     older = [
         replace(job, config={key: value for key, value in job.config.items() if key in keys})
         for keys in shapes
-        if are_defaults(own - keys, config, trusted)
+        if are_defaults(own - keys, config, config["trusted_packages"])
     ]
     return next((form for form in older if form.content in known), next(iter(older), job))
 
