@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 MACS_PER_THREAD = 50_000_000
 """Multiply-adds of a step's forward pass that are worth a thread of their own.
 
-LeNet-5 has 27 million with 64 images: it gets one thread. Beside a busy process two threads train 62 % of the images/s of
-one there, and 73 to 109 % with 256 and 512 images; alone one thread trains 69 to 94 % of what two do. docs/speed.md has
-the table.
+LeNet-5 has 27 million with 64 images: it gets one thread. Beside a busy process two threads train 62 % of the images/s
+of one there, and 72 to 109 % with 256 and 512 images; alone one thread trains 69 to 94 % of what two do. docs/speed.md
+has the table.
 """
 
 WINDOW_SECONDS = 20.0
