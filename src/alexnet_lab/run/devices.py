@@ -41,7 +41,7 @@ def check_precision(accelerator: str, precision: str) -> None:
         raise ConfigError("`trainer.precision` is 64-true, which Apple's GPU lacks; take trainer.accelerator=cpu")
     if on_cpu and precision.startswith("bf16") and bfloat16_arithmetic() is Bfloat16.EMULATED:
         log.warning(
-            "trainer.precision=%s is emulated, up to 80 times slower: this processor has no bfloat16 arithmetic; set "
+            "trainer.precision=%s is emulated, about 20 times slower: this processor has no bfloat16 arithmetic; set "
             "trainer.precision=32-true", precision,
         )  # fmt: skip
 
