@@ -6,7 +6,7 @@ from typing import Any
 
 try:
     from alexnet_lab.config import check_evaluate
-    from alexnet_lab.config.entry import main
+    from alexnet_lab.config.main import main
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error}; run `source .venv/bin/activate`, or `make train`, which sets up .venv on a fresh clone")
 

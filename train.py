@@ -6,8 +6,8 @@ from typing import Any
 
 try:
     from alexnet_lab.config import check_train
-    from alexnet_lab.config.entry import main
-    from alexnet_lab.config.names import check_multirun
+    from alexnet_lab.config.default_paths import check_multirun
+    from alexnet_lab.config.main import main
     from alexnet_lab.run.request import requested
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error}; run `source .venv/bin/activate`, or `make train`, which sets up .venv on a fresh clone")

@@ -17,10 +17,10 @@ from torchvision import transforms
 from alexnet_lab.base.memory import keep_freed_memory
 from alexnet_lab.base.random import generator
 from alexnet_lab.data.augment import Augment, apply
+from alexnet_lab.data.channel_statistics import image_statistics
 from alexnet_lab.data.loader import BatchLoader, Rows
 from alexnet_lab.data.normalize import make_normalizer
 from alexnet_lab.data.order import BatchOrder
-from alexnet_lab.data.statistics import image_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

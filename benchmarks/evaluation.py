@@ -14,7 +14,7 @@ from compare import medians
 
 from alexnet_lab.base.log import start_log
 from alexnet_lab.evaluation.codes import hamming_nearest, pack
-from alexnet_lab.evaluation.finished import FinishedRun
+from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.evaluation.predict import predict
 from alexnet_lab.evaluation.retrieval import nearest
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from alexnet_lab.config.entry import main
+from alexnet_lab.config.main import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable

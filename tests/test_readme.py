@@ -19,9 +19,9 @@ from commands import REPOSITORY
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
-from alexnet_lab.data.cifar10 import NAMES
-from alexnet_lab.evaluation.figures import table
-from alexnet_lab.run.directory import RunDirectory
+from alexnet_lab.data.sources.cifar10 import NAMES
+from alexnet_lab.evaluation.figures import registry
+from alexnet_lab.run.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,7 +124,7 @@ def test_commands_on_a_run(line, here, digits_run, monkeypatch):
     if "resume=" in line:
         (run / "result.json").unlink()
     if "figures=all" in words:  # tests/evaluation/test_figures.py draws all of them
-        monkeypatch.setattr(table, "FIGURES", {name: table.FIGURES[name] for name in ("kernels", "retrieval")})
+        monkeypatch.setattr(registry, "FIGURES", {name: registry.FIGURES[name] for name in ("kernels", "retrieval")})
     assert run_script(script, *words) == 0
     assert json.loads((run / "result.json").read_text())["status"] == "completed"
     if script == "eval.py":

@@ -22,11 +22,11 @@ from alexnet_lab.models import AlexNet
 from alexnet_lab.models.counts import num_neurons, num_parameters
 from alexnet_lab.report.readme import commands
 from alexnet_lab.report.sources import from_sweep
-from alexnet_lab.report.tables import summary_of
-from alexnet_lab.sweeps.tables import Units, interval, level_label, probability, verdict
+from alexnet_lab.report.text_tables import summary_of
+from alexnet_lab.sweeps.summary_tables import Units, interval, level_label, probability, verdict
 
 if TYPE_CHECKING:
-    from alexnet_lab.report.study import Study
+    from alexnet_lab.report.comparison import Study
 
 RESULTS = Path(__file__).parents[1] / "results"
 

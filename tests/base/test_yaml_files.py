@@ -8,10 +8,10 @@ import time
 import pytest
 from commands import call
 
+from alexnet_lab.base.checked_files import MOST_CHARACTERS, read_yaml
 from alexnet_lab.base.errors import RunError
-from alexnet_lab.base.records import MOST_CHARACTERS, read_yaml
 from alexnet_lab.config import check_evaluate, check_train
-from alexnet_lab.evaluation.finished import finished_run
+from alexnet_lab.evaluation.loaded_run import finished_run
 
 
 def doubled(levels: int, item: str) -> str:

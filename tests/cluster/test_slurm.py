@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from commands import QUICK, REPOSITORY, Outcome, command, finished
 
-from alexnet_lab.sweeps.directory import SweepDirectory
+from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 
 if TYPE_CHECKING:

@@ -181,7 +181,7 @@ def test_hydra_full_error_shows_the_traceback_and_is_as_before_afterwards(monkey
 
 
 def _main_with(*words: str) -> None:
-    from alexnet_lab.config.entry import main
+    from alexnet_lab.config.main import main
 
     before, sys.argv = sys.argv, ["train.py", *words]
     try:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from alexnet_lab.config import check_train
 from alexnet_lab.data import MNISTDataModule
-from alexnet_lab.data.mini_imagenet_files import GUIDE16
+from alexnet_lab.data.sources.mini_imagenet_files import GUIDE16
 from alexnet_lab.run import train
 from alexnet_lab.run.engine import build_data
 from alexnet_lab.training.published import by_pass

@@ -11,7 +11,7 @@ from commands import QUICK, call, compose_raw
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.config import check_train
 from alexnet_lab.config.schema import Callbacks, Checkpoint, EarlyStopping, Trainer
-from alexnet_lab.config.tracker import MODES
+from alexnet_lab.config.wandb_checks import MODES
 from alexnet_lab.run import train
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
 from alexnet_lab.data.augment import Augment, Draws, Geometry, apply
+from alexnet_lab.data.channel_statistics import Statistics, image_statistics, principal_axes
 from alexnet_lab.data.normalize import NORMALIZATIONS, Normalizer, make_normalizer
-from alexnet_lab.data.statistics import Statistics, image_statistics, principal_axes
 
 ILSVRC_STDEVS = np.array([19.72083305, 37.09388853, 121.78006099])
 ILSVRC_AXES = np.array(

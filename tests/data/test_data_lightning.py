@@ -14,7 +14,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from alexnet_lab.base.errors import DataError
 from alexnet_lab.data import DigitsDataModule, ImageFolderDataModule
-from alexnet_lab.run.crew import free_port
+from alexnet_lab.run.multinode import free_port
 
 if TYPE_CHECKING:
     from alexnet_lab.data.loader import Batch
@@ -266,7 +266,9 @@ def _run_rank(rank: int, data_dir: str, folder: str, address: str) -> None:
 
 def test_two_processes_share_the_batches_and_end_where_one_would(whole_run, data_dir, tmp_path):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lightning", "alexnet_lab.data.digits"])  # import them once, not in each process
+    context.set_forkserver_preload(
+        ["lightning", "alexnet_lab.data.sources.digits"]
+    )  # import them once, not in each process
     address = str(free_port())
     ranks = [context.Process(target=_run_rank, args=(rank, data_dir, str(tmp_path), address)) for rank in range(2)]
     for process in ranks:

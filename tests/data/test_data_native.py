@@ -12,8 +12,8 @@ from alexnet_lab.base import native
 from alexnet_lab.base.random import generator
 from alexnet_lab.data import augment
 from alexnet_lab.data.augment import Augment, Geometry, apply, gathered_views, native_views
+from alexnet_lab.data.channel_statistics import image_statistics
 from alexnet_lab.data.normalize import make_normalizer
-from alexnet_lab.data.statistics import image_statistics
 
 
 @pytest.fixture

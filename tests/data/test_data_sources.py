@@ -19,8 +19,9 @@ import pytest
 from PIL import Image
 
 from alexnet_lab.base.errors import DataError
-from alexnet_lab.data import cifar10, download, imagenette, mnist
-from alexnet_lab.data.digits import load_digits
+from alexnet_lab.data import download
+from alexnet_lab.data.sources import cifar10, imagenette, mnist
+from alexnet_lab.data.sources.digits import load_digits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

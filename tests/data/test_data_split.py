@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from alexnet_lab.base.errors import ConfigError, DataError
-from alexnet_lab.data import statistics as statistics_module
+from alexnet_lab.data import channel_statistics
+from alexnet_lab.data.channel_statistics import image_statistics, principal_axes
 from alexnet_lab.data.split import Shares, make_split, set_apart, stored_split
-from alexnet_lab.data.statistics import image_statistics, principal_axes
 from alexnet_lab.data.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def test_a_split_that_cannot_be_written_is_told(tmp_path):
 
 
 def test_statistics_are_those_of_a_naive_computation(monkeypatch):
-    monkeypatch.setattr(statistics_module, "CHUNK_BYTES", 500)  # many chunks
+    monkeypatch.setattr(channel_statistics, "CHUNK_BYTES", 500)  # many chunks
     images = RNG.integers(0, 256, (50, 3, 6, 6), dtype=np.uint8)
     indices = RNG.permutation(50)[:31]
     found = image_statistics(images, indices)
@@ -183,7 +183,7 @@ def test_the_published_axes_give_the_published_channel_deviations():
 
 
 def test_opening_a_store_and_splitting_it_go_together(tmp_path):
-    from alexnet_lab.data.digits import load_digits
+    from alexnet_lab.data.sources.digits import load_digits
     from alexnet_lab.data.store import make_store
 
     make_store(tmp_path / "digits", load_digits)

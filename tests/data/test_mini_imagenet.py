@@ -13,7 +13,7 @@ from PIL import Image
 from alexnet_lab.base.errors import ConfigError, DataError
 from alexnet_lab.config import check_train
 from alexnet_lab.data import MiniImageNetDataModule
-from alexnet_lab.data.mini_imagenet_files import GUIDE16
+from alexnet_lab.data.sources.mini_imagenet_files import GUIDE16
 
 if TYPE_CHECKING:
     from collections.abc import Callable

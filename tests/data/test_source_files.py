@@ -13,8 +13,8 @@ from PIL import Image
 
 from alexnet_lab.base.errors import DataError
 from alexnet_lab.data import CIFAR10DataModule, ImageFolderDataModule
-from alexnet_lab.data.cifar10 import NAMES
 from alexnet_lab.data.source_files import NAME, TICK_NS, SourceFiles, look_up
+from alexnet_lab.data.sources.cifar10 import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

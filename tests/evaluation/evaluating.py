@@ -10,7 +10,7 @@ import torch
 
 from alexnet_lab.config import check_evaluate
 from alexnet_lab.evaluation import evaluate as evaluation
-from alexnet_lab.run.directory import RunDirectory
+from alexnet_lab.run.run_directory import RunDirectory
 
 
 def run_eval(run: Path | list[str], **fields: Any) -> dict[str, Any]:

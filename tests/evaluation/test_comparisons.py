@@ -19,10 +19,10 @@ from scipy import stats
 from alexnet_lab.config import check_evaluate
 from alexnet_lab.evaluation import evaluate
 from alexnet_lab.evaluation.comparisons import paired, tower_comparisons
+from alexnet_lab.evaluation.gallery import Search
 from alexnet_lab.evaluation.kernels import Kernels
-from alexnet_lab.evaluation.search import Search
 from alexnet_lab.run import train
-from alexnet_lab.run.directory import RunDirectory
+from alexnet_lab.run.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from conftest import Compose

@@ -19,11 +19,11 @@ from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.config import check_evaluate
 from alexnet_lab.evaluation import evaluate as evaluation
 from alexnet_lab.evaluation import predict as predict_module
-from alexnet_lab.evaluation import show
+from alexnet_lab.evaluation import printout
 from alexnet_lab.evaluation.errors import class_errors
-from alexnet_lab.evaluation.finished import FinishedRun
+from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.evaluation.predict import Predictions, predict
-from alexnet_lab.run.directory import RunDirectory
+from alexnet_lab.run.run_directory import RunDirectory
 
 
 def files(folder: Path) -> set[Path]:
@@ -88,7 +88,7 @@ def shown(matrix: Any, names: list[str], path: Path = Path("x.json")) -> None:
     """Prints the evaluation that a confusion matrix makes."""
     rows = [row._asdict() for row in class_errors(np.asarray(matrix).tolist(), names)]
     numbers = {"metrics": {}, "images": 1, "confusion": matrix, "classes": rows, "class_names": names}
-    show.show(numbers, no_predictions(names), path)
+    printout.show(numbers, no_predictions(names), path)
 
 
 def test_many_classes_are_told_by_their_most_frequent_confusions(capsys):
@@ -116,7 +116,7 @@ LONG = "a name of a class that is far longer than any terminal would ever be wid
 @pytest.mark.parametrize("names", [list("abcdefghij"), [f"{index} {LONG}" for index in range(10)]])
 def test_matrix_keeps_names_and_numbers_whole_in_80_columns(names, digits):
     matrix = (10 ** (digits - 1) + np.arange(100).reshape(10, 10) % 9).tolist()
-    lines = show.matrix_lines(matrix, names, 80)
+    lines = printout.matrix_lines(matrix, names, 80)
     assert lines is not None
     text = [line.plain for line in lines]
     assert max(map(len, text)) <= 80
@@ -128,7 +128,7 @@ def test_matrix_keeps_names_and_numbers_whole_in_80_columns(names, digits):
 
 
 def test_matrix_that_does_not_fit_is_left_to_the_file():
-    assert show.matrix_lines(np.full((20, 20), 1000).tolist(), ["name"] * 20, 80) is None
+    assert printout.matrix_lines(np.full((20, 20), 1000).tolist(), ["name"] * 20, 80) is None
 
 
 class Bomb:
@@ -282,13 +282,13 @@ def test_views_give_the_mean_of_single_views(run, views, number, centre, monkeyp
     ],
 )
 def test_number_of_views_is_told(views, counts, note):
-    assert show.views_note({"views": views, "num_views": counts}) == note
+    assert printout.views_note({"views": views, "num_views": counts}) == note
 
 
 def test_gain_of_views_is_told():
     after, before = {"test/loss": 1.0, "test/top1_error": 0.18}, {"test/loss": 1.0, "test/top1_error": 0.1925}
-    assert list(show.gains(after, before, "X")) == ["test/top1_error  1.25 points below X (19.25%)"]
-    assert list(show.gains(before, after, "X")) == ["test/top1_error  1.25 points above X (18.00%)"]
+    assert list(printout.gains(after, before, "X")) == ["test/top1_error  1.25 points below X (19.25%)"]
+    assert list(printout.gains(before, after, "X")) == ["test/top1_error  1.25 points above X (18.00%)"]
 
 
 def test_views_average_probabilities_not_logits(run, monkeypatch):

@@ -13,7 +13,7 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from alexnet_lab.base.errors import RunError
-from alexnet_lab.evaluation import calibration, errors, tables
+from alexnet_lab.evaluation import calibration, errors, prediction_tables
 from alexnet_lab.evaluation.ensemble import ensemble, mean_metrics
 from alexnet_lab.evaluation.predict import UNKNOWN, Predictions
 
@@ -91,13 +91,13 @@ def test_confident_mistakes_come_first():
 
 
 def test_confusion_csv_keeps_names_with_commas():
-    rows = list(csv.reader(io.StringIO(tables.confusion_csv([[1, 2], [3, 4]], ["a, b", '"c"']))))
+    rows = list(csv.reader(io.StringIO(prediction_tables.confusion_csv([[1, 2], [3, 4]], ["a, b", '"c"']))))
     assert rows == [["true class", "a, b", '"c"'], ["a, b", "1", "2"], ['"c"', "3", "4"]]
 
 
 def test_classes_csv():
     row = errors.class_errors([[8, 2], [0, 0]], ["x", "y"])[0]._asdict()
-    text = tables.classes_csv([row])
+    text = prediction_tables.classes_csv([row])
     low, high = errors.wilson(2, 10)
     assert text.splitlines()[1] == f"x,10,2,0.2,{low},{high},y,2,0,1.0,0.8,{16 / 18}"
 

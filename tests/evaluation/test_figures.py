@@ -20,10 +20,10 @@ from alexnet_lab.config import check_evaluate
 from alexnet_lab.config.schema import Evaluate
 from alexnet_lab.config.schema import Figure as FigureName
 from alexnet_lab.evaluation.calibration import reliability
-from alexnet_lab.evaluation.figures import alike, network, predictions, style, table, training
-from alexnet_lab.evaluation.figures.table import FIGURES
+from alexnet_lab.evaluation.figures import network, predictions, registry, retrieval_figures, style, training
+from alexnet_lab.evaluation.figures.registry import FIGURES
 from alexnet_lab.evaluation.kernels import Kernels
-from alexnet_lab.evaluation.layers import activation_curves
+from alexnet_lab.evaluation.layer_outputs import activation_curves
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -164,7 +164,9 @@ def test_no_mistake_is_no_error():
 
 def test_retrieval_marks_other_classes():
     found = [(image(), "ship"), (image(), "cassette player")]
-    figure = alike.retrieval_figure([alike.Query(image(), "ship", found, found)], "T", ("F", "P"))
+    figure = retrieval_figures.retrieval_figure(
+        [retrieval_figures.Query(image(), "ship", found, found)], "T", ("F", "P")
+    )
     words = texts(figure)
     assert words.count("ship") == 3
     assert words.count("cassette player") == 2
@@ -224,7 +226,7 @@ def test_figures_that_need_classes(run, tmp_path, monkeypatch):
     Image.fromarray(image(1)[0]).save(folder / "a.png")
     with pytest.raises(ConfigError, match="figures=confusion needs the classes of the images"):
         run_eval(run, figures="confusion", data={"root": str(folder)})
-    monkeypatch.setattr(table, "FIGURES", {name: FIGURES[name] for name in ("confusion", "top5")})
+    monkeypatch.setattr(registry, "FIGURES", {name: FIGURES[name] for name in ("confusion", "top5")})
     found = run_eval(run, figures="all", data={"root": str(folder)})
     assert found["figures"] == [f"figures/own_mine_center/top5.{kind}" for kind in ("png", "svg")]
 

@@ -14,7 +14,7 @@ from evaluating import seal
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.evaluation import cache, predict
 from alexnet_lab.evaluation.cache import key_of, predict_once, read_predictions, write_predictions
-from alexnet_lab.evaluation.finished import FinishedRun
+from alexnet_lab.evaluation.loaded_run import FinishedRun
 
 
 @pytest.fixture

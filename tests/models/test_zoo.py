@@ -16,7 +16,7 @@ from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.targets import locate
 from alexnet_lab.models import torchvision_net
 from alexnet_lab.models.counts import num_macs, num_parameters
-from alexnet_lab.models.table import document
+from alexnet_lab.models.layer_table import document
 from alexnet_lab.models.zoo import ZOO, build, config_dir, read, resolve
 
 COUNTS = {  # parameters and multiply-adds for the data that each was published for

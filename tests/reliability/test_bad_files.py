@@ -17,8 +17,8 @@ from faults import FLIPS, faults, survey
 from PIL import Image
 
 from alexnet_lab.base.errors import DataError, RunError
-from alexnet_lab.data import cifar10, mnist
 from alexnet_lab.data.images import read_image, strict_decoding
+from alexnet_lab.data.sources import cifar10, mnist
 from alexnet_lab.data.split import Shares, stored_split
 from alexnet_lab.data.store import Contents, Part, Store, make_store, open_store
 from alexnet_lab.training.checkpoint_io import SafeCheckpointIO, load_checkpoint

@@ -14,15 +14,15 @@ from faults import faults, survey
 
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import is_whole, sealed
-from alexnet_lab.base.nested import flat
+from alexnet_lab.base.flatten import flat
 from alexnet_lab.config import check_evaluate
 from alexnet_lab.config.continuing import FREE, differences, within
 from alexnet_lab.evaluation.evaluate import evaluate
 from alexnet_lab.run import train
-from alexnet_lab.run.directory import RunDirectory
 from alexnet_lab.run.request import requested
 from alexnet_lab.run.resuming import begin
-from alexnet_lab.sweeps.directory import SweepDirectory
+from alexnet_lab.run.run_directory import RunDirectory
+from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
 if TYPE_CHECKING:
     from pathlib import Path

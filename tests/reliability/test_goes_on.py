@@ -13,8 +13,8 @@ from endings import assert_same_ending
 from alexnet_lab.base.errors import ConfigError, DataError, RunError
 from alexnet_lab.base.files import link_or_copy
 from alexnet_lab.base.log import start_log
-from alexnet_lab.run import identity, train
-from alexnet_lab.training import ranks
+from alexnet_lab.run import checkpoint_identity, train
+from alexnet_lab.training import per_rank_state
 from alexnet_lab.training.checkpoint_io import MAY_FAIL, SafeCheckpointIO
 from alexnet_lab.training.checkpoints import Checkpoints
 
@@ -92,13 +92,13 @@ def test_other_images_by_force(unfinished, capsys):
 
 
 def test_other_code_is_told(caplog):
-    now = identity.provenance.code()
+    now = checkpoint_identity.provenance.code()
     assert set(now) == {"torch", "lightning", "numpy", "alexnet_lab"}
     start_log()
     logging.getLogger("alexnet_lab").addHandler(caplog.handler)
-    identity.tell_other_code({"code": now})
+    checkpoint_identity.tell_other_code({"code": now})
     assert caplog.messages == []
-    identity.tell_other_code({"code": now | {"torch": "1.0"}})
+    checkpoint_identity.tell_other_code({"code": now | {"torch": "1.0"}})
     assert caplog.messages == [
         f"the code has changed since the checkpoint: torch 1.0 -> {now['torch']}; the run may end otherwise"
     ]
@@ -117,12 +117,12 @@ def test_same_run_after_the_store_was_made_anew(compose, tmp_path):
 
 def test_counts_of_processes_are_given_back_or_added_up(monkeypatch):
     every = [[1, 2.5], [3, 4.0]]
-    monkeypatch.setattr(ranks, "rank_and_size", lambda: (1, 2))
-    assert ranks.own_part(every) == [3, 4.0]
-    monkeypatch.setattr(ranks, "rank_and_size", lambda: (0, 4))
-    assert ranks.own_part(every) == [4, 6.5]
-    monkeypatch.setattr(ranks, "rank_and_size", lambda: (3, 4))
-    assert ranks.own_part(every) == [0, 0]
+    monkeypatch.setattr(per_rank_state, "rank_and_size", lambda: (1, 2))
+    assert per_rank_state.own_part(every) == [3, 4.0]
+    monkeypatch.setattr(per_rank_state, "rank_and_size", lambda: (0, 4))
+    assert per_rank_state.own_part(every) == [4, 6.5]
+    monkeypatch.setattr(per_rank_state, "rank_and_size", lambda: (3, 4))
+    assert per_rank_state.own_part(every) == [0, 0]
 
 
 @pytest.mark.parametrize("links", [True, False])

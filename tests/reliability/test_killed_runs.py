@@ -14,7 +14,7 @@ from endings import assert_same_ending
 from kills import killed
 
 from alexnet_lab.run import train
-from alexnet_lab.run.directory import RunDirectory
+from alexnet_lab.run.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,8 +18,8 @@ from endings import assert_same_ending
 
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.run import engine, tracking, train
-from alexnet_lab.run.directory import RunDirectory
-from alexnet_lab.sweeps.directory import SweepDirectory
+from alexnet_lab.run.run_directory import RunDirectory
+from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 

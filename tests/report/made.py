@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from commands import REPOSITORY, Outcome, call
 
-from alexnet_lab.base.tables import csv_text
+from alexnet_lab.base.csv_tables import csv_text
 from alexnet_lab.config import check_report
 from alexnet_lab.report import make_report
 

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 from commands import REPOSITORY
 
 from alexnet_lab.base.errors import AlexNetLabError
-from alexnet_lab.report.published import local_names
+from alexnet_lab.report.publishable import local_names
 from alexnet_lab.report.readme import readme
 from alexnet_lab.report.sources import from_sweep
-from alexnet_lab.report.tables import summary_of
-from alexnet_lab.sweeps.directory import SweepDirectory
-from alexnet_lab.sweeps.progress import KEPT
-from alexnet_lab.sweeps.tables import csv_text, markdown
+from alexnet_lab.report.text_tables import summary_of
+from alexnet_lab.sweeps.job_states import KEPT
+from alexnet_lab.sweeps.summary_tables import csv_text, markdown
+from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from alexnet_lab.run.directory import RunDirectory
+    from alexnet_lab.run.run_directory import RunDirectory
 
 CLAIMS = runpy.run_path(str(REPOSITORY / "tools" / "claims.py"))
 

@@ -11,7 +11,7 @@ import yaml
 from made import make_run, make_sweep, report
 
 from alexnet_lab.data.identity import Result, on_other_images
-from alexnet_lab.run.directory import RunDirectory
+from alexnet_lab.run.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from pathlib import Path

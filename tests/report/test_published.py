@@ -19,8 +19,8 @@ from publishing import CLAIMS, faults
 
 from alexnet_lab.base.files import sealed
 from alexnet_lab.run import provenance
-from alexnet_lab.sweeps import progress
-from alexnet_lab.sweeps.directory import SweepDirectory
+from alexnet_lab.sweeps import job_states
+from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -289,7 +289,7 @@ def test_the_same_command_on_a_clone_continues_and_extends_the_sweep(copy, tmp_p
     for job, status in zip(definition.jobs, ("interrupted", "failed"), strict=False):  # the other two are complete
         result = directory.run(job).readable_result() | {"status": status, "files": None}
         directory.run(job).write_result(result)
-        directory.append(progress.entry(directory, job, result, status=status, error="it stopped"))
+        directory.append(job_states.entry(directory, job, result, status=status, error="it stopped"))
     git(copy.root, "add", ".")
     git(copy.root, "commit", "--quiet", "-m", "results")
     clone = tmp_path / "elsewhere" / "clone"

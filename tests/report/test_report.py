@@ -13,8 +13,8 @@ from made import make_run, report
 
 from alexnet_lab.report.figures import figures, mean_course
 from alexnet_lab.report.sources import from_runs, from_sweep
-from alexnet_lab.sweeps.directory import SweepDirectory
 from alexnet_lab.sweeps.results import update_summary
+from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
 
 def test_of_a_sweep(sweep):

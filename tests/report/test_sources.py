@@ -10,9 +10,9 @@ import yaml
 from made import make_run, make_sweep
 
 from alexnet_lab.base.errors import RunError
+from alexnet_lab.report.comparison import columns
 from alexnet_lab.report.sources import from_runs, from_sweep, level_name
-from alexnet_lab.report.study import columns
-from alexnet_lab.report.tables import level_table, origin, state_line
+from alexnet_lab.report.text_tables import level_table, origin, state_line
 
 
 def test_levels_seeds_and_failures(sweep):

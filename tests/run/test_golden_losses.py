@@ -15,7 +15,7 @@ from lightning import Callback
 
 from alexnet_lab.data.store import Contents, Part, make_store
 from alexnet_lab.run import engine
-from alexnet_lab.run.directory import RunDirectory
+from alexnet_lab.run.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from alexnet_lab.data.progress import progress_bar
-from alexnet_lab.run.directory import RunDirectory
+from alexnet_lab.data.preparation_bar import progress_bar
 from alexnet_lab.run.engine import optional_callbacks
-from alexnet_lab.training.progress import ProgressLine
+from alexnet_lab.run.run_directory import RunDirectory
+from alexnet_lab.training.progress_bar import ProgressLine
 
 
 class Terminal(io.StringIO):

@@ -184,7 +184,7 @@ def test_place_below_a_file(compose, tmp_path):
 
 
 def test_place_in_use(compose, tmp_path):
-    from alexnet_lab.run.directory import RunDirectory
+    from alexnet_lab.run.run_directory import RunDirectory
 
     run = tmp_path / "run"
     with RunDirectory(run).claimed():

@@ -17,7 +17,7 @@ from alexnet_lab.base import cores
 from alexnet_lab.base.cores import cgroup_quota, waited_seconds
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.run import threads, train
-from alexnet_lab.run.directory import RunDirectory
+from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.run.threads import CrowdedCores, chosen_threads, lost_by_load
 
 if TYPE_CHECKING:

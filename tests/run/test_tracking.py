@@ -16,7 +16,7 @@ from PIL import Image
 
 from alexnet_lab.base.errors import Interrupted, RunError
 from alexnet_lab.base.targets import build
-from alexnet_lab.run import steady, tracking, train
+from alexnet_lab.run import tolerant_loggers, tracking, train
 from alexnet_lab.training import Classifier
 
 if TYPE_CHECKING:
@@ -68,10 +68,10 @@ def test_offline_run_holds_config_history_and_summary(compose, tmp_path, no_logi
     assert parts == [str(path) for path in run.glob("wandb/offline-run-*")]
 
 
-def started(run_dir: Path, **fields: Any) -> steady.Steady | None:
+def started(run_dir: Path, **fields: Any) -> tolerant_loggers.Steady | None:
     """An offline W&B logger."""
     spec = {"_target_": "alexnet_lab.run.tracking.wandb_logger", "mode": "offline"} | fields
-    return steady.steady(spec["_target_"], lambda: build(spec, "logger", run_dir, {"tags": []}))
+    return tolerant_loggers.steady(spec["_target_"], lambda: build(spec, "logger", run_dir, {"tags": []}))
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_pictures_of_a_run_without_wandb_go_nowhere(digits_run, compose, tmp_pat
 
 def test_what_wandb_does_not_take_is_said_and_does_not_end_the_run(tmp_path, no_login, monkeypatch, caplog):
     monkeypatch.setattr(tracking.log, "propagate", True)
-    monkeypatch.setattr(steady.log, "propagate", True)
+    monkeypatch.setattr(tolerant_loggers.log, "propagate", True)
     logger = started(tmp_path)
     tracking.show(logger, pictures=[], epochs=[{"epoch": "no number"}], confusion=None, class_names=[])
     tracking.finish(logger, 0)
@@ -221,7 +221,7 @@ def test_no_network_becomes_an_offline_run(tmp_path, no_login, monkeypatch, capl
     monkeypatch.setattr(tracking.log, "propagate", True)
     logger = tracking.wandb_logger(tmp_path, {"tags": []})
     assert isinstance(logger, WandbLogger)
-    tracking.finish(steady.Steady(logger), 0)
+    tracking.finish(tolerant_loggers.Steady(logger), 0)
     assert modes == ["online", "offline"]
 
 

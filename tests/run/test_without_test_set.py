@@ -12,7 +12,7 @@ from PIL import Image
 
 from alexnet_lab.config import check_evaluate, check_train
 from alexnet_lab.evaluation.evaluate import evaluate
-from alexnet_lab.evaluation.finished import FinishedRun
+from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.evaluation.predict import predict
 from alexnet_lab.run import train
 from alexnet_lab.training.checkpoint_io import load_checkpoint

@@ -10,7 +10,7 @@ import pytest
 from commands import QUICK, call, command
 
 from alexnet_lab.config import check_train
-from alexnet_lab.sweeps import drive
+from alexnet_lab.sweeps import runner
 
 if TYPE_CHECKING:
     import subprocess
@@ -26,7 +26,7 @@ def planned(*words: str) -> Plan:
     """Calls `train.py -m words` up to the moment where jobs would start, and returns the plan."""
     plans: list[Plan] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drive, "drive", lambda plan, launch: plans.append(plan))
+        patch.setattr(runner, "drive", lambda plan, launch: plans.append(plan))
         outcome = call(check_train, "train", "-m", *words)
     assert outcome.code == 0, outcome.err
     return plans[0]

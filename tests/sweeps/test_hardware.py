@@ -6,9 +6,9 @@ import csv
 
 import pytest
 
-from alexnet_lab.run.records import computed_on
+from alexnet_lab.run.run_files import computed_on
 from alexnet_lab.sweeps.summary import Outcome, Row, summarise
-from alexnet_lab.sweeps.tables import csv_text, markdown
+from alexnet_lab.sweeps.summary_tables import csv_text, markdown
 
 ABOUT = {"name": "norm", "factor": ["norm"], "metric": "test/top1_error"}
 

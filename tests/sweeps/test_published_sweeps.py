@@ -16,7 +16,7 @@ from alexnet_lab.config import check_train
 from alexnet_lab.sweeps import dry_run
 from alexnet_lab.sweeps.columns import columns
 from alexnet_lab.sweeps.summary import Outcome, summarise
-from alexnet_lab.sweeps.tables import level_label
+from alexnet_lab.sweeps.summary_tables import level_label
 
 if TYPE_CHECKING:
     from alexnet_lab.sweeps.preflight import Plan

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from alexnet_lab.base.errors import RunError
-from alexnet_lab.config.names import default_sweep_dir, folder_name, is_outward, job_name
+from alexnet_lab.config.default_paths import default_sweep_dir, folder_name, is_outward, job_name
 from alexnet_lab.sweeps.definition import Definition, Job, describe, identity, named
-from alexnet_lab.sweeps.directory import SweepDirectory
 from alexnet_lab.sweeps.merging import differences, extended
+from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
 CHOICES = {"model": "lenet5", "data": "digits", "sweep": None}
 ABOUT = {"name": "lrn", "factor": ["model.norm"], "base": ["lrn"], "metric": "test/top1_error", "claim": None}

@@ -16,12 +16,12 @@ from sweeping import finish, planned, sweep
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.config import check_report, check_train
 from alexnet_lab.report import make_report
-from alexnet_lab.run.directory import RunDirectory
-from alexnet_lab.sweeps import preflight, progress
+from alexnet_lab.run.run_directory import RunDirectory
+from alexnet_lab.sweeps import job_states, preflight
 from alexnet_lab.sweeps.columns import columns, literal
 from alexnet_lab.sweeps.definition import identity
-from alexnet_lab.sweeps.directory import SweepDirectory
 from alexnet_lab.sweeps.results import update_summary
+from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ def begun(place: Path, *words: str, done: bool = True) -> Plan:
     """A sweep whose jobs have all ended, the error of each being 0.1 (relu) or 0.2, and a hundredth for its seed."""
     plan = planned(*words, f"hydra.sweep.dir={place}")
     plan.sweep.write(plan.definition)
-    states = progress.states(plan.sweep, plan.jobs)
+    states = job_states.states(plan.sweep, plan.jobs)
     for job in plan.jobs if done else ():
         if states[job.name] == "done":
             continue
@@ -46,7 +46,7 @@ def begun(place: Path, *words: str, done: bool = True) -> Plan:
         error = (0.1 if config["model"].get("activation") == "relu" else 0.2) + config["seed"] / 100
         result = {"status": "completed", "metrics": {"test/top1_error": error, "val/top1_error": error}}
         run.write_result(result)
-        plan.sweep.append(progress.entry(plan.sweep, job, result, status="completed", error=None))
+        plan.sweep.append(job_states.entry(plan.sweep, job, result, status="completed", error=None))
     return plan
 
 
@@ -60,7 +60,7 @@ def table(plan: Plan) -> dict[str, tuple[int, float]]:
 
 def left(plan: Plan) -> list[str]:
     """The jobs that would be started."""
-    return [job.name for job, state in zip(plan.jobs, progress.states(plan.sweep, plan.jobs).values(), strict=True)
+    return [job.name for job, state in zip(plan.jobs, job_states.states(plan.sweep, plan.jobs).values(), strict=True)
             if state != "done"]  # fmt: skip
 
 
@@ -154,7 +154,7 @@ def test_an_interrupted_job_goes_on_in_its_folder(tmp_path):
     run.write_config(plan.configs["job"])
     run.last.touch()
     extended = planned("seed=0,1", EXTEND, f"hydra.sweep.dir={tmp_path / 's'}")
-    assert progress.states(extended.sweep, extended.jobs) == {"job": "interrupted", "seed-1": "to go"}
+    assert job_states.states(extended.sweep, extended.jobs) == {"job": "interrupted", "seed-1": "to go"}
     assert f"run_dir='{run.path}'" in extended.words["job"]
 
 
@@ -274,7 +274,7 @@ def test_a_lock_that_cannot_be_taken_ends_no_sweep(tmp_path, monkeypatch):
 
     (run.path / ".lock").rmdir()
     (run.path / ".lock").touch()
-    monkeypatch.setattr("alexnet_lab.run.directory.FileLock", removed)
+    monkeypatch.setattr("alexnet_lab.run.run_directory.FileLock", removed)
     assert run.in_use() is False
 
 

@@ -11,7 +11,7 @@ from alexnet_lab.run import launcher
 from alexnet_lab.run.threads import chosen_threads
 from alexnet_lab.sweeps import jobs
 from alexnet_lab.sweeps.definition import Definition, Job
-from alexnet_lab.sweeps.directory import SweepDirectory
+from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 from sweeping import finish, sweep, wait_until_gone, workers
 
-from alexnet_lab.run.directory import RunDirectory
-from alexnet_lab.sweeps.directory import SweepDirectory
+from alexnet_lab.run.run_directory import RunDirectory
+from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
 if TYPE_CHECKING:
     import subprocess

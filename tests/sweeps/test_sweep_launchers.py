@@ -14,7 +14,7 @@ import pytest
 import wandb_file
 from sweeping import descendants, finish, sweep, wait_until_gone, workers
 
-from alexnet_lab.sweeps.directory import SweepDirectory
+from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
 if TYPE_CHECKING:
     import subprocess

@@ -12,9 +12,9 @@ from commands import call
 from sweeping import planned
 
 from alexnet_lab.config import check_train
-from alexnet_lab.sweeps import progress
+from alexnet_lab.sweeps import job_states
 from alexnet_lab.sweeps.definition import Job
-from alexnet_lab.sweeps.directory import SweepDirectory
+from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
 GRID = ("model.activation=relu,tanh", "seed=range(0,2)")
 
@@ -189,7 +189,7 @@ def test_sweep_may_be_extended_but_not_changed(tmp_path):
     ],
 )
 def test_count_line(states, line):
-    assert progress.count_line(states) == line
+    assert job_states.count_line(states) == line
 
 
 def test_time_is_estimated_from_complete_jobs(tmp_path):
@@ -197,9 +197,9 @@ def test_time_is_estimated_from_complete_jobs(tmp_path):
     for number, seconds in enumerate((100.0, 200.0)):
         sweep.append({"job": str(number), "status": "completed", "wall_seconds": seconds})
     sweep.append({"job": "9", "status": "failed", "wall_seconds": 1.0})
-    assert progress.estimate(sweep, 8, 2) == "about 10.0 min (a job took 2.5 min, mean of 2)"
-    assert progress.estimate(sweep, 0, 2) == "nothing is left to do"
-    line = progress.bar_line(sweep, [Job("9", ()), Job("10", ())], 1)
+    assert job_states.estimate(sweep, 8, 2) == "about 10.0 min (a job took 2.5 min, mean of 2)"
+    assert job_states.estimate(sweep, 0, 2) == "nothing is left to do"
+    line = job_states.bar_line(sweep, [Job("9", ()), Job("10", ())], 1)
     assert line == "[##########----------] 1/2 jobs; to go: about 2.5 min (a job took 2.5 min, mean of 2)"
 
 
@@ -212,10 +212,10 @@ def test_what_is_there_already_counts(tmp_path):
         if status:
             run.result.write_text(json.dumps({"status": status, "metrics": {"test/loss": 1.0}, "epochs": 3}))
     plan.sweep.append({"job": "seed-1", "status": "failed"})
-    found = progress.states(plan.sweep, plan.jobs)
+    found = job_states.states(plan.sweep, plan.jobs)
     assert list(found.values()) == ["done", "failed", "interrupted", "to go"]
-    progress.adopt(plan.sweep, plan.jobs)
-    progress.adopt(plan.sweep, plan.jobs)
+    job_states.adopt(plan.sweep, plan.jobs)
+    job_states.adopt(plan.sweep, plan.jobs)
     lines = [line for line in plan.sweep.entries() if line["job"] == "seed-0"]
     assert [(line["status"], line["metrics"], line["epochs"]) for line in lines] == [
         ("completed", {"test/loss": 1.0}, 3)

@@ -18,7 +18,7 @@ from alexnet_lab.report import make_report
 from alexnet_lab.run import train
 from alexnet_lab.sweeps.results import with_gap
 from alexnet_lab.sweeps.summary import Outcome, summarise
-from alexnet_lab.sweeps.tables import cells, csv_text
+from alexnet_lab.sweeps.summary_tables import cells, csv_text
 
 VARIANTS = "sweep.variants={base: {}, tanh: {model.activation: tanh}, slow: {optimizer.learning_rate: 1e-3}}"
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, distributed, nn
 
-from alexnet_lab.run.crew import free_port
+from alexnet_lab.run.multinode import free_port
 from alexnet_lab.training.batch_norm import alone, batch_dependent, synchronise
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import copy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.config.names import OUTWARD
+from alexnet_lab.config.default_paths import OUTWARD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -17,8 +17,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, did_you_mean, one_line
+from alexnet_lab.config.command_line import explain_several, explain_unreadable
 from alexnet_lab.config.signatures import torchvision_models
-from alexnet_lab.config.words import explain_several, explain_unreadable
 
 UNREADABLE = (yaml.YAMLError, UnicodeDecodeError)
 """What Hydra lets through of a file that is no yaml."""

@@ -264,7 +264,7 @@ Figure = Literal[
     "confusion", "reliability", "mistakes", "top5", "kernels", "feature_maps", "retrieval", "codes", "activations",
     "augmentation", "training_error",
 ]  # fmt: skip
-"""The pictures that eval.py draws; `alexnet_lab.evaluation.figures.table` makes them."""
+"""The pictures that eval.py draws; `alexnet_lab.evaluation.figures.registry` makes them."""
 
 
 class Evaluate(Section):

@@ -14,11 +14,11 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
 from alexnet_lab.base.targets import check_target, packages_beyond
-from alexnet_lab.config import words
-from alexnet_lab.config.fit import check_fit
+from alexnet_lab.config import command_line
+from alexnet_lab.config.compatibility import check_fit
 from alexnet_lab.config.schema import Evaluate, Multirun, Report, Section, Train
 from alexnet_lab.config.signatures import Field, read_signature
-from alexnet_lab.config.tracker import check_names, check_wandb
+from alexnet_lab.config.wandb_checks import check_names, check_wandb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -204,8 +204,10 @@ def _to_type(key: str, raw: Mapping[str, Any]) -> str | None:
     for part in path:
         value = value[part]
     if not isinstance(value, list):
-        return words.to_type(".".join(path), _as_typed(value)) if isinstance(value, bool | int | float) else None
-    return shlex.quote(f"{'.'.join(path)}=[{','.join(words.quoted(_as_typed(item), chr(34)) for item in value)}]")
+        return command_line.to_type(".".join(path), _as_typed(value)) if isinstance(value, bool | int | float) else None
+    return shlex.quote(
+        f"{'.'.join(path)}=[{','.join(command_line.quoted(_as_typed(item), chr(34)) for item in value)}]"
+    )
 
 
 def _as_typed(value: Any) -> str:

@@ -9,12 +9,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alexnet_lab.data.cifar10 import CIFAR10DataModule
-    from alexnet_lab.data.digits import DigitsDataModule
-    from alexnet_lab.data.image_folder import ImageFolderDataModule
-    from alexnet_lab.data.imagenette import ImageNetteDataModule
-    from alexnet_lab.data.mini_imagenet import MiniImageNetDataModule
-    from alexnet_lab.data.mnist import MNISTDataModule
+    from alexnet_lab.data.sources.cifar10 import CIFAR10DataModule
+    from alexnet_lab.data.sources.digits import DigitsDataModule
+    from alexnet_lab.data.sources.image_folder import ImageFolderDataModule
+    from alexnet_lab.data.sources.imagenette import ImageNetteDataModule
+    from alexnet_lab.data.sources.mini_imagenet import MiniImageNetDataModule
+    from alexnet_lab.data.sources.mnist import MNISTDataModule
 
 __all__ = [
     "CIFAR10DataModule",
@@ -26,12 +26,12 @@ __all__ = [
 ]
 
 _MODULES = {
-    "CIFAR10DataModule": "alexnet_lab.data.cifar10",
-    "DigitsDataModule": "alexnet_lab.data.digits",
-    "ImageFolderDataModule": "alexnet_lab.data.image_folder",
-    "ImageNetteDataModule": "alexnet_lab.data.imagenette",
-    "MNISTDataModule": "alexnet_lab.data.mnist",
-    "MiniImageNetDataModule": "alexnet_lab.data.mini_imagenet",
+    "CIFAR10DataModule": "alexnet_lab.data.sources.cifar10",
+    "DigitsDataModule": "alexnet_lab.data.sources.digits",
+    "ImageFolderDataModule": "alexnet_lab.data.sources.image_folder",
+    "ImageNetteDataModule": "alexnet_lab.data.sources.imagenette",
+    "MNISTDataModule": "alexnet_lab.data.sources.mnist",
+    "MiniImageNetDataModule": "alexnet_lab.data.sources.mini_imagenet",
 }
 
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from alexnet_lab.data.channel_statistics import Statistics
     from alexnet_lab.data.normalize import Normalizer
-    from alexnet_lab.data.statistics import Statistics
 
 
 NATIVE = Library(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from alexnet_lab.base.errors import DataError
 from alexnet_lab.base.files import atomic_path
-from alexnet_lab.data.progress import progress_bar
+from alexnet_lab.data.preparation_bar import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from alexnet_lab.data.statistics import Statistics
+    from alexnet_lab.data.channel_statistics import Statistics
 
 NORMALIZATIONS = ("mean_image", "channel_mean", "standardize", "unit", "symmetric")
 """What `normalization` may be.

@@ -21,7 +21,7 @@ import numpy as np
 
 from alexnet_lab.base.files import atomic_path
 from alexnet_lab.base.printable import printable
-from alexnet_lab.data.progress import progress_bar
+from alexnet_lab.data.preparation_bar import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,7 @@ import numpy as np
 from alexnet_lab.base.errors import ConfigError, DataError
 from alexnet_lab.base.files import atomic_path
 from alexnet_lab.base.random import generator
-from alexnet_lab.data.statistics import Statistics, image_statistics
+from alexnet_lab.data.channel_statistics import Statistics, image_statistics
 
 if TYPE_CHECKING:
     from pathlib import Path

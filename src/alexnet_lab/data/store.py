@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from filelock import FileLock, Timeout
 
+from alexnet_lab.base.checked_files import read_json
 from alexnet_lab.base.cores import available_cores
 from alexnet_lab.base.errors import DataError, RunError, one_line
 from alexnet_lab.base.files import is_whole, sealed, sha256, write_json
-from alexnet_lab.base.records import read_json
 from alexnet_lab.data.images import strict_decoding
-from alexnet_lab.data.progress import progress_bar
+from alexnet_lab.data.preparation_bar import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from alexnet_lab.data.statistics import Statistics
+    from alexnet_lab.data.channel_statistics import Statistics
     from alexnet_lab.data.views import View
 
 

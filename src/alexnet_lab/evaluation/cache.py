@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from alexnet_lab.base.checked_files import parse_json
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import atomic_path
-from alexnet_lab.base.records import parse_json
 from alexnet_lab.evaluation.predict import Predictions, Views, predict
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from alexnet_lab.evaluation.finished import FinishedRun
-    from alexnet_lab.evaluation.own_images import OwnImages
+    from alexnet_lab.evaluation.custom_images import OwnImages
+    from alexnet_lab.evaluation.loaded_run import FinishedRun
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from alexnet_lab.data.progress import progress_bar
+from alexnet_lab.data.preparation_bar import progress_bar
 from alexnet_lab.evaluation.retrieval import Neighbours
 
 if TYPE_CHECKING:

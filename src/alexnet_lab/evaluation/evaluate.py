@@ -17,15 +17,15 @@ from alexnet_lab.base.log import start_log
 from alexnet_lab.config.continuing import differences
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.identity import check_same_images
-from alexnet_lab.evaluation import show, tables
+from alexnet_lab.evaluation import prediction_tables, printout
 from alexnet_lab.evaluation.cache import predict_once
 from alexnet_lab.evaluation.calibration import reliability
 from alexnet_lab.evaluation.comparisons import error_comparisons
+from alexnet_lab.evaluation.custom_images import OwnImages, find_images
 from alexnet_lab.evaluation.ensemble import ensemble, mean_metrics
 from alexnet_lab.evaluation.errors import class_errors, confusion, images_of_classes, intervals, macro_averages
-from alexnet_lab.evaluation.finished import FinishedRun
-from alexnet_lab.evaluation.naming import chosen_name, out_folder
-from alexnet_lab.evaluation.own_images import OwnImages, find_images
+from alexnet_lab.evaluation.file_names import chosen_name, out_folder
+from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.evaluation.predict import UNKNOWN, count_views
 from alexnet_lab.run import tracking
 from alexnet_lab.run.patterns import is_run, run_names
@@ -106,7 +106,7 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     except OSError as error:
         place = error.filename or subject.folder
         raise RunError(f"the evaluation cannot be written: {place}: {error.strerror or error}") from error
-    show.show(evaluation, subject.predictions, path)
+    printout.show(evaluation, subject.predictions, path)
     if config["figures"] and subject.name == "test_center" and config["out"] is None:
         _track(subject, [subject.folder / name for name in evaluation["figures"] if name.endswith(".png")])
     return evaluation
@@ -118,7 +118,7 @@ def _write(subject: Evaluated, figures: str | Sequence[str], path: Path) -> dict
     labels = [run.label for run in subject.runs]
     compared = error_comparisons(labels, subject.each, subject.predictions, subject.views)
     if figures:
-        from alexnet_lab.evaluation.figures.table import make_figures  # noqa: PLC0415 - matplotlib takes half a second
+        from alexnet_lab.evaluation.figures.registry import make_figures  # noqa: PLC0415 - matplotlib takes half a second
 
         drawn, more = make_figures(subject, figures)
         evaluation |= drawn
@@ -126,7 +126,7 @@ def _write(subject: Evaluated, figures: str | Sequence[str], path: Path) -> dict
     origin = _origin(subject)
     evaluation |= origin | {"comparisons": [row.to_json() | origin for row in compared]}
     write_json(path, evaluation)
-    tables.write(subject, evaluation)
+    prediction_tables.write(subject, evaluation)
     return evaluation
 
 
@@ -158,7 +158,7 @@ def predicted(config: Mapping[str, Any]) -> Evaluated:
     if own is None:
         _check_images(runs, split)
     if config["figures"]:
-        from alexnet_lab.evaluation.figures.table import obstacles  # noqa: PLC0415 - matplotlib takes half a second
+        from alexnet_lab.evaluation.figures.registry import obstacles  # noqa: PLC0415 - matplotlib takes half a second
 
         obstacles(runs, config["figures"], labelled=own is None or UNKNOWN not in own.labels)
     about = _about(runs, own, split, views)

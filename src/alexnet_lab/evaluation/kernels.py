@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from alexnet_lab.evaluation.finished import FinishedRun
+    from alexnet_lab.evaluation.loaded_run import FinishedRun
 
 PERMUTATIONS = 10_000
 """Random deals of a run's kernels to its towers."""

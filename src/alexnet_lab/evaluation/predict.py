@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from lightning import Callback, Trainer
 from torch import nn
 
-from alexnet_lab.data.progress import progress_bar
+from alexnet_lab.data.preparation_bar import progress_bar
 from alexnet_lab.data.views import views_of
 from alexnet_lab.models.counts import num_parameters, trace
 from alexnet_lab.models.layers import EuclideanRBF
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from alexnet_lab.data.loader import Rows
     from alexnet_lab.data.views import View
-    from alexnet_lab.evaluation.finished import FinishedRun
+    from alexnet_lab.evaluation.loaded_run import FinishedRun
 
 Views = Literal["center", "ten", "nine"]
 

@@ -12,9 +12,9 @@ from typing import Any, cast
 
 from omegaconf import OmegaConf
 
+from alexnet_lab.base.checked_files import Schema, check_record, read_yaml
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, RunError
 from alexnet_lab.base.ranges import Count
-from alexnet_lab.base.records import Schema, check_record, read_yaml
 from alexnet_lab.base.terminal import outlive_terminal
 from alexnet_lab.models.zoo import ZOO, resolve
 
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _document() -> str:
-    from alexnet_lab.models.table import document  # noqa: PLC0415 - loads torch
+    from alexnet_lab.models.layer_table import document  # noqa: PLC0415 - loads torch
 
     return document().rstrip("\n")
 
@@ -91,7 +91,7 @@ def _layers(fields: dict[str, Any], input_shape: tuple[int, int, int]) -> str:
     import torch  # noqa: PLC0415 - takes a second, which a misspelt name should not
 
     from alexnet_lab.base.targets import build  # noqa: PLC0415 - as above
-    from alexnet_lab.models.table import layer_table  # noqa: PLC0415 - as above
+    from alexnet_lab.models.layer_table import layer_table  # noqa: PLC0415 - as above
 
     theirs = "torchvision" in str(fields.get("_target_", "")).lower()  # some compute their own sizes from weights
     with torch.device("cpu" if theirs else "meta"):

@@ -16,14 +16,14 @@ from wandb_workspaces import expr
 
 from alexnet_lab.base.errors import RunError, one_line
 from alexnet_lab.base.files import write_json
-from alexnet_lab.base.nested import flat
-from alexnet_lab.report.tables import summary_of
-from alexnet_lab.sweeps.tables import markdown
+from alexnet_lab.base.flatten import flat
+from alexnet_lab.report.text_tables import summary_of
+from alexnet_lab.sweeps.summary_tables import markdown
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from alexnet_lab.report.study import Run, Study
+    from alexnet_lab.report.comparison import Run, Study
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from matplotlib.ticker import LogFormatter, MaxNLocator, PercentFormatter
 
 from alexnet_lab.evaluation.figures.style import COLOURS, FAINT, OTHER, new_figure, shorten, styled
+from alexnet_lab.report.comparison import PARTIAL
 from alexnet_lab.report.forest import gaps
-from alexnet_lab.report.study import PARTIAL
-from alexnet_lab.report.tables import summary_of
+from alexnet_lab.report.text_tables import summary_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from alexnet_lab.report.comparison import Run, Study
     from alexnet_lab.report.forest import Gap
-    from alexnet_lab.report.study import Run, Study
 
 LONGEST_NAME = 28
 """Characters of a level's name in a figure."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from markupsafe import Markup
 
 from alexnet_lab.base.printable import printable
-from alexnet_lab.sweeps.tables import Units, interval, level_label, pairs_label
+from alexnet_lab.sweeps.summary_tables import Units, interval, level_label, pairs_label
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,13 +7,13 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from alexnet_lab.base.nested import flat
+from alexnet_lab.base.flatten import flat
 from alexnet_lab.data.identity import ASIDE, HASHES, SHOWN, difference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from alexnet_lab.report.study import Run
+    from alexnet_lab.report.comparison import Run
 
 
 class Group(NamedTuple):

@@ -17,15 +17,15 @@ from markupsafe import Markup
 
 from alexnet_lab.base.files import finite
 from alexnet_lab.base.printable import printable_lines, printable_texts
-from alexnet_lab.report.study import PARTIAL
-from alexnet_lab.report.tables import STATUS_WORDS, amount, duration, level_table, origin, state_line
-from alexnet_lab.sweeps.tables import WORDS
+from alexnet_lab.report.comparison import PARTIAL
+from alexnet_lab.report.text_tables import STATUS_WORDS, amount, duration, level_table, origin, state_line
+from alexnet_lab.sweeps.summary_tables import WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from alexnet_lab.report.study import Run, Study
+    from alexnet_lab.report.comparison import Run, Study
 
 CHART_VERSION = "4.6.1"
 """Of Chart.js, which lies in `assets/` as npm delivers it, with its licence."""

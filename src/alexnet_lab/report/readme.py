@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alexnet_lab.base import shell
+from alexnet_lab.base.checked_files import read_text
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.files import write_text
 from alexnet_lab.base.places import PUBLISHED
 from alexnet_lab.base.printable import printable
-from alexnet_lab.base.records import read_text
-from alexnet_lab.report.published import local_names
-from alexnet_lab.report.tables import duration, state_line, summary_of
-from alexnet_lab.run.records import computed_on
+from alexnet_lab.report.publishable import local_names
+from alexnet_lab.report.text_tables import duration, state_line, summary_of
+from alexnet_lab.run.run_files import computed_on
 from alexnet_lab.sweeps.columns import SEED
-from alexnet_lab.sweeps.tables import cells, effect_lines, family, markdown_table, reading, verdict
+from alexnet_lab.sweeps.summary_tables import cells, effect_lines, family, markdown_table, reading, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from alexnet_lab.report.study import Run, Study
+    from alexnet_lab.report.comparison import Run, Study
     from alexnet_lab.sweeps.summary import Summary
 
 log = logging.getLogger(__name__)

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError, RunError
-from alexnet_lab.base.nested import flat
-from alexnet_lab.config.names import is_outward
+from alexnet_lab.base.flatten import flat
+from alexnet_lab.config.default_paths import is_outward
 from alexnet_lab.data.identity import Result, check_comparable
+from alexnet_lab.report.comparison import PENDING, PRUNED, UNREADABLE, Run, Study, displayable, read_run
 from alexnet_lab.report.groups import by_images
-from alexnet_lab.report.study import PENDING, PRUNED, UNREADABLE, Run, Study, displayable, read_run
 from alexnet_lab.run.patterns import is_run, run_names
-from alexnet_lab.run.records import copies
+from alexnet_lab.run.run_files import copies
 from alexnet_lab.sweeps.columns import SEED, columns
 from alexnet_lab.sweeps.definition import identity
-from alexnet_lab.sweeps.directory import SweepDirectory
 from alexnet_lab.sweeps.merging import other_content
 from alexnet_lab.sweeps.subject import subject
 from alexnet_lab.sweeps.summary import base_level
+from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 from alexnet_lab.training.pruning import pruned_jobs
 
 if TYPE_CHECKING:

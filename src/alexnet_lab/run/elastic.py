@@ -31,7 +31,7 @@ from alexnet_lab.run.signals import terminable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from alexnet_lab.run.directory import RunDirectory
+    from alexnet_lab.run.run_directory import RunDirectory
 
 ELASTIC_PREFIXES = ("RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE", "MASTER_", "TORCHELASTIC", "WANDB_SERVICE")
 """Variables that belong to a worker itself and are not taken from the parent."""

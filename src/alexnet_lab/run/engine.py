@@ -24,11 +24,11 @@ from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.preview import preview
 from alexnet_lab.models.counts import num_parameters
 from alexnet_lab.run import parts, tracking
+from alexnet_lab.run.checkpoint_identity import KeepIdentity
 from alexnet_lab.run.distributed import ExactDDP, Processes
-from alexnet_lab.run.identity import KeepIdentity
 from alexnet_lab.run.resuming import prepared
-from alexnet_lab.run.steady import steady
 from alexnet_lab.run.threads import CrowdedCores
+from alexnet_lab.run.tolerant_loggers import steady
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.batch_norm import batch_dependent, synchronise
 from alexnet_lab.training.callbacks import STAGES, MetricsCsv, Throughput, plain
@@ -38,7 +38,7 @@ from alexnet_lab.training.confusion import Confusion
 from alexnet_lab.training.early_stopping import EarlyStopping
 from alexnet_lab.training.finite_loss import FiniteLoss
 from alexnet_lab.training.layer_statistics import LayerStatistics
-from alexnet_lab.training.progress import ProgressLine
+from alexnet_lab.training.progress_bar import ProgressLine
 from alexnet_lab.training.pruning import Pruning, Rule
 from alexnet_lab.training.shared_dropout import share_dropout
 from alexnet_lab.training.step_seeds import StepSeeds
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
     from torch import nn
 
-    from alexnet_lab.run.directory import RunDirectory
+    from alexnet_lab.run.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
 

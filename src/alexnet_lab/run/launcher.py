@@ -11,29 +11,29 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from alexnet_lab.base import shell
-from alexnet_lab.base.claims import free_folder
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, one_line
 from alexnet_lab.base.files import write_json
+from alexnet_lab.base.locks import free_folder
 from alexnet_lab.base.log import quiet, start_log
 from alexnet_lab.base.targets import build
 from alexnet_lab.config import check_train
-from alexnet_lab.config.names import has_default_run_dir
+from alexnet_lab.config.default_paths import has_default_run_dir
 from alexnet_lab.models.counts import num_macs, num_parameters
-from alexnet_lab.models.table import layer_table
+from alexnet_lab.models.layer_table import layer_table
 from alexnet_lab.run import elastic, engine, provenance
-from alexnet_lab.run.crew import gather
 from alexnet_lab.run.devices import check_devices, check_precision, count_processes, is_cpu
-from alexnet_lab.run.directory import CONTINUED_BY, RunDirectory
+from alexnet_lab.run.multinode import gather
 from alexnet_lab.run.parts import check_batches, check_parts
 from alexnet_lab.run.request import requested
 from alexnet_lab.run.resuming import begin, check_images
+from alexnet_lab.run.run_directory import CONTINUED_BY, RunDirectory
 from alexnet_lab.run.signals import deferred, terminable
 from alexnet_lab.run.threads import with_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from alexnet_lab.run.crew import Crew, Order
+    from alexnet_lab.run.multinode import Crew, Order
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import importlib
 
 NAMES = (
     "torch", "lightning", "torchmetrics", "wandb", "alexnet_lab.run.engine", "alexnet_lab.data",
-    "alexnet_lab.config.entry",  # of train.py itself
+    "alexnet_lab.config.main",  # of train.py itself
 )  # fmt: skip
 
 for name in NAMES:

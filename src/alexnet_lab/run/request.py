@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.targets import KINDS, packages_beyond
 from alexnet_lab.config import check_saved, continuing
-from alexnet_lab.run.directory import RunDirectory
+from alexnet_lab.run.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,14 +12,14 @@ from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.targets import OURS
 from alexnet_lab.config import continuing
 from alexnet_lab.data.identity import check_same_images, is_folded_in
-from alexnet_lab.run import identity
+from alexnet_lab.run import checkpoint_identity
 from alexnet_lab.training.checkpoint_io import ForeignCheckpointError, load_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from alexnet_lab.run.directory import RunDirectory
+    from alexnet_lab.run.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,9 @@ def begin(directory: RunDirectory, config: Mapping[str, Any]) -> Before:
     asked = {item.key for item in continuing.differences(saved, config)}
     if directory.is_continued_by(saved):  # by an earlier command
         asked |= set(continuing.LONGER)
-    found = identity.check_same_config(checkpoint, config, directory.config, asked, forced=config["resume_force"])
+    found = checkpoint_identity.check_same_config(
+        checkpoint, config, directory.config, asked, forced=config["resume_force"]
+    )
     longer = [item for item in found if item.kind == "longer"]
     result = directory.read_result() or {}
     if result.get("status") == "completed" and not longer:
@@ -62,10 +64,10 @@ def begin(directory: RunDirectory, config: Mapping[str, Any]) -> Before:
             _check_epoch_is_over(directory, checkpoint)
         _check_longer(directory, config, checkpoint, result)
         log.info("%s", _rule(config, checkpoint, longer))
-    identity.tell_other_code(checkpoint)
-    identity.tell_free(found)
+    checkpoint_identity.tell_other_code(checkpoint)
+    checkpoint_identity.tell_free(found)
     data = checkpoint.get(config["data"]["_target_"].rpartition(".")[2])  # Lightning's name of its state
-    return Before(float(checkpoint.get(identity.SECONDS, 0.0)), data if isinstance(data, dict) else {})
+    return Before(float(checkpoint.get(checkpoint_identity.SECONDS, 0.0)), data if isinstance(data, dict) else {})
 
 
 def check_images(directory: RunDirectory, before: Before, images: Mapping[str, Any], config: Mapping[str, Any]) -> None:
@@ -151,7 +153,7 @@ STOPS = {
 
 def is_stopped(checkpoint: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     """Whether a callback had ended the training, and none was switched off since."""
-    trained = checkpoint.get(identity.KEY, config)
+    trained = checkpoint.get(checkpoint_identity.KEY, config)
     released = any(item.key in STOPS for item in continuing.differences(trained, config))
     state = checkpoint.get("callbacks", {}).get("Checkpoints", {})
     return bool(state.get("stopped")) and not released
@@ -179,7 +181,7 @@ def prepared(
         callbacks: The state keys of its callbacks; the states of others are dropped.
     """
     path, checkpoint = newest_whole(directory)
-    folds_in = _folds_in(continuing.differences(checkpoint.get(identity.KEY, config), config))
+    folds_in = _folds_in(continuing.differences(checkpoint.get(checkpoint_identity.KEY, config), config))
     states = {key: state for key, state in checkpoint["callbacks"].items() if key in set(callbacks)}
     if "Checkpoints" in states:
         states["Checkpoints"] = states["Checkpoints"] | {"stopped": is_stopped(checkpoint, config)}

@@ -17,11 +17,11 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import one_line
 from alexnet_lab.base.files import write_text
-from alexnet_lab.base.nested import flat
+from alexnet_lab.base.flatten import flat
 from alexnet_lab.base.targets import build
 from alexnet_lab.base.terminal import hangups_ignored
-from alexnet_lab.config.tracker import MODES
-from alexnet_lab.run.steady import Steady, steady
+from alexnet_lab.config.wandb_checks import MODES
+from alexnet_lab.run.tolerant_loggers import Steady, steady
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from alexnet_lab.base.nested import flat
-from alexnet_lab.config.names import VARIANT, is_outward, job_name, short_hash
+from alexnet_lab.base.flatten import flat
+from alexnet_lab.config.default_paths import VARIANT, is_outward, job_name, short_hash
 from alexnet_lab.sweeps.columns import SEED, split
-from alexnet_lab.sweeps.records import SWEEP_VERSION
+from alexnet_lab.sweeps.sweep_files import SWEEP_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

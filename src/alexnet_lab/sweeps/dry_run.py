@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.run.launcher import network_size
-from alexnet_lab.sweeps import progress
+from alexnet_lab.sweeps import job_states
 
 if TYPE_CHECKING:
     from alexnet_lab.sweeps.preflight import Plan
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def told(plan: Plan) -> list[str]:
     """The lines of a dry run: one for each job, then the counts and an estimate of the time."""
-    states = progress.states(plan.sweep, plan.jobs)
+    states = job_states.states(plan.sweep, plan.jobs)
     sizes = _sizes(plan)
     rows = [(states[job.name], f"{sizes[job.name]:,} parameters", job.name, job.label) for job in plan.jobs]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
@@ -22,13 +22,13 @@ def told(plan: Plan) -> list[str]:
         f"{state:<{widths[0]}}  {size:>{widths[1]}}  {name:<{widths[2]}}  {label}" for state, size, name, label in rows
     ]
     left = sum(state != "done" for state in states.values())
-    time = progress.estimate(plan.sweep, left, plan.launcher["jobs_side_by_side"])
+    time = job_states.estimate(plan.sweep, left, plan.launcher["jobs_side_by_side"])
     common = " ".join(plan.definition.overrides)
     return [
         *([f"all with: {common}"] if common else []),
         *lines,
         f"sweep directory: {plan.sweep.path}",
-        progress.count_line(states.values()),
+        job_states.count_line(states.values()),
         f"time: {time}",
     ]
 

@@ -15,15 +15,15 @@ from alexnet_lab.base.log import labelled, start_log
 from alexnet_lab.data.identity import RECORDED
 from alexnet_lab.run import launcher
 from alexnet_lab.run.signals import deferred, terminable
-from alexnet_lab.sweeps import progress, results
-from alexnet_lab.sweeps.bonds import POLL_SECONDS, end_with_sweep
+from alexnet_lab.sweeps import job_states, results
 from alexnet_lab.sweeps.columns import split
-from alexnet_lab.sweeps.directory import SweepDirectory
+from alexnet_lab.sweeps.shutdown import POLL_SECONDS, end_with_sweep
+from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from alexnet_lab.run.directory import RunDirectory
+    from alexnet_lab.run.run_directory import RunDirectory
     from alexnet_lab.sweeps.definition import Definition, Job
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def _run(sweep: SweepDirectory, definition: Definition, job: Job, config: dict[s
         text = one_line(error if own else f"{type(error).__name__}: {error}") or "interrupted"
         status = "interrupted" if interrupted else "failed"
         so_far = directory.readable_result() | images
-        _record(sweep, definition, progress.entry(sweep, job, so_far, status=status, error=text), side_by_side)
+        _record(sweep, definition, job_states.entry(sweep, job, so_far, status=status, error=text), side_by_side)
         if interrupted:
             raise KeyboardInterrupt(
                 re.split("; (?:go on with|start) it", text)[0]
@@ -106,7 +106,7 @@ def _run(sweep: SweepDirectory, definition: Definition, job: Job, config: dict[s
         log.error("job %s failed: %s", job.label, text)
         log.debug("its traceback", exc_info=True)
     else:
-        _record(sweep, definition, progress.entry(sweep, job, result, status="completed", error=None), side_by_side)
+        _record(sweep, definition, job_states.entry(sweep, job, result, status="completed", error=None), side_by_side)
 
 
 def again(directory: RunDirectory) -> str:
@@ -137,4 +137,4 @@ def _record(sweep: SweepDirectory, definition: Definition, entry: dict[str, Any]
                 definition.jobs
             ):  # the sweep shows the last
                 results.show(summary)
-                log.info(progress.bar_line(sweep, definition.jobs, side_by_side))
+                log.info(job_states.bar_line(sweep, definition.jobs, side_by_side))

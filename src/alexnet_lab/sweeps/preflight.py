@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from alexnet_lab.base import cluster
 from alexnet_lab.base.errors import ConfigError, did_you_mean
 from alexnet_lab.base.shell import quoted
-from alexnet_lab.config.names import VARIANT
+from alexnet_lab.config.default_paths import VARIANT
 from alexnet_lab.sweeps.columns import compared_keys, split
 from alexnet_lab.sweeps.definition import Definition, Job, identity, named
-from alexnet_lab.sweeps.directory import SweepDirectory
+from alexnet_lab.sweeps.former_defaults import as_recorded
 from alexnet_lab.sweeps.merging import agreed, can_be_one
-from alexnet_lab.sweeps.recorded import as_recorded
+from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
+from alexnet_lab.base.csv_tables import csv_text
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import write_text
-from alexnet_lab.base.tables import csv_text
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,7 +18,7 @@ from alexnet_lab.training.diagonal_lm import DiagonalLM
 from alexnet_lab.training.losses import CrossEntropy
 from alexnet_lab.training.metrics import ErrorCounts
 from alexnet_lab.training.optimizers import build_optimizer
-from alexnet_lab.training.ranks import gathered, own_part
+from alexnet_lab.training.per_rank_state import gathered, own_part
 from alexnet_lab.training.schedules import Duration, build_schedule, go_to
 
 if TYPE_CHECKING:

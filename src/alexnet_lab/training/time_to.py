@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from alexnet_lab.training.ranks import gathered, own_part
+from alexnet_lab.training.per_rank_state import gathered, own_part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

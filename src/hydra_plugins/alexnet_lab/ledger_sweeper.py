@@ -22,8 +22,8 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from alexnet_lab.config.names import VARIANT, default_sweep_dir
-from alexnet_lab.config.words import expanded
+from alexnet_lab.config.command_line import expanded
+from alexnet_lab.config.default_paths import VARIANT, default_sweep_dir
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="ledger", node=CONFIG, 
 
 
 class LedgerSweeper(Sweeper):
-    """Runs every combination of the swept values, or searches among them; see `alexnet_lab.sweeps.drive`."""
+    """Runs every combination of the swept values, or searches among them; see `alexnet_lab.sweeps.runner`."""
 
     def __init__(
         self, params: dict[str, str], max_batch_size: int | None, trials: int | None, sampler: Literal["tpe", "random"]
@@ -82,8 +82,8 @@ class LedgerSweeper(Sweeper):
         common, swept = self.parted(arguments)
         compose = Composer(self.loader, self.master)
         if self.trials is not None:
-            from alexnet_lab.sweeps.drive_search import drive_search  # noqa: PLC0415
             from alexnet_lab.sweeps.search import Settings  # noqa: PLC0415
+            from alexnet_lab.sweeps.search_runner import drive_search  # noqa: PLC0415
 
             drive_search(self.request(common), swept, Settings(self.trials, self.sampler), compose, self.launch)
             return
@@ -105,13 +105,13 @@ class LedgerSweeper(Sweeper):
 
             print("\n".join(dry_run.told(planned)))
             return True
-        from alexnet_lab.sweeps import drive  # noqa: PLC0415
+        from alexnet_lab.sweeps import runner  # noqa: PLC0415
 
         with read_write(self.master):
             self.master.hydra.sweep.dir = str(planned.sweep.path)
         try:
-            drive.drive(planned, self.launch)
-        except drive.BegunMeanwhileError:
+            runner.drive(planned, self.launch)
+        except runner.BegunMeanwhileError:
             if self.has_default_place():
                 return False
             raise
@@ -201,7 +201,7 @@ class Composer:
     def __call__(self, words: Sequence[str]) -> dict[str, Any]:
         """The checked config of a job; raises ConfigError, or Hydra's errors."""
         from alexnet_lab.config import check_train  # noqa: PLC0415
-        from alexnet_lab.config.entry import plain  # noqa: PLC0415
+        from alexnet_lab.config.main import plain  # noqa: PLC0415
 
         parsed = self.parser.parse_overrides(list(words))
         groups = [item for item in parsed if self._is_group(item.key_or_group)]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from alexnet_lab.evaluation.comparisons import Comparison
     from alexnet_lab.evaluation.kernels import Kernels
-    from alexnet_lab.evaluation.layers import LayerMaps
+    from alexnet_lab.evaluation.layer_outputs import LayerMaps
 
 KERNELS_IN_ROW = 16
 MAPS_SHOWN = 12

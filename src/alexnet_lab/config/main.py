@@ -18,14 +18,21 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alexnet_lab.base import cluster, cores, shell
+from alexnet_lab.base.checked_files import read_yaml
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, one_line
 from alexnet_lab.base.log import start_log
-from alexnet_lab.base.records import read_yaml
 from alexnet_lab.base.terminal import outlive_terminal
-from alexnet_lab.config import request
+from alexnet_lab.config import resume_overrides
+from alexnet_lab.config.command_line import arranged, expand_paths, settle_data_variable
+from alexnet_lab.config.default_paths import (
+    default_run_dir,
+    default_sweep_dir,
+    default_tags,
+    folder_name,
+    for_model,
+    variable,
+)
 from alexnet_lab.config.messages import UNREADABLE, explain, omegaconf_error, own_error
-from alexnet_lab.config.names import default_run_dir, default_sweep_dir, default_tags, folder_name, for_model, variable
-from alexnet_lab.config.words import arranged, expand_paths, settle_data_variable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,9 +78,11 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
             sys.argv[1:] = arranged(sys.argv[1:], FLAGS.get(config_name, {}))
             _refuse_rerun()
             _refuse_lists(config_dir)
-            words = request.set_aside(config_dir)
+            words = resume_overrides.set_aside(config_dir)
             if words is not None:
-                job.continuing = partial(request.request, words=words, config_dir=config_dir, config_name=config_name)
+                job.continuing = partial(
+                    resume_overrides.request, words=words, config_dir=config_dir, config_name=config_name
+                )
             _anchor_config_path(config_name)
             with _errors_handed_on(), _missing_packages_reported():
                 hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(job.run)()
@@ -172,7 +181,7 @@ def _no_name(config_dir: Path) -> ConfigError:
 
 def _refuse_lists(config_dir: Path) -> None:
     """Raises ConfigError for a list of files of one group: Hydra would compose all of them into it."""
-    groups = request.group_names(config_dir)
+    groups = resume_overrides.group_names(config_dir)
     for word in get_args_parser().parse_known_args()[0].overrides:
         if word.partition("=")[2].startswith("[") and word.partition("=")[0] in groups:
             raise _no_name(config_dir)
@@ -276,7 +285,7 @@ def _count_among(classes: list[str] | None, every: int) -> int:
 
 def _count_mini_imagenet(folder: str, root: str | None, classes: list[str] | str | None) -> int:
     """The number of classes of mini-ImageNet: those asked for, or those that are there."""
-    from alexnet_lab.data.mini_imagenet_files import count_classes  # noqa: PLC0415 - only where it is asked for
+    from alexnet_lab.data.sources.mini_imagenet_files import count_classes  # noqa: PLC0415 - only where it is asked for
 
     return count_classes((Path(root) if root else Path(folder) / "mini_imagenet").expanduser(), classes)
 

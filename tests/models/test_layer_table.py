@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from alexnet_lab.models.__main__ import main
-from alexnet_lab.models.table import document, layer_rows, layer_table
+from alexnet_lab.models.layer_table import document, layer_rows, layer_table
 from alexnet_lab.models.zoo import build
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from alexnet_lab.base.checked_files import check_record, number
 from alexnet_lab.base.errors import RunError, one_line
-from alexnet_lab.base.nested import flat
+from alexnet_lab.base.flatten import flat
 from alexnet_lab.base.printable import printable
-from alexnet_lab.base.records import check_record, number
-from alexnet_lab.run.directory import RunDirectory
-from alexnet_lab.run.records import Config
+from alexnet_lab.run.run_directory import RunDirectory
+from alexnet_lab.run.run_files import Config
 from alexnet_lab.sweeps.subject import data_name, model_name
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from alexnet_lab.data.datamodule import ImageDataModule
-    from alexnet_lab.evaluation.finished import FinishedRun
+    from alexnet_lab.evaluation.loaded_run import FinishedRun
 
 NOT_USED = "\n(not in this run)"
 

@@ -14,8 +14,8 @@ from alexnet_lab.base.files import sha256
 from alexnet_lab.config import check_saved
 from alexnet_lab.data.identity import check_same_images
 from alexnet_lab.run.devices import usable_precision
-from alexnet_lab.run.directory import RunDirectory
 from alexnet_lab.run.engine import build_classifier, build_data
+from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.run.threads import chosen_threads
 from alexnet_lab.training.checkpoint_io import load_checkpoint, load_weights
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from alexnet_lab.base.claims import claimed_folder
+from alexnet_lab.base.checked_files import check_record, parse_json, read_json, read_text
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import finite, is_whole, sealed, write_json
-from alexnet_lab.base.records import check_record, parse_json, read_json, read_text
-from alexnet_lab.run.directory import RunDirectory
-from alexnet_lab.run.records import copies
+from alexnet_lab.base.locks import claimed_folder
+from alexnet_lab.run.run_directory import RunDirectory
+from alexnet_lab.run.run_files import copies
 from alexnet_lab.sweeps.definition import Definition, Job
 from alexnet_lab.sweeps.merging import other_content
-from alexnet_lab.sweeps.records import LEDGER_VERSION, LedgerLine, SweepRecord
+from alexnet_lab.sweeps.sweep_files import LEDGER_VERSION, LedgerLine, SweepRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -9,7 +9,7 @@ from alexnet_lab.base.ranges import Count, Fraction, Index, Pixels
 from alexnet_lab.data.folder_module import FolderDataModule
 from alexnet_lab.data.folder_source import load_joined
 from alexnet_lab.data.folders import chosen_among
-from alexnet_lab.data.mini_imagenet_files import chosen_classes, joined
+from alexnet_lab.data.sources.mini_imagenet_files import chosen_classes, joined
 
 if TYPE_CHECKING:
     from alexnet_lab.data.store import Contents

@@ -6,8 +6,8 @@ import re
 import socket
 from typing import TYPE_CHECKING
 
+from alexnet_lab.base.checked_files import read_text
 from alexnet_lab.base.errors import RunError
-from alexnet_lab.base.records import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import Interrupted, RunError, one_line
 from alexnet_lab.base.log import start_log
-from alexnet_lab.sweeps import progress
-from alexnet_lab.sweeps.bonds import POLL_SECONDS, stoppable
+from alexnet_lab.sweeps import job_states
+from alexnet_lab.sweeps.shutdown import POLL_SECONDS, stoppable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from alexnet_lab.sweeps.definition import Job
-    from alexnet_lab.sweeps.directory import SweepDirectory
     from alexnet_lab.sweeps.preflight import Plan
+    from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
     Launch = Callable[[Sequence[list[str]]], object]
 
@@ -59,16 +59,16 @@ def run_left(plan: Plan, launch: Launch) -> None:
     sweep = plan.sweep
     sweep.write(plan.definition)
     _wait(sweep, plan.jobs)
-    progress.adopt(sweep, plan.jobs)
-    states = progress.states(sweep, plan.jobs)
-    log.info(progress.count_line(states.values()))
+    job_states.adopt(sweep, plan.jobs)
+    states = job_states.states(sweep, plan.jobs)
+    log.info(job_states.count_line(states.values()))
     lines = _lines(sweep)
     left = [job for job in plan.jobs if states[job.name] != "done"]
     try:
         _run(plan, left, lines, launch)
     except KeyboardInterrupt as error:
         _record_killed(sweep, left, lines)
-        counts = progress.count_line(progress.states(sweep, plan.jobs).values())
+        counts = job_states.count_line(job_states.states(sweep, plan.jobs).values())
         raise Interrupted(
             f"{one_line(error) or 'interrupted'}; {counts}; the same command goes on: {shell.typed()}"
         ) from error
@@ -91,7 +91,7 @@ def _run(plan: Plan, left: list[Job], lines: Counter[str], launch: Launch) -> No
             vanished[job.name] += 1
             log.warning("job %s: %s (%d of %d)", job.label, error, vanished[job.name], retries + 1)
             if vanished[job.name] > retries:
-                sweep.append(progress.entry(sweep, job, {}, status="failed", error=error))
+                sweep.append(job_states.entry(sweep, job, {}, status="failed", error=error))
         left = [job for job in left if vanished[job.name] <= retries]
 
 
@@ -121,9 +121,9 @@ def _record_killed(sweep: SweepDirectory, left: list[Job], lines: Counter[str]) 
     """Enters the jobs that the launcher killed when it was interrupted, so that they could not do so themselves."""
     _wait(sweep, left)
     for job in _without_a_word(sweep, left, lines):
-        if progress.states(sweep, [job])[job.name] == "interrupted":
+        if job_states.states(sweep, [job])[job.name] == "interrupted":
             error = "killed when the sweep was interrupted"
-            sweep.append(progress.entry(sweep, job, {}, status="interrupted", error=error))
+            sweep.append(job_states.entry(sweep, job, {}, status="interrupted", error=error))
 
 
 def _finish(plan: Plan) -> None:
@@ -136,7 +136,7 @@ def _finish(plan: Plan) -> None:
     failed = [latest[job.name] for job in plan.jobs if latest[job.name]["status"] == "failed"]
     for line in failed:
         log.error("%s", "\n  ".join([f"{line['job']}: {line['error']}", *(line["log"] or [])]))
-    log.info("%s in %s", progress.count_line(progress.states(sweep, plan.jobs).values()), sweep.path)
+    log.info("%s in %s", job_states.count_line(job_states.states(sweep, plan.jobs).values()), sweep.path)
     results.refuse_other_images(plan.definition, latest, allowed=plan.settings.get("other_images", False))
     if failed:
         names = ", ".join(line["job"] for line in failed)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from alexnet_lab.sweeps.definition import Job
-    from alexnet_lab.sweeps.directory import SweepDirectory
+    from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
 State = Literal["done", "failed", "interrupted", "to go"]
 

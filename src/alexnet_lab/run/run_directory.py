@@ -12,13 +12,13 @@ import yaml
 from filelock import FileLock, Timeout
 
 from alexnet_lab.base import shell
-from alexnet_lab.base.claims import claimed_folder
+from alexnet_lab.base.checked_files import check_record, read_json, read_rows, read_yaml
+from alexnet_lab.base.csv_tables import from_one
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import is_whole, sealed, sha256, write_json, write_text
+from alexnet_lab.base.locks import claimed_folder
 from alexnet_lab.base.places import is_published, with_variable, without_variable
-from alexnet_lab.base.records import check_record, read_json, read_rows, read_yaml
-from alexnet_lab.base.tables import from_one
-from alexnet_lab.run.records import RESULT_VERSION, Earlier, Manifest, Result
+from alexnet_lab.run.run_files import RESULT_VERSION, Earlier, Manifest, Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,8 @@ from evaluating import run_eval
 from PIL import Image
 
 from alexnet_lab.base.errors import DataError
-from alexnet_lab.evaluation.finished import FinishedRun
-from alexnet_lab.evaluation.own_images import find_images
+from alexnet_lab.evaluation.custom_images import find_images
+from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.evaluation.predict import predict
 
 if TYPE_CHECKING:

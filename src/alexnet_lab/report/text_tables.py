@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from alexnet_lab.report.comparison import PENDING, PRUNED, RUNNING, UNFINISHED, UNREADABLE
 from alexnet_lab.report.forest import forest_svg
-from alexnet_lab.report.study import PENDING, PRUNED, RUNNING, UNFINISHED, UNREADABLE
-from alexnet_lab.run.records import computed_on
+from alexnet_lab.run.run_files import computed_on
 from alexnet_lab.sweeps.columns import SEED
 from alexnet_lab.sweeps.results import with_gap
 from alexnet_lab.sweeps.summary import Outcome, Summary, summarise
-from alexnet_lab.sweeps.tables import cells, effect_lines, reading, verdict_lines
+from alexnet_lab.sweeps.summary_tables import cells, effect_lines, reading, verdict_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from markupsafe import Markup
 
-    from alexnet_lab.report.study import Run, Study
+    from alexnet_lab.report.comparison import Run, Study
     from alexnet_lab.sweeps.summary import Row
 
 

@@ -16,9 +16,9 @@ from torch import distributed
 
 from alexnet_lab.base.cores import available_cores
 from alexnet_lab.base.errors import ConfigError, Interrupted, RunError
-from alexnet_lab.run import crew, launcher
-from alexnet_lab.run.crew import Crew, Order, free_port, gather
+from alexnet_lab.run import launcher, multinode
 from alexnet_lab.run.elastic import WorkerDiedError
+from alexnet_lab.run.multinode import Crew, Order, free_port, gather
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def store() -> distributed.Store:
     return distributed.HashStore()
 
 
-def crews(store: distributed.Store, kind: crew.Kind = "nodes") -> tuple[Crew, Crew]:
+def crews(store: distributed.Store, kind: multinode.Kind = "nodes") -> tuple[Crew, Crew]:
     return Crew(kind, 0, 2, store, "here"), Crew(kind, 1, 2, store, "here")
 
 
@@ -99,7 +99,7 @@ def test_what_ended_an_attempt_is_what_came_first_wherever_that_was(own, other, 
 
 
 def test_node_that_says_nothing_leaves_the_leaders_own_error(store, monkeypatch):
-    monkeypatch.setitem(crew.OUTCOME_SECONDS, "nodes", 0.2)
+    monkeypatch.setitem(multinode.OUTCOME_SECONDS, "nodes", 0.2)
     leader, _ = crews(store)
     leader.order("/run", resume=False)
     error = WorkerDiedError("killed")
@@ -153,9 +153,9 @@ def test_what_was_started_is_what_the_config_says(variables, nodes, message, mon
 
 def test_leaders_address_is_the_one_that_slurm_uses(monkeypatch):
     said = {"hostnames": "n1\nn2\n", "node": "NodeName=n1 Arch=x86_64 NodeAddr=10.0.0.7 NodeHostName=n1"}
-    monkeypatch.setattr(crew, "_scontrol", lambda *words: said[words[1]])
+    monkeypatch.setattr(multinode, "_scontrol", lambda *words: said[words[1]])
     monkeypatch.setenv("SLURM_STEP_NODELIST", "n[1-2]")
-    assert crew.leaders_address() == "10.0.0.7"
+    assert multinode.leaders_address() == "10.0.0.7"
 
 
 def test_port_that_is_taken_is_told(monkeypatch):
@@ -165,7 +165,7 @@ def test_port_that_is_taken_is_told(monkeypatch):
         taken.listen()
         monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
         with pytest.raises(RunError, match=r"where the nodes of the run meet, cannot be listened to.*set MASTER_PORT"):
-            crew._own_store("localhost", 0)
+            multinode._own_store("localhost", 0)
 
 
 def test_cores_of_a_slurm_job_are_those_that_it_was_given(monkeypatch):

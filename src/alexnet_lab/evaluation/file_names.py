@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from alexnet_lab.base import shell
+from alexnet_lab.base.checked_files import read_json
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.files import try_folder
-from alexnet_lab.base.records import read_json
 from alexnet_lab.config.schema import Evaluate
 
 if TYPE_CHECKING:

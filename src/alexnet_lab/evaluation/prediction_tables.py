@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.files import write_text
 from alexnet_lab.base.printable import printable
-from alexnet_lab.evaluation.naming import TABLES
+from alexnet_lab.evaluation.file_names import TABLES
 from alexnet_lab.evaluation.predict import UNKNOWN
 from alexnet_lab.training.metrics import best_classes
 

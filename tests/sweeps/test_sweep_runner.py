@@ -16,10 +16,10 @@ import pytest
 from filelock import FileLock
 
 from alexnet_lab.base.errors import Interrupted, RunError
-from alexnet_lab.sweeps import bonds
-from alexnet_lab.sweeps.drive import drive
+from alexnet_lab.sweeps import shutdown
+from alexnet_lab.sweeps.job_states import entry
 from alexnet_lab.sweeps.preflight import Plan, Request, plan
-from alexnet_lab.sweeps.progress import entry
+from alexnet_lab.sweeps.runner import drive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -137,7 +137,7 @@ def test_launcher_that_cannot_start_ends(tmp_path):
 
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
 def test_interrupted_sweep_waits_for_its_jobs_and_can_go_on(number, name, tmp_path, monkeypatch):
-    monkeypatch.setattr(bonds, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(shutdown, "POLL_SECONDS", 0.02)
     sweep_plan = planned(tmp_path / "sweep")
     before = signal.getsignal(number)
     job = sweep_plan.sweep.path / "seed-1"
@@ -183,7 +183,7 @@ def lock_held_until(lock: Path, stop: Path) -> Iterator[None]:
 
 
 def test_sweep_waits_for_jobs_that_another_left_running(tmp_path, monkeypatch):
-    monkeypatch.setattr("alexnet_lab.sweeps.drive.POLL_SECONDS", 0.02)
+    monkeypatch.setattr("alexnet_lab.sweeps.runner.POLL_SECONDS", 0.02)
     sweep_plan = planned(tmp_path / "sweep", jobs=1)
     begin_place = sweep_plan.sweep.path / "seed-0"
     begin_place.mkdir(parents=True)
@@ -196,7 +196,7 @@ def test_sweep_waits_for_jobs_that_another_left_running(tmp_path, monkeypatch):
             lock.release()
 
     lock.acquire()
-    monkeypatch.setattr("alexnet_lab.sweeps.drive.time.sleep", sleep)
+    monkeypatch.setattr("alexnet_lab.sweeps.runner.time.sleep", sleep)
     drive(sweep_plan, lambda jobs: [end(sweep_plan, words) for words in jobs])
     assert len(turns) == 3
 
@@ -204,14 +204,14 @@ def test_sweep_waits_for_jobs_that_another_left_running(tmp_path, monkeypatch):
 def test_jobs_process_ends_when_its_sweep_is_gone_or_is_to_stop(tmp_path):
     code = """if True:
         import pathlib, sys, time
-        from alexnet_lab.sweeps.bonds import end_with_sweep
+        from alexnet_lab.sweeps.shutdown import end_with_sweep
         end_with_sweep(pathlib.Path(sys.argv[1]))
         print("ready", flush=True)
         time.sleep(30)
     """
     for reason in ("gone", "stop"):
         parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
-        variables = os.environ | {bonds.VARIABLE: f"{bonds.place()}/{parent.pid}"}
+        variables = os.environ | {shutdown.VARIABLE: f"{shutdown.place()}/{parent.pid}"}
         stop = tmp_path / reason
         child = subprocess.Popen([sys.executable, "-c", code, str(stop)], env=variables, stdout=subprocess.PIPE)
         assert child.stdout is not None
@@ -228,17 +228,17 @@ def test_jobs_process_ends_when_its_sweep_is_gone_or_is_to_stop(tmp_path):
 
 def test_process_is_alive_until_it_has_ended():
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    assert bonds.is_alive(process.pid)
+    assert shutdown.is_alive(process.pid)
     process.communicate(b"\n")
-    assert not bonds.is_alive(process.pid)
+    assert not shutdown.is_alive(process.pid)
 
 
 def test_without_pidfd_the_process_is_asked(monkeypatch):
     monkeypatch.delattr(os, "pidfd_open", raising=False)
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    assert bonds.is_alive(process.pid)
+    assert shutdown.is_alive(process.pid)
     process.communicate(b"\n")
-    assert not bonds.is_alive(process.pid)
+    assert not shutdown.is_alive(process.pid)
 
 
 def test_job_on_other_images_is_left_out_of_the_table(tmp_path):
@@ -267,7 +267,7 @@ def test_what_killed_jobs_leave_is_removed_in_silence(tmp_path, monkeypatch):
         "import multiprocessing, os; context = multiprocessing.get_context('spawn'); "
         "left = [context.Semaphore() for _ in range(3)]; os.kill(os.getpid(), 9)"
     )
-    with bonds.stoppable(tmp_path / "stop", lambda: False):
+    with shutdown.stoppable(tmp_path / "stop", lambda: False):
         killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (killed.returncode, killed.stderr) == (-signal.SIGKILL, "")
     assert os.environ["PYTHONWARNINGS"] == "ignore:something else"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le
 from pydantic import AfterValidator, Field
 
-from alexnet_lab.base.records import Amount, Name, Number, Schema, Total
+from alexnet_lab.base.checked_files import Amount, Name, Number, Schema, Total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.base.nested import flat, nested
+from alexnet_lab.base.flatten import flat, nested
 from alexnet_lab.config import check_saved
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from alexnet_lab.models.layers import ACTIVATIONS, ClassicDropout
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from alexnet_lab.evaluation.finished import FinishedRun
+    from alexnet_lab.evaluation.loaded_run import FinishedRun
 
 NOTHING_TO_SEE = (nn.Flatten, nn.Identity, nn.Dropout, ClassicDropout, nn.ZeroPad2d)
 """Layers that change no map, in evaluation."""

@@ -15,9 +15,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.base.nested import flat
+from alexnet_lab.base.flatten import flat
+from alexnet_lab.config.command_line import PATHS, expanded
 from alexnet_lab.config.continuing import FREE, differences, within
-from alexnet_lab.config.words import PATHS, expanded
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,13 +11,13 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from alexnet_lab.base.errors import ConfigError, Interrupted, RunError
-from alexnet_lab.sweeps.directory import SweepDirectory
-from alexnet_lab.sweeps.drive_search import counts, drive_search
+from alexnet_lab.sweeps.job_states import entry
 from alexnet_lab.sweeps.preflight import Request
-from alexnet_lab.sweeps.progress import entry
 from alexnet_lab.sweeps.results import update_summary
 from alexnet_lab.sweeps.search import Search, Settings
-from alexnet_lab.sweeps.tables import cells
+from alexnet_lab.sweeps.search_runner import counts, drive_search
+from alexnet_lab.sweeps.summary_tables import cells
+from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 from alexnet_lab.training.pruning import JOB, JOURNAL, PRUNED_AT, STUDY, open_journal
 
 if TYPE_CHECKING:

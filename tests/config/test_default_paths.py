@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from commands import REPOSITORY, call
 
-from alexnet_lab.base.claims import free_folder
 from alexnet_lab.base.errors import RunError
-from alexnet_lab.config.names import has_default_run_dir
+from alexnet_lab.base.locks import free_folder
+from alexnet_lab.config.default_paths import has_default_run_dir
 from alexnet_lab.run import train
 
 

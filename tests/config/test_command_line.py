@@ -13,9 +13,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.config import check_evaluate, check_report, check_train
+from alexnet_lab.config.command_line import PATHS, arranged, explain_unreadable, quoted
 from alexnet_lab.config.schema import EvaluatedData, Sweep, Train
 from alexnet_lab.config.signatures import read_signature
-from alexnet_lab.config.words import PATHS, arranged, explain_unreadable, quoted
 
 HARD = [
     "a=b",

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from alexnet_lab.training import progress
-from alexnet_lab.training.progress import ProgressLine
+from alexnet_lab.training import progress_bar
+from alexnet_lab.training.progress_bar import ProgressLine
 
 TRAINER: Any = SimpleNamespace(
     current_epoch=2, max_epochs=5, num_training_batches=4, num_val_batches=[3], num_test_batches=[2]
@@ -21,7 +21,9 @@ TRAINER: Any = SimpleNamespace(
 @pytest.fixture
 def line(monkeypatch) -> ProgressLine:
     """On a terminal that is a text."""
-    monkeypatch.setattr(progress, "Console", lambda stderr: Console(file=io.StringIO(), force_terminal=True, width=100))
+    monkeypatch.setattr(
+        progress_bar, "Console", lambda stderr: Console(file=io.StringIO(), force_terminal=True, width=100)
+    )
     return ProgressLine()
 
 
@@ -30,7 +32,7 @@ def state(line: ProgressLine) -> list[tuple[str, float, float | None]]:
 
 
 def test_epoch_validation_and_test_have_a_bar_each(line, monkeypatch):
-    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    monkeypatch.setattr(progress_bar, "SECONDS", 0.0)
     line.on_train_epoch_start(TRAINER, None)
     line.on_train_batch_end(TRAINER, None, None, None, 1)
     assert state(line) == [("epoch 3/5", 2, 4)]
@@ -50,7 +52,7 @@ def test_epoch_validation_and_test_have_a_bar_each(line, monkeypatch):
 
 def test_between_two_pictures_nothing_is_drawn(line, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(progress, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(progress_bar, "monotonic", lambda: clock[0])
     line.on_train_epoch_start(TRAINER, None)
     for batch, now in enumerate((10.0, 10.4, 10.6)):
         clock[0] = now

@@ -12,14 +12,14 @@ import torch
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.printable import printable, printable_texts
 from alexnet_lab.base.random import generator
+from alexnet_lab.evaluation.augmentation_steps import single_factors
 from alexnet_lab.evaluation.comparisons import tower_comparisons
 from alexnet_lab.evaluation.errors import confident_mistakes, confusion
-from alexnet_lab.evaluation.factors import single_factors
-from alexnet_lab.evaluation.figures import alike, network, predictions, style, training
+from alexnet_lab.evaluation.figures import network, predictions, retrieval_figures, style, training
+from alexnet_lab.evaluation.gallery import CODE_BITS, Search, Ways
 from alexnet_lab.evaluation.kernels import kernels_of
-from alexnet_lab.evaluation.layers import activation_curves, layer_maps
+from alexnet_lab.evaluation.layer_outputs import activation_curves, layer_maps
 from alexnet_lab.evaluation.predict import UNKNOWN, count_views
-from alexnet_lab.evaluation.search import CODE_BITS, Search, Ways
 from alexnet_lab.training.metrics import TOP_K, best_classes, called
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from alexnet_lab.evaluation.comparisons import Comparison
     from alexnet_lab.evaluation.evaluate import Evaluated
-    from alexnet_lab.evaluation.finished import FinishedRun
+    from alexnet_lab.evaluation.loaded_run import FinishedRun
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ def _neighbours(studio: Studio) -> Figure:
         return [(gallery[index], studio.names[label]) for index, label in zip(stored, labels, strict=True)]
 
     queries = [
-        alike.Query(
+        retrieval_figures.Query(
             image, studio.names[int(search.labels[place])],
             tiles(features.neighbours.indices[place]), tiles(pixels.neighbours.indices[place]),
         )
@@ -174,7 +174,7 @@ def _neighbours(studio: Studio) -> Figure:
         f"nearest by features: precision@{k} {features.precision[k]:.2f}",
         f"nearest by pixels: precision@{k} {pixels.precision[k]:.2f}",
     )
-    return alike.retrieval_figure(queries, _among(studio), heads)
+    return retrieval_figures.retrieval_figure(queries, _among(studio), heads)
 
 
 def _retrieval(studio: Studio) -> Drawn:
@@ -182,7 +182,7 @@ def _retrieval(studio: Studio) -> Drawn:
     ways = studio.ways
     several = len(studio.subject.runs) > 1
     precision = {name: ways.precision(name) for name in ("features", "pixels")}
-    figure = alike.precision_figure(precision, _among(studio)) if several else _neighbours(studio)
+    figure = retrieval_figures.precision_figure(precision, _among(studio)) if several else _neighbours(studio)
     return Drawn(figure, {"retrieval": ways.numbers(precision)}, ways.comparisons(("features", "pixels")))
 
 
@@ -198,7 +198,7 @@ def _codes(studio: Studio) -> Drawn:
     }
     numbers = {"bits": CODE_BITS} | ways.numbers(names)
     pairs = ways.comparisons(("features", "codes"), ("codes", "pixels"))
-    return Drawn(alike.precision_figure(precision, _among(studio)), {"codes": numbers}, pairs)
+    return Drawn(retrieval_figures.precision_figure(precision, _among(studio)), {"codes": numbers}, pairs)
 
 
 def _among(studio: Studio) -> str:

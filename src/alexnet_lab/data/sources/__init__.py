@@ -1,0 +1,1 @@
+"""One file per data set: where its images come from, and the data module that serves them."""
