@@ -9,7 +9,7 @@ import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
@@ -30,6 +30,18 @@ QUICK = (
     "trainer.progress_bar=false",
 )
 """Overrides for runs that are to be short and to touch no tracker."""
+
+
+def skip_unless_required(what: str, missing: str) -> NoReturn:
+    """Skips a test, or fails it where continuous integration has said that it must run.
+
+    Args:
+        what: `data`, `browser` or `slurm`, as ALEXNET_LAB_REQUIRED lists them.
+        missing: The reason.
+    """
+    if what in os.environ.get("ALEXNET_LAB_REQUIRED", "").split():
+        pytest.fail(f"{missing}, and ALEXNET_LAB_REQUIRED names {what}")
+    pytest.skip(missing)
 
 
 class Outcome(NamedTuple):

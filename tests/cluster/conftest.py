@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import slurm_cluster
+from commands import skip_unless_required
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,10 +18,8 @@ if TYPE_CHECKING:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The variables with which commands reach a SLURM of two nodes."""
     if os.geteuid() != 0 or shutil.which("slurmctld") is None:
-        missing = "SLURM is not installed, or we may not start it: sudo python tests/cluster/slurm_cluster.py install"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+        install = "sudo python tests/cluster/slurm_cluster.py install"
+        skip_unless_required("slurm", f"SLURM is not installed, or we may not start it: {install}")
     folder = tmp_path_factory.mktemp("slurm")
     try:
         yield slurm_cluster.start(folder)

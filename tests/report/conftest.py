@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from commands import skip_unless_required
 from made import make_sweep
 
 if TYPE_CHECKING:
@@ -36,9 +36,7 @@ def browser() -> Iterator[Any]:
         sync_playwright = None
     if program is None or sync_playwright is None:
         missing = "Chromium" if program is None else "playwright (pip install playwright)"
-        if os.environ.get("CI"):
-            pytest.fail(f"{missing} is not installed: continuous integration looks at the report in a browser too")
-        pytest.skip(f"{missing} is not installed")
+        skip_unless_required("browser", f"{missing} is not installed")
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield started

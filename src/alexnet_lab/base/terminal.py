@@ -61,6 +61,12 @@ class Output(io.TextIOWrapper):
     """A standard stream that cannot fail; characters that its encoding lacks are written as Python escapes them."""
 
 
+def require_posix() -> None:
+    """Exits with one line on Windows, whose signals, locks and processes differ; WSL2 is Linux."""
+    if sys.platform == "win32":
+        sys.exit("error: AlexNet Lab runs on Linux and macOS, not on Windows; install WSL2: wsl --install")
+
+
 def outlive_terminal() -> None:
     """Makes this process survive the loss of its terminal, of a pipe's reader, and of space for its output.
 

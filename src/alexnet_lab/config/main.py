@@ -21,7 +21,7 @@ from alexnet_lab.base import cluster, cores, shell
 from alexnet_lab.base.checked_files import read_yaml
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, one_line
 from alexnet_lab.base.log import start_log
-from alexnet_lab.base.terminal import outlive_terminal
+from alexnet_lab.base.terminal import outlive_terminal, require_posix
 from alexnet_lab.config import resume_overrides
 from alexnet_lab.config.command_line import arranged, expand_paths, settle_data_variable
 from alexnet_lab.config.default_paths import (
@@ -63,6 +63,7 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
         config_dir: The folder of the yaml files.
         config_name: The primary config in it, e.g. "train".
     """
+    require_posix()
     outlive_terminal()
     traceback_wanted = os.environ.get(FULL_ERROR, "") not in ("", "0")
     register_resolvers()
