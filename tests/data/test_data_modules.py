@@ -87,14 +87,31 @@ def test_all_public_names_exist_and_others_do_not():
 
 @pytest.mark.parametrize("module", ALL_MODULES)
 def test_every_field_of_a_module_is_keyword_only_with_type_and_plain_default(module):
-    tree = ast.parse(inspect.getsource(module))
-    init = next(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "__init__")
-    assert [arg.arg for arg in init.args.args] == ["self"]
-    assert init.args.kwarg is None
-    for arg, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True):
-        assert arg.annotation is not None
-        if default is not None:
-            ast.literal_eval(default)
+    parameters = inspect.signature(module).parameters.values()
+    assert len(parameters) >= 13
+    for parameter in parameters:
+        assert parameter.kind == inspect.Parameter.KEYWORD_ONLY
+        assert parameter.annotation is not inspect.Parameter.empty
+        if parameter.default is not inspect.Parameter.empty:
+            assert ast.literal_eval(repr(parameter.default)) == parameter.default
+
+
+def test_a_data_set_states_only_what_differs():
+    """An attribute without annotation changes an inherited field; any other one is a constant of the class."""
+
+    class Tiny(DigitsDataModule):
+        batch_size = 4
+        flavour = "sweet"
+        skip_unreadable: bool = True
+
+    before, after = (inspect.signature(module).parameters for module in (DigitsDataModule, Tiny))
+    assert [*after] == [*before, "skip_unreadable"]
+    assert {name for name in before if after[name].default != before[name].default} == {"batch_size"}
+    assert (Tiny().batch_size, Tiny(batch_size=2).batch_size, DigitsDataModule().batch_size) == (4, 2, 8)
+    with pytest.raises(ConfigError, match=r"`data\.batch_size` is 0"):
+        Tiny(batch_size=0)
+    with pytest.raises(TypeError, match="flavour"):
+        Tiny(flavour="sour")  # pyright: ignore[reportCallIssue] - the point
 
 
 # Digits: what a module knows and gives out
@@ -443,8 +460,8 @@ def test_imagenettes_classes_have_readable_names(make_folder, tmp_path):
 
 
 def test_imagenette_lies_in_the_data_folder_unless_told_otherwise(tmp_path):
-    assert ImageNetteDataModule(dir=str(tmp_path)).root == tmp_path / "imagenette"
-    assert MiniImageNetDataModule(dir=str(tmp_path)).root == tmp_path / "mini_imagenet"
+    assert ImageNetteDataModule(dir=str(tmp_path)).folder == tmp_path / "imagenette"
+    assert MiniImageNetDataModule(dir=str(tmp_path)).folder == tmp_path / "mini_imagenet"
 
 
 def test_mini_imagenet_has_the_guides_classes_and_says_where_to_put_them(tmp_path):

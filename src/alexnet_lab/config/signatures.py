@@ -24,6 +24,9 @@ from alexnet_lab.base.errors import ConfigError, did_you_mean
 
 OWN_PACKAGE = "alexnet_lab"
 
+FIELDS = "Fields"
+"""The base class that makes a constructor of class attributes: `alexnet_lab.data.fields`."""
+
 NAMES: dict[str, Any] = {name: value for name, value in vars(ranges).items() if not name.startswith("_")} | {
     "Any": Any,
     "Literal": typing.Literal,
@@ -49,6 +52,7 @@ class Signature:
 
     fields: dict[str, Field]
     open: bool = False
+    attributes: bool = False  # whether class attributes are its fields
 
 
 def read_signature(target: str) -> Signature | None:
@@ -198,12 +202,28 @@ def _class_signature(node: ast.ClassDef, module: str, target: str) -> Signature 
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
             return _function_signature(item, own=_is_own(module))
-    if node.decorator_list or len(node.bases) != 1 or not isinstance(node.bases[0], ast.Name):
+    bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+    if FIELDS in bases:
+        return _with_attributes(Signature({}, attributes=True), node)
+    if node.decorator_list or len(node.bases) != 1 or not bases:
         return None
     try:
-        return _find(module, node.bases[0].id, target)
+        inherited = _find(module, bases[0], target)
     except ConfigError:  # a base such as `object`
         return None
+    return _with_attributes(inherited, node) if inherited and inherited.attributes else inherited
+
+
+def _with_attributes(inherited: Signature, node: ast.ClassDef) -> Signature:
+    """The fields of a class whose constructor is made of its attributes: see `alexnet_lab.data.fields`."""
+    fields = dict(inherited.fields)
+    for item in node.body:
+        match item:
+            case ast.AnnAssign(target=ast.Name(id=name)) if "ClassVar" not in ast.unparse(item.annotation):
+                fields[name] = Field(_evaluated(item.annotation), _default(item.value))
+            case ast.Assign(targets=[ast.Name(id=name)]) if name in fields:
+                fields[name] = Field(fields[name].annotation, _default(item.value))
+    return Signature(fields, attributes=True)
 
 
 def _function_signature(node: ast.FunctionDef, *, own: bool) -> Signature:
@@ -212,7 +232,7 @@ def _function_signature(node: ast.FunctionDef, *, own: bool) -> Signature:
     pairs = list(zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True))
     if own:
         fields = {
-            arg.arg: Field(_annotation(arg), ... if default is None else ast.literal_eval(default))
+            arg.arg: Field(Any if arg.annotation is None else _evaluated(arg.annotation), _default(default))
             for arg, default in pairs
         }
         return Signature(fields)
@@ -221,8 +241,10 @@ def _function_signature(node: ast.FunctionDef, *, own: bool) -> Signature:
     return Signature({name: Field(Any, None) for name in names}, open=arguments.kwarg is not None)
 
 
-def _annotation(arg: ast.arg) -> Any:
-    if arg.annotation is None:
-        return Any
-    code = compile(ast.Expression(arg.annotation), f"<annotation of {arg.arg}>", "eval")
+def _default(value: ast.expr | None) -> Any:
+    return ... if value is None else ast.literal_eval(value)
+
+
+def _evaluated(annotation: ast.expr) -> Any:
+    code = compile(ast.Expression(annotation), f"<annotation {ast.unparse(annotation)}>", "eval")
     return eval(code, dict(NAMES))  # noqa: S307 - the source is our own package's, and its names are the table above

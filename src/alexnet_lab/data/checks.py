@@ -12,6 +12,28 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
+NORMALIZATIONS = ("mean_image", "channel_mean", "standardize", "unit", "symmetric")
+
+
+def check_data_fields(data: Any) -> None:
+    """Checks the fields that all data modules share."""
+    for field in ("batch_size", "image_size", "stored_size"):
+        check_whole(f"data.{field}", getattr(data, field), least=1)
+    for field in ("seed", "val_seed", "test_seed"):
+        check_whole(f"data.{field}", getattr(data, field), least=0)
+    check_whole("data.num_classes", data.num_classes, least=2)
+    check_choice("data.channels", data.channels, (1, 3))
+    check_choice("data.order", data.order, ("shuffled", "constant"))
+    check_choice(
+        "data.normalization", data.normalization, ("mean_image", "channel_mean", "standardize", "unit", "symmetric")
+    )
+    check_choice("data.device", data.device, ("auto", "cpu"))
+    check_flag("data.skip_unreadable", data.skip_unreadable)
+    check_fraction("data.val_fraction", data.val_fraction)
+    if data.test_fraction is not None:
+        check_fraction("data.test_fraction", data.test_fraction)
+
+
 def check_choice(field: str, value: object, choices: Sequence[object]) -> None:
     """Refuses a value that is none of `choices`.
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
-from alexnet_lab.data.checks import check_choice, check_flag, check_fraction, check_whole
+from alexnet_lab.base.ranges import Count, Fraction, Index, Pixels
+from alexnet_lab.data.checks import check_data_fields
+from alexnet_lab.data.fields import Fields
 from alexnet_lab.data.identity import check_same_images, is_folded_in
 from alexnet_lab.data.loader import BatchLoader, RawBatch, Rows, resident
-from alexnet_lab.data.normalize import NORMALIZATIONS
 from alexnet_lab.data.order import BatchOrder
 from alexnet_lab.data.split import Shares, Split, check_classes, stored_split
 from alexnet_lab.data.store import Contents, Store, make_store, open_store
@@ -24,30 +25,29 @@ from alexnet_lab.data.transform import Transform, checked_augment
 if TYPE_CHECKING:
     import torch
 
-    from alexnet_lab.data.augment import Augment
-
 log = logging.getLogger(__name__)
 
 READ_AHEAD = 2
 """Batches that are read while a GPU is busy; on a CPU reading ahead would only take time from training."""
 
 
-class ImageDataModule(LightningDataModule):
-    """A data set of square images, stored once, split once, and given out in batches.
+class ImageDataModule(LightningDataModule, Fields):
+    """A data set of square images, stored once, split once, and served in batches.
 
-    A data set of its own says where it is from (`contents`) and what its store is called (`store_name`).
+    A data set is a subclass: it names its store (`name`), changes the defaults of the fields, and says where its images
+    come from (`contents`).
 
     After `prepare_data()` and `setup()` it knows `class_names`, `num_train`, `num_val`, `num_test`, `steps_per_epoch`
     and `store_hash`.
 
-    Args:
+    Attributes:
         dir: Folder of the data sets; stores are in `<dir>/store`.
-        batch_size: Images in a step, over all processes, >= 1.
-        seed: Of the order and the augmentation, >= 0.
+        batch_size: Images in a step, over all processes.
+        seed: Of the order and the augmentation.
         order: Of the training images: "shuffled" anew each epoch, or "constant", one shuffle for all epochs.
         normalization: See `normalize.NORMALIZATIONS`.
-        val_fraction: Share of the training images that is set apart for validation, in [0, 1); 0 validates nothing.
-        val_seed: Of that choice, >= 0: runs of different seeds share it.
+        val_fraction: Fraction of the training images that is set apart for validation, in [0, 1); 0 validates nothing.
+        val_seed: Of that choice: runs of different seeds share it.
         num_classes: That the model is built for; must be what the data has.
         channels: 1 or 3.
         image_size: Side of what the model sees, in pixels.
@@ -57,61 +57,39 @@ class ImageDataModule(LightningDataModule):
         device: Where the stored images lie while a GPU trains: "auto" is its own memory if a quarter of it holds
             them, "cpu" is the memory that all processes share. Without a GPU there is no difference.
         skip_unreadable: Leave out files that are no images, instead of stopping.
-        test_fraction: Share of the images that is set apart as the test set where there is no official one, in
-            [0, 1); 0 tests nothing.
-        test_seed: Of that choice, >= 0.
+        test_fraction: Fraction of the images that is set apart as the test set where there is no official one, in
+            [0, 1); 0 tests nothing. None: there is an official one.
+        test_seed: Of that choice.
 
     Raises:
         ConfigError: A field is out of its range, or two do not fit together.
     """
 
-    def __init__(
-        self,
-        *,
-        dir: str,  # noqa: A002 - the key `data.dir` of the config
-        batch_size: int,
-        seed: int,
-        order: str,
-        normalization: str,
-        val_fraction: float,
-        val_seed: int,
-        num_classes: int,
-        channels: int,
-        image_size: int,
-        stored_size: int,
-        augment: dict[str, Any] | Augment | None,
-        device: str = "auto",
-        skip_unreadable: bool = False,
-        test_fraction: float | None = None,
-        test_seed: int = 0,
-    ) -> None:
+    dir: str = "data"
+    batch_size: Count = 128
+    seed: Index = 0
+    order: Literal["shuffled", "constant"] = "shuffled"
+    normalization: Literal["mean_image", "channel_mean", "standardize", "unit", "symmetric"] = "mean_image"
+    val_fraction: Fraction = 0.1
+    val_seed: Index = 123
+    num_classes: Count
+    channels: Literal[1, 3] = 3
+    image_size: Pixels = 224
+    stored_size: Pixels = 256
+    augment: Any = None
+    device: Literal["auto", "cpu"] = "auto"
+
+    # Constants of a class, or fields of those that declare them
+
+    skip_unreadable = False
+    test_fraction = None
+    test_seed = 0
+
+    def __post_init__(self) -> None:
         super().__init__()
-        for field, value in {"batch_size": batch_size, "image_size": image_size, "stored_size": stored_size}.items():
-            check_whole(f"data.{field}", value, least=1)
-        for field, value in {"seed": seed, "val_seed": val_seed, "test_seed": test_seed}.items():
-            check_whole(f"data.{field}", value, least=0)
-        check_whole("data.num_classes", num_classes, least=2)
-        check_choice("data.channels", channels, (1, 3))
-        check_choice("data.order", order, ("shuffled", "constant"))
-        check_choice("data.normalization", normalization, NORMALIZATIONS)
-        check_choice("data.device", device, ("auto", "cpu"))
-        check_flag("data.skip_unreadable", skip_unreadable)
-        check_fraction("data.val_fraction", val_fraction)
-        if test_fraction is not None:
-            check_fraction("data.test_fraction", test_fraction)
-        self.dir = Path(dir)
-        self.batch_size = batch_size
-        self.seed = seed
-        self.order = order
-        self.normalization = normalization
-        self.num_classes = num_classes
-        self.channels = channels
-        self.image_size = image_size
-        self.stored_size = stored_size
-        self.device = device
-        self.skip_unreadable = skip_unreadable
-        self.shares = Shares(float(val_fraction), val_seed, test_fraction, test_seed)
-        self.augment = checked_augment(augment, channels, normalization)
+        check_data_fields(self)
+        self.augment = checked_augment(self.augment, self.channels, self.normalization)
+        self.shares = Shares(float(self.val_fraction), self.val_seed, self.test_fraction, self.test_seed)
         self.guests: Rows | None = None  # images that are tested on in place of the test set
         self.tested = "test"  # the part that is tested on
         self.any_images = False  # whether training may go on with other images than the checkpoint's
@@ -126,7 +104,7 @@ class ImageDataModule(LightningDataModule):
 
     def store_name(self) -> str:
         """The name of its store in `<dir>/store`: different where the stored arrays are."""
-        raise NotImplementedError
+        return f"{self.name}-{self.stored_size}"
 
     def contents(self) -> Contents:
         """Finds the images, downloads them if need be, and says how to read them."""
@@ -258,7 +236,7 @@ class ImageDataModule(LightningDataModule):
     @property
     def store_path(self) -> Path:
         """The folder of its store."""
-        return self.dir / "store" / self.store_name()
+        return Path(self.dir) / "store" / self.store_name()
 
     @property
     def store(self) -> Store:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from alexnet_lab.base.errors import DataError
-from alexnet_lab.base.ranges import Count, Fraction, Index, Pixels
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.download import fetch, md5, unpack
 from alexnet_lab.data.folder_source import load_folder
@@ -147,48 +146,20 @@ def load_cifar10(folder: Path) -> Contents:
 class CIFAR10DataModule(ImageDataModule):
     """CIFAR-10 with its official test set; see `ImageDataModule` for the fields."""
 
-    def __init__(
-        self,
-        *,
-        dir: str = "data",  # noqa: A002 - the key `data.dir` of the config
-        batch_size: Count = 128,
-        seed: Index = 0,
-        order: Literal["shuffled", "constant"] = "shuffled",
-        normalization: Literal["mean_image", "channel_mean", "standardize", "unit", "symmetric"] = "mean_image",
-        val_fraction: Fraction = 0.1,
-        val_seed: Index = 123,
-        num_classes: Literal[10] = 10,
-        channels: Literal[3] = 3,
-        image_size: Pixels = 32,
-        stored_size: Literal[32] = 32,
-        skip_unreadable: bool = False,
-        augment: dict[str, Any] | None = None,
-        device: Literal["auto", "cpu"] = "auto",
-    ) -> None:
-        super().__init__(
-            dir=dir,
-            batch_size=batch_size,
-            seed=seed,
-            order=order,
-            normalization=normalization,
-            val_fraction=val_fraction,
-            val_seed=val_seed,
-            num_classes=num_classes,
-            channels=channels,
-            image_size=image_size,
-            stored_size=stored_size,
-            skip_unreadable=skip_unreadable,
-            augment=augment,
-            device=device,
-        )
+    name = "cifar10"
+    num_classes: Literal[10] = 10
+    channels: Literal[3] = 3
+    image_size = 32
+    stored_size: Literal[32] = 32
+    skip_unreadable: bool = False
 
     def store_name(self) -> str:
         """Always the same arrays, but for what was left out of a copy."""
-        return "cifar10-32-skipping" if self.skip_unreadable else "cifar10-32"
+        return f"{super().store_name()}{'-skipping' if self.skip_unreadable else ''}"
 
     def make_store(self) -> None:
         """Makes the store if it is not there, or if it was made from a folder copy that has changed since."""
-        copy = self.dir / COPY
+        copy = Path(self.dir) / COPY
         if exists(self.store_path) and Path(read_meta(self.store_path)["source"]).name == COPY and copy.is_dir():
             replace_store(self.store_path, load_copy(copy), skip_unreadable=self.skip_unreadable)
         else:
@@ -196,4 +167,4 @@ class CIFAR10DataModule(ImageDataModule):
 
     def contents(self) -> Contents:
         """See `load_cifar10`."""
-        return load_cifar10(self.dir)
+        return load_cifar10(Path(self.dir))

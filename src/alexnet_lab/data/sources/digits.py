@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from alexnet_lab.base.ranges import Count, Fraction, Index, Pixels
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.store import Contents, Part
 
 NAMES = [str(digit) for digit in range(10)]
-
-TEST_FRACTION = 0.2
-TEST_SEED = 0
 
 
 def load_digits() -> Contents:
@@ -36,44 +32,15 @@ class DigitsDataModule(ImageDataModule):
     trained or selected on.
     """
 
-    def __init__(
-        self,
-        *,
-        dir: str = "data",  # noqa: A002 - the key `data.dir` of the config
-        batch_size: Count = 8,
-        seed: Index = 0,
-        order: Literal["shuffled", "constant"] = "shuffled",
-        normalization: Literal["mean_image", "channel_mean", "standardize", "unit", "symmetric"] = "standardize",
-        val_fraction: Fraction = 0.1,
-        val_seed: Index = 123,
-        num_classes: Literal[10] = 10,
-        channels: Literal[1] = 1,
-        image_size: Pixels = 28,
-        stored_size: Literal[8] = 8,
-        augment: dict[str, Any] | None = None,
-        device: Literal["auto", "cpu"] = "auto",
-    ) -> None:
-        super().__init__(
-            dir=dir,
-            batch_size=batch_size,
-            seed=seed,
-            order=order,
-            normalization=normalization,
-            val_fraction=val_fraction,
-            val_seed=val_seed,
-            num_classes=num_classes,
-            channels=channels,
-            image_size=image_size,
-            stored_size=stored_size,
-            augment=augment,
-            device=device,
-            test_fraction=TEST_FRACTION,
-            test_seed=TEST_SEED,
-        )
-
-    def store_name(self) -> str:
-        """Always the same arrays."""
-        return "digits-8"
+    name = "digits"
+    batch_size = 8
+    normalization = "standardize"
+    num_classes: Literal[10] = 10
+    channels: Literal[1] = 1
+    image_size = 28
+    stored_size: Literal[8] = 8
+    test_fraction = 0.2
+    test_seed = 0
 
     def contents(self) -> Contents:
         """See `load_digits`."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from alexnet_lab.base.ranges import Count, Fraction, Index, Pixels
+from alexnet_lab.base.ranges import Count
 from alexnet_lab.data.folder_module import FolderDataModule
 from alexnet_lab.data.folder_source import load_joined
 from alexnet_lab.data.folders import chosen_among
@@ -29,56 +28,20 @@ class MiniImageNetDataModule(FolderDataModule):
     guide's tenth apart for validation.
     """
 
-    def __init__(
-        self,
-        *,
-        dir: str = "data",  # noqa: A002 - the key `data.dir` of the config
-        root: str | None = None,
-        classes: list[str] | Literal["guide16"] | None = None,
-        batch_size: Count = 32,
-        seed: Index = 0,
-        order: Literal["shuffled", "constant"] = "shuffled",
-        normalization: Literal["mean_image", "channel_mean", "standardize", "unit", "symmetric"] = "mean_image",
-        val_fraction: Fraction = 0.1,
-        val_seed: Index = 123,
-        test_fraction: Fraction = 0.1,
-        test_seed: Index = 0,
-        num_classes: Count = 100,
-        channels: Literal[1, 3] = 3,
-        image_size: Pixels = 224,
-        stored_size: Pixels = 256,
-        skip_unreadable: bool = False,
-        augment: dict[str, Any] | None = None,
-        device: Literal["auto", "cpu"] = "auto",
-    ) -> None:
-        super().__init__(
-            name="mini_imagenet",
-            dir=dir,
-            root=Path(root or Path(dir) / "mini_imagenet"),
-            classes=chosen_classes(classes),
-            readable={},
-            batch_size=batch_size,
-            seed=seed,
-            order=order,
-            normalization=normalization,
-            val_fraction=val_fraction,
-            val_seed=val_seed,
-            test_fraction=test_fraction,
-            test_seed=test_seed,
-            num_classes=num_classes,
-            channels=channels,
-            image_size=image_size,
-            stored_size=stored_size,
-            skip_unreadable=skip_unreadable,
-            augment=augment,
-            device=device,
-        )
+    name = "mini_imagenet"
+    batch_size = 32
+    num_classes: Count = 100
+    classes: list[str] | Literal["guide16"] | None = None
+
+    def __post_init__(self) -> None:
+        self.classes = chosen_classes(self.classes)
+        super().__post_init__()
 
     def contents(self) -> Contents:
         """Lists the files, of whichever layout."""
-        found = joined(self.root)
+        found = joined(self.folder)
         if found is None:
             return super().contents()
-        names = chosen_among(list(found.images), self.classes, f"no class of {self.root}")
+        names = chosen_among(list(found.images), chosen_classes(self.classes), f"no class of {self.folder}")
         images = {name: found.images[name] for name in names}
-        return load_joined(self.root, images, found.tables, self.stored_size, self.channels)
+        return load_joined(self.folder, images, found.tables, self.stored_size, self.channels)

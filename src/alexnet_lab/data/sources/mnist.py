@@ -11,19 +11,17 @@ import logging
 import math
 import struct
 import zlib
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from alexnet_lab.base.errors import DataError
-from alexnet_lab.base.ranges import Count, Fraction, Index, Pixels
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.download import fetch
 from alexnet_lab.data.store import Contents, Part
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
@@ -165,43 +163,14 @@ def _load_file(raw: Path, name: str, dimensions: int) -> NDArray[np.uint8]:
 class MNISTDataModule(ImageDataModule):
     """MNIST with its official test set; see `ImageDataModule` for the fields."""
 
-    def __init__(
-        self,
-        *,
-        dir: str = "data",  # noqa: A002 - the key `data.dir` of the config
-        batch_size: Count = 64,
-        seed: Index = 0,
-        order: Literal["shuffled", "constant"] = "shuffled",
-        normalization: Literal["mean_image", "channel_mean", "standardize", "unit", "symmetric"] = "standardize",
-        val_fraction: Fraction = 0.1,
-        val_seed: Index = 123,
-        num_classes: Literal[10] = 10,
-        channels: Literal[1] = 1,
-        image_size: Pixels = 28,
-        stored_size: Literal[28] = 28,
-        augment: dict[str, Any] | None = None,
-        device: Literal["auto", "cpu"] = "auto",
-    ) -> None:
-        super().__init__(
-            dir=dir,
-            batch_size=batch_size,
-            seed=seed,
-            order=order,
-            normalization=normalization,
-            val_fraction=val_fraction,
-            val_seed=val_seed,
-            num_classes=num_classes,
-            channels=channels,
-            image_size=image_size,
-            stored_size=stored_size,
-            augment=augment,
-            device=device,
-        )
-
-    def store_name(self) -> str:
-        """Always the same arrays."""
-        return "mnist-28"
+    name = "mnist"
+    batch_size = 64
+    normalization = "standardize"
+    num_classes: Literal[10] = 10
+    channels: Literal[1] = 1
+    image_size = 28
+    stored_size: Literal[28] = 28
 
     def contents(self) -> Contents:
         """See `load_mnist`."""
-        return load_mnist(self.dir / "MNIST" / "raw")
+        return load_mnist(Path(self.dir) / "MNIST" / "raw")

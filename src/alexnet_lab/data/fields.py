@@ -1,0 +1,33 @@
+"""Constructors out of class attributes: a data set states its fields once, and a subclass only what differs."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, fields, is_dataclass
+from typing import dataclass_transform
+
+
+@dataclass_transform(kw_only_default=True, eq_default=False)
+class Fields:
+    """Makes each annotated class attribute of a subclass a keyword-only field of its constructor.
+
+    As `dataclasses.dataclass(kw_only=True)`, with inheritance. An attribute without annotation that has the name of an
+    inherited field changes that field's default; any other one is a constant of the class.
+
+    Example:
+        >>> class Square(Fields):
+        ...     side: int = 1
+        ...     colour: str = "red"
+        >>> class Tile(Square):
+        ...     colour = "blue"
+        >>> Tile(side=3).side, Tile().colour
+        (3, 'blue')
+    """
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        annotations = inspect.get_annotations(cls)
+        inherited = fields(cls) if is_dataclass(cls) else ()
+        changed = {field.name: field.type for field in inherited if field.name in vars(cls)}
+        cls.__annotations__ = changed | annotations
+        dataclass(kw_only=True, eq=False, repr=False)(cls)
