@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,6 +23,7 @@ from alexnet_lab.base.checked_files import read_yaml
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, one_line
 from alexnet_lab.base.log import start_log
 from alexnet_lab.base.terminal import outlive_terminal, require_posix
+from alexnet_lab.config import help as help_page
 from alexnet_lab.config import resume_overrides
 from alexnet_lab.config.command_line import arranged, expand_paths, settle_data_variable
 from alexnet_lab.config.default_paths import (
@@ -36,6 +38,8 @@ from alexnet_lab.config.messages import UNREADABLE, explain, omegaconf_error, ow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from hydra.conf import HydraConf
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """Hydra's own switch for tracebacks; ours follows it."""
@@ -76,7 +80,11 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
         if config_name not in SHARED:
             cluster.require_alone(f"{config_name}.py")
         with _hastily(), _value_errors_told(config_dir):
-            sys.argv[1:] = arranged(sys.argv[1:], FLAGS.get(config_name, {}))
+            wanted = help_page.asked(sys.argv[1:])
+            sys.argv[1:] = arranged(sys.argv[1:] if wanted is None else wanted[0], FLAGS.get(config_name, {}))
+            if wanted is not None:
+                _show_help(help_page.Help(config_dir, config_name, wanted[1]))
+                sys.exit(0)
             _refuse_rerun()
             _refuse_lists(config_dir)
             words = resume_overrides.set_aside(config_dir)
@@ -98,6 +106,16 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
         # an error of ours is that of a sweep as a whole
         sys.exit(getattr(error, "exit_code", ConfigError.exit_code))
     sys.exit(job.exit_code)
+
+
+def _show_help(about: help_page.Help) -> None:
+    """Composes the config as for a run, and prints the help instead."""
+    composed: list[tuple[DictConfig, HydraConf]] = []
+    with _errors_handed_on():
+        hydra.main(version_base="1.3", config_path=str(about.config_dir), config_name=about.config_name)(
+            lambda config: composed.append((config, HydraConfig.get()))
+        )()
+    print("\n".join(about.lines(*composed[0])))
 
 
 @contextlib.contextmanager

@@ -1,0 +1,229 @@
+"""`--help`: every key with its value, its meaning and what is allowed; `--help model` shows one group.
+
+The meanings are the comments of the yaml files, and what is allowed is read from the annotations that check the keys,
+so neither is written down for the help alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import textwrap
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from omegaconf import OmegaConf
+
+from alexnet_lab.base.checked_files import read_yaml
+from alexnet_lab.base.errors import ConfigError, did_you_mean
+from alexnet_lab.config.schema import Evaluate, Report, Section, Train
+from alexnet_lab.config.signatures import read_signature
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from hydra.conf import HydraConf
+    from omegaconf import DictConfig
+
+FLAGS = ("--help", "-h")
+SECTIONS: dict[str, type[Section]] = {"train": Train, "eval": Evaluate, "report": Report}
+"""What checks the keys of each command that no `_target_` takes."""
+
+KEY = re.compile(r"^(?P<indent> *)(?:- )?(?P<key>\w+):(?P<value>.*?)(?:\s+# (?P<comment>.*))?$")
+MORE = re.compile(r"^ +# (?P<comment>.*)$")
+COMMENT_COLUMN = 38
+
+
+class Help(NamedTuple):
+    """What `--help` is about."""
+
+    config_dir: Path
+    config_name: str
+    groups: tuple[str, ...]
+
+    def lines(self, config: DictConfig, hydra: HydraConf) -> Iterator[str]:
+        """The lines of the help.
+
+        Args:
+            config: As Hydra composed it.
+            hydra: Hydra's own part: the chosen files, header and footer.
+
+        Raises:
+            ConfigError: A group does not exist.
+        """
+        keys = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=False))
+        choices = {group: name for group, name in hydra.runtime.choices.items() if "/" not in group}
+        known = [*choices, *(key for key in keys if key not in choices)]
+        for group in self.groups:
+            if group not in known:
+                raise ConfigError(f"--help takes the name of a group, got {group!r}; {did_you_mean(group, known)}")
+        if not self.groups:
+            yield hydra.help.header
+            if choices:
+                yield from ["", "== Groups (group=choice; --help GROUP explains them) ==", ""]
+            yield from (_wrapped(f"{group}: ", ", ".join(self._files(group))) for group in sorted(choices))
+            yield from ["", "== Keys (key=value) ==", ""]
+        for group in self.groups:
+            yield from self._about_choices(group)
+        shown = {key: value for key, value in keys.items() if not self.groups or key in self.groups}
+        yield from _key_lines(shown, self._comments(choices), self._allowed(keys))
+        if not self.groups:
+            yield from ["", hydra.help.footer]
+
+    def _files(self, group: str) -> list[str]:
+        return sorted(path.stem for path in (self.config_dir / group).glob("*.yaml"))
+
+    def _about_choices(self, group: str) -> Iterator[str]:
+        """Each file of a group with the first line of its header."""
+        files = self._files(group)
+        for name in files:
+            yield _wrapped(f"{group}={name}  ".ljust(COMMENT_COLUMN), _header(self.config_dir / group / f"{name}.yaml"))
+        yield from [""] if files else []
+
+    def _comments(self, choices: Mapping[str, str]) -> dict[str, str]:
+        """The comment of each key, by its dotted name, from the files that the config is composed of."""
+        comments = _comments_of(self.config_dir / f"{self.config_name}.yaml")
+        for group, name in choices.items():
+            for path in self._chain(group, name):
+                comments |= {f"{group}.{key}": text for key, text in _comments_of(path).items()}
+        return comments
+
+    def _chain(self, group: str, name: str | None) -> list[Path]:
+        """A file of a group, after those that it inherits from."""
+        path = self.config_dir / group / f"{name}.yaml"
+        if not path.is_file():
+            return []
+        inherited = [
+            item for item in read_yaml(path).get("defaults") or () if isinstance(item, str) and item != "_self_"
+        ]
+        return [*(file for item in inherited for file in self._chain(group, item)), path]
+
+    def _allowed(self, keys: Mapping[str, Any]) -> dict[str, str]:
+        """What each key may be, by its dotted name."""
+        allowed = dict(_allowed_in(SECTIONS[self.config_name]))
+        for group, node in keys.items():
+            target = node.get("_target_") if isinstance(node, dict) else None
+            signature = read_signature(target) if isinstance(target, str) else None
+            for field, kind in (signature.fields if signature else {}).items():
+                allowed[f"{group}.{field}"] = describe(kind.annotation)
+        return allowed
+
+
+def asked(words: list[str]) -> tuple[list[str], tuple[str, ...]] | None:
+    """The command line without `--help`, and the groups that stand after it; None where no help is asked for.
+
+    Example:
+        >>> asked(["--help", "model", "model=alexnet"])
+        (['model=alexnet'], ('model',))
+    """
+    if not set(words) & set(FLAGS):
+        return None
+    bare = tuple(word for word in words if word.isidentifier())
+    return [word for word in words if "=" in word or word.startswith("--config")], bare
+
+
+def describe(annotation: Any) -> str:
+    """What a type allows, in a few words; nothing for a plain text or what cannot be said shortly.
+
+    Example:
+        >>> describe(Literal["lrn", "none"] | None)
+        'lrn, none, null'
+    """
+    if annotation is None or annotation is type(None):
+        return "null"
+    if annotation is bool:
+        return "true, false"
+    if get_origin(annotation) is Literal:
+        return ", ".join(map(str, get_args(annotation)))
+    if hasattr(annotation, "__metadata__"):
+        return _range(annotation.__metadata__)
+    if get_origin(annotation) in (list, tuple) or annotation in (str, int, float, Any):
+        return ""
+    parts = [describe(part) for part in get_args(annotation)]
+    return ", ".join(part for part in parts if part) if [part for part in parts if part and part != "null"] else ""
+
+
+def _range(bounds: tuple[Any, ...]) -> str:
+    """`0 <= x < 1`, from the bounds of an annotation; bounds that only computers have (2^31) are left out."""
+    lower = next((bound for bound in bounds if isinstance(bound, Ge | Gt)), None)
+    upper = next((bound for bound in bounds if isinstance(bound, Le | Lt)), None)
+    above = "" if lower is None else f"{lower.ge:g} <=" if isinstance(lower, Ge) else f"{lower.gt:g} <"
+    below = "" if upper is None else f"<= {upper.le:g}" if isinstance(upper, Le) else f"< {upper.lt:g}"
+    if "e+" in below:
+        below = ""
+    if above and not below:
+        return f"{'>=' if '=' in above else '>'} {above.split(maxsplit=1)[0]}"
+    return f"{above} x {below}".strip() if below else ""
+
+
+def _allowed_in(section: type[Section], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """What each key of a schema may be, those of the sections within it too."""
+    for name, field in section.model_fields.items():
+        kinds = [field.annotation, *get_args(field.annotation)]
+        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
+        if inner is None:
+            text = _range(tuple(field.metadata)) if field.metadata else describe(field.annotation)
+            yield f"{prefix}{name}", text
+        else:
+            yield from _allowed_in(inner, f"{prefix}{name}.")
+
+
+def _key_lines(
+    config: Mapping[str, Any], comments: Mapping[str, str], allowed: Mapping[str, str], prefix: str = ""
+) -> Iterator[str]:
+    """Keys with their values, meanings and what is allowed, indented as in yaml."""
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        note, bounds = comments.get(name, ""), allowed.get(name, "")
+        if bounds and not all(part in note for part in bounds.split(", ")):
+            note = f"{note} [{bounds}]".strip()
+        nested = isinstance(value, dict) and bool(value)
+        start = "  " * prefix.count(".") + (f"{key}:" if nested else f"{key}: {_text(value)}")
+        yield _wrapped(start.ljust(COMMENT_COLUMN) if note else start, note)
+        if nested:
+            yield from _key_lines(value, comments, allowed, f"{name}.")
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _wrapped(start: str, text: str) -> str:
+    """A line whose text goes on in further lines, below its beginning."""
+    width = max(shutil.get_terminal_size((120, 24)).columns, COMMENT_COLUMN + 30)
+    indent = " " * min(len(start), COMMENT_COLUMN)
+    if len(start.rstrip()) >= COMMENT_COLUMN and text:
+        start = f"{start.rstrip()}  "
+    return (
+        textwrap.fill(text, width, initial_indent=start, subsequent_indent=indent, break_on_hyphens=False)
+        if text
+        else start
+    )
+
+
+def _header(path: Path) -> str:
+    """The first sentence of a file that says what it is."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return next((line[2:] for line in lines if line.startswith("# ") and not line.startswith("# @package")), "")
+
+
+def _comments_of(path: Path) -> dict[str, str]:
+    """The comment behind each key of a yaml file, by its dotted name; one that goes on below is put together."""
+    comments: dict[str, str] = {}
+    parents: list[tuple[int, str]] = []
+    last = ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        more = MORE.match(line)
+        if more and last:
+            comments[last] += f" {more['comment'].strip()}"
+        found = KEY.match(line)
+        if more or found is None:
+            continue
+        indent = len(found["indent"])
+        parents = [*(parent for parent in parents if parent[0] < indent), (indent, found["key"])]
+        last = ".".join(key for _, key in parents) if found["comment"] else ""
+        if last:
+            comments[last] = found["comment"].strip()
+    return comments
