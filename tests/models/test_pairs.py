@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.models.geometry import check_model
-from alexnet_lab.models.zoo import ZOO, build, config_dir, read, resolve
+from alexnet_lab.models.zoo import build, config_dir, names, read, resolve
 
 
 class Facts(NamedTuple):
@@ -31,7 +31,7 @@ DATA = {
     "mini_imagenet": Facts(16, 3, 224),
     "image_folder": Facts(7, 3, 224),
 }
-SMALL = [name for name in ZOO if name.startswith(("lenet5", "cuda_convnet"))]
+SMALL = [name for name in names() if name.startswith(("lenet5", "cuda_convnet"))]
 PUBLISHED_STEM = ("alexnet_small", "alexnet_seed001")
 
 
@@ -61,7 +61,7 @@ def test_facts_are_those_of_the_configs(data):
     assert (fields.channels, fields.image_size) == DATA[data][1:]
 
 
-@pytest.mark.parametrize(("model", "data"), list(itertools.product(ZOO, DATA)))
+@pytest.mark.parametrize(("model", "data"), list(itertools.product(names(), DATA)))
 def test_pair_trains_a_step_and_is_saved_and_loaded_or_says_why_not(model, data, tmp_path):
     overrides, reason = narrow(model, data), refusal(model, data)
     if reason is not None:

@@ -16,7 +16,7 @@ from alexnet_lab.base.checked_files import Schema, check_record, read_yaml
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, RunError
 from alexnet_lab.base.ranges import Count
 from alexnet_lab.base.terminal import outlive_terminal
-from alexnet_lab.models.zoo import ZOO, resolve
+from alexnet_lab.models.zoo import names, published, resolve
 
 
 class Images(Schema):
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     outlive_terminal()
     parser = argparse.ArgumentParser(prog="python -m alexnet_lab.models", description=__doc__)
-    parser.add_argument("model", nargs="?", help=f"one of {', '.join(ZOO)}; or run=RUN_DIR")
+    parser.add_argument("model", nargs="?", help=f"one of {', '.join(names())}; or run=RUN_DIR")
     parser.add_argument("fields", nargs="*", metavar="field=value", help="such as image_size=32 or norm=none")
     parser.add_argument("--markdown", action="store_true", help="print docs/models.md")
     options = parser.parse_args(arguments)
@@ -65,7 +65,9 @@ def _document() -> str:
 def _table(model: str, settings: list[str]) -> str:
     if not model.startswith("run="):
         fields = resolve(model, _overrides(settings))
-        return _layers(fields, (fields["in_channels"], fields["image_size"], fields["image_size"]))
+        facts = published(model)
+        side = fields.get("image_size", facts.image_size)
+        return _layers(fields, (fields.get("in_channels", facts.channels), side, side))
     if settings:
         raise ConfigError(f"`{settings[0]}` cannot change the network of a run; leave it out, or name a model")
     config = _config_of_run(Path(model.removeprefix("run=")))

@@ -10,7 +10,7 @@ from torch import nn
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.models.counts import Call, num_macs, num_neurons, num_parameters, trace
 from alexnet_lab.models.layers import LocallyConnected2d, MinPool2d, PartialConv2d, SpatialResponseNorm, Subsampling
-from alexnet_lab.models.zoo import ZOO, build
+from alexnet_lab.models.zoo import build, names, published
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,7 +147,8 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
 DOCUMENT = """\
 # Networks
 
-Written by `python -m alexnet_lab.models --markdown`; a test keeps it true.
+Derived from the headers of `configs/model/*.yaml` and from the networks themselves. To write it anew:
+`python -m alexnet_lab.models --markdown > docs/models.md`; a test compares each row.
 
 `model=NAME` takes one, `python -m alexnet_lab.models NAME [field=value ...]` prints its layers, and
 `configs/model/NAME.yaml` explains its fields. Counts are for the data that each was published for: trained numbers,
@@ -156,26 +157,25 @@ multiply-adds. The total that Keras prints for `alexnet_bn`, 46,818,064, include
 Seeds 000 to 004 are the course notebooks that this repository grew from; seed 002's AlexNet is `alexnet_owt` with ten
 classes (57,044,810 parameters). [fidelity.md](fidelity.md) tables the numbers of the sources and their tests.
 
-| `model=` | image | classes | parameters | multiply-adds | neurons | source | what sets it apart |
-|---|---|---:|---:|---:|---:|---|---|
+| `model=` | image | classes | parameters | multiply-adds | neurons | source, and what sets it apart |
+|---|---|---:|---:|---:|---:|---|
 """
 
 
 def document() -> str:
     """The text of docs/models.md."""
-    return DOCUMENT + "".join(_line(name) for name in ZOO if name != "torchvision")
+    return DOCUMENT + "".join(document_row(name) for name in names() if name != "torchvision")
 
 
-def _line(name: str) -> str:
-    """One network's line; a network that cannot be built has dashes."""
-    published = ZOO[name]
-    shape = (published.channels, published.image_size, published.image_size)
+def document_row(name: str) -> str:
+    """One network's row; a network that cannot be built has dashes."""
+    facts = published(name)
     try:
         with torch.device("meta"):
             net = build(name)
-        counts = [f"{count:,}" for count in (num_parameters(net), num_macs(net, shape), num_neurons(net, shape))]
+        counted = num_parameters(net), num_macs(net, facts.shape), num_neurons(net, facts.shape)
+        counts = [f"{count:,}" for count in counted]
     except ConfigError:
         counts = ["-"] * 3
-    image = "x".join(map(str, shape))
-    cells = (f"`{name}`", image, f"{published.classes}", *counts, published.source, published.differs)
+    cells = (f"`{name}`", "x".join(map(str, facts.shape)), str(facts.classes), *counts, facts.text)
     return f"| {' | '.join(cells)} |\n"
