@@ -150,7 +150,7 @@ def test_he_start():
         (lambda: CudaConvNet(body="local"), "local3=None does not go with body=local: give its maps, 32 or 64"),
         (lambda: CudaConvNet(local3=64), "body=conv has no such layer"),
         (lambda: CudaConvNet(image_size=2), r"leave 2>1>nothing of 2 px \(at pool2\)"),
-        (lambda: CudaConvNet(norm="cross"), "unknown norm=cross; did you mean `across`"),
+        (lambda: CudaConvNet(norm="cross"), "`norm` is 'cross' .*; allowed: "),
         (lambda: CudaConvNet()(torch.zeros(1, 3, 24, 24)), "built for batches of 3 x 32 x 32"),
         (lambda: LocallyConnected2d(1, 1, size=2, kernel=5), "a 5x5 window does not fit maps of 2 px"),
         (lambda: LocallyConnected2d(1, 1, size=4, kernel=3)(torch.zeros(1, 1, 5, 5)), "for 4 px got maps of"),

@@ -130,7 +130,7 @@ def test_torchvision_has_no_receptive_fields(capsys):
         (["alexnt"], "error: unknown model=alexnt; did you mean `alexnet`?"),
         (["alexnet", "nrom=none"], "error: unknown field `nrom` of model=alexnet; did you mean `norm`?"),
         (["alexnet", "norm"], "error: `norm` is no field=value, such as image_size=32"),
-        (["alexnet", "norm=lnr"], "error: unknown norm=lnr; did you mean `lrn`?"),
+        (["alexnet", "norm=lnr"], "error: `norm` is 'lnr' (str); allowed: 'lrn', 'none' or 'batch'"),
         (["alexnet_seed001"], "leaves 6>2>nothing of 32 px (at pool2)"),
         (["lenet5_1998", "in_channels=3"], "reads grey images"),
     ],

@@ -237,10 +237,10 @@ def test_layers_that_say_nonsense_are_refused(layers: Any, message: str):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"learning_rate": 0.0}, "learning_rate=0.0 is out of range: it must be above 0"),
-        ({"momentum": 1.0}, "momentum=1.0 is out of range: it must be below 1"),
-        ({"bias_factor": -1.0}, "bias_factor=-1.0 is out of range: it must be at least 0"),
-        ({"weight_decay": -1.0}, "weight_decay=-1.0 is out of range: it must be at least 0"),
+        ({"learning_rate": 0.0}, "`optimizer.learning_rate` is 0.0 .*greater than 0"),
+        ({"momentum": 1.0}, "`optimizer.momentum` is 1.0 .*less than 1"),
+        ({"bias_factor": -1.0}, "`optimizer.bias_factor` is -1.0 .*greater than or equal to 0"),
+        ({"weight_decay": -1.0}, "`optimizer.weight_decay` is -1.0 .*greater than or equal to 0"),
     ],
 )
 def test_fields_out_of_range_are_refused(fields: Any, message: str):

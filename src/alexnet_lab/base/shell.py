@@ -40,6 +40,16 @@ def quoted(text: str, sign: str = "'") -> str:
     return f"{sign}{escaped}{sign}"
 
 
+def to_type(key: str, value: str) -> str:
+    r"""What to type in a shell so that a key gets a text, in quotes for the shell and for Hydra.
+
+    Example:
+        >>> to_type("logger.name", "a=b")
+        '\'logger.name="a=b"\''
+    """
+    return shlex.quote(f"{key}={quoted(value, chr(34))}")
+
+
 def command(script: str, *words: str) -> str:
     """A line that runs a script of this repository, by the interpreter and from the place that the user chose.
 

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
 from alexnet_lab.base.places import DATA_VARIABLE
-from alexnet_lab.base.shell import quoted
+from alexnet_lab.base.shell import quoted, to_type
 
 if TYPE_CHECKING:
     from argparse import Action
@@ -105,16 +105,6 @@ def can_be_read(word: str) -> bool:
     except HydraException:
         return False
     return True
-
-
-def to_type(key: str, value: str) -> str:
-    r"""What to type in a shell so that a key gets a text, in quotes for the shell and for Hydra.
-
-    Example:
-        >>> to_type("logger.name", "a=b")
-        '\'logger.name="a=b"\''
-    """
-    return shlex.quote(f"{key}={quoted(value, chr(34))}")
 
 
 def explain_unreadable(word: str) -> str:

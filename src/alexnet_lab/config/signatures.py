@@ -12,27 +12,19 @@ import ast
 import contextlib
 import importlib.util
 import re
-import typing
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
-from alexnet_lab.base import ranges
 from alexnet_lab.base.errors import ConfigError, did_you_mean
+from alexnet_lab.base.fields import resolve
 
 OWN_PACKAGE = "alexnet_lab"
 
 FIELDS = "Fields"
 """The base class that makes a constructor of class attributes: `alexnet_lab.data.fields`."""
-
-NAMES: dict[str, Any] = {name: value for name, value in vars(ranges).items() if not name.startswith("_")} | {
-    "Any": Any,
-    "Literal": typing.Literal,
-}
-"""What an annotation of ours may use, besides the built-in types."""
-
 
 REGISTERED = re.compile(r"^@register_model\(.*\)\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
 """How torchvision defines a function that makes a model."""
@@ -227,24 +219,28 @@ def _with_attributes(inherited: Signature, node: ast.ClassDef) -> Signature:
 
 
 def _function_signature(node: ast.FunctionDef, *, own: bool) -> Signature:
-    """Of our own code the keyword-only parameters; of other packages all but the first, untyped."""
+    """Of our own code the keyword-only parameters; of other packages all but the first, none of them required."""
     arguments = node.args
     pairs = list(zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True))
     if own:
-        fields = {
-            arg.arg: Field(Any if arg.annotation is None else _evaluated(arg.annotation), _default(default))
-            for arg, default in pairs
-        }
+        fields = {arg.arg: Field(_evaluated(arg.annotation), _default(default)) for arg, default in pairs}
         return Signature(fields)
     positional = arguments.posonlyargs + arguments.args
-    names = [arg.arg for arg in positional if arg.arg != "self"] + [arg.arg for arg, _ in pairs]
-    return Signature({name: Field(Any, None) for name in names}, open=arguments.kwarg is not None)
+    defaults = [None] * (len(positional) - len(arguments.defaults)) + arguments.defaults
+    pairs = [*zip(positional, defaults, strict=True), *pairs]
+    fields = {arg.arg: Field(_their_annotation(arg, default), None) for arg, default in pairs if arg.arg != "self"}
+    return Signature(fields, open=arguments.kwarg is not None)
 
 
-def _default(value: ast.expr | None) -> Any:
-    return ... if value is None else ast.literal_eval(value)
+def _default(node: ast.expr | None) -> Any:
+    return ... if node is None else ast.literal_eval(node)
 
 
-def _evaluated(annotation: ast.expr) -> Any:
-    code = compile(ast.Expression(annotation), f"<annotation {ast.unparse(annotation)}>", "eval")
-    return eval(code, dict(NAMES))  # noqa: S307 - the source is our own package's, and its names are the table above
+def _evaluated(annotation: ast.expr | None) -> Any:
+    return Any if annotation is None else resolve(ast.unparse(annotation))
+
+
+def _their_annotation(arg: ast.arg, default: ast.expr | None) -> Any:
+    """Of another package, whose `x: int = None` also allows None."""
+    annotation, is_none = _evaluated(arg.annotation), isinstance(default, ast.Constant) and default.value is None
+    return annotation | None if is_none and annotation is not Any else annotation

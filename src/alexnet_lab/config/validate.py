@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import reprlib
-import shlex
-from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
+from alexnet_lab.base.fields import check_value, explain
 from alexnet_lab.base.targets import check_target, packages_beyond
-from alexnet_lab.config import command_line
 from alexnet_lab.config.compatibility import check_fit
 from alexnet_lab.config.schema import Evaluate, Multirun, Report, Section, Train
 from alexnet_lab.config.signatures import Field, read_signature
@@ -23,19 +18,11 @@ from alexnet_lab.config.wandb_checks import check_names, check_wandb
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pydantic_core import ErrorDetails
-
 TARGET_GROUPS = ("model", "data", "augment", "loss", "optimizer", "schedule", "logger")
 """The groups that are a `_target_` with its fields."""
 
 SUPPLIED = {"data": {"seed", "augment"}}
 """Fields that the run fills in itself: no key of the group."""
-
-SHORT = reprlib.Repr()
-SHORT.maxstring = SHORT.maxother = 100
-"""Shows a value in one line of a terminal, whatever somebody put there."""
-
-STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 def check_train(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,29 +133,12 @@ def _check_section(section: type[Section], raw: Mapping[str, Any]) -> Section:
 def _explain(section: type[Section], raw: Mapping[str, Any], error: ValidationError) -> str:
     """The first thing that is wrong, unknown keys before others."""
     details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
-    first = details[0]
-    path = [str(part) for part in first["loc"]]
-    if first["type"] == "extra_forbidden":
+    path = [str(part) for part in details[0]["loc"]]
+    if details[0]["type"] == "extra_forbidden":
         return unknown_key(".".join(path), _known_keys(section, path[:-1]))
-    if first["type"] == "missing":
+    if details[0]["type"] == "missing":
         return f"`{'.'.join(path)}` is missing"
-    top = _key(first, raw)
-    keys = {number: _key(detail, raw) for number, detail in enumerate(details)}
-    within = [key for key in keys.values() if key == top or key.startswith(f"{top}.")]
-    key = max(within, key=lambda key: key.count("."))  # an entry of a list tells more than the list
-    return _wrong_value(key, [details[number] for number in keys if keys[number] == key], raw)
-
-
-def _key(detail: ErrorDetails, raw: Mapping[str, Any]) -> str:
-    """The config key of an error, without the names that pydantic puts in for the branches of a union."""
-    path: list[str] = []
-    node: Any = raw
-    for part in detail["loc"]:
-        keys: Any = range(len(node)) if isinstance(node, list) else node if isinstance(node, dict) else ()
-        if part in keys:
-            node = cast("Any", node)[part]
-            path.append(str(part))
-    return ".".join(path)
+    return explain(details, raw)
 
 
 def _known_keys(section: type[Section], path: list[str]) -> list[str]:
@@ -182,56 +152,6 @@ def _known_keys(section: type[Section], path: list[str]) -> list[str]:
 def unknown_key(key: str, known: list[str]) -> str:
     """The message for a key that does not exist."""
     return f"unknown key `{key}`; {did_you_mean(key.rpartition('.')[2], known)}"
-
-
-def _wrong_value(key: str, details: list[ErrorDetails], raw: Mapping[str, Any]) -> str:
-    got = details[0]["input"]
-    both = {_branch(detail) for detail in details} >= set(BRANCHES)
-    notes = [BRANCHES.get(_branch(detail), "") if both else "" for detail in details]
-    allowed = " or ".join(dict.fromkeys(map(_allowed, details, notes)))
-    text = f"`{key}` is {SHORT.repr(got)} ({type(got).__name__}); allowed: {allowed}"
-    wants_text = any(detail["type"] == "string_type" for detail in details)
-    typed = _to_type(key, raw) if wants_text and isinstance(got, bool | int | float) else None
-    return text if typed is None else f"{text}; a text that looks like a number needs quotes: {typed}"
-
-
-def _to_type(key: str, raw: Mapping[str, Any]) -> str | None:
-    """What to type so that a key that holds numbers holds texts; None where it holds something deeper."""
-    path = key.split(".")
-    if path[-1].isdecimal():
-        path = path[:-1]
-    value: Any = raw
-    for part in path:
-        value = value[part]
-    if not isinstance(value, list):
-        return command_line.to_type(".".join(path), _as_typed(value)) if isinstance(value, bool | int | float) else None
-    return shlex.quote(
-        f"{'.'.join(path)}=[{','.join(command_line.quoted(_as_typed(item), chr(34)) for item in value)}]"
-    )
-
-
-def _as_typed(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-BRANCHES = {"constrained-int": " (a whole number, such as 2)", "constrained-float": " (a share, such as 0.5)"}
-"""What tells the ranges of a number of batches and of a share of them apart, by pydantic's names of the two."""
-
-
-def _branch(detail: ErrorDetails) -> str:
-    """The alternative of a union that an error is about."""
-    return str(next(reversed(detail["loc"]), ""))
-
-
-def _allowed(detail: ErrorDetails, note: str) -> str:
-    if detail["type"] in ("model_type", "dict_type"):
-        return "a group of keys"
-    if detail["type"] == "too_short":
-        return "a list that is not empty"
-    text = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ").removeprefix("a valid ")
-    text = re.sub(r"\d{20,}", lambda digits: f"{float(digits[0]):g}", text)
-    text = text.removesuffix(", unable to parse string as a number")
-    return text if detail["type"].endswith("_type") else text + note
 
 
 def _check_target_group(group: str, spec: dict[str, Any], trusted: tuple[str, ...]) -> dict[str, Any]:
@@ -259,26 +179,10 @@ def _check_field(key: str, spec: Mapping[str, Any], name: str, field: Field) -> 
     if name not in spec:
         if field.default is ...:
             raise ConfigError(f"`{key}` is missing")
-        return list(field.default) if isinstance(field.default, tuple) else field.default
-    value = spec[name]
-    if isinstance(value, bool) and get_origin(field.annotation) is Literal:  # pydantic would take true for 1
-        raise ConfigError(f"`{key}` is {value} (bool); allowed: {' or '.join(map(repr, get_args(field.annotation)))}")
-    try:
-        if isinstance(value, list) and "tuple" in str(field.annotation):  # yaml knows no tuples
-            return list(_adapter(field.annotation).validate_python(tuple(value)))
-        return _adapter(field.annotation).validate_python(value)
-    except ValidationError as error:
-        raise ConfigError(_explain_field(key, name, spec, error)) from None
+        return _as_yaml(field.default)
+    return _as_yaml(check_value(key, spec[name], field.annotation))
 
 
-@cache
-def _adapter(annotation: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(annotation, config=STRICT)
-
-
-def _explain_field(key: str, name: str, spec: Mapping[str, Any], error: ValidationError) -> str:
-    """The first thing that is wrong with a field, or with an entry of it."""
-    details = error.errors(include_url=False)
-    places = [_key({**detail, "loc": (name, *detail["loc"])}, spec) for detail in details]
-    same_place = [detail for detail, place in zip(details, places, strict=True) if place == places[0]]
-    return _wrong_value(key, same_place, {key.removesuffix(f".{name}"): spec})
+def _as_yaml(value: Any) -> Any:
+    """A tuple as a list: yaml has no tuples."""
+    return list(value) if isinstance(value, tuple) else value

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.fields import checked
 from alexnet_lab.base.native import Library
 from alexnet_lab.base.ranges import Index, NonNegative
-from alexnet_lab.data.checks import check_choice, check_flag, check_non_negative, check_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -107,6 +107,7 @@ class Augment:
         ConfigError: A field is out of its range, or padding is set without crop.
     """
 
+    @checked("augment")
     def __init__(
         self,
         *,
@@ -120,16 +121,6 @@ class Augment:
         brightness_kind: Literal["random", "fixed"] = "random",
         crop_starts: Literal["paper", "code2012"] = "code2012",
     ) -> None:
-        check_flag("augment.crop", crop)
-        check_whole("augment.padding", padding, least=0)
-        check_flag("augment.mirror", mirror)
-        check_choice("augment.pca_colour", pca_colour, ("none", "code2012", "lighting"))
-        check_non_negative("augment.pca_std", pca_std)
-        if pca_epochs is not None:
-            check_whole("augment.pca_epochs", pca_epochs, least=0)
-        check_non_negative("augment.brightness", brightness)
-        check_choice("augment.brightness_kind", brightness_kind, ("random", "fixed"))
-        check_choice("augment.crop_starts", crop_starts, ("paper", "code2012"))
         if padding and not crop:
             raise ConfigError(f"`augment.padding` is {padding} but `augment.crop` is false: set padding=0 or crop=true")
         self.crop = crop

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import nn
 
-from alexnet_lab.models.checks import check_fields, check_images
+from alexnet_lab.base.fields import checked
 from alexnet_lab.models.geometry import AlexNetSizes, alexnet_maps, alexnet_norms, alexnet_sizes
 from alexnet_lab.models.initialisation import initialise
+from alexnet_lab.models.input_shape import check_images
 from alexnet_lab.models.layers import (
     ACTIVATIONS,
     ClassicDropout,
@@ -172,6 +173,7 @@ class AlexNet(nn.Module):
         ConfigError: The images do not fit the stem, the towers cannot share the maps, or a value is not allowed.
     """
 
+    @checked()
     def __init__(
         self,
         *,
@@ -202,7 +204,6 @@ class AlexNet(nn.Module):
         init: Literal["auto", "paper", "code2012", "code2014", "caffe", "caffenet", "he", "glorot", "torch"] = "auto",
         bias_init: float | None = None,
     ) -> None:
-        check_fields(AlexNet.__init__, locals())
         super().__init__()
         plan = alexnet_sizes(
             image_size=image_size, stem=stem, stem_padding=stem_padding, pool=pool, padding=padding,

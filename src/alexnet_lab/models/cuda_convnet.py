@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import nn
 
-from alexnet_lab.models.checks import check_fields, check_images
+from alexnet_lab.base.fields import checked
 from alexnet_lab.models.geometry import CudaConvNetSizes, cuda_convnet_sizes
+from alexnet_lab.models.input_shape import check_images
 from alexnet_lab.models.layers import ACTIVATIONS, LocallyConnected2d, LocalResponseNorm, SpatialResponseNorm
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class CudaConvNet(nn.Module):
         ConfigError: The images are too small, local3 does not go with the body, or a value is not allowed.
     """
 
+    @checked()
     def __init__(
         self,
         *,
@@ -66,7 +68,6 @@ class CudaConvNet(nn.Module):
         dropout: Fraction = 0.0,
         init: Literal["published", "he", "torch"] = "published",
     ) -> None:
-        check_fields(CudaConvNet.__init__, locals())
         super().__init__()
         plan = cuda_convnet_sizes(image_size=image_size, body=body, local3=local3, pool=pool)
         self.input_shape = (in_channels, image_size, image_size)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torchvision
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean, one_line
-from alexnet_lab.models.checks import check_fields
+from alexnet_lab.base.fields import checked
 from alexnet_lab.models.counts import trace
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ EXTRAS: dict[str, dict[str, Any]] = {  # without their second outputs; with the 
 }
 
 
+@checked()
 def torchvision_net(
     *, name: str = "resnet18", num_classes: Count = 1000, in_channels: Count = 3, image_size: Count = 224
 ) -> nn.Module:
@@ -36,7 +37,6 @@ def torchvision_net(
     Raises:
         ConfigError: An unknown name, other channels, or images that the network cannot read.
     """
-    check_fields(torchvision_net, locals())
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
         raise ConfigError(f"unknown name={name} of torchvision.models; {did_you_mean(name, names)}")

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import nn
 
-from alexnet_lab.models.checks import check_fields, check_images
+from alexnet_lab.base.fields import checked
 from alexnet_lab.models.geometry import LeNet5Sizes, lenet5_sizes
+from alexnet_lab.models.input_shape import check_images
 from alexnet_lab.models.layers import ACTIVATIONS, MinPool2d
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class LeNet5(nn.Module):
         ConfigError: Images that do not fit, or a value that is not allowed.
     """
 
+    @checked()
     def __init__(
         self,
         *,
@@ -59,7 +61,6 @@ class LeNet5(nn.Module):
         init: Literal["torch", "glorot"] = "torch",
         legacy_softmax: bool = False,
     ) -> None:
-        check_fields(LeNet5.__init__, locals())
         super().__init__()
         self.input_shape = (in_channels, image_size, image_size)
         self.legacy_softmax = legacy_softmax

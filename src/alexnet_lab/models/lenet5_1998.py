@@ -13,8 +13,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from alexnet_lab.models.checks import check_fields, check_images
+from alexnet_lab.base.fields import checked
 from alexnet_lab.models.geometry import lenet5_1998_padding
+from alexnet_lab.models.input_shape import check_images
 from alexnet_lab.models.layers import EuclideanRBF, PartialConv2d, ScaledTanh, Subsampling
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class LeNet51998(nn.Module):
         ConfigError: The data do not fit.
     """
 
+    @checked()
     def __init__(
         self,
         *,
@@ -57,7 +59,6 @@ class LeNet51998(nn.Module):
         scale_input: bool = True,
         init: Literal["paper", "efficient_backprop"] = "paper",
     ) -> None:
-        check_fields(LeNet51998.__init__, locals())
         super().__init__()
         self.padding = lenet5_1998_padding(num_classes=num_classes, in_channels=in_channels, image_size=image_size)
         self.scale_input = scale_input
@@ -128,8 +129,8 @@ class LeNet5Loss(nn.Module):
             The paper prints no value.
     """
 
+    @checked()
     def __init__(self, *, form: Literal["mse", "map"] = "map", rubbish: NonNegative = 0.1) -> None:
-        check_fields(LeNet5Loss.__init__, locals())
         super().__init__()
         self.form = form
         self.rubbish = rubbish

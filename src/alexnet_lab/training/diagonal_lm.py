@@ -15,7 +15,7 @@ from torch import distributed
 from torch.optim import Optimizer
 
 from alexnet_lab.base.errors import RunError
-from alexnet_lab.models.checks import check_fields
+from alexnet_lab.base.fields import checked
 from alexnet_lab.training.curvature import Curvature, summed_curvature
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ def _gathered(batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
         yield torch.cat([batch.images for batch in kept]), torch.cat([batch.labels for batch in kept])
 
 
+@checked("optimizer")
 def diagonal_lm(
     net: nn.Module,
     *,
@@ -152,6 +153,4 @@ def diagonal_lm(
     Raises:
         ConfigError: A field out of its range.
     """
-    fields = {"learning_rate": learning_rate, "damping": damping, "samples": samples, "every_images": every_images}
-    check_fields(diagonal_lm, fields)
     return DiagonalLM(net.parameters(), learning_rate, damping, samples, every_images)

@@ -11,7 +11,6 @@ nothing, and torch's fused kernel does the work.
 
 from __future__ import annotations
 
-import math
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
@@ -20,7 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.sgd import sgd as fused_step
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
-from alexnet_lab.models.checks import check_fields
+from alexnet_lab.base.fields import checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from alexnet_lab.base.ranges import Fraction, NonNegative, Positive
-
-LAYER_FIELDS = ("learning_rate", "bias_learning_rate", "weight_decay")
-"""What a layer may have of its own."""
 
 
 class KrizhevskySGD(Optimizer):
@@ -88,6 +84,7 @@ class KrizhevskySGD(Optimizer):
         return state["momentum_buffer"]
 
 
+@checked("optimizer")
 def krizhevsky_sgd(
     net: nn.Module,
     *,
@@ -117,15 +114,6 @@ def krizhevsky_sgd(
     Raises:
         ConfigError: A field out of its range, or `layers` with a name that fits no layer.
     """
-    check_fields(
-        krizhevsky_sgd,
-        {
-            "learning_rate": learning_rate,
-            "bias_factor": bias_factor,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-        },
-    )
     members = layer_parameters(net)
     own = layer_settings(layers or {}, list(members))
     common = Rates(learning_rate, learning_rate * bias_factor, weight_decay)
@@ -192,11 +180,10 @@ def layer_settings(layers: Mapping[str, Mapping[Any, float]], names: list[str]) 
         names: The paths of all layers.
 
     Raises:
-        ConfigError: A pattern that fits nothing, an unknown setting, or a value that is no finite number >= 0.
+        ConfigError: A pattern that fits nothing.
     """
     own: dict[str, dict[str, float]] = {name: {} for name in names}
     for pattern, settings in layers.items():
-        _check_settings(pattern, settings)
         fitting = [name for name in names if _fits(pattern, name)]
         if not fitting:
             short = [name.rpartition(".")[2] for name in names]
@@ -210,11 +197,3 @@ def layer_settings(layers: Mapping[str, Mapping[Any, float]], names: list[str]) 
 
 def _fits(pattern: str, layer: str) -> bool:
     return fnmatchcase(layer if "." in pattern else layer.rpartition(".")[2], pattern)
-
-
-def _check_settings(pattern: str, settings: Mapping[Any, float]) -> None:
-    for key, value in settings.items():
-        if key not in LAYER_FIELDS:
-            raise ConfigError(f"unknown key `optimizer.layers.{pattern}.{key}`; {did_you_mean(key, LAYER_FIELDS)}")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value >= 0):
-            raise ConfigError(f"`optimizer.layers.{pattern}.{key}` is {value!r}; allowed: a number of at least 0")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from torch import nn
 
+from alexnet_lab.base.fields import checked
 from alexnet_lab.models import LeNet5Loss
-from alexnet_lab.models.checks import check_fields
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,8 +30,8 @@ class CrossEntropy(nn.Module):
         ConfigError: A share out of its range.
     """
 
+    @checked("loss")
     def __init__(self, *, label_smoothing: Fraction = 0.0) -> None:
-        check_fields(CrossEntropy.__init__, {"label_smoothing": label_smoothing})
         super().__init__()
         self.label_smoothing = label_smoothing
 

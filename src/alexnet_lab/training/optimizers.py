@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.optim import SGD, Adam, Optimizer, RMSprop
 
+from alexnet_lab.base.fields import checked
 from alexnet_lab.base.targets import build, locate
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from alexnet_lab.base.ranges import Fraction, NonNegative, Positive
 
 
+@checked("optimizer")
 def sgd(
     net: nn.Module,
     *,
@@ -39,6 +41,7 @@ def sgd(
     return SGD(groups, lr=learning_rate, momentum=momentum, nesterov=nesterov, fused=True)
 
 
+@checked("optimizer")
 def adam(
     net: nn.Module,
     *,
@@ -54,6 +57,7 @@ def adam(
     return Adam(groups, lr=learning_rate, betas=(beta1, beta2), eps=epsilon, fused=True)
 
 
+@checked("optimizer")
 def rmsprop(
     net: nn.Module,
     *,

@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.models.checks import check_fields
+from alexnet_lab.base.fields import checked
 from alexnet_lab.training.schedules import ByStep, Duration, constant, group_kinds, staircase, warn_beyond
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ RUNS: dict[str | int, RecordedRun] = {
 """The notes in the released code's layer-params files (computerhistory/AlexNet-Source-Code)."""
 
 
+@checked("schedule")
 def recorded(
     optimizer: Optimizer,
     duration: Duration,
@@ -65,7 +66,6 @@ def recorded(
     Raises:
         ConfigError: An unknown run, or an optimiser without groups by layer.
     """
-    check_fields(recorded, {"run": run, "lower_biases": lower_biases, "freeze_first": freeze_first})
     kinds = group_kinds(optimizer, "schedule=recorded_145")
     notes = RUNS[run]
     drops = _steps_of(notes.drops, notes.end, duration)
@@ -83,6 +83,7 @@ def recorded(
     return _each_step(optimizer, factors)
 
 
+@checked("schedule")
 def dexp(
     optimizer: Optimizer,
     duration: Duration,
@@ -109,8 +110,6 @@ def dexp(
     Raises:
         ConfigError: A field out of its range, or biases that are no groups of their own.
     """
-    fields = {"target_factor": target_factor, "levels": levels, "bias_target_factor": bias_target_factor}
-    check_fields(dexp, fields | {"bias_levels": bias_levels})
     weights = _discrete_exponential(target_factor, levels, duration)
     if bias_target_factor is None:
         return _each_step(optimizer, [weights] * len(optimizer.param_groups))
@@ -119,6 +118,7 @@ def dexp(
     return _each_step(optimizer, [biases if kind == "biases" else weights for kind in kinds])
 
 
+@checked("schedule")
 def caffe_step(
     optimizer: Optimizer,
     duration: Duration,
@@ -141,13 +141,13 @@ def caffe_step(
     Raises:
         ConfigError: Both or none of the two are given, or a field is out of its range.
     """
-    check_fields(caffe_step, {"step_iterations": step_iterations, "step_share": step_share, "gamma": gamma})
     if (step_iterations is None) == (step_share is None):
         raise ConfigError("give either schedule.step_iterations or schedule.step_share, and set the other to null")
     size = step_iterations if step_share is None else step_share * duration.steps
     return _each_step(optimizer, [lambda step: gamma ** _whole_part(step / size)] * len(optimizer.param_groups))
 
 
+@checked("schedule")
 def caffe_inv(
     optimizer: Optimizer, duration: Duration, *, gamma: NonNegative = 1e-4, power: NonNegative = 0.75
 ) -> dict[str, Any]:
@@ -162,10 +162,10 @@ def caffe_inv(
     Raises:
         ConfigError: A field out of its range.
     """
-    check_fields(caffe_inv, {"gamma": gamma, "power": power})
     return _each_step(optimizer, [lambda step: (1 + gamma * step) ** -power] * len(optimizer.param_groups))
 
 
+@checked("schedule")
 def by_pass(
     optimizer: Optimizer,
     duration: Duration,
@@ -186,7 +186,6 @@ def by_pass(
     Raises:
         ConfigError: A field out of its range, or not one stretch fewer than factors.
     """
-    check_fields(by_pass, {"factors": list(factors), "passes": list(passes)})
     if len(passes) != len(factors) - 1:
         raise ConfigError(
             f"schedule.passes has {len(passes)} entries and schedule.factors {len(factors)}; "

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.fields import checked
 from alexnet_lab.base.targets import build, locate
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class OneCycle(OneCycleLR):
             self.last_epoch = step
 
 
+@checked("schedule")
 def plateau(
     optimizer: Optimizer,
     duration: Duration,
@@ -145,6 +147,7 @@ def plateau(
     return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor, "reduce_on_plateau": False}
 
 
+@checked("schedule")
 def step(
     optimizer: Optimizer,
     duration: Duration,
@@ -184,6 +187,7 @@ def constant(step: int) -> float:
     return 1.0
 
 
+@checked("schedule")
 def one_cycle(
     optimizer: Optimizer,
     duration: Duration,

@@ -1,0 +1,186 @@
+"""The one check of fields: annotations become pydantic types, and what does not fit becomes one line.
+
+The config, the constructors and the files that are read all use it. A constructor is checked by `@checked`: its
+annotated keyword-only parameters are also the schema of its config, which `alexnet_lab.config.signatures` reads from
+the source.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import re
+import reprlib
+import shlex
+import typing
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, get_args, get_origin
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from alexnet_lab.base import ranges, shell
+from alexnet_lab.base.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pydantic_core import ErrorDetails
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+
+BUILTINS = {kind.__name__: kind for kind in (bool, int, float, str, list, tuple, dict)}
+
+NAMES: dict[str, Any] = {name: value for name, value in vars(ranges).items() if not name.startswith("_")} | {
+    "__builtins__": BUILTINS,
+    "typing": typing,
+    **{name: getattr(typing, name) for name in ("Any", "Literal", "Optional", "Union", "List", "Tuple", "Dict")},
+}
+"""What the annotation of a checked parameter may use. Parameters of other types are not checked."""
+
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxother = 100
+"""Shows any value in one line of a terminal."""
+
+
+def checked(group: str = "") -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """A decorator: checks the keyword-only arguments of a constructor or function against their annotations.
+
+    Args:
+        group: Precedes the names in messages: "data" reports `data.batch_size`.
+
+    Example:
+        >>> @checked("model")
+        ... def net(*, kind: Literal["a", "b"] = "a"): ...
+        >>> net(kind="c")
+        Traceback (most recent call last):
+        alexnet_lab.base.errors.ConfigError: `model.kind` is 'c' (str); allowed: 'a' or 'b'
+    """
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        parameters = inspect.signature(function).parameters.values()
+        names = [item.name for item in parameters if item.kind == item.KEYWORD_ONLY]
+        annotations = function.__annotations__
+
+        @functools.wraps(function)
+        def call(*args: P.args, **fields: P.kwargs) -> T:
+            for name in names:
+                if name in fields:
+                    key = f"{group}.{name}" if group else name
+                    fields[name] = check_value(key, fields[name], resolve(annotations[name]))
+            return function(*args, **fields)
+
+        return call
+
+    return decorate
+
+
+@cache
+def resolve(annotation: str) -> Any:
+    """The type that an annotation stands for; Any where it uses other names than `NAMES`."""
+    try:
+        return eval(annotation, dict(NAMES))  # noqa: S307 - source code, with the names of the table above
+    except (NameError, AttributeError, TypeError, SyntaxError):
+        return Any
+
+
+def check_value(key: str, value: Any, annotation: Any) -> Any:
+    """A value, converted to its annotation: a list to a tuple, a whole number to a float; nothing else is converted.
+
+    Raises:
+        ConfigError: Names the key, the value and what is allowed.
+    """
+    if isinstance(value, bool) and get_origin(annotation) is Literal:  # pydantic would take true for 1
+        raise ConfigError(f"`{key}` is {value} (bool); allowed: {' or '.join(map(repr, get_args(annotation)))}")
+    kinds = {get_origin(kind) or kind for kind in (annotation, *get_args(annotation))}
+    if isinstance(value, list) and tuple in kinds:  # yaml has no tuples
+        value = tuple(value)
+    elif isinstance(value, tuple) and list in kinds:
+        value = list(value)
+    try:
+        return _adapter(annotation).validate_python(value)
+    except ValidationError as error:
+        details = [{**detail, "loc": (key, *detail["loc"])} for detail in error.errors(include_url=False)]
+        shown = list(value) if isinstance(value, tuple) else value
+        raise ConfigError(explain(cast("list[ErrorDetails]", details), {key: shown})) from None
+
+
+@cache
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation, config=STRICT)
+
+
+def explain(details: Sequence[ErrorDetails], raw: Mapping[str, Any]) -> str:
+    """The first of pydantic's errors in one line, with everything that is allowed in its place.
+
+    Args:
+        details: At least one.
+        raw: What was checked.
+    """
+    keys = [_key(detail, raw) for detail in details]
+    within = [key for key in keys if key[: len(keys[0])] == keys[0]]
+    deepest = max(within, key=len)  # an entry of a list says more than the list
+    return _wrong_value(deepest, [detail for detail, key in zip(details, keys, strict=True) if key == deepest], raw)
+
+
+def _key(detail: ErrorDetails, raw: Any) -> tuple[str | int, ...]:
+    """The path of an error, without the names that pydantic inserts for the branches of a union."""
+    path: list[str | int] = []
+    node = raw
+    for part in detail["loc"]:
+        keys: Any = range(len(node)) if isinstance(node, list) else node if isinstance(node, dict) else ()
+        if part in keys:
+            node = cast("Any", node)[part]
+            path.append(part)
+    return tuple(path)
+
+
+def _wrong_value(path: tuple[str | int, ...], details: list[ErrorDetails], raw: Any) -> str:
+    got, key = details[0]["input"], ".".join(map(str, path))
+    both = {_branch(detail) for detail in details} >= set(BRANCHES)
+    notes = [BRANCHES.get(_branch(detail), "") if both else "" for detail in details]
+    allowed = " or ".join(dict.fromkeys(map(_allowed, details, notes)))
+    text = f"`{key or 'it'}` is {SHORT.repr(got)} ({type(got).__name__}); allowed: {allowed}"
+    wants_text = any(detail["type"] == "string_type" for detail in details)
+    typed = _to_type(path, raw) if wants_text and isinstance(got, bool | int | float) else None
+    return text if typed is None else f"{text}; a text that looks like a number needs quotes: {typed}"
+
+
+def _to_type(path: tuple[str | int, ...], raw: Any) -> str | None:
+    """What to type so that a key that holds numbers holds texts; None where it holds something deeper."""
+    path = path[:-1] if isinstance(path[-1], int) else path
+    value = functools.reduce(lambda node, part: node[part], path, raw)
+    key = ".".join(map(str, path))
+    if isinstance(value, list):
+        items = (shell.quoted(_as_typed(item), chr(34)) for item in value)
+        return shlex.quote(f"{key}=[{','.join(items)}]")
+    return shell.to_type(key, _as_typed(value)) if isinstance(value, bool | int | float) else None
+
+
+def _as_typed(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+BRANCHES = {"constrained-int": " (a whole number, such as 2)", "constrained-float": " (a share, such as 0.5)"}
+"""Tells the ranges of a number of batches and of a share of them apart, by pydantic's names of the two."""
+
+
+def _branch(detail: ErrorDetails) -> str:
+    """The alternative of a union that an error is about."""
+    return str(next(reversed(detail["loc"]), ""))
+
+
+def _allowed(detail: ErrorDetails, note: str) -> str:
+    if detail["type"] in ("model_type", "dict_type"):
+        return "a group of keys"
+    if detail["type"] == "too_short":
+        return "a list that is not empty"
+    if detail["type"] == "tuple_type":
+        return "list"
+    text = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ").removeprefix("a valid ")
+    text = re.sub(r"\d{20,}", lambda digits: f"{float(digits[0]):g}", text)
+    text = text.removesuffix(", unable to parse string as a number")
+    return text if detail["type"].endswith("_type") else text + note
