@@ -47,7 +47,8 @@ def test_what_fits_passes(name, value):
 
 
 def test_lists_and_whole_numbers_are_converted():
-    made = example(numbers=[3, 4], words=("x",), rate=0)
+    given: Any = {"numbers": [3, 4], "words": ("x",), "rate": 0}
+    made = example(**given)
     assert made["numbers"] == (3, 4)
     assert made["words"] == ["x"]
     assert repr(made["rate"]) == "0.0"

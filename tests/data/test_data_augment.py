@@ -186,7 +186,7 @@ def test_fixed_brightness_is_added_to_every_training_image():
     draws = augment.draw(generator(0, "augment", 0, 0), 7, augment.geometry(2, 2), ilsvrc_statistics())
     assert draws.shift is not None
     assert draws.shift.tolist() == [[51.0] * 3] * 7  # 0.2 * 255
-    with pytest.raises(ConfigError, match=r"`augment.brightness_kind` is 'always'; allowed: fixed, random"):
+    with pytest.raises(ConfigError, match=r"`augment.brightness_kind` is 'always' .*allowed: 'random' or 'fixed'"):
         Augment(brightness_kind="always")  # pyright: ignore[reportArgumentType] - that is the point
 
 
@@ -271,18 +271,21 @@ def test_principal_axes_of_grey_images_do_no_harm():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"crop": 1}, "`augment.crop` is 1; allowed: true, false"),
-        ({"padding": -1}, "`augment.padding` is -1; allowed: a whole number >= 0"),
+        ({"crop": 1}, "`augment.crop` is 1 (int); allowed: boolean"),
+        ({"padding": -1}, "`augment.padding` is -1 (int); allowed: greater than or equal to 0"),
         (
             {"padding": 4, "crop": False},
             "`augment.padding` is 4 but `augment.crop` is false: set padding=0 or crop=true",
         ),
-        ({"mirror": "yes"}, "`augment.mirror` is 'yes'; allowed: true, false"),
-        ({"pca_colour": "code2013"}, "`augment.pca_colour` is 'code2013'; did you mean `code2012`?"),
-        ({"pca_std": -0.1}, "`augment.pca_std` is -0.1; allowed: a finite number >= 0"),
-        ({"pca_epochs": -1}, "`augment.pca_epochs` is -1; allowed: a whole number >= 0"),
-        ({"brightness": float("inf")}, "`augment.brightness` is inf; allowed: a finite number >= 0"),
-        ({"crop_starts": "papers"}, "`augment.crop_starts` is 'papers'; did you mean `paper`?"),
+        ({"mirror": "yes"}, "`augment.mirror` is 'yes' (str); allowed: boolean"),
+        (
+            {"pca_colour": "code2013"},
+            "`augment.pca_colour` is 'code2013' (str); allowed: 'none', 'code2012' or 'lighting'",
+        ),
+        ({"pca_std": -0.1}, "`augment.pca_std` is -0.1 (float); allowed: greater than or equal to 0"),
+        ({"pca_epochs": -1}, "`augment.pca_epochs` is -1 (int); allowed: greater than or equal to 0"),
+        ({"brightness": float("inf")}, "`augment.brightness` is inf (float); allowed: a finite number"),
+        ({"crop_starts": "papers"}, "`augment.crop_starts` is 'papers' (str); allowed: 'paper' or 'code2012'"),
     ],
 )
 def test_wrong_fields_are_refused_in_one_line(fields, message):

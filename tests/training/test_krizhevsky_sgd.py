@@ -220,13 +220,13 @@ def test_layers_may_have_rates_and_decays_of_their_own():
         ),
         (
             {"c1": {"learning_rate": -0.1}},
-            "`optimizer.layers.c1.learning_rate` is -0.1; allowed: a number of at least 0",
+            "`optimizer.layers.c1.learning_rate` is -0.1 .*; allowed: greater than or equal to 0",
         ),
         (
             {"c1": {"weight_decay": math.nan}},
-            "`optimizer.layers.c1.weight_decay` is nan; allowed: a number of at least 0",
+            "`optimizer.layers.c1.weight_decay` is nan .*; allowed: a finite number",
         ),
-        ({"c1": {"weight_decay": True}}, "`optimizer.layers.c1.weight_decay` is True; allowed: a number"),
+        ({"c1": {"weight_decay": True}}, "`optimizer.layers.c1.weight_decay` is True .*; allowed: number"),
     ],
 )
 def test_layers_that_say_nonsense_are_refused(layers: Any, message: str):

@@ -52,7 +52,7 @@ def test_gradients_pass_through_lenets_criterion():
 
 def test_a_loss_that_is_not_allowed_is_refused():
     form: Any = "mae"
-    with pytest.raises(ConfigError, match="`loss.form` is 'mae' .*; allowed: "):
+    with pytest.raises(ConfigError, match=r"`form` is 'mae' .*; allowed: "):
         LeNet5Criterion(form=form)
 
 

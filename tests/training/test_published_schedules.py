@@ -154,7 +154,7 @@ def test_recorded_drops_need_groups_by_layer_and_a_known_run():
     with pytest.raises(ConfigError, match=r"schedule=recorded_145 needs parameter groups .* optimizer=krizhevsky_sgd"):
         recorded(sgd(tiny_alexnet()), Duration(10, 1))
     unknown: Any = 149
-    with pytest.raises(ConfigError, match="`schedule.run` is 149 .*; allowed: "):
+    with pytest.raises(ConfigError, match=r"`schedule.run` is 149 .*; allowed: "):
         recorded(krizhevsky_sgd(tiny_alexnet()), Duration(10, 1), run=unknown)
 
 
@@ -195,7 +195,7 @@ def test_lenets_rate_by_pass():
     ("make", "fields", "message"),
     [
         (by_pass, {"passes": (2, 3)}, "schedule.passes has 2 entries and schedule.factors 5; give one factor more"),
-        (by_pass, {"passes": (0, 3, 3, 4)}, "`schedule.passes` is 0 .*greater than or equal to 1"),
+        (by_pass, {"passes": (0, 3, 3, 4)}, "`schedule.passes.0` is 0 .*greater than or equal to 1"),
         (dexp, {"levels": 0}, "`schedule.levels` is 0 .*greater than or equal to 1"),
         (dexp, {"target_factor": 0.0}, "`schedule.target_factor` is 0.0 .*greater than 0"),
         (caffe_step, {"gamma": 2.0}, "`schedule.gamma` is 2.0 .*less than or equal to 1"),

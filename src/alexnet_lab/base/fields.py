@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, get_ar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from alexnet_lab.base import ranges, shell
-from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -140,6 +140,8 @@ def _key(detail: ErrorDetails, raw: Any) -> tuple[str | int, ...]:
 
 def _wrong_value(path: tuple[str | int, ...], details: list[ErrorDetails], raw: Any) -> str:
     got, key = details[0]["input"], ".".join(map(str, path))
+    if _branch(details[0]) == "[key]":
+        return f"unknown key `{key}`; {did_you_mean(got, re.findall(QUOTED, details[0]['msg']))}"
     both = {_branch(detail) for detail in details} >= set(BRANCHES)
     notes = [BRANCHES.get(_branch(detail), "") if both else "" for detail in details]
     allowed = " or ".join(dict.fromkeys(map(_allowed, details, notes)))
@@ -163,6 +165,9 @@ def _to_type(path: tuple[str | int, ...], raw: Any) -> str | None:
 def _as_typed(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
+
+QUOTED = r"'([^']+)'"
+"""A choice in pydantic's message."""
 
 BRANCHES = {"constrained-int": " (a whole number, such as 2)", "constrained-float": " (a share, such as 0.5)"}
 """Tells the ranges of a number of batches and of a share of them apart, by pydantic's names of the two."""

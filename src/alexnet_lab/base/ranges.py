@@ -13,6 +13,9 @@ from annotated_types import Ge, Gt, Le, Lt
 Count = Annotated[int, Ge(1), Lt(2**31)]
 """A whole number >= 1 that torch can count with: images, maps, epochs."""
 
+Classes = Annotated[int, Ge(2), Lt(2**31)]
+"""The number of classes of a data set."""
+
 Index = Annotated[int, Ge(0), Lt(2**63)]
 """A whole number >= 0: a seed, a padding in pixels."""
 

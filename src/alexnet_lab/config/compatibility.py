@@ -7,7 +7,7 @@ from typing import Any
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.ranges import TOP_K
 from alexnet_lab.config.schema import EARLY_EPOCHS
-from alexnet_lab.data.checks import check_colour, check_folders, has_validation_images
+from alexnet_lab.data.field_rules import check_colour, check_folders, has_validation_images
 from alexnet_lab.models.geometry import check_model
 
 FACTS = {"num_classes": "num_classes", "in_channels": "channels", "image_size": "image_size"}

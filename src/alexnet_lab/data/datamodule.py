@@ -12,8 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
-from alexnet_lab.base.ranges import Count, Fraction, Index, Pixels
-from alexnet_lab.data.checks import check_data_fields
+from alexnet_lab.base.ranges import Classes, Count, Fraction, Index, Pixels
 from alexnet_lab.data.fields import Fields
 from alexnet_lab.data.identity import check_same_images, is_folded_in
 from alexnet_lab.data.loader import BatchLoader, RawBatch, Rows, resident
@@ -72,7 +71,7 @@ class ImageDataModule(LightningDataModule, Fields):
     normalization: Literal["mean_image", "channel_mean", "standardize", "unit", "symmetric"] = "mean_image"
     val_fraction: Fraction = 0.1
     val_seed: Index = 123
-    num_classes: Count
+    num_classes: Classes
     channels: Literal[1, 3] = 3
     image_size: Pixels = 224
     stored_size: Pixels = 256
@@ -87,7 +86,6 @@ class ImageDataModule(LightningDataModule, Fields):
 
     def __post_init__(self) -> None:
         super().__init__()
-        check_data_fields(self)
         self.augment = checked_augment(self.augment, self.channels, self.normalization)
         self.shares = Shares(float(self.val_fraction), self.val_seed, self.test_fraction, self.test_seed)
         self.guests: Rows | None = None  # images that are tested on in place of the test set

@@ -6,6 +6,8 @@ import inspect
 from dataclasses import dataclass, fields, is_dataclass
 from typing import dataclass_transform
 
+from alexnet_lab.base.fields import checked
+
 
 @dataclass_transform(kw_only_default=True, eq_default=False)
 class Fields:
@@ -31,3 +33,4 @@ class Fields:
         changed = {field.name: field.type for field in inherited if field.name in vars(cls)}
         cls.__annotations__ = changed | annotations
         dataclass(kw_only=True, eq=False, repr=False)(cls)
+        cls.__init__ = checked("data")(cls.__init__)  # pyright: ignore[reportAttributeAccessIssue] - the one of above

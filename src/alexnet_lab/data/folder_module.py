@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 from alexnet_lab.base.errors import DataError
 from alexnet_lab.base.ranges import Fraction, Index
-from alexnet_lab.data.checks import check_folders, check_names
 from alexnet_lab.data.datamodule import ImageDataModule
+from alexnet_lab.data.field_rules import check_folders
 from alexnet_lab.data.folder_source import load_folder
 from alexnet_lab.data.folders import check_test_classes, choose_classes
 from alexnet_lab.data.store import Contents, exists, make_store, replace_store
@@ -51,7 +51,6 @@ class FolderDataModule(ImageDataModule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_names("data.classes", self.classes)
         check_folders(self.test_folder, self.val_folder, self.val_fraction)
 
     @property

@@ -11,7 +11,7 @@ from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
 from alexnet_lab.base.targets import build
 from alexnet_lab.data.augment import Augment, Draws, Geometry, apply
-from alexnet_lab.data.checks import check_colour
+from alexnet_lab.data.field_rules import check_colour
 from alexnet_lab.data.loader import Batch, RawBatch
 from alexnet_lab.data.normalize import Normalizer, make_normalizer
 

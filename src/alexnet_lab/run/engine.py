@@ -19,8 +19,8 @@ from alexnet_lab.base.errors import Interrupted
 from alexnet_lab.base.log import close_file, log_to_file, shows_bars, start_log
 from alexnet_lab.base.targets import build
 from alexnet_lab.config.schema import EARLY_EPOCHS
-from alexnet_lab.data.checks import has_validation_images
 from alexnet_lab.data.datamodule import ImageDataModule
+from alexnet_lab.data.field_rules import has_validation_images
 from alexnet_lab.data.preview import preview
 from alexnet_lab.models.counts import num_parameters
 from alexnet_lab.run import parts, tracking

@@ -1,0 +1,56 @@
+"""Rules about several fields of the data, which constructors and the config share. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from alexnet_lab.base.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def check_folders(test_folder: str, val_folder: str | None, val_fraction: float) -> None:
+    """Refuses to validate on images that are tested or trained on, or to validate on two sets.
+
+    Raises:
+        ConfigError: With what was got.
+    """
+    for key, name in {"test_folder": test_folder, "val_folder": val_folder}.items():
+        if name is not None and (name in ("train", "..") or PurePath(name).name != name):
+            raise ConfigError(f"`data.{key}` is {name}; allowed: the name of a folder beside train/")
+    if val_folder == test_folder:
+        raise ConfigError(
+            f"`data.val_folder` and `data.test_folder` are both {val_folder}, but nothing may be chosen on the test "
+            f"set; name another data.test_folder"
+        )
+    if val_folder is not None and val_fraction != 0:
+        raise ConfigError(
+            f"`data.val_folder` is {val_folder}, but `data.val_fraction` is {val_fraction}; "
+            f"set data.val_fraction=0, or data.val_folder=null"
+        )
+
+
+def has_validation_images(data: Mapping[str, Any]) -> bool:
+    """Whether a config of `data` leaves any images to validate on."""
+    return data.get("val_fraction") != 0 or data.get("val_folder") is not None
+
+
+CENTRED = ("mean_image", "channel_mean", "standardize")
+"""The normalisations whose mean over the training images is 0."""
+
+
+def check_colour(pca_colour: str, channels: int, normalization: str) -> None:
+    """Refuses colour noise where it would mean nothing.
+
+    Raises:
+        ConfigError: Grey images, or a normalisation that is not centred.
+    """
+    if pca_colour != "none" and channels != 3:
+        raise ConfigError(f"`augment.pca_colour` is {pca_colour}, but the images are grey; set augment.pca_colour=none")
+    if pca_colour == "code2012" and normalization not in CENTRED:
+        raise ConfigError(
+            f"`augment.pca_colour` is code2012, which shrinks images of mean 0, but `data.normalization` is "
+            f"{normalization}; allowed with it: {', '.join(CENTRED)}"
+        )
