@@ -484,6 +484,8 @@ def test_mini_imagenet_splits_as_the_guide_does(make_folder, tmp_path):
 
 # What does not fit
 
+NORMALIZATIONS_SHOWN = "'mean_image', 'channel_mean', 'standardize', 'unit' or 'symmetric'"
+
 
 @pytest.mark.parametrize(
     ("fields", "message"),
@@ -494,11 +496,7 @@ def test_mini_imagenet_splits_as_the_guide_does(make_folder, tmp_path):
         ({"val_seed": True}, "`data.val_seed` is True (bool); allowed: integer"),
         ({"val_fraction": 1.0}, "`data.val_fraction` is 1.0 (float); allowed: less than 1"),
         ({"order": "fixed"}, "`data.order` is 'fixed' (str); allowed: 'shuffled' or 'constant'"),
-        (
-            {"normalization": "mean_imag"},
-            "`data.normalization` is 'mean_imag' (str); allowed: 'mean_image', 'channel_mean', 'standardize', 'unit' "
-            "or 'symmetric'",
-        ),
+        ({"normalization": "mean"}, f"`data.normalization` is 'mean' (str); allowed: {NORMALIZATIONS_SHOWN}"),
         ({"num_classes": 1}, "`data.num_classes` is 1 (int); allowed: 10"),
         ({"channels": 2}, "`data.channels` is 2 (int); allowed: 1"),
         ({"image_size": 0}, "`data.image_size` is 0 (int); allowed: greater than or equal to 1"),
