@@ -14,7 +14,7 @@ from torch import nn
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.targets import locate
 from alexnet_lab.models import torchvision_net
-from alexnet_lab.models.counts import num_macs, num_parameters
+from alexnet_lab.models.counts import num_macs, num_parameters, trace
 from alexnet_lab.models.zoo import build, config_dir, header, names, published, read, resolve
 
 COUNTED = re.compile(r"([\d,]+) parameters and ([\d,]+) multiply-adds at ")
@@ -136,3 +136,35 @@ def test_torchvision_networks_with_second_outputs_give_logits_alone():
     net = torchvision_net(name="googlenet", num_classes=4, image_size=64)
     assert isinstance(net, nn.Module)
     assert net.train()(torch.rand(2, 3, 64, 64)).shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "macs"), [("resnet18", 1_814_073_344), ("vit_b_16", 17_563_828_224), ("swin_t", 4_490_566_656)]
+)
+def test_torchvision_networks_have_the_multiply_adds_that_torchvision_publishes(name, macs):
+    """1.814, 17.564 and 4.491 billion; attention multiplies matrices outside its layers."""
+    with torch.device("meta"):
+        net = torchvision_net(name=name)
+    assert num_macs(net, (3, 224, 224)) == macs
+
+
+@pytest.mark.parametrize(("name", "side"), [("vit_b_16", 32), ("maxvit_t", 224), ("inception_v3", 75)])
+def test_torchvision_networks_take_the_size_of_the_images(name, side):
+    with torch.device("cpu" if name == "inception_v3" else "meta"):
+        net = torchvision_net(name=name, num_classes=7, image_size=side)
+    assert [call.output for call in trace(net, (3, side, side))][-1] == (7,)
+    with pytest.raises(ConfigError, match=f"image_size=30 does not fit torchvision's {name}: "):
+        torchvision_net(name=name, image_size=30)
+
+
+def test_a_layer_with_several_outputs_is_left_out_of_the_trace():
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows = nn.LSTM(5, 4, batch_first=True)
+            self.last = nn.Linear(4, 3)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.last(self.rows(images[:, 0])[0][:, -1])
+
+    assert [call.name for call in trace(Net(), (1, 5, 5))] == ["last"]

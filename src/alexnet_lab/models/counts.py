@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
 
 from alexnet_lab.models.layers import EuclideanRBF, LocallyConnected2d, PartialConv2d, Subsampling
 
@@ -94,7 +95,9 @@ def trace(net: nn.Module, input_shape: tuple[int, ...]) -> list[Call]:
 def _recorded(calls: list[Call], name: str, layer: nn.Module) -> Any:
     """A hook that appends each call of `layer` to `calls`; as a context it is removed at the end."""
 
-    def hook(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+    def hook(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if not inputs or not isinstance(output, torch.Tensor):  # of a recurrent layer, say
+            return
         macs = MACS[type(layer)](layer, output) if type(layer) in MACS else 0
         calls.append(Call(name, layer, tuple(inputs[0].shape[1:]), tuple(output.shape[1:]), macs))
 
@@ -117,11 +120,17 @@ def _run_on_meta(net: nn.Module, input_shape: tuple[int, ...]) -> None:
 def num_macs(net: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Multiply-adds for one image, of convolutions, locally connected and dense layers; FLOPs are twice that.
 
+    For networks of other packages torch counts: they may multiply matrices outside their layers, as attention does.
+
     Args:
         net: Any network.
         input_shape: Of one image, (C, H, W).
     """
-    return sum(call.macs for call in trace(net, input_shape))
+    if type(net).__module__.startswith("alexnet_lab."):
+        return sum(call.macs for call in trace(net, input_shape))
+    with FlopCounterMode(display=False) as counter:
+        _run_on_meta(net, input_shape)
+    return counter.get_total_flops() // 2
 
 
 def num_neurons(net: nn.Module, input_shape: tuple[int, ...]) -> int:

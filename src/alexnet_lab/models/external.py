@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
     from alexnet_lab.base.ranges import Count
 
-EXTRAS: dict[str, dict[str, Any]] = {  # without their second outputs; with the start that their papers have
-    "googlenet": {"aux_logits": False, "init_weights": True},
-    "inception_v3": {"aux_logits": False, "init_weights": True},
-}
+
+def _extras(name: str, image_size: int) -> dict[str, Any]:
+    """What some networks need besides: no second outputs and their papers' start, or the size of the images."""
+    if name in ("googlenet", "inception_v3"):
+        return {"aux_logits": False, "init_weights": True}
+    if name.startswith("vit_"):
+        return {"image_size": image_size}
+    return {"input_size": (image_size, image_size)} if name == "maxvit_t" else {}
 
 
 @checked()
@@ -42,10 +46,10 @@ def torchvision_net(
         raise ConfigError(f"unknown name={name} of torchvision.models; {did_you_mean(name, names)}")
     if in_channels not in (1, 3):
         raise ConfigError(f"in_channels={in_channels} does not fit torchvision's networks: 3, or 1 (shown as three)")
-    net = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **EXTRAS.get(name, {}))
-    if in_channels == 1:
-        net.register_forward_pre_hook(_grey_as_colour)
     try:
+        net = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **_extras(name, image_size))
+        if in_channels == 1:
+            net.register_forward_pre_hook(_grey_as_colour)
         trace(net, (in_channels, image_size, image_size))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ConfigError(f"image_size={image_size} does not fit torchvision's {name}: {one_line(error)}") from error
