@@ -5,29 +5,28 @@ from pathlib import Path
 from typing import Any
 
 try:
-    from alexnet_lab.config import check_train
     from alexnet_lab.config.default_paths import check_multirun
     from alexnet_lab.config.main import main
-    from alexnet_lab.run.request import requested
+    from alexnet_lab.run.request import checked
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error}; run `source .venv/bin/activate`, or `make train`, which sets up .venv on a fresh clone")
 
 
 def train(config: dict[str, Any]) -> None:
-    """Checks the config, and only then loads what is heavy and runs it; a job of a sweep goes to its sweep."""
-    checked = check_train(config) if config["resume"] is None else requested(config)
-    if config["resume"] is None:
+    """Checks the config, and only then imports what is heavy and trains; a job of a sweep goes to its sweep."""
+    valid, resume = checked(config), config["resume"] is not None
+    if not resume:
         check_multirun(sys.argv)
 
     from alexnet_lab import run  # noqa: PLC0415 - importing torch takes seconds
     from alexnet_lab.sweeps import dry_run, jobs  # noqa: PLC0415
 
-    if checked["sweep"]["dry_run"]:
-        print("\n".join(dry_run.told_of_run(checked)))
-    elif checked["sweep"]["dir"] is None:
-        run.train(config)
+    if valid["sweep"]["dry_run"]:
+        print("\n".join(dry_run.described_run(valid)))
+    elif valid["sweep"]["dir"] is None:
+        run.run(valid, resume=resume)
     else:
-        jobs.run_job(checked)
+        jobs.run_job(valid)
 
 
 if __name__ == "__main__":

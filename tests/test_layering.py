@@ -63,7 +63,7 @@ def test_every_package_has_its_place():
     [
         "from alexnet_lab.run import train",
         "import alexnet_lab.run.engine as engine",
-        "def f():\n    from alexnet_lab.run.engine import fit_and_test",
+        "def f():\n    from alexnet_lab.run.worker import fit_and_test",
         "if TYPE_CHECKING:\n    from alexnet_lab import run",
         "from ..run import engine",
         "from ... import run".replace("...", ".."),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def killed(config: dict[str, Any], moment: str, number: float) -> int:
     """Trains in a process of its own that is killed at a moment; returns its exit code: -9, or 0 if it ended before."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "lightning", "torchmetrics", "alexnet_lab.run.engine"])
+    context.set_forkserver_preload(["torch", "lightning", "torchmetrics", "alexnet_lab.run.worker"])
     process = context.Process(target=_train, args=(config, moment, number))
     process.start()
     process.join(120)

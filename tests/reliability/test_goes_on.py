@@ -75,7 +75,7 @@ def test_other_config_by_force(unfinished, capsys):
 
 
 def test_force_needs_a_run(compose):
-    with pytest.raises(ConfigError, match=r"`resume_force` says how to go on with a run; say with which"):
+    with pytest.raises(ConfigError, match=r"`resume_force` applies to a run that is continued; add resume=RUN_DIR"):
         train(compose("resume_force=true"))
 
 

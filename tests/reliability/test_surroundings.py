@@ -17,7 +17,7 @@ import pytest
 from endings import assert_same_ending
 
 from alexnet_lab.base.errors import RunError
-from alexnet_lab.run import engine, tracking, train
+from alexnet_lab.run import tracking, train, worker
 from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 from alexnet_lab.training import Classifier
@@ -94,7 +94,7 @@ def test_ledger_on_a_full_disk(tmp_path):
 
 
 def test_picture_that_cannot_be_written(compose, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(engine, "preview", lambda data, path: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr(worker, "preview", lambda data, path: (_ for _ in ()).throw(OSError(28, "No space left")))
     words = ("debug=fast", "callbacks.augmentation_preview=true")
     assert train(compose(f"run_dir={tmp_path / 'run'}", *words))["status"] == "completed"
     assert "augmentation.png could not be written (No space left); training goes on" in capsys.readouterr().err

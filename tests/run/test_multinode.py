@@ -18,7 +18,7 @@ from alexnet_lab.base.cores import available_cores
 from alexnet_lab.base.errors import ConfigError, Interrupted, RunError
 from alexnet_lab.run import launcher, multinode
 from alexnet_lab.run.elastic import WorkerDiedError
-from alexnet_lab.run.multinode import Crew, Order, free_port, gather
+from alexnet_lab.run.multinode import Attempt, Coordinator, Follower, free_port, join
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 
 if TYPE_CHECKING:
@@ -62,20 +62,28 @@ def store() -> distributed.Store:
     return distributed.HashStore()
 
 
-def crews(store: distributed.Store, kind: multinode.Kind = "nodes") -> tuple[Crew, Crew]:
-    return Crew(kind, 0, 2, store, "here"), Crew(kind, 1, 2, store, "here")
+def members(store: distributed.Store, kind: multinode.Kind = "nodes") -> tuple[Coordinator, Follower]:
+    return Coordinator(kind, 0, 2, store, "here"), Follower(kind, 1, 2, store, "here")
 
 
-def test_orders_reach_the_other_node_with_its_own_rank(store):
-    leader, other = crews(store)
-    own = leader.order("/run", resume=True)
-    heard = other.await_order()
-    assert own.meeting is not None
-    assert heard.meeting is not None
-    assert (heard.run_dir, heard.resume, heard.status) == ("/run", True, None)
-    assert (own.meeting.rank, heard.meeting.rank) == (0, 1)
-    assert own.meeting._replace(rank=1) == heard.meeting
-    assert leader.order("/run", resume=False).meeting != own.meeting  # nothing of a dead attempt is met again
+def failed_attempt(coordinator: Coordinator, error: BaseException) -> BaseException:
+    """What the coordinator makes of an attempt whose own part ends with `error`."""
+    with pytest.raises(BaseException) as raised, coordinator.attempt("/run", resume=False):  # noqa: PT011 - any kind
+        raise error
+    return raised.value
+
+
+def test_attempts_reach_the_other_node_with_its_own_rank(store):
+    coordinator, other = members(store)
+    with coordinator.attempt("/run", resume=True) as own:
+        received = other.next_attempt()
+    assert own is not None
+    assert received.rendezvous is not None
+    assert (received.run_dir, received.resume, received.status) == ("/run", True, None)
+    assert (own.rank, received.rendezvous.rank) == (0, 1)
+    assert own._replace(rank=1) == received.rendezvous
+    with coordinator.attempt("/run", resume=False) as again:
+        assert again != own  # nothing of a failed attempt is met again
 
 
 @pytest.mark.parametrize(
@@ -89,47 +97,45 @@ def test_orders_reach_the_other_node_with_its_own_rank(store):
     ],
 )
 def test_what_ended_an_attempt_is_what_came_first_wherever_that_was(own, other, made, text, store):
-    leader, follower = crews(store)
-    leader.order("/run", resume=False)
-    follower.await_order()
+    coordinator, follower = members(store)
+    follower._attempt = 1
     follower.report(other)
-    verdict = leader.verdict(own)
-    assert type(verdict) is made
-    assert str(verdict) == text
+    reason = failed_attempt(coordinator, own)
+    assert type(reason) is made
+    assert str(reason) == text
 
 
-def test_node_that_says_nothing_leaves_the_leaders_own_error(store, monkeypatch):
+def test_node_that_does_not_answer_leaves_the_coordinators_own_error(store, monkeypatch):
     monkeypatch.setitem(multinode.OUTCOME_SECONDS, "nodes", 0.2)
-    leader, _ = crews(store)
-    leader.order("/run", resume=False)
     error = WorkerDiedError("killed")
-    assert leader.verdict(error) is error
+    assert failed_attempt(members(store)[0], error) is error
 
 
-def test_leader_hears_that_a_node_lacks_the_data(store):
-    leader, other = crews(store)
+def test_coordinator_learns_that_a_node_lacks_the_data(store):
+    coordinator, other = members(store)
     other.ready("no such folder")
     with pytest.raises(RunError, match=r"^node 1: no such folder$"):
-        leader.wait_for_all()
+        coordinator.wait_for_all()
 
 
-def test_end_of_a_run_is_told_and_acknowledged(store):
-    leader, other = crews(store)
-    heard: list[Order] = []
-    listener = threading.Thread(target=lambda: heard.append(other.await_order()))
+def test_end_of_a_run_is_announced_and_acknowledged(store):
+    coordinator, other = members(store)
+    received: list[Attempt] = []
+    listener = threading.Thread(target=lambda: received.append(other.next_attempt()))
     listener.start()
-    leader.dismiss("/run", "failed", "boom")
+    with pytest.raises(RunError, match="boom"), coordinator:
+        raise RunError("boom")
     listener.join(10)
-    assert (heard[0].status, heard[0].error) == ("failed", "boom")
+    assert (received[0].status, received[0].error) == ("failed", "boom")
     assert store.check(["left/1"])
 
 
-def test_leader_that_is_gone_is_noticed():
+def test_coordinator_that_is_gone_is_noticed():
     server = distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     client = distributed.TCPStore("localhost", server.port, is_master=False, timeout=timedelta(seconds=5))
     del server
-    with pytest.raises(RunError, match="the leader of the run cannot be reached any more"):
-        Crew("nodes", 1, 2, client).await_order()
+    with pytest.raises(RunError, match="the run's coordinator cannot be reached any more"):
+        Follower("nodes", 1, 2, client).next_attempt()
 
 
 STEP = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "n[1-2]"}
@@ -148,14 +154,14 @@ def test_what_was_started_is_what_the_config_says(variables, nodes, message, mon
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=message):
-        gather({"num_nodes": nodes}, 1)
+        join({"num_nodes": nodes, "devices": 1})
 
 
-def test_leaders_address_is_the_one_that_slurm_uses(monkeypatch):
+def test_coordinator_address_is_the_one_that_slurm_uses(monkeypatch):
     said = {"hostnames": "n1\nn2\n", "node": "NodeName=n1 Arch=x86_64 NodeAddr=10.0.0.7 NodeHostName=n1"}
     monkeypatch.setattr(multinode, "_scontrol", lambda *words: said[words[1]])
     monkeypatch.setenv("SLURM_STEP_NODELIST", "n[1-2]")
-    assert multinode.leaders_address() == "10.0.0.7"
+    assert multinode.coordinator_address() == "10.0.0.7"
 
 
 def test_port_that_is_taken_is_told(monkeypatch):

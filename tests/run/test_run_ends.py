@@ -18,9 +18,9 @@ import torch
 from commands import QUICK, call, command, finished, wait_for
 
 from alexnet_lab.base.errors import ConfigError, Interrupted, RunError
-from alexnet_lab.run import devices, engine, launcher, train
+from alexnet_lab.run import devices, engine, launcher, train, worker
 from alexnet_lab.training import Classifier
-from alexnet_lab.training.callbacks import MetricsCsv
+from alexnet_lab.training.callbacks import MetricsCsv, Throughput
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 
 SHORT = ("trainer.max_epochs=3", "trainer.limit_train_batches=4", "trainer.limit_val_batches=2")
@@ -279,10 +279,10 @@ def test_one_process_for_each_device(trainer, processes):
 
 def test_metrics_of_a_resumed_run_go_on_where_they_were(tmp_path):
     rows = [{"epoch": 0, "train/loss": 2.0}, {"epoch": 1, "train/loss": 1.0}]
-    assert engine.metrics_of_epoch(rows, 0) == {"train/loss": 2.0}
-    assert engine.metrics_of_epoch(rows, 7) == {"train/loss": 1.0}
-    assert engine.metrics_of_epoch([], 0) == {}
-    assert MetricsCsv(tmp_path / "m.csv", engine.Throughput()).rows == []
+    assert worker.metrics_of_epoch(rows, 0) == {"train/loss": 2.0}
+    assert worker.metrics_of_epoch(rows, 7) == {"train/loss": 1.0}
+    assert worker.metrics_of_epoch([], 0) == {}
+    assert MetricsCsv(tmp_path / "m.csv", Throughput()).rows == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"])

@@ -16,6 +16,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 
 from alexnet_lab.base.errors import ConfigError, Interrupted, RunError
 from alexnet_lab.run import elastic, launcher, train
+from alexnet_lab.run.devices import uses_workers
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def test_run_goes_on_as_often_as_it_may_when_a_worker_died(monkeypatch, compose,
         directory.last.touch()
         raise elastic.WorkerDiedError("worker 0 of the run failed: it was killed by SIGKILL")
 
-    monkeypatch.setattr(elastic, "run_workers", dying)
+    monkeypatch.setattr(launcher, "run_workers", dying)
     with pytest.raises(RunError, match="killed by SIGKILL"):
         train(compose(f"run_dir={run}", *SHORT, "launcher.workers=true", "launcher.retries=2"))
     assert resumed == [False, True, True]
@@ -210,16 +211,18 @@ def test_one_process_of_its_own(compose, tmp_path):
     assert (done["status"], done["attempts"], done["steps"]) == ("completed", 1, 4)
 
 
+def asking(workers: str | bool, processes: int) -> dict[str, Any]:
+    return {"launcher": {"workers": workers}, "trainer": {"devices": processes, "num_nodes": 1}}
+
+
 @pytest.mark.parametrize(
     ("workers", "processes", "own"),
     [("auto", 1, False), ("auto", 2, True), (True, 1, True), (False, 1, False)],
 )
 def test_who_trains(workers, processes, own):
-    assert launcher.in_workers({"workers": workers}, processes) is own
+    assert uses_workers(asking(workers, processes)) is own
 
 
 def test_several_processes_need_workers():
-    with pytest.raises(
-        ConfigError, match=r"`launcher.workers` is false, .* but it is to have 2; set trainer.devices=1"
-    ):
-        launcher.in_workers({"workers": False}, 2)
+    with pytest.raises(ConfigError, match=r"`launcher.workers` is false, .* but it needs 2; set trainer.devices=1"):
+        uses_workers(asking(False, 2))

@@ -147,7 +147,7 @@ def test_the_header_tells_the_papers_claim(name):
     ],
 )
 def test_a_dry_run_tells_the_parameters_of_each_level(name, sizes):
-    lines = dry_run.told(plan(name))[1:-3]
+    lines = dry_run.described_plan(plan(name))[1:-3]
     found = {
         level(job, plan(name).definition.about["factor"]): int(line.split()[2].replace(",", ""))
         for job, line in zip(plan(name).jobs, lines, strict=True)

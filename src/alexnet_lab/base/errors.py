@@ -1,4 +1,4 @@
-"""The errors that a user can mend: one line each: what, what was got, what is allowed, how to mend it."""
+"""The errors that a user can fix, one line each: the problem, the value received, the allowed values, the fix."""
 
 from __future__ import annotations
 
@@ -34,10 +34,15 @@ class RunError(AlexNetLabError):
     """A run, its directory or its files cannot be used."""
 
 
-class Interrupted(AlexNetLabError):  # noqa: N818 - it tells what happened, not what is wrong
+class Interrupted(AlexNetLabError):  # noqa: N818 - an event, not a fault
     """Ctrl-C or SIGTERM: neither the user's fault nor the program's."""
 
     exit_code = 130
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an error stands for Ctrl-C or SIGTERM."""
+    return isinstance(error, Interrupted | KeyboardInterrupt)
 
 
 def one_line(message: object) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+from logging.handlers import BufferingHandler
 from typing import TYPE_CHECKING
 
 from alexnet_lab.base.printable import printable_lines
@@ -102,6 +103,25 @@ def quiet(name: str, level: int = logging.WARNING) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+@contextlib.contextmanager
+def held_back(name: str) -> Iterator[list[logging.LogRecord]]:
+    """Within the block collects a logger's messages instead of showing them; see `replay`."""
+    logger, collector = logging.getLogger(name), BufferingHandler(sys.maxsize)
+    logger.addHandler(collector)
+    logger.propagate = False
+    try:
+        yield collector.buffer
+    finally:
+        logger.removeHandler(collector)
+        logger.propagate = True
+
+
+def replay(messages: list[logging.LogRecord]) -> None:
+    """Logs messages that were held back."""
+    for message in messages:
+        logging.getLogger(message.name).handle(message)
 
 
 LOGGERS = ("alexnet_lab", "lightning.pytorch", "py.warnings")

@@ -1,4 +1,7 @@
-"""One run: `train(config)` takes it from the config to `result.json`. It knows no Hydra."""
+"""One run: `train(config)` takes it from the config to `result.json`. It knows no Hydra.
+
+`run` is the same for a config that is checked already.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,16 @@ from alexnet_lab.base.cores import sleep_while_waiting
 from alexnet_lab.base.memory import keep_freed_memory
 
 if TYPE_CHECKING:
-    from alexnet_lab.run.launcher import train
+    from alexnet_lab.run.launcher import run, train
 
-__all__ = ["train"]
+__all__ = ["run", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "train":
+    if name in __all__:
         keep_freed_memory()  # before torch is imported
         sleep_while_waiting()
-        from alexnet_lab.run.launcher import train  # noqa: PLC0415 - torch takes seconds to import
+        from alexnet_lab.run import launcher  # noqa: PLC0415 - torch takes seconds to import
 
-        return train
+        return getattr(launcher, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -85,3 +85,21 @@ def count_processes(trainer: Mapping[str, Any]) -> int:
         return trainer["devices"]
     on_gpu = trainer["accelerator"] in ("auto", "gpu", "cuda")
     return max(1, torch.cuda.device_count()) if on_gpu else 1
+
+
+def uses_workers(config: Mapping[str, Any]) -> bool:
+    """Whether a run gets processes of its own; one of a single process can use the calling one.
+
+    Raises:
+        ConfigError: It needs several, and `launcher.workers` forbids them.
+    """
+    processes = count_processes(config["trainer"]) * config["trainer"]["num_nodes"]
+    workers = config["launcher"]["workers"]
+    if workers == "auto":
+        return processes > 1
+    if processes > 1 and not workers:
+        raise ConfigError(
+            f"`launcher.workers` is false, so the run has the calling process alone, but it needs {processes}; "
+            f"set trainer.devices=1, or launcher=local"
+        )
+    return workers

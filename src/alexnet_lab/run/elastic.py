@@ -26,6 +26,7 @@ from alexnet_lab.base.errors import Interrupted, RunError, one_line
 from alexnet_lab.base.log import quiet
 from alexnet_lab.base.memory import keep_freed_memory
 from alexnet_lab.base.terminal import hangups_ignored, outlive_terminal
+from alexnet_lab.run.devices import count_processes
 from alexnet_lab.run.signals import terminable
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ ELASTIC_PREFIXES = ("RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE", "MASTER_"
 SHUTDOWN_SECONDS = 10
 """What workers get to end their step and their tracker after a signal; torch would wait for 30 s."""
 
-MEETING_SECONDS = 120
+RENDEZVOUS_SECONDS = 120
 """How long the agents of a run's nodes wait for each other; they have agreed to start before."""
 
 WORKER_LOG = "torch.distributed.elastic.multiprocessing.api"
@@ -66,8 +67,8 @@ class WorkerDiedError(RunError):
     """A worker was killed or died (a signal, a crash, out of memory): the same again may well succeed."""
 
 
-class Meeting(NamedTuple):
-    """Where the workers of one attempt at a run meet, if they are on several nodes."""
+class Rendezvous(NamedTuple):
+    """Where the workers of one attempt meet, if they are on several nodes."""
 
     name: str
     nodes: int
@@ -77,16 +78,15 @@ class Meeting(NamedTuple):
 
 
 def run_workers(
-    config: dict[str, Any], directory: RunDirectory, *, processes: int, resume: bool, meeting: Meeting | None = None
+    config: dict[str, Any], directory: RunDirectory, *, resume: bool, rendezvous: Rendezvous | None = None
 ) -> dict[str, Any]:
-    """Runs `engine.fit_and_test` in `processes` processes, here or on each node, and returns what the first returns.
+    """Runs `worker.fit_and_test` in one process per device, here or on each node.
 
     Args:
         config: A checked config.
         directory: The run's directory, claimed by the caller; on all nodes the same one.
-        processes: On this node.
-        resume: Go on from the last checkpoint that is whole.
-        meeting: With the workers of other nodes; None: there are none.
+        resume: Continue from the newest checkpoint that is intact.
+        rendezvous: With the workers of other nodes; None: there are none.
 
     Returns:
         What the first process of this node returns.
@@ -107,8 +107,8 @@ def run_workers(
         quiet(AGENT_LOG, logging.CRITICAL),
     ):
         launch = LaunchConfig(
-            **_rendezvous(meeting),
-            nproc_per_node=processes,
+            **_rendezvous_settings(rendezvous),
+            nproc_per_node=count_processes(config["trainer"]),
             max_restarts=0,  # in torch 2.14 a restart in place reuses the dead attempt's store and fails with gloo
             start_method="forkserver",
             signals_to_handle=",".join(number.name for number in REPLACED_SIGNALS),
@@ -138,35 +138,35 @@ def _start_server() -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def _rendezvous(meeting: Meeting | None) -> dict[str, Any]:
+def _rendezvous_settings(rendezvous: Rendezvous | None) -> dict[str, Any]:
     """How torch's agents find each other: one alone takes any free port, several have agreed on one."""
-    if meeting is None:
+    if rendezvous is None:
         return {
             "min_nodes": 1, "max_nodes": 1, "run_id": uuid.uuid4().hex, "rdzv_backend": "c10d",
             "rdzv_endpoint": "localhost:0", "local_addr": "localhost",
         }  # fmt: skip
     return {
-        "min_nodes": meeting.nodes, "max_nodes": meeting.nodes, "run_id": meeting.name, "rdzv_backend": "static",
-        "rdzv_endpoint": f"{meeting.address}:{meeting.port}",
-        "rdzv_configs": {"rank": meeting.rank, "timeout": MEETING_SECONDS},
+        "min_nodes": rendezvous.nodes, "max_nodes": rendezvous.nodes, "run_id": rendezvous.name,
+        "rdzv_backend": "static", "rdzv_endpoint": f"{rendezvous.address}:{rendezvous.port}",
+        "rdzv_configs": {"rank": rendezvous.rank, "timeout": RENDEZVOUS_SECONDS},
     }  # fmt: skip
 
 
 def work(
     environment: Mapping[str, str], config: dict[str, Any], directory: RunDirectory, resume: bool
 ) -> dict[str, Any]:
-    """What each worker does; the fork server's environment is as old as its first job, so the parent's comes along."""
-    from alexnet_lab.run.engine import fit_and_test  # noqa: PLC0415 - the parent of the workers does not need it
+    """What each worker does. It takes the parent's environment: the fork server's is that of its first job."""
+    from alexnet_lab.run.worker import fit_and_test  # noqa: PLC0415 - the parent of the workers does not need it
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which its server ignores
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the fork server ignores it
     outlive_terminal()
     os.environ.update({key: value for key, value in environment.items() if not key.startswith(ELASTIC_PREFIXES)})
     keep_freed_memory()
     try:
         with terminable():
             return fit_and_test(config, directory, resume=resume)
-    except KeyboardInterrupt as error:  # of which torch would tell nobody
+    except KeyboardInterrupt as error:  # torch would not report it
         raise Interrupted(str(error) or "interrupted by Ctrl-C") from error
 
 

@@ -1,39 +1,38 @@
-"""From a config to result.json: claims the directory, starts the workers, records how it ended."""
+"""From a config to result.json: claims the directory, trains, starts again what died, records how it ended."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from alexnet_lab.base import shell
-from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, one_line
+from alexnet_lab.base.cluster import place
+from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, is_interrupt, one_line
 from alexnet_lab.base.files import write_json
 from alexnet_lab.base.locks import free_folder
-from alexnet_lab.base.log import quiet, start_log
-from alexnet_lab.base.targets import build
-from alexnet_lab.config import check_train
+from alexnet_lab.base.log import start_log
 from alexnet_lab.config.default_paths import has_default_run_dir
-from alexnet_lab.models.counts import num_macs, num_parameters
-from alexnet_lab.models.layer_table import layer_table
-from alexnet_lab.run import elastic, engine, provenance
-from alexnet_lab.run.devices import check_devices, check_precision, count_processes, is_cpu
-from alexnet_lab.run.multinode import gather
-from alexnet_lab.run.parts import check_batches, check_parts
-from alexnet_lab.run.request import requested
+from alexnet_lab.run import provenance
+from alexnet_lab.run.devices import check_devices, check_precision, count_processes, is_cpu, uses_workers
+from alexnet_lab.run.elastic import WorkerDiedError, run_workers
+from alexnet_lab.run.parts import check_parts
+from alexnet_lab.run.preparation import network_size, prepare
+from alexnet_lab.run.request import checked
 from alexnet_lab.run.resuming import begin, check_images
 from alexnet_lab.run.run_directory import CONTINUED_BY, RunDirectory
 from alexnet_lab.run.signals import deferred, terminable
 from alexnet_lab.run.threads import with_threads
+from alexnet_lab.run.worker import fit_and_test
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-    from alexnet_lab.run.multinode import Crew, Order
+    from alexnet_lab.run.multinode import Coordinator
+    from alexnet_lab.run.preparation import Prepared
 
 log = logging.getLogger(__name__)
 
@@ -51,17 +50,10 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: The config is wrong; nothing was written.
         DataError: The data set is missing or damaged; no run directory was made.
         RunError: The run directory cannot be used, or training failed; result.json says how.
-        Interrupted: After Ctrl-C or SIGTERM; `resume=RUN_DIR` goes on.
+        Interrupted: After Ctrl-C or SIGTERM; `resume=RUN_DIR` continues.
     """
     start_log()
-    if config.get("resume"):
-        return run(requested(config), resume=True)
-    if config.get("resume_force"):
-        raise ConfigError("`resume_force` says how to go on with a run; say with which: resume=RUN_DIR")
-    checked = check_train(config)
-    if checked["launcher"]["slurm"]:
-        raise ConfigError("`launcher=slurm` sends jobs of a sweep to the cluster; add -m, or start this run by srun")
-    return run(checked, resume=False)
+    return run(checked(config), resume=bool(config.get("resume")))
 
 
 def run(
@@ -70,96 +62,96 @@ def run(
     """`train` of a checked config: from the start, or from the last checkpoint of its directory.
 
     `inspect` is called with the record of the images (see `alexnet_lab.data.identity`) before training; it may raise.
-    Of several processes that do the run together (on several nodes, or under torchrun) the first one keeps the records.
     """
+    if config["launcher"]["slurm"]:
+        raise ConfigError("`launcher=slurm` sends jobs of a sweep to the cluster; add -m, or start this run by srun")
     check_devices(config["trainer"])
     check_precision(config["trainer"]["accelerator"], config["trainer"]["precision"])
-    processes = count_processes(config["trainer"])
-    crew = gather(config["trainer"], processes)
-    if crew.rank:
-        return _follow(config, crew)
-    try:
-        if crew.kind != "workers":
-            in_workers(config["launcher"], processes * config["trainer"]["num_nodes"])
+    coordinator = None
+    if place() is not None or config["trainer"]["num_nodes"] > 1:
+        from alexnet_lab.run import multinode  # noqa: PLC0415 - for runs of several processes that others started
+
+        member = multinode.join(config["trainer"])
+        if isinstance(member, multinode.Follower):
+            return member.follow(config)
+        coordinator = member
+    with coordinator or contextlib.nullcontext():
+        workers = (coordinator is None or coordinator.kind == "nodes") and uses_workers(config)
         size = network_size(config)
-        config = with_threads(config, size["num_macs"], processes)
+        config = with_threads(config, size["num_macs"], count_processes(config["trainer"]))
         check_parts(config)
         if not resume and has_default_run_dir(config):
             config = {**config, "run_dir": str(free_folder(Path(config["run_dir"])))}
         directory = RunDirectory(config["run_dir"])
         with directory.claimed(resume=resume), terminable():
             before = begin(directory, config) if resume else None
-            images = prepare(config)
-            inspect(images)
+            ready = prepare(config)
+            inspect(ready.images)
             if before is not None:
-                check_images(directory, before, images, config)
-            crew.wait_for_all()
-            result = _run(config, directory, size, crew, before and before.seconds)
-    except BaseException as error:
-        crew.dismiss(config["run_dir"], _status(error), one_line(error))
-        raise
-    crew.dismiss(config["run_dir"], "completed")
+                check_images(directory, before, ready.images, config)
+            if coordinator is not None:
+                coordinator.wait_for_all()
+            with recorded(config, directory, size, before and before.seconds) as result:
+                fit(config, directory, result, coordinator, None if workers else ready, resume=resume)
+    log.info(summary_line(result))
     return result
 
 
-def _follow(config: dict[str, Any], crew: Crew) -> dict[str, Any]:
-    """Does this process's part of a run that another one leads; raises what that one says of the end."""
-    with terminable():
+def fit(
+    config: dict[str, Any],
+    directory: RunDirectory,
+    result: dict[str, Any],
+    coordinator: Coordinator | None,
+    ready: Prepared | None,
+    *,
+    resume: bool,
+) -> None:
+    """Trains here or in worker processes, and starts again from the last checkpoint where one died.
+
+    Args:
+        config: A checked config.
+        directory: Of the run, claimed.
+        result: Gets what training decides.
+        coordinator: Of the processes of the run, where others were started for it.
+        ready: The data, to train in this process; None trains in worker processes.
+        resume: Continue from the newest checkpoint that is intact.
+    """
+    retries = config["launcher"]["retries"]
+    for attempt in itertools.count(1):
+        result["attempts"] = attempt
         try:
-            size = network_size(config | {"model_summary": False})
-            config = with_threads(config, size["num_macs"], count_processes(config["trainer"]))
-            prepare(config)
-        except AlexNetLabError as error:
-            crew.ready(one_line(error))
-            raise
-        crew.ready()
-        while (order := crew.await_order()).status is None:
-            _follow_order(config | {"run_dir": order.run_dir}, crew, order)
-    if order.status != "completed":
-        raise (Interrupted if order.status == "interrupted" else RunError)(order.error)
-    return RunDirectory(order.run_dir).read_result() or {}
+            with (
+                contextlib.nullcontext(None) if coordinator is None
+                else coordinator.attempt(str(directory.path), resume=resume)
+            ) as rendezvous:  # fmt: skip
+                if ready is None:
+                    result |= run_workers(config, directory, resume=resume, rendezvous=rendezvous)
+                else:
+                    result |= fit_and_test(config, directory, resume=resume, ready=ready if attempt == 1 else None)
+            return
+        except WorkerDiedError as error:
+            if attempt > retries:
+                raise
+            resume = directory.can_be_resumed()
+            source = "its last checkpoint" if resume else "the start"
+            log.warning("%s; again from %s (%d of %d)", error, source, attempt, retries)
 
 
-def prepare(config: dict[str, Any]) -> dict[str, Any]:
-    """Makes the data set's store, and opens it once, so that what does not fit is reported before the run starts.
+@contextlib.contextmanager
+def recorded(
+    config: dict[str, Any], directory: RunDirectory, size: dict[str, int], seconds: float | None
+) -> Iterator[dict[str, Any]]:
+    """Within the block a run trains; result.json says how it ended.
 
-    Returns:
-        The record of the images; empty for a data module of one's own that has none.
+    Args:
+        config: A checked config.
+        directory: Of the run, claimed.
+        size: See `network_size`.
+        seconds: What a resumed run had taken; None for a new one.
+
+    Yields:
+        The content of result.json, to be completed.
     """
-    data = engine.build_data(config)
-    data.prepare_data()
-    with quiet("alexnet_lab.data"):  # the run itself will say what it finds
-        data.setup("fit")
-    check_batches(config["trainer"], data)
-    return getattr(data, "identity", {})
-
-
-def network_size(config: dict[str, Any]) -> dict[str, int]:
-    """Parameters and multiply-adds of the network, built without numbers; ConfigError if it cannot be built.
-
-    With `model_summary` its layers are printed too.
-    """
-    target, data = config["model"]["_target_"], config["data"]
-    try:
-        with torch.device("meta"), quiet("alexnet_lab.models"):  # the run itself will say what it builds
-            net = build(config["model"], "model", trusted=tuple(config["trusted_packages"]))
-    except (RuntimeError, ValueError, TypeError, OverflowError) as error:  # of torch, about numbers beyond its own
-        raise ConfigError(f"`model`: {target} cannot be built: {one_line(error)[:300]}") from error
-    shape = (data["channels"], data["image_size"], data["image_size"])
-    try:
-        if config["model_summary"]:
-            print(layer_table(net, shape))
-        return {"num_parameters": num_parameters(net), "num_macs": num_macs(net, shape)}
-    except (RuntimeError, ValueError, TypeError) as error:
-        told = one_line(error)[:300]
-        raise ConfigError(f"`model`: {target} takes no images of {shape}: {told}") from error
-
-
-def _run(
-    config: dict[str, Any], directory: RunDirectory, size: dict[str, int], crew: Crew, seconds: float | None
-) -> dict[str, Any]:
-    """Trains, and records how it went; `seconds` is the time that a resumed run had taken, None that of a new one."""
-    resume = seconds is not None
     start = time.perf_counter() - (seconds or 0.0)
     result: dict[str, Any] = {
         "status": "failed", "metrics": {}, "overrides": config["overrides"], **size, "epochs": 0, "steps": 0,
@@ -167,7 +159,7 @@ def _run(
         "error": None,
     }  # fmt: skip
     try:
-        if resume:  # noted before anything changes, for a kill leaves what lies on disk
+        if seconds is not None:  # recorded before anything changes: after a kill this is what lies on disk
             result |= directory.continued(config)
             directory.write_result(result | {"status": "interrupted", "error": "continued, and not ended yet"})
         else:
@@ -175,88 +167,23 @@ def _run(
         directory.write_config(config)
         write_json(directory.manifest, provenance.manifest(on_gpu=not is_cpu(config["trainer"]["accelerator"])))
         log.info("run directory: %s (%s parameters)", directory.path, f"{size['num_parameters']:,}")
-        result |= _start(config, directory, result, crew, resume=resume) | {"status": "completed"}
+        yield result
+        result["status"] = "completed"
         result.pop(CONTINUED_BY, None)
     except BaseException as error:
-        result |= {"status": _status(error), "error": one_line(f"{type(error).__name__}: {error}")}
-        raise _told(error, config, directory) from error
+        status = "interrupted" if is_interrupt(error) else "failed"
+        result |= {"status": status, "error": one_line(f"{type(error).__name__}: {error}")}
+        raise _explained(error, config, directory) from error
     finally:
         with deferred():
             result["wall_seconds"] = round(time.perf_counter() - start, 2)
             _record(directory, result)
-    directory.previous.unlink(missing_ok=True)  # nobody is going to need it any more
-    log.info(summary_line(result))
-    return result
+    directory.previous.unlink(missing_ok=True)  # a completed run is not resumed from it
 
 
-def _start(
-    config: dict[str, Any], directory: RunDirectory, result: dict[str, Any], crew: Crew, *, resume: bool
-) -> dict[str, Any]:
-    """Trains here or in worker processes; where one died, it starts them again from the last checkpoint."""
-    retries = config["launcher"]["retries"]
-    for attempt in itertools.count(1):
-        result["attempts"] = attempt
-        try:
-            return _lead_attempt(config, directory, crew, resume=resume)
-        except elastic.WorkerDiedError as error:
-            if attempt > retries:
-                raise
-            resume = directory.can_be_resumed()
-            place = "its last checkpoint" if resume else "the start"
-            log.warning("%s; again from %s (%d of %d)", error, place, attempt, retries)
-    raise AssertionError("unreachable")
-
-
-def _lead_attempt(config: dict[str, Any], directory: RunDirectory, crew: Crew, *, resume: bool) -> dict[str, Any]:
-    """One attempt; where it fails, it does with the reason that came first, wherever that was."""
-    order = crew.order(str(directory.path), resume=resume)
-    try:
-        return _part(config, directory, crew, order)
-    except BaseException as error:
-        reason = crew.verdict(error)
-        if reason is error:
-            raise
-        raise reason from error
-
-
-def _follow_order(config: dict[str, Any], crew: Crew, order: Order) -> None:
-    """A part of an attempt; whoever leads decides what follows if it fails."""
-    try:
-        _part(config, RunDirectory(order.run_dir), crew, order)
-    except BaseException as error:
-        crew.report(error)
-        if crew.kind == "workers" or not isinstance(error, Exception):
-            raise  # torchrun ends all workers when one has ended
-
-
-def _part(config: dict[str, Any], directory: RunDirectory, crew: Crew, order: Order) -> dict[str, Any]:
-    """This process's part of an attempt: in itself, or in workers that it starts."""
-    processes = count_processes(config["trainer"])
-    nodes = crew.size if crew.kind == "nodes" else 1
-    if crew.kind == "workers" or not in_workers(config["launcher"], processes * nodes):
-        return engine.fit_and_test(config, directory, resume=order.resume)
-    return elastic.run_workers(config, directory, processes=processes, resume=order.resume, meeting=order.meeting)
-
-
-def in_workers(launcher: Mapping[str, Any], processes: int) -> bool:
-    """Whether a run gets processes of its own; one of a single process may do without."""
-    if launcher["workers"] == "auto":
-        return processes > 1
-    if processes > 1 and not launcher["workers"]:
-        raise ConfigError(
-            f"`launcher.workers` is false, so the run has the calling process alone, but it is to have {processes}; "
-            f"set trainer.devices=1, or launcher=local"
-        )
-    return launcher["workers"]
-
-
-def _status(error: BaseException) -> str:
-    return "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
-
-
-def _told(error: BaseException, config: Mapping[str, Any], directory: RunDirectory) -> BaseException:
-    """The error as the user shall see it: one line that says what to do next."""
-    if isinstance(error, Interrupted | KeyboardInterrupt):
+def _explained(error: BaseException, config: Mapping[str, Any], directory: RunDirectory) -> BaseException:
+    """The error that the user sees: one line that says what to do next."""
+    if is_interrupt(error):
         if directory.can_be_resumed():
             next_step = f"; go on with it: {resume_command(config, directory)}"
         else:
@@ -281,8 +208,8 @@ def resume_command(config: Mapping[str, Any], directory: RunDirectory) -> str:
 
 
 def _record(directory: RunDirectory, result: dict[str, Any]) -> None:
-    """Writes result.json; where that fails too (a full disk), the error that led here is what the user is told."""
-    if not directory.path.is_dir():  # taken away meanwhile
+    """Writes result.json; where that fails too (a full disk), the user sees the error that led here."""
+    if not directory.path.is_dir():  # it was removed meanwhile
         return
     try:
         directory.write_result(result)
@@ -293,7 +220,7 @@ def _record(directory: RunDirectory, result: dict[str, Any]) -> None:
 def summary_line(result: dict[str, Any]) -> str:
     """How the run ended, in one line."""
     errors = {name: value for name, value in result["metrics"].items() if name.startswith("test/") and "error" in name}
-    told = ", ".join(f"{name} {value:.2%}" for name, value in errors.items())
+    shown = ", ".join(f"{name} {value:.2%}" for name, value in errors.items())
     seconds = result["wall_seconds"]
     speed = result["images_per_second"] or 0.0
-    return f"done in {seconds:,.0f} s: {told} ({result['epochs']} epochs, {speed:,.0f} images/s)"
+    return f"done in {seconds:,.0f} s: {shown} ({result['epochs']} epochs, {speed:,.0f} images/s)"

@@ -1,80 +1,94 @@
-"""Those who do a run together: one process alone, one on each node of a cluster, or the workers of `torchrun`.
+"""Runs that several processes were started for: one on each node of a cluster, or the workers of `torchrun`.
 
-The first of them leads. It claims the run's directory, says where and how each attempt starts, hears how it went
-elsewhere, and keeps the records; the others do their part and follow. They talk through one store of torch, which the
-leader holds (under SLURM), or torchrun's agent.
+The first process coordinates: it claims the run's directory, starts each attempt everywhere, collects how it went,
+and keeps the records. The others follow. They exchange messages through one store of torch, which the coordinator
+(under SLURM) or torchrun's agent holds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from torch import distributed
 
 from alexnet_lab.base.cluster import number, place
-from alexnet_lab.base.errors import ConfigError, Interrupted, RunError, one_line
-from alexnet_lab.run.elastic import Meeting, WorkerDiedError
+from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, is_interrupt, one_line
+from alexnet_lab.run.devices import count_processes, uses_workers
+from alexnet_lab.run.elastic import Rendezvous, WorkerDiedError, run_workers
+from alexnet_lab.run.preparation import network_size, prepare
+from alexnet_lab.run.run_directory import RunDirectory
+from alexnet_lab.run.signals import terminable
+from alexnet_lab.run.threads import with_threads
+from alexnet_lab.run.worker import fit_and_test
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+    from types import TracebackType
 
     from torch.distributed import Store
 
 POLL_SECONDS = 0.1
 
 JOIN_SECONDS = 600.0
-"""How long the leader waits for the others to start and to look at their data."""
+"""How long the coordinator waits for the others to start and to prepare their data."""
 
-LEADER_SECONDS = 24 * 3600.0
-"""How long the others wait for a word of the leader, who may prepare a large data set; if it dies they notice."""
+COORDINATOR_SECONDS = 24 * 3600.0
+"""How long the others wait for the coordinator, which may prepare a large data set; if it dies they notice."""
 
 OUTCOME_SECONDS = {"nodes": 30.0, "workers": 2.0}
-"""How long the leader, whose own part failed, waits to hear what happened elsewhere; torchrun kills soon."""
+"""How long the coordinator, whose own part failed, waits for the others' outcomes; torchrun kills soon."""
 
 PORTS = 10_000
-"""Ports from 20000 on, one of which the leader of a SLURM job listens to; those of the system's choice lie above."""
+"""Ports from 20000 on, one of which the coordinator of a SLURM job listens to; the system chooses higher ones."""
 
-Kind = Literal["alone", "nodes", "workers"]
-"""One process; one on each node, which starts the workers there; the workers of torchrun."""
+Kind = Literal["nodes", "workers"]
+"""One process on each node, which starts the workers there; or the workers of torchrun."""
 
 
-class Order(NamedTuple):
-    """What the leader says before each attempt, and at the end."""
+class Attempt(NamedTuple):
+    """What the coordinator announces before each attempt, and at the end."""
 
     run_dir: str
     resume: bool
-    meeting: Meeting | None = None  # of the workers of all nodes
-    status: str | None = None  # how the run ended: there is nothing more to do
+    rendezvous: Rendezvous | None = None  # of the workers of all nodes
+    status: str | None = None  # how the run ended: there is no further attempt
     error: str = ""
 
 
 class Outcome(NamedTuple):
-    """How somebody's part of an attempt failed."""
+    """How one process's part of an attempt failed."""
 
     kind: Literal["interrupted", "died", "failed"]
     text: str
 
+    @classmethod
+    def of(cls, error: BaseException) -> Outcome:
+        """What the coordinator is sent of an error."""
+        if is_interrupt(error):
+            return cls("interrupted", one_line(error) or "interrupted")
+        kind = "died" if isinstance(error, WorkerDiedError) else "failed"
+        return cls(kind, one_line(error if isinstance(error, RunError) else f"{type(error).__name__}: {error}"))
 
-class Crew:
-    """One process's place among those who do a run together.
+
+class Member:
+    """One of the processes of a run.
 
     Args:
-        kind: What they are.
-        rank: Of this one; 0 leads.
-        size: How many they are.
-        store: Through which they talk; None for one alone.
-        address: Of the leader's machine, where workers meet.
+        kind: What the processes are.
+        rank: Of this one; 0 coordinates.
+        size: The number of processes.
+        store: Through which they exchange messages.
+        address: Of the coordinator's machine, where workers meet.
     """
 
-    def __init__(
-        self, kind: Kind = "alone", rank: int = 0, size: int = 1, store: Store | None = None, address: str = "localhost"
-    ) -> None:
+    def __init__(self, kind: Kind, rank: int, size: int, store: Store, address: str = "localhost") -> None:
         self.kind: Kind = kind
         self.rank = rank
         self.size = size
@@ -82,136 +96,165 @@ class Crew:
         self._address = address
         self._attempt = 0
 
-    # The leader's words
+    def _send(self, key: str, value: Any) -> None:
+        self._store.set(key, json.dumps(value))
 
-    def wait_for_all(self) -> None:
-        """Until all others have come and can read their data; raises RunError with what the first one lacks."""
-        for rank in range(1, self.size):
-            error = self._hear(f"ready/{rank}", JOIN_SECONDS, f"{self._name(rank)} of the run")
-            if error:
-                raise RunError(f"{self._name(rank)}: {error}")
+    def _receive(self, key: str, seconds: float, sender: str) -> Any:
+        """Waits for a message; unlike torch's own waiting it can be interrupted by signals."""
+        end = time.monotonic() + seconds
+        try:
+            while not self._store.check([key]):
+                if time.monotonic() > end:
+                    raise RunError(f"{sender} did not answer within {seconds:.0f} s")
+                time.sleep(POLL_SECONDS)
+            return json.loads(self._store.get(key))
+        except distributed.DistError as error:
+            raise RunError(f"{sender} cannot be reached any more: {one_line(error)}") from error
 
-    def order(self, run_dir: str, *, resume: bool) -> Order:
-        """Starts an attempt everywhere; returns the leader's own order."""
-        self._attempt += 1
-        meeting = None
-        if self.kind == "nodes":
-            name = f"{os.environ.get('SLURM_JOB_ID', '')}-{self._attempt}"
-            meeting = Meeting(name, self.size, self.rank, self._address, free_port())
-        order = Order(run_dir, resume, meeting)
-        self._tell(f"order/{self._attempt}", order)
-        return order
 
-    def verdict(self, error: BaseException) -> BaseException:
-        """What ended an attempt, of all that was told everywhere; the leader's own part ended with `error`."""
-        outcomes = {0: outcome_of(error)}
-        end = time.monotonic() + OUTCOME_SECONDS.get(self.kind, 0.0)
-        for rank in range(1, self.size):
-            try:
-                heard = self._hear(f"outcome/{self._attempt}/{rank}", end - time.monotonic(), self._name(rank))
-            except RunError:
-                continue  # it still works on it, or cannot say
-            outcomes[rank] = Outcome(*heard)
-        if len(outcomes) == 1:
-            return error
-        for kind, made in (("interrupted", Interrupted), ("failed", RunError), ("died", WorkerDiedError)):
-            if kind in {outcome.kind for outcome in outcomes.values()}:
-                told = [(rank, item.text) for rank, item in outcomes.items() if item.kind == kind]
-                return error if [rank for rank, _ in told] == [0] else made(self._joined(told))
-        raise AssertionError("unreachable")
+class Coordinator(Member):
+    """The process of rank 0. As a context it announces the end of the run to the others."""
 
-    def dismiss(self, run_dir: str, status: str, error: str = "") -> None:
-        """Tells the others that the run is over, and waits a little until they know."""
-        if self._store is None:
-            return
-        self._attempt += 1
-        self._tell(f"order/{self._attempt}", Order(run_dir, resume=False, status=status, error=error))
+    def __enter__(self) -> Self:
+        self._run_dir = ""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Announces how the run ended, and waits a little until the others know."""
+        status = "completed" if error is None else "interrupted" if is_interrupt(error) else "failed"
+        self._announce(Attempt(self._run_dir, resume=False, status=status, error=one_line(error or "")))
         end = time.monotonic() + OUTCOME_SECONDS[self.kind] / 3
         keys = [f"left/{rank}" for rank in range(1, self.size)]
         while not self._store.check(keys) and time.monotonic() < end:
             time.sleep(POLL_SECONDS)
 
-    # The others'
+    def wait_for_all(self) -> None:
+        """Until all others have joined and can read their data; raises RunError with what the first one lacks."""
+        for rank in range(1, self.size):
+            error = self._receive(f"ready/{rank}", JOIN_SECONDS, f"{self._name(rank)} of the run")
+            if error:
+                raise RunError(f"{self._name(rank)}: {error}")
 
-    def ready(self, error: str = "") -> None:
-        """Tells the leader that this one has come, or why it cannot do its part."""
-        self._tell(f"ready/{self.rank}", error)
-
-    def await_order(self) -> Order:
-        """The leader's next word."""
-        self._attempt += 1
-        order = Order(*self._hear(f"order/{self._attempt}", LEADER_SECONDS, "the leader of the run"))
-        if order.status is not None:
-            self._tell(f"left/{self.rank}", True)
-        meeting = Meeting(*order.meeting)._replace(rank=self.rank) if order.meeting else None
-        return order._replace(meeting=meeting)
-
-    def report(self, error: BaseException) -> None:
-        """Tells the leader how this one's part of the attempt failed."""
-        self._tell(f"outcome/{self._attempt}/{self.rank}", outcome_of(error))
-
-    # Both
-
-    def _tell(self, key: str, value: Any) -> None:
-        if self._store is not None:
-            self._store.set(key, json.dumps(value))
-
-    def _hear(self, key: str, seconds: float, whom: str) -> Any:
-        """Waits for a word, open to signals meanwhile, which torch's own waiting is not."""
-        store = cast("Store", self._store)
-        end = time.monotonic() + seconds
+    @contextlib.contextmanager
+    def attempt(self, run_dir: str, *, resume: bool) -> Iterator[Rendezvous | None]:
+        """Starts an attempt everywhere; where it fails, it does with the first reason, wherever that was."""
+        rendezvous = None
+        if self.kind == "nodes":
+            name = f"{os.environ.get('SLURM_JOB_ID', '')}-{self._attempt + 1}"
+            rendezvous = Rendezvous(name, self.size, self.rank, self._address, free_port())
+        self._run_dir = run_dir
+        self._announce(Attempt(run_dir, resume, rendezvous))
         try:
-            while not store.check([key]):
-                if time.monotonic() > end:
-                    raise RunError(f"{whom} did not answer within {seconds:.0f} s")
-                time.sleep(POLL_SECONDS)
-            return json.loads(store.get(key))
-        except distributed.DistError as error:
-            raise RunError(f"{whom} cannot be reached any more: {one_line(error)}") from error
+            yield rendezvous
+        except BaseException as error:
+            reason = self._first_reason(error)
+            if reason is error:
+                raise
+            raise reason from error
+
+    def _announce(self, attempt: Attempt) -> None:
+        self._attempt += 1
+        self._send(f"attempt/{self._attempt}", attempt)
+
+    def _first_reason(self, error: BaseException) -> BaseException:
+        """What ended an attempt, by all outcomes; the coordinator's own part ended with `error`."""
+        outcomes = {0: Outcome.of(error)}
+        end = time.monotonic() + OUTCOME_SECONDS[self.kind]
+        for rank in range(1, self.size):
+            with contextlib.suppress(RunError):  # it is still at work, or cannot answer
+                key = f"outcome/{self._attempt}/{rank}"
+                outcomes[rank] = Outcome(*self._receive(key, end - time.monotonic(), self._name(rank)))
+        if len(outcomes) == 1:
+            return error
+        for kind, made in (("interrupted", Interrupted), ("failed", RunError), ("died", WorkerDiedError)):
+            texts = {rank: outcome.text for rank, outcome in outcomes.items() if outcome.kind == kind}
+            if texts:
+                joined = "; ".join(f"{self._name(rank)}: {text}" for rank, text in texts.items())
+                return error if list(texts) == [0] else made(joined)
+        raise AssertionError("unreachable")
 
     def _name(self, rank: int) -> str:
         return f"node {rank}" if self.kind == "nodes" else f"process {rank}"
 
-    def _joined(self, told: list[tuple[int, str]]) -> str:
-        return "; ".join(f"{self._name(rank)}: {text}" for rank, text in told)
+
+class Follower(Member):
+    """Every other process."""
+
+    def ready(self, error: str = "") -> None:
+        """Reports that this process has joined, or why it cannot do its part."""
+        self._send(f"ready/{self.rank}", error)
+
+    def next_attempt(self) -> Attempt:
+        """Waits for the coordinator's next announcement."""
+        self._attempt += 1
+        attempt = Attempt(*self._receive(f"attempt/{self._attempt}", COORDINATOR_SECONDS, "the run's coordinator"))
+        if attempt.status is not None:
+            self._send(f"left/{self.rank}", True)
+        meeting = Rendezvous(*attempt.rendezvous)._replace(rank=self.rank) if attempt.rendezvous else None
+        return attempt._replace(rendezvous=meeting)
+
+    def report(self, error: BaseException) -> None:
+        """Sends the coordinator how this process's part of the attempt failed."""
+        self._send(f"outcome/{self._attempt}/{self.rank}", Outcome.of(error))
+
+    def follow(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Does this process's part of the run; raises the error that ended the run on the coordinator's side."""
+        with terminable():
+            try:
+                size = network_size(config | {"model_summary": False})
+                config = with_threads(config, size["num_macs"], count_processes(config["trainer"]))
+                prepare(config)
+            except AlexNetLabError as error:
+                self.ready(one_line(error))
+                raise
+            self.ready()
+            while (attempt := self.next_attempt()).status is None:
+                self._take_part(config | {"run_dir": attempt.run_dir}, attempt)
+        if attempt.status != "completed":
+            raise (Interrupted if attempt.status == "interrupted" else RunError)(attempt.error)
+        return RunDirectory(attempt.run_dir).read_result() or {}
+
+    def _take_part(self, config: dict[str, Any], attempt: Attempt) -> None:
+        """One attempt; the coordinator decides what follows if it fails."""
+        directory = RunDirectory(attempt.run_dir)
+        try:
+            if self.kind == "workers" or not uses_workers(config):
+                fit_and_test(config, directory, resume=attempt.resume)
+            else:
+                run_workers(config, directory, resume=attempt.resume, rendezvous=attempt.rendezvous)
+        except BaseException as error:
+            self.report(error)
+            if self.kind == "workers" or not isinstance(error, Exception):
+                raise  # torchrun ends all workers when one has ended
 
 
-def outcome_of(error: BaseException) -> Outcome:
-    """An error as the leader takes it."""
-    if isinstance(error, Interrupted | KeyboardInterrupt):
-        return Outcome("interrupted", one_line(error) or "interrupted")
-    kind = "died" if isinstance(error, WorkerDiedError) else "failed"
-    return Outcome(kind, one_line(error if isinstance(error, RunError) else f"{type(error).__name__}: {error}"))
-
-
-def gather(trainer: Mapping[str, Any], processes: int) -> Crew:
-    """This process's crew, by what its environment says.
+def join(trainer: Mapping[str, Any]) -> Coordinator | Follower:
+    """This process's part in a run of several, by its environment.
 
     Args:
         trainer: The config's `trainer`.
-        processes: On each node.
 
     Raises:
         ConfigError: `trainer.num_nodes` and `trainer.devices` are not what was started, or the environment is wrong.
-        RunError: The leader cannot be reached.
+        RunError: The coordinator cannot be reached.
     """
-    nodes = trainer["num_nodes"]
-    here = place()
-    if here is not None and here.starter == "torchrun":
-        _check(nodes, processes, here.size // here.local_size, here.local_size, "torchrun")
-        store, _, _ = next(distributed.rendezvous("env://"))
-        restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        return Crew("workers", here.rank, here.size, distributed.PrefixStore(f"alexnet-lab/{restarts}", store))
-    if here is not None:
-        _check(nodes, processes, here.size, processes, "srun")
-        address = os.environ.get("MASTER_ADDR") or leaders_address()
-        return Crew("nodes", here.rank, here.size, _own_store(address, here.rank), address)
-    if nodes > 1:
+    nodes, processes, here = trainer["num_nodes"], count_processes(trainer), place()
+    if here is None:
         raise ConfigError(
             f"`trainer.num_nodes` is {nodes}, but this process was started alone; start one on each node by "
             f"`srun --nodes={nodes} --ntasks-per-node=1` or by torchrun, or sweep with launcher=slurm"
         )
-    return Crew()
+    member = Follower if here.rank else Coordinator
+    if here.starter == "torchrun":
+        _check(nodes, processes, here.size // here.local_size, here.local_size, "torchrun")
+        store, _, _ = next(distributed.rendezvous("env://"))
+        restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        return member("workers", here.rank, here.size, distributed.PrefixStore(f"alexnet-lab/{restarts}", store))
+    _check(nodes, processes, here.size, processes, "srun")
+    address = os.environ.get("MASTER_ADDR") or coordinator_address()
+    return member("nodes", here.rank, here.size, _own_store(address, here.rank), address)
 
 
 def _check(nodes: int, devices: int, nodes_there: int, devices_there: int, starter: str) -> None:
@@ -223,14 +266,14 @@ def _check(nodes: int, devices: int, nodes_there: int, devices_there: int, start
         )
 
 
-def leaders_address() -> str:
+def coordinator_address() -> str:
     """The address of the first node of this SLURM job, as SLURM itself reaches it."""
     nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_JOB_NODELIST", "")
     try:
         first = _scontrol("show", "hostnames", nodes).split()[0]
         words = _scontrol("show", "node", first, "--oneliner").split()
     except (OSError, subprocess.SubprocessError, IndexError) as error:
-        raise RunError(f"scontrol does not tell the address of {nodes} ({error}); set MASTER_ADDR to it") from error
+        raise RunError(f"scontrol does not show the address of {nodes} ({error}); set MASTER_ADDR to it") from error
     return next((word.partition("=")[2] for word in words if word.startswith("NodeAddr=")), first)
 
 
@@ -240,7 +283,7 @@ def _scontrol(*words: str) -> str:
 
 
 def _own_store(address: str, rank: int) -> Store:
-    """The store that the leader of a SLURM job holds, at a port that follows from the job's number."""
+    """The store that the coordinator of a SLURM job holds, at a port that follows from the job's number."""
     port = number("MASTER_PORT", 0) or 20_000 + number("SLURM_JOB_ID") % PORTS
     try:
         return distributed.TCPStore(

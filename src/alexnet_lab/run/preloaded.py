@@ -7,7 +7,7 @@ import contextlib
 import importlib
 
 NAMES = (
-    "torch", "lightning", "torchmetrics", "wandb", "alexnet_lab.run.engine", "alexnet_lab.data",
+    "torch", "lightning", "torchmetrics", "wandb", "alexnet_lab.run.worker", "alexnet_lab.data",
     "alexnet_lab.config.main",  # of train.py itself
 )  # fmt: skip
 

@@ -7,11 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.targets import KINDS, packages_beyond
-from alexnet_lab.config import check_saved, continuing
+from alexnet_lab.config import check_saved, check_train, continuing
 from alexnet_lab.run.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+def checked(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The checked config of the run that a command line asks for, a new one or one that is continued.
+
+    Raises:
+        ConfigError: The config is wrong.
+        RunError: See `requested`.
+    """
+    if config.get("resume"):
+        return requested(config)
+    if config.get("resume_force"):
+        raise ConfigError("`resume_force` applies to a run that is continued; add resume=RUN_DIR")
+    return check_train(config)
 
 
 def requested(config: Mapping[str, Any]) -> dict[str, Any]:

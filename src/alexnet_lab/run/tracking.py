@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -24,7 +25,7 @@ from alexnet_lab.config.wandb_checks import MODES
 from alexnet_lab.run.tolerant_loggers import Steady, steady
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -307,6 +308,17 @@ def summarize(logger: Logger | None, summary: Mapping[str, Any]) -> None:
     if isinstance(logger, Steady) and isinstance(logger.inner, WandbRows):
         run = logger.inner.run
         logger.attempt(lambda: run.summary.update(dict(summary)))
+
+
+@contextlib.contextmanager
+def finishing(logger: Logger | None) -> Iterator[Logger | None]:
+    """Ends a logger's run after the block, as failed where the block fails."""
+    try:
+        yield logger
+    except BaseException:
+        finish(logger, 1)
+        raise
+    finish(logger, 0)
 
 
 def finish(logger: Logger | None, exit_code: int) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from alexnet_lab.run.launcher import network_size
+from alexnet_lab.run.preparation import network_size
 from alexnet_lab.sweeps import job_states
 
 if TYPE_CHECKING:
     from alexnet_lab.sweeps.preflight import Plan
 
 
-def told(plan: Plan) -> list[str]:
+def described_plan(plan: Plan) -> list[str]:
     """The lines of a dry run: one for each job, then the counts and an estimate of the time."""
     states = job_states.states(plan.sweep, plan.jobs)
     sizes = _sizes(plan)
@@ -33,7 +33,7 @@ def told(plan: Plan) -> list[str]:
     ]
 
 
-def told_of_run(config: dict[str, Any]) -> list[str]:
+def described_run(config: dict[str, Any]) -> list[str]:
     """The lines of a dry run of one run."""
     return [f"run directory: {config['run_dir']}", f"{network_size(config)['num_parameters']:,} parameters"]
 

@@ -103,7 +103,7 @@ class LedgerSweeper(Sweeper):
         if planned.settings["dry_run"]:
             from alexnet_lab.sweeps import dry_run  # noqa: PLC0415 - a plugin is imported at each start
 
-            print("\n".join(dry_run.told(planned)))
+            print("\n".join(dry_run.described_plan(planned)))
             return True
         from alexnet_lab.sweeps import runner  # noqa: PLC0415
 

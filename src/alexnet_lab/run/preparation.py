@@ -1,0 +1,61 @@
+"""What is checked and prepared before a run directory is made: the network's size and the data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from alexnet_lab.base.errors import ConfigError, one_line
+from alexnet_lab.base.log import held_back, quiet
+from alexnet_lab.base.targets import build
+from alexnet_lab.models.counts import num_macs, num_parameters
+from alexnet_lab.models.layer_table import layer_table
+from alexnet_lab.run import engine
+from alexnet_lab.run.parts import check_batches
+
+if TYPE_CHECKING:
+    import logging
+
+
+class Prepared(NamedTuple):
+    """The data of a run, ready to train on."""
+
+    data: Any  # a data module that is set up
+    messages: list[logging.LogRecord]  # what it logged, for the run's own log
+
+    @property
+    def images(self) -> dict[str, Any]:
+        """The record of the images (`alexnet_lab.data.identity`); empty for a data module that has none."""
+        return getattr(self.data, "identity", {})
+
+
+def prepare(config: dict[str, Any]) -> Prepared:
+    """Makes the data set's store and opens it, so that what does not fit is reported before the run starts."""
+    data = engine.build_data(config)
+    data.prepare_data()
+    with held_back("alexnet_lab.data") as messages:
+        data.setup("fit")
+    check_batches(config["trainer"], data)
+    return Prepared(data, messages)
+
+
+def network_size(config: dict[str, Any]) -> dict[str, int]:
+    """Parameters and multiply-adds of the network, built without numbers; ConfigError if it cannot be built.
+
+    With `model_summary` its layers are printed too.
+    """
+    target, data = config["model"]["_target_"], config["data"]
+    try:
+        with torch.device("meta"), quiet("alexnet_lab.models"):  # the run itself will log what it builds
+            net = build(config["model"], "model", trusted=tuple(config["trusted_packages"]))
+    except (RuntimeError, ValueError, TypeError, OverflowError) as error:  # of torch, about numbers beyond its own
+        raise ConfigError(f"`model`: {target} cannot be built: {one_line(error)[:300]}") from error
+    shape = (data["channels"], data["image_size"], data["image_size"])
+    try:
+        if config["model_summary"]:
+            print(layer_table(net, shape))
+        return {"num_parameters": num_parameters(net), "num_macs": num_macs(net, shape)}
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = one_line(error)[:300]
+        raise ConfigError(f"`model`: {target} takes no images of {shape}: {reason}") from error

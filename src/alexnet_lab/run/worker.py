@@ -1,0 +1,256 @@
+"""Where training is seen: one process's part of a run, from data and model to fit and test."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import torch
+
+from alexnet_lab.base import cluster
+from alexnet_lab.base.errors import Interrupted
+from alexnet_lab.base.log import close_file, log_to_file, replay, start_log
+from alexnet_lab.config.schema import EARLY_EPOCHS
+from alexnet_lab.data.datamodule import ImageDataModule
+from alexnet_lab.data.preview import preview
+from alexnet_lab.models.counts import num_parameters
+from alexnet_lab.run import engine, tracking
+from alexnet_lab.run.checkpoint_identity import KeepIdentity
+from alexnet_lab.run.resuming import prepared
+from alexnet_lab.run.threads import CrowdedCores
+from alexnet_lab.training.callbacks import STAGES, MetricsCsv, Throughput, plain
+from alexnet_lab.training.checkpoint_io import SafeCheckpointIO, load_checkpoint, load_weights
+from alexnet_lab.training.checkpoints import Checkpoints
+from alexnet_lab.training.confusion import Confusion
+from alexnet_lab.training.finite_loss import FiniteLoss
+from alexnet_lab.training.step_seeds import StepSeeds
+from alexnet_lab.training.time_to import TimeTo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from lightning import Callback, Trainer
+
+    from alexnet_lab.run.preparation import Prepared
+    from alexnet_lab.run.run_directory import RunDirectory
+    from alexnet_lab.training import Classifier
+
+log = logging.getLogger(__name__)
+
+
+def fit_and_test(
+    config: dict[str, Any], directory: RunDirectory, *, resume: bool = False, ready: Prepared | None = None
+) -> dict[str, Any]:
+    """Trains, then tests the best checkpoint once, if there is a test set.
+
+    Args:
+        config: A checked config.
+        directory: The run's directory, claimed by the caller.
+        resume: Continue from the newest checkpoint that is intact.
+        ready: The data that the caller has prepared in this process; None builds it here.
+
+    Returns:
+        The fields of result.json that training decides: metrics, epochs, steps, images_per_second, best_checkpoint,
+        best_epoch, train, to_error, to_loss.
+
+    Raises:
+        Interrupted: After Ctrl-C or SIGTERM; the checkpoints hold what was reached.
+    """
+    with logged_to_file(directory):
+        engine.seed_everything(config["seed"])
+        torch.set_num_threads(config["trainer"]["num_threads"] or 1)
+        data = ready_data(config, ready)
+        classifier = engine.build_classifier(config)
+        engine.warn_of_shared_batches(classifier.net, config["data"])
+        own = OwnCallbacks.of(config, directory)
+        callbacks = own.around(engine.optional_callbacks(config, directory))
+        with tracking.finishing(engine.build_logger(config, directory)) as logger:
+            trainer = engine.build_trainer(config, directory, logger, callbacks)
+            if config["callbacks"]["augmentation_preview"] and trainer.is_global_zero and not resume:
+                draw_preview(data, directory.preview)
+            last = resumed_from(directory, config, trainer) if resume else None
+            with interruptible(trainer):
+                trainer.fit(classifier, data, ckpt_path=last, weights_only=True)
+            load_best(classifier, own.checkpoints)
+            tested = train_set_metrics(trainer, classifier, data) if config["callbacks"]["train_set"] else {}
+            tested |= test_metrics(trainer, classifier, data)
+            tracking.show(
+                logger, pictures=directory.pictures(), epochs=own.metrics.rows,
+                confusion=own.confusion.counts, class_names=data.class_names,
+            )  # fmt: skip
+            outcome = outcome_of(trainer, data, own, callbacks, tested)
+            size = {"num_parameters": num_parameters(classifier.net), "wall_seconds": round(own.identity.seconds, 2)}
+            tracking.summarize(logger, outcome["metrics"] | size | {name: outcome.get(name) for name in SUMMARIZED})
+    return outcome
+
+
+SUMMARIZED = ("best_epoch", "epochs", "steps", "images_per_second", "store_hash")
+"""Fields of a result that a tracker shows beside its metrics."""
+
+
+class OwnCallbacks(NamedTuple):
+    """The callbacks that every run has; result.json is made of what they measure."""
+
+    throughput: Throughput
+    confusion: Confusion
+    metrics: MetricsCsv
+    checkpoints: Checkpoints
+    identity: KeepIdentity
+    seeds: StepSeeds
+
+    @classmethod
+    def of(cls, config: dict[str, Any], directory: RunDirectory) -> OwnCallbacks:
+        """Those of one run."""
+        throughput = Throughput()
+        return cls(
+            throughput,
+            Confusion(config["data"]["num_classes"]),
+            MetricsCsv(directory.metrics, throughput),
+            Checkpoints(directory.checkpoints, **config["callbacks"]["checkpoint"]),
+            KeepIdentity(config),
+            StepSeeds(config["seed"]),
+        )
+
+    def around(self, others: list[Callback]) -> list[Callback]:
+        """All callbacks in the order in which Lightning calls them."""
+        first = [self.throughput, self.seeds, FiniteLoss(self.seeds), CrowdedCores(), self.confusion]
+        return [*first, *others, self.metrics, self.checkpoints, self.identity]
+
+
+@contextlib.contextmanager
+def logged_to_file(directory: RunDirectory) -> Iterator[None]:
+    """Within the block train.log gets every message and, where the block fails, the traceback."""
+    here = cluster.place()
+    rank = 0 if here is None else here.rank
+    start_log(rank)
+    handler = log_to_file(directory.log, rank)
+    logging.captureWarnings(capture=True)
+    try:
+        yield
+    except BaseException:
+        log.debug("the run ended with an error", exc_info=True)
+        raise
+    finally:
+        logging.captureWarnings(capture=False)
+        close_file(handler)
+
+
+@contextlib.contextmanager
+def interruptible(trainer: Trainer) -> Iterator[None]:
+    """Within the block, what Lightning makes of Ctrl-C and SIGTERM (an exit) becomes `Interrupted`."""
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt) as error:
+        name = "SIGTERM" if trainer.received_sigterm else "Ctrl-C"
+        raise Interrupted(f"interrupted by {name} in epoch {trainer.current_epoch + 1}") from error
+    finally:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # Lightning's shutdown leaves it so
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def ready_data(config: dict[str, Any], ready: Prepared | None) -> Any:
+    """The data module: the one that was prepared in this process, with what it logged, or a new one.
+
+    Another package's module may draw random numbers, so it is built here, after seeding, as worker processes do.
+    """
+    if ready is None or not isinstance(ready.data, ImageDataModule):
+        data = engine.build_data(config)
+    else:
+        data = ready.data
+        replay(ready.messages)
+    data.any_images = config["resume_force"]
+    return data
+
+
+def draw_preview(data: Any, path: Path) -> None:
+    """Draws the picture of the augmentation; where it cannot be written the run continues."""
+    data.setup("fit")
+    try:
+        preview(data, path)
+    except OSError as error:
+        log.warning("%s could not be written (%s); training goes on", path, error.strerror or error)
+
+
+def resumed_from(directory: RunDirectory, config: dict[str, Any], trainer: Trainer) -> Path:
+    """The checkpoint that a run continues from; Lightning gets its content from memory instead of reading it again."""
+    io = cast("SafeCheckpointIO", trainer.strategy.checkpoint_io)
+    states = [callback.state_key for callback in cast("list[Callback]", trainer.callbacks)]  # pyright: ignore[reportAttributeAccessIssue] - set out of its sight
+    return io.hand_over(*prepared(directory, config, states))
+
+
+def load_best(classifier: Classifier, checkpoints: Checkpoints) -> None:
+    """Loads the best epoch's weights; Lightning's own way would also restore each callback's state of that epoch."""
+    if checkpoints.best_epoch >= 0:
+        load_weights(classifier, load_checkpoint(checkpoints.best), checkpoints.best)
+
+
+def test_metrics(trainer: Trainer, classifier: Classifier, data: Any) -> dict[str, float]:
+    """Tests once, and returns `test/...`; empty, with a warning, where there is no test set."""
+    if getattr(data, "num_test", None) == 0:
+        log.warning("there is no test set, and data.test_fraction=0 sets none apart: nothing is tested")
+        return {}
+    return _tested(trainer, classifier, data, "test")
+
+
+def train_set_metrics(trainer: Trainer, classifier: Classifier, data: Any) -> dict[str, float]:
+    """Tests on the training images as they are, without augmentation and dropout, and returns `train_set/...`."""
+    if not isinstance(data, ImageDataModule):
+        log.warning("callbacks.train_set is left out: %s does not offer its training images", type(data).__name__)
+        return {}
+    data.tested, classifier.test_stage = "train", "train_set"
+    try:
+        return _tested(trainer, classifier, data, "train_set")
+    finally:
+        data.tested, classifier.test_stage = "test", "test"
+
+
+def _tested(trainer: Trainer, classifier: Classifier, data: Any, stage: str) -> dict[str, float]:
+    with interruptible(trainer):
+        trainer.test(classifier, data, verbose=False)
+    return {name: plain(value) for name, value in trainer.callback_metrics.items() if name.startswith(f"{stage}/")}
+
+
+def outcome_of(
+    trainer: Trainer, data: Any, own: OwnCallbacks, callbacks: list[Callback], tested: dict[str, float]
+) -> dict[str, Any]:
+    """The fields of result.json that training decides; `tested` are the metrics of the test."""
+    throughput, checkpoints, rows = own.throughput, own.checkpoints, own.metrics.rows
+    best_epoch = checkpoints.best_epoch + 1 if checkpoints.best_epoch >= 0 else None
+    run_dir = checkpoints.folder.parent
+    return {
+        "metrics": metrics_of_epoch(rows, best_epoch) | tested,
+        **getattr(data, "identity", {}),  # which images these results are about: see alexnet_lab.data.identity
+        "epochs": processed_epochs(trainer),
+        "steps": trainer.global_step,
+        "images_per_second": round(throughput.images / throughput.seconds, 1) if throughput.seconds else None,
+        "best_checkpoint": str(checkpoints.best.relative_to(run_dir)) if best_epoch else None,
+        "best_epoch": best_epoch,
+        "train": course_of_training(rows),
+        "to_error": None,
+        "to_loss": None,
+        **{f"to_{callback.name}": callback.result for callback in callbacks if isinstance(callback, TimeTo)},
+    }
+
+
+def processed_epochs(trainer: Trainer) -> int:
+    """How many epochs were trained; the last one may be incomplete."""
+    return trainer.fit_loop.epoch_progress.current.processed  # pyright: ignore[reportAttributeAccessIssue] - Lightning's own type hides it
+
+
+def metrics_of_epoch(rows: list[dict[str, Any]], epoch: int | None) -> dict[str, float]:
+    """The train/ and val/ metrics of one epoch; of the last one if that epoch has no row."""
+    chosen = next((row for row in rows if int(row["epoch"]) == epoch), rows[-1] if rows else {})
+    return {name: float(value) for name, value in chosen.items() if name.startswith(STAGES) and value != ""}
+
+
+def course_of_training(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """How training began and ended: the mean loss of the first three epochs, and the numbers of the last one."""
+    trained = [row for row in rows if row.get("train/loss") not in (None, "")]
+    early = [float(row["train/loss"]) for row in trained[:EARLY_EPOCHS]]
+    found = {f"final_{name}": float(row[f"train/{name}"]) for row in trained[-1:] for name in ("loss", "top1_error")}
+    if len(early) == EARLY_EPOCHS:
+        found["early_loss"] = sum(early) / EARLY_EPOCHS
+    return found
