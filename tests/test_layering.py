@@ -15,8 +15,8 @@ LAYERS = ("base", "data", "models", "training", "config", "run", "evaluation", "
 SOURCE = Path(alexnet_lab.__file__).parent
 
 
-def imports(source: str, module: str) -> set[str]:
-    """The dotted names of ours that a module imports anywhere in its text, those of lazy tables among them."""
+def imported(source: str, module: str) -> set[str]:
+    """The dotted names of ours that a module imports anywhere in its text."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -25,9 +25,14 @@ def imports(source: str, module: str) -> set[str]:
             parts = module.split(".")[: -node.level] if node.level else []
             base = ".".join([*parts, node.module] if node.module else parts)
             found |= {base} | {f"{base}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and " " not in node.value:
-            found.add(node.value)
     return {name for name in found if name.startswith("alexnet_lab.")}
+
+
+def imports(source: str, module: str) -> set[str]:
+    """The same, with those of lazy tables, which are strings."""
+    strings = {node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)}
+    named = {text for text in strings if isinstance(text, str) and text.startswith("alexnet_lab.") and " " not in text}
+    return imported(source, module) | named
 
 
 def offences(source: str, module: str) -> set[str]:
@@ -77,3 +82,44 @@ def test_an_offence_is_seen(line):
 def test_imports_of_the_own_package_and_below_are_none():
     text = "from alexnet_lab.models.layers import Tanh\nfrom alexnet_lab.base import errors\nfrom . import geometry"
     assert offences(text, "alexnet_lab.models.alexnet") == set()
+
+
+def module_imports(source: str, module: str, modules: set[str]) -> set[str]:
+    """The modules of ours that a module imports anywhere in its text: lazily, or for types alone, counts too."""
+    names = imported(source, module)
+    names -= {name.rpartition(".")[0] for name in names}  # of `from package import name` the package itself
+    return {name if name in modules else name.rpartition(".")[0] for name in names} & modules - {module}
+
+
+def circles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """The sets of modules that import each other, directly or through others."""
+    reached: dict[str, set[str]] = {}
+    for start in graph:
+        seen, waiting = set(), [start]
+        while waiting:
+            for name in graph.get(waiting.pop(), set()) - seen:
+                seen.add(name)
+                waiting.append(name)
+        reached[start] = seen
+    groups = {frozenset({name, *(other for other in reached[name] if name in reached[other])}) for name in graph}
+    return [set(group) for group in groups if len(group) > 1]
+
+
+def test_no_module_imports_itself_through_others():
+    modules = {module_of(path).removesuffix(".__init__"): path for path in SOURCE.rglob("*.py")}
+    graph = {
+        name: module_imports(path.read_text(encoding="utf-8"), module_of(path), set(modules)) - {name}
+        for name, path in modules.items()
+    }
+    assert circles(graph) == []
+
+
+def test_a_circle_is_seen():
+    sources = {
+        "alexnet_lab.a.b": "def f():\n    from alexnet_lab.a import c",
+        "alexnet_lab.a.c": "if TYPE_CHECKING:\n    from alexnet_lab.d.e import Name",
+        "alexnet_lab.d.e": "from alexnet_lab.a.b import f",
+        "alexnet_lab.d.f": "from alexnet_lab.d import e",
+    }
+    graph = {name: module_imports(source, name, set(sources) | {"alexnet_lab.a"}) for name, source in sources.items()}
+    assert circles(graph) == [{"alexnet_lab.a.b", "alexnet_lab.a.c", "alexnet_lab.d.e"}]

@@ -13,8 +13,7 @@ from rich.console import Console
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.files import write_json
-from alexnet_lab.sweeps.columns import split
-from alexnet_lab.sweeps.definition import Definition, Job, named
+from alexnet_lab.sweeps.definition import Definition, Job, named, split
 from alexnet_lab.sweeps.results import outcomes, show, update_summary
 from alexnet_lab.sweeps.summary import LEFT_OUT, Outcome, Row, Summary, base_level, summarise
 from alexnet_lab.sweeps.summary_tables import cells, csv_text, effect_lines, markdown, terminal_table

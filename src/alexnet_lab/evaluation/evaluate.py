@@ -6,9 +6,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError, RunError
@@ -19,26 +17,21 @@ from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.identity import check_same_images
 from alexnet_lab.evaluation import prediction_tables, printout
 from alexnet_lab.evaluation.cache import predict_once
-from alexnet_lab.evaluation.calibration import reliability
 from alexnet_lab.evaluation.comparisons import error_comparisons
 from alexnet_lab.evaluation.custom_images import OwnImages, find_images
 from alexnet_lab.evaluation.ensemble import ensemble, mean_metrics
 from alexnet_lab.evaluation.errors import class_errors, confusion, images_of_classes, intervals, macro_averages
+from alexnet_lab.evaluation.evaluated import Evaluated
 from alexnet_lab.evaluation.file_names import chosen_name, out_folder
 from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.evaluation.predict import UNKNOWN, count_views
 from alexnet_lab.run import tracking
 from alexnet_lab.run.patterns import is_run, run_names
 from alexnet_lab.run.provenance import git_state
-from alexnet_lab.training.metrics import called
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import NDArray
-
-    from alexnet_lab.evaluation.calibration import Bins
-    from alexnet_lab.evaluation.predict import Predictions, Views
 
 log = logging.getLogger(__name__)
 
@@ -50,37 +43,6 @@ FORMAT_VERSION = 1
 
 WORDS = {"test": "test", "val": "validation", "train": "training"}
 """For the images of a split."""
-
-
-class Evaluated(NamedTuple):
-    """What was evaluated, and what came out: all that tables and figures are made of."""
-
-    runs: list[FinishedRun]
-    own: OwnImages | None  # the user's images; None: those of the split
-    split: str
-    views: Views
-    name: str
-    each: list[Predictions]  # of each run
-    predictions: Predictions  # of all of them together
-    folder: Path  # where everything about it goes
-
-    @property
-    def reliability(self) -> Bins:
-        """Confidence and accuracy of the predictions, whose labels are known."""
-        seen = self.predictions
-        return reliability(seen.probabilities, seen.labels, guess=called(seen.logits))
-
-    def images(self, places: NDArray[np.int64], number: int = 0) -> NDArray[np.uint8]:
-        """Some of the evaluated images (n, C, S, S) as they are stored.
-
-        Args:
-            places: (n,), in the order of the predictions.
-            number: Of the run by whose data they are stored.
-        """
-        data = self.runs[number].data
-        if self.own is not None:
-            return self.own.read([self.predictions.names[place] for place in places], data)
-        return np.asarray(data.rows(self.split).images)[self.predictions.indices.numpy()[places]]
 
 
 def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from alexnet_lab.evaluation.comparisons import Comparison
-    from alexnet_lab.evaluation.evaluate import Evaluated
+    from alexnet_lab.evaluation.evaluated import Evaluated
 
 log = logging.getLogger(__name__)
 

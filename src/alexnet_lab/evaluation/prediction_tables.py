@@ -15,7 +15,7 @@ from alexnet_lab.training.metrics import best_classes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from alexnet_lab.evaluation.evaluate import Evaluated
+    from alexnet_lab.evaluation.evaluated import Evaluated
     from alexnet_lab.evaluation.predict import Predictions
 
 

@@ -20,7 +20,7 @@ from alexnet_lab.base.printable import printable
 from alexnet_lab.report.publishable import local_names
 from alexnet_lab.report.text_tables import duration, state_line, summary_of
 from alexnet_lab.run.run_files import computed_on
-from alexnet_lab.sweeps.columns import SEED
+from alexnet_lab.sweeps.definition import SEED
 from alexnet_lab.sweeps.summary_tables import cells, effect_lines, family, markdown_table, reading, verdict
 
 if TYPE_CHECKING:

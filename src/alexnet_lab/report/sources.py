@@ -18,8 +18,8 @@ from alexnet_lab.report.comparison import PENDING, PRUNED, UNREADABLE, Run, Stud
 from alexnet_lab.report.groups import by_images
 from alexnet_lab.run.patterns import is_run, run_names
 from alexnet_lab.run.run_files import copies
-from alexnet_lab.sweeps.columns import SEED, columns
-from alexnet_lab.sweeps.definition import identity
+from alexnet_lab.sweeps.columns import columns
+from alexnet_lab.sweeps.definition import SEED, identity
 from alexnet_lab.sweeps.merging import other_content
 from alexnet_lab.sweeps.subject import subject
 from alexnet_lab.sweeps.summary import base_level

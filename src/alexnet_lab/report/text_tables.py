@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from alexnet_lab.report.comparison import PENDING, PRUNED, RUNNING, UNFINISHED, UNREADABLE
 from alexnet_lab.report.forest import forest_svg
 from alexnet_lab.run.run_files import computed_on
-from alexnet_lab.sweeps.columns import SEED
+from alexnet_lab.sweeps.definition import SEED
 from alexnet_lab.sweeps.results import with_gap
 from alexnet_lab.sweeps.summary import Outcome, Summary, summarise
 from alexnet_lab.sweeps.summary_tables import cells, effect_lines, reading, verdict_lines

@@ -14,26 +14,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.sweeps.definition import SEED, split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from alexnet_lab.sweeps.definition import Definition, Job
 
-SEED = "seed"
-
 Columns = dict[str, str]
 """A job's swept keys and their values."""
-
-
-def split(overrides: Iterable[str]) -> Columns:
-    """Overrides as keys and values.
-
-    Example:
-        >>> split(["+model.norm=lrn", "seed=0"])
-        {'model.norm': 'lrn', 'seed': '0'}
-    """
-    return {key.lstrip("+~"): value for key, _, value in (word.partition("=") for word in overrides)}
 
 
 def compared_keys(jobs: Sequence[Job]) -> list[str]:

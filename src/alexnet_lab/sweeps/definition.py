@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.flatten import flat
 from alexnet_lab.config.default_paths import VARIANT, is_outward, job_name, short_hash
-from alexnet_lab.sweeps.columns import SEED, split
 from alexnet_lab.sweeps.sweep_files import SWEEP_VERSION
 
 if TYPE_CHECKING:
@@ -17,6 +16,10 @@ if TYPE_CHECKING:
 
 RECORDS = ("resume", "overrides", "tags", "experiment", "trusted_packages")
 """Top-level keys that say nothing of what a job computes."""
+
+
+SEED = "seed"
+"""The key that tells repetitions apart."""
 
 
 @dataclass(frozen=True)
@@ -149,3 +152,13 @@ def named(overrides: Sequence[Sequence[str]]) -> list[tuple[str, tuple[str, ...]
         (name if names.count(name) == 1 else f"{name}-{short_hash(words)}", words)
         for name, words in zip(names, unique, strict=True)
     ]
+
+
+def split(overrides: Iterable[str]) -> dict[str, str]:
+    """Overrides as keys and values.
+
+    Example:
+        >>> split(["+model.norm=lrn", "seed=0"])
+        {'model.norm': 'lrn', 'seed': '0'}
+    """
+    return {key.lstrip("+~"): value for key, _, value in (word.partition("=") for word in overrides)}

@@ -16,7 +16,7 @@ from alexnet_lab.data.identity import RECORDED
 from alexnet_lab.run import launcher
 from alexnet_lab.run.signals import deferred, terminable
 from alexnet_lab.sweeps import job_states, results
-from alexnet_lab.sweeps.columns import split
+from alexnet_lab.sweeps.definition import split
 from alexnet_lab.sweeps.shutdown import POLL_SECONDS, end_with_sweep
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.sweeps.columns import SEED, columns, compared_keys, split
-from alexnet_lab.sweeps.definition import Definition, Job, describe, identity
+from alexnet_lab.sweeps.columns import columns, compared_keys
+from alexnet_lab.sweeps.definition import SEED, Definition, Job, describe, identity, split
 from alexnet_lab.sweeps.former_defaults import are_defaults
 from alexnet_lab.sweeps.summary import base_level
 

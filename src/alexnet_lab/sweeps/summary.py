@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.statistics import Difference, Sample, describe, differences
-from alexnet_lab.sweeps.columns import SEED, literal, parsed
+from alexnet_lab.sweeps.columns import literal, parsed
+from alexnet_lab.sweeps.definition import SEED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from alexnet_lab.evaluation.comparisons import Comparison
-    from alexnet_lab.evaluation.evaluate import Evaluated
+    from alexnet_lab.evaluation.evaluated import Evaluated
     from alexnet_lab.evaluation.loaded_run import FinishedRun
 
 log = logging.getLogger(__name__)

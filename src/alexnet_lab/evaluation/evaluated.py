@@ -1,0 +1,51 @@
+"""What was evaluated, and what came out: all that tables and figures are made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from alexnet_lab.evaluation.calibration import reliability
+from alexnet_lab.training.metrics import called
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from alexnet_lab.evaluation.calibration import Bins
+    from alexnet_lab.evaluation.custom_images import OwnImages
+    from alexnet_lab.evaluation.loaded_run import FinishedRun
+    from alexnet_lab.evaluation.predict import Predictions, Views
+
+
+class Evaluated(NamedTuple):
+    """One evaluation."""
+
+    runs: list[FinishedRun]
+    own: OwnImages | None  # the user's images; None: those of the split
+    split: str
+    views: Views
+    name: str
+    each: list[Predictions]  # of each run
+    predictions: Predictions  # of all of them together
+    folder: Path  # where everything about it goes
+
+    @property
+    def reliability(self) -> Bins:
+        """Confidence and accuracy of the predictions, whose labels are known."""
+        seen = self.predictions
+        return reliability(seen.probabilities, seen.labels, guess=called(seen.logits))
+
+    def images(self, places: NDArray[np.int64], number: int = 0) -> NDArray[np.uint8]:
+        """Some of the evaluated images (n, C, S, S) as they are stored.
+
+        Args:
+            places: (n,), in the order of the predictions.
+            number: Of the run by whose data they are stored.
+        """
+        data = self.runs[number].data
+        if self.own is not None:
+            return self.own.read([self.predictions.names[place] for place in places], data)
+        return np.asarray(data.rows(self.split).images)[self.predictions.indices.numpy()[places]]
