@@ -7,7 +7,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 def from_one(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
@@ -22,16 +22,23 @@ def from_one(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     return [row | {"epoch": str(int(row["epoch"]) + 1)} if row["epoch"].isdigit() else row for row in rows]
 
 
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
     r"""Rows as the text of a CSV file; what a row lacks is an empty cell.
+
+    Args:
+        rows: Of the table, by column.
+        columns: Of the table; None: those of the rows.
 
     Example:
         >>> csv_text([{"epoch": 1}, {"epoch": 2, "val/loss": 0.5}])
         'epoch,val/loss\n1,\n2,0.5\n'
     """
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns = columns or list(dict.fromkeys(name for row in rows for name in row))
+    return csv_lines([columns, *([row.get(name) for name in columns] for row in rows)])
+
+
+def csv_lines(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows of cells as the text of a CSV file."""
     file = io.StringIO()
-    writer = csv.DictWriter(file, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    csv.writer(file, lineterminator="\n").writerows(rows)
     return file.getvalue()

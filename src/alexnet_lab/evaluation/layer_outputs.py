@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from alexnet_lab.data.loader import RawBatch
+from alexnet_lab.models.hooks import watched
 from alexnet_lab.models.layers import ACTIVATIONS, ClassicDropout
 
 if TYPE_CHECKING:
@@ -36,23 +36,16 @@ def layer_maps(run: FinishedRun, image: NDArray[np.uint8]) -> list[LayerMaps]:
     weights = next(net.parameters())
     inputs = run.data.transform(raw).images.to(weights)
     found: list[LayerMaps] = []
-    with ExitStack() as hooks, torch.no_grad():
-        for name, layer in net.named_modules():
-            if not any(layer.children()) and not isinstance(layer, NOTHING_TO_SEE):
-                hooks.enter_context(_kept(found, name, layer))
+
+    def record(name: str, layer: nn.Module, _: Any, output: torch.Tensor) -> None:
+        if not isinstance(layer, NOTHING_TO_SEE):
+            values = output[0].float().cpu().numpy()
+            values = values.ravel() if values.ndim == 3 and values.shape[-1] == 1 else values
+            found.append(LayerMaps(name.rpartition(".")[2], type(layer).__name__, values.copy()))
+
+    with watched(net, record), torch.no_grad():
         net(inputs)
     return found
-
-
-def _kept(found: list[LayerMaps], name: str, layer: nn.Module) -> Any:
-    """A hook that appends each output of `layer`; as a context it is removed at the end."""
-
-    def hook(_layer: nn.Module, _inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        values = output[0].float().cpu().numpy()
-        values = values.ravel() if values.ndim == 3 and values.shape[-1] == 1 else values
-        found.append(LayerMaps(name.rpartition(".")[2], type(layer).__name__, values.copy()))
-
-    return layer.register_forward_hook(hook)
 
 
 def activation_curves() -> tuple[NDArray, dict[str, tuple[NDArray, NDArray]]]:

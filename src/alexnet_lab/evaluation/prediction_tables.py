@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import TYPE_CHECKING, Any
 
+from alexnet_lab.base.csv_tables import csv_lines
 from alexnet_lab.base.files import write_text
 from alexnet_lab.base.printable import printable
 from alexnet_lab.evaluation.file_names import TABLES
@@ -13,7 +12,7 @@ from alexnet_lab.evaluation.predict import UNKNOWN
 from alexnet_lab.training.metrics import best_classes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from alexnet_lab.evaluation.evaluated import Evaluated
     from alexnet_lab.evaluation.predict import Predictions
@@ -32,7 +31,7 @@ def write(subject: Evaluated, evaluation: Mapping[str, Any]) -> None:
 def confusion_csv(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> str:
     """True classes in rows, called ones in columns."""
     rows = ([name, *counts] for name, counts in zip(class_names, matrix, strict=True))
-    return _csv([["true class", *class_names], *rows])
+    return csv_lines([["true class", *class_names], *rows])
 
 
 def classes_csv(classes: Sequence[Mapping[str, Any]]) -> str:
@@ -44,7 +43,7 @@ def classes_csv(classes: Sequence[Mapping[str, Any]]) -> str:
          row["false_alarms"], row["precision"], row["recall"], row["f1"]]
         for row in classes
     )  # fmt: skip
-    return _csv([header, *rows])
+    return csv_lines([header, *rows])
 
 
 def images_csv(predictions: Predictions) -> str:
@@ -60,10 +59,4 @@ def images_csv(predictions: Predictions) -> str:
     ):
         guesses = [word for pair in zip(labels, shares, strict=True) for word in (classes[pair[0]], f"{pair[1]:.4f}")]
         rows.append([printable(name), "" if label == UNKNOWN else classes[label], *guesses])
-    return _csv([header, *rows])
-
-
-def _csv(rows: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    return csv_lines([header, *rows])

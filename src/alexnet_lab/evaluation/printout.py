@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from alexnet_lab.base.formats import p_value
 from alexnet_lab.base.printable import printable, printable_texts
 from alexnet_lab.training.metrics import NO_CLASS, called
 
@@ -73,7 +74,7 @@ def show_comparisons(console: Console, evaluation: Mapping[str, Any]) -> None:
     for row in rows:
         name = f"{row['metric']}, {row['n']:,} {row['over']}\n{row['compared']}"
         means = (f"{100 * row[key]:.2f}" for key in ("mean", "base"))
-        table.add_row(Text(name), *means, f"{100 * row['difference']:+.2f}", interval_of(row), probability(row["p"]))
+        table.add_row(Text(name), *means, f"{100 * row['difference']:+.2f}", interval_of(row), p_value(row["p"]) or "-")
     console.print(table)
     for method, speaks_of in dict.fromkeys((row["method"], row["speaks_of"]) for row in rows):
         console.print(f"{method}: speaks of {speaks_of}", soft_wrap=True)
@@ -84,18 +85,6 @@ def interval_of(row: Mapping[str, Any]) -> str:
     if row["ci95_low"] is None:
         return "-"
     return f"{100 * row['ci95_low']:+.2f} to {100 * row['ci95_high']:+.2f}"
-
-
-def probability(p: float | None) -> str:
-    """A p value with two digits; `-` where there is none.
-
-    Example:
-        >>> probability(0.0312), probability(0.00002), probability(None)
-        ('0.031', '<0.0001', '-')
-    """
-    if p is None or p != p:  # noqa: PLR0124 - NaN
-        return "-"
-    return "<0.0001" if p < 0.0001 else f"{p:.2g}"
 
 
 def views_note(evaluation: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
+from alexnet_lab.models.hooks import watched
 from alexnet_lab.models.layers import EuclideanRBF, LocallyConnected2d, PartialConv2d, Subsampling
 
 if TYPE_CHECKING:
@@ -84,24 +84,16 @@ def trace(net: nn.Module, input_shape: tuple[int, ...]) -> list[Call]:
         input_shape: Of one image, (C, H, W).
     """
     calls: list[Call] = []
-    with ExitStack() as hooks:
-        for name, layer in net.named_modules():
-            if not any(layer.children()):
-                hooks.enter_context(_recorded(calls, name, layer))
-        _run_on_meta(net, input_shape)
-    return calls
 
-
-def _recorded(calls: list[Call], name: str, layer: nn.Module) -> Any:
-    """A hook that appends each call of `layer` to `calls`; as a context it is removed at the end."""
-
-    def hook(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def record(name: str, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if not inputs or not isinstance(output, torch.Tensor):  # of a recurrent layer, say
             return
         macs = MACS[type(layer)](layer, output) if type(layer) in MACS else 0
         calls.append(Call(name, layer, tuple(inputs[0].shape[1:]), tuple(output.shape[1:]), macs))
 
-    return layer.register_forward_hook(hook)
+    with watched(net, record):
+        _run_on_meta(net, input_shape)
+    return calls
 
 
 def _run_on_meta(net: nn.Module, input_shape: tuple[int, ...]) -> None:

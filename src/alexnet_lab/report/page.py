@@ -16,9 +16,10 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from alexnet_lab.base.files import finite
+from alexnet_lab.base.formats import duration
 from alexnet_lab.base.printable import printable_lines, printable_texts
 from alexnet_lab.report.comparison import PARTIAL
-from alexnet_lab.report.text_tables import STATUS_WORDS, amount, duration, level_table, origin, state_line
+from alexnet_lab.report.text_tables import STATUS_WORDS, amount, level_table, origin, state_line
 from alexnet_lab.sweeps.summary_tables import WORDS
 
 if TYPE_CHECKING:

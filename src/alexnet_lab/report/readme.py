@@ -15,10 +15,11 @@ from alexnet_lab.base import shell
 from alexnet_lab.base.checked_files import read_text
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.files import write_text
+from alexnet_lab.base.formats import duration
 from alexnet_lab.base.places import PUBLISHED
 from alexnet_lab.base.printable import printable
 from alexnet_lab.report.publishable import local_names
-from alexnet_lab.report.text_tables import duration, state_line, summary_of
+from alexnet_lab.report.text_tables import state_line, summary_of
 from alexnet_lab.run.run_files import computed_on
 from alexnet_lab.sweeps.definition import SEED
 from alexnet_lab.sweeps.summary_tables import cells, effect_lines, family, markdown_table, reading, verdict

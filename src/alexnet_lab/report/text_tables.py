@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from alexnet_lab.base.formats import duration
 from alexnet_lab.report.comparison import PENDING, PRUNED, RUNNING, UNFINISHED, UNREADABLE
 from alexnet_lab.report.forest import forest_svg
 from alexnet_lab.run.run_files import computed_on
@@ -152,22 +153,6 @@ def _spent(runs: Iterable[Run]) -> str:
     """The time of all runs, one after the other."""
     seconds = [run.result["wall_seconds"] for run in runs if run.result.get("wall_seconds")]
     return f"{duration(sum(seconds))} for {len(seconds)} runs" if seconds else ""
-
-
-def duration(seconds: float | None) -> str:
-    """A time in words.
-
-    Example:
-        >>> duration(42.3), duration(754), duration(7300)
-        ('42 s', '12 min 34 s', '2 h 2 min')
-    """
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes_left = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes_left} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def amount(metric: str, value: float | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
+from alexnet_lab.base.formats import duration
 from alexnet_lab.data.identity import RECORDED
 
 if TYPE_CHECKING:
@@ -97,16 +98,4 @@ def estimate(sweep: SweepDirectory, left: int, side_by_side: int) -> str:
     if not walls:
         return "unknown, since no job of this sweep is complete yet"
     mean = sum(walls) / len(walls)
-    return f"about {in_words(mean * left / side_by_side)} (a job took {in_words(mean)}, mean of {len(walls)})"
-
-
-def in_words(seconds: float) -> str:
-    """A time as people say it.
-
-    Example:
-        >>> in_words(42), in_words(150), in_words(9000)
-        ('42 s', '2.5 min', '2.5 h')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    return f"about {duration(mean * left / side_by_side)} (a job took {duration(mean)}, mean of {len(walls)})"

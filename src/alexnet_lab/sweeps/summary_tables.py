@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
+from alexnet_lab.base import csv_tables
+from alexnet_lab.base.formats import p_value
 from alexnet_lab.base.printable import printable
 
 if TYPE_CHECKING:
@@ -27,11 +27,7 @@ COUNT_WORDS = {
 def csv_text(summary: Summary) -> str:
     """All numbers in full; fields that do not apply are empty."""
     rows = [_record(summary, row) for row in summary.rows]
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(rows[0]) if rows else ["level"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
+    return csv_tables.csv_text(rows, None if rows else ["level"])
 
 
 def _record(summary: Summary, row: Row) -> dict[str, Any]:
@@ -271,10 +267,8 @@ def family(summary: Summary) -> int:
 
 
 def probability(gap: Difference | None) -> str:
-    """The adjusted p value of one of several comparisons, as `0.012`; empty for a single one."""
-    if gap is None or gap.family < 2 or gap.p is None:
-        return ""
-    return f"{gap.p:.3f}" if gap.p >= 0.001 else "<0.001"
+    """The adjusted p value of one of several comparisons; empty for a single one."""
+    return p_value(gap.p) if gap and gap.family > 1 else ""
 
 
 def correction(summary: Summary) -> str:

@@ -15,6 +15,8 @@ from torch import Tensor, distributed, nn
 from torch.nn.modules._functions import SyncBatchNorm as OnGpu
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from alexnet_lab.models.hooks import watched
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -208,16 +210,11 @@ def _seen(net: nn.Module, images: Tensor) -> Seen:
     """Runs a copy of a network in training mode, with always the same random numbers."""
     seen: Seen = {}
 
-    def hook(name: str) -> Any:
-        def look(layer: nn.Module, given: Any, made: Any) -> None:
-            state = [value.float() for value in layer.buffers(recurse=False) if value.is_floating_point()]
-            seen.setdefault(name, (_first(given), _first(made) + state))
+    def record(name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
+        state = [value.float() for value in layer.buffers(recurse=False) if value.is_floating_point()]
+        seen.setdefault(name, (_first(inputs), _first(output) + state))
 
-        return look
-
-    for name, layer in net.named_modules():
-        layer.register_forward_hook(hook(name))
-    with torch.random.fork_rng(devices=[]), alone():
+    with watched(net, record, containers=True), torch.random.fork_rng(devices=[]), alone():
         torch.manual_seed(0)
         net(images)
     return seen

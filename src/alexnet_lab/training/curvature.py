@@ -21,6 +21,7 @@ from torch import nn
 from torch.func import functional_call, vjp
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.models.hooks import watched
 from alexnet_lab.models.layers import ClassicDropout, LocallyConnected2d, PartialConv2d, ScaledTanh, Subsampling
 
 if TYPE_CHECKING:
@@ -81,17 +82,11 @@ def _watch(net: nn.Module, images: Tensor) -> tuple[list[Call], Tensor]:
     """What each layer was given and returned, in their order, and what the net returned."""
     calls: list[Call] = []
 
-    def keep(name: str) -> Any:
-        return lambda layer, inputs, output: calls.append(Call(name, layer, inputs[0].detach(), output))
+    def record(name: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls.append(Call(name, layer, inputs[0].detach(), output))
 
-    layers = [(name, layer) for name, layer in net.named_modules() if not list(layer.children())]
-    hooks = [layer.register_forward_hook(keep(name)) for name, layer in layers]
-    try:
-        with torch.enable_grad():
-            return calls, net.forward(images)  # not net(...): that may be compiled, and the hooks with it
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with watched(net, record), torch.enable_grad():
+        return calls, net.forward(images)  # not net(...): that may be compiled, and the hooks with it
 
 
 def _is_known(layer: nn.Module) -> bool:

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from alexnet_lab.base.errors import RunError
+from alexnet_lab.models.hooks import watched
 from alexnet_lab.training.batch_norm import alone
 from alexnet_lab.training.callbacks import main_rate
 
@@ -85,18 +86,10 @@ def first_not_finite(net: nn.Module, images: Tensor) -> str:
             return f"the weights `{name}` were no finite numbers any more after the step before"
     found: list[str] = []
 
-    def look(name: str) -> Any:
-        def hook(layer: nn.Module, _: Any, output: Any) -> None:
-            if not found and isinstance(output, torch.Tensor) and not output.isfinite().all():
-                found.append(f"first seen in what the layer `{name}` ({type(layer).__name__}) gives")
+    def record(name: str, layer: nn.Module, _: Any, output: Any) -> None:
+        if not found and isinstance(output, torch.Tensor) and not output.isfinite().all():
+            found.append(f"first seen in what the layer `{name or 'net'}` ({type(layer).__name__}) gives")
 
-        return hook
-
-    hooks = [layer.register_forward_hook(look(name or "net")) for name, layer in net.named_modules()]
-    try:
-        with torch.compiler.set_stance("force_eager"), alone():  # hooks see nothing of a compiled network
-            net(images)
-    finally:
-        for handle in hooks:
-            handle.remove()
+    with watched(net, record, containers=True), torch.compiler.set_stance("force_eager"), alone():
+        net(images)  # eagerly: hooks see nothing of a compiled network
     return found[0] if found else "the network's outputs are finite, so it is the loss function's"

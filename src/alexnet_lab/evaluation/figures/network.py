@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 import numpy as np
 
+from alexnet_lab.base.formats import p_value
 from alexnet_lab.evaluation.figures.style import COLOURS, FAINT, INK, bare, new_figure, shorten, show_image
 from alexnet_lab.evaluation.kernels import colour_saturation, tower_test
 
@@ -46,7 +47,9 @@ def _kernels_title(kernels: Kernels) -> str:
     title = f"First layer: {count * len(kernels.towers)} kernels of {side}x{side} pixels"
     if kernels.colour and len(kernels.towers) == 2:
         p = tower_test([kernels.saturations]).p
-        title += f"; the towers' saturations differ with p = {p:.2g}" if p < 0.05 else f"; towers alike (p = {p:.2g})"
+        title += (
+            f"; the towers' saturations differ with p {p_value(p)}" if p < 0.05 else f"; towers alike (p {p_value(p)})"
+        )
     return title
 
 
@@ -69,7 +72,7 @@ def saturation_figure(names: Sequence[str], means: Sequence[Sequence[float]], ov
     axes.invert_yaxis()
     axes.set(xlim=(0, 1), xlabel="mean colour saturation of the first kernels")
     axes.set_title(
-        f"towers differ by {over_runs.mean:.2f}, by chance {over_runs.base:.2f}; p = {over_runs.effect.p:.2g}"
+        f"towers differ by {over_runs.mean:.2f}, by chance {over_runs.base:.2f}; p {p_value(over_runs.effect.p)}"
     )
     axes.grid(color=FAINT, axis="x")
     axes.legend(loc="best")

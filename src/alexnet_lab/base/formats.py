@@ -1,0 +1,31 @@
+"""Numbers as people read them: times and p values."""
+
+from __future__ import annotations
+
+
+def duration(seconds: float | None) -> str:
+    """A time in words; empty for None.
+
+    Example:
+        >>> duration(42.3), duration(754), duration(7300)
+        ('42 s', '12 min 34 s', '2 h 2 min')
+    """
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes_left} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def p_value(p: float | None) -> str:
+    """A p value with three decimals; empty for None and NaN.
+
+    Example:
+        >>> p_value(0.0312), p_value(0.00002), p_value(None)
+        ('0.031', '<0.001', '')
+    """
+    if p is None or p != p:  # noqa: PLR0124 - NaN
+        return ""
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"

@@ -1,0 +1,36 @@
+"""Watching the layers of a network while it computes."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import nn
+
+
+@contextlib.contextmanager
+def watched(
+    net: nn.Module, record: Callable[[str, nn.Module, Any, Any], None], *, containers: bool = False
+) -> Iterator[None]:
+    """Within the block, `record(name, layer, inputs, output)` is called after each call of a layer.
+
+    Args:
+        net: Any network.
+        record: Gets the layer's dotted name ("" for the network itself), its positional inputs and its output.
+        containers: Watch layers that consist of others too, the network among them.
+    """
+    with contextlib.ExitStack() as hooks:
+        for name, layer in net.named_modules():
+            if containers or not any(layer.children()):
+                hooks.enter_context(layer.register_forward_hook(partial(_call, record, name)))
+        yield
+
+
+def _call(
+    record: Callable[[str, nn.Module, Any, Any], None], name: str, layer: nn.Module, inputs: Any, output: Any
+) -> None:
+    record(name, layer, inputs, output)  # without its result, which would take the output's place
