@@ -84,7 +84,7 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
         cores.sleep_while_waiting()
         if config_name not in SHARED:
             cluster.require_alone(f"{config_name}.py")
-        with _composing_fast(config_dir), _value_errors_told(config_dir):
+        with _composing_fast(config_dir), value_errors_explained(config_dir):
             wanted = help_page.asked(sys.argv[1:])
             sys.argv[1:] = arranged(sys.argv[1:] if wanted is None else wanted[0], FLAGS.get(config_name, {}))
             if wanted is not None:
@@ -185,7 +185,7 @@ def _errors_handed_on() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _value_errors_told(config_dir: Path) -> Iterator[None]:
+def value_errors_explained(config_dir: Path) -> Iterator[None]:
     """Within the block the ValueErrors that Hydra lets through, of what a user wrote, are errors of ours."""
     try:
         yield

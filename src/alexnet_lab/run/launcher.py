@@ -41,7 +41,7 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
     """Does one run, in one process or several.
 
     Args:
-        config: As `configs/train.yaml` composes it, resolved: plain dictionaries, lists, numbers and strings.
+        config: What `alexnet_lab.compose` returns; or `{"resume": RUN_DIR}` with perhaps `changes`, by dotted key.
 
     Returns:
         What the run's result.json holds.

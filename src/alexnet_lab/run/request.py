@@ -8,21 +8,31 @@ from typing import TYPE_CHECKING, Any
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.targets import KINDS, packages_beyond
 from alexnet_lab.config import check_saved, check_train, continuing
+from alexnet_lab.config.schema import Train
 from alexnet_lab.run.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+COMPOSE = 'compose a complete one: alexnet_lab.compose("model=lenet5", "data=digits", "trainer.max_epochs=1")'
+"""What to do about a config that is none."""
+
+
 def checked(config: Mapping[str, Any]) -> dict[str, Any]:
     """The checked config of the run that a command line asks for, a new one or one that is continued.
 
     Raises:
-        ConfigError: The config is wrong.
+        ConfigError: The config is wrong, or incomplete.
         RunError: See `requested`.
     """
+    if not isinstance(config, dict):
+        raise ConfigError(f"train() takes a dictionary, got {type(config).__name__}; {COMPOSE}")
     if config.get("resume"):
         return requested(config)
+    missing = [f"`{name}`" for name, field in Train.model_fields.items() if field.is_required() and name not in config]
+    if missing:
+        raise ConfigError(f"the config lacks {', '.join(missing)}; {COMPOSE}")
     if config.get("resume_force"):
         raise ConfigError("`resume_force` applies to a run that is continued; add resume=RUN_DIR")
     return check_train(config)

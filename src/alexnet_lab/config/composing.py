@@ -1,0 +1,106 @@
+"""`compose(...)` for Python: the config that a command line would compose, without Hydra's global state."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.version import VersionBase
+from omegaconf import open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from alexnet_lab.base.errors import AlexNetLabError, ConfigError
+from alexnet_lab.config import resume_overrides
+from alexnet_lab.config.command_line import arranged, settle_data_variable
+from alexnet_lab.config.main import plain, register_resolvers, value_errors_explained
+from alexnet_lab.config.messages import UNREADABLE, explain
+from alexnet_lab.config.validate import check_train
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+"""The yaml files of the repository."""
+
+NAME = "train"
+"""The primary config."""
+
+
+def compose(*overrides: str) -> dict[str, Any]:
+    """The config of one run for `alexnet_lab.train`, as `python train.py OVERRIDES` composes it.
+
+    With `resume=RUN_DIR` it is the request to continue that run, with the other overrides as changes.
+
+    Args:
+        overrides: In Hydra's grammar; one argument each.
+
+    Returns:
+        The complete config: plain dictionaries, lists, numbers and strings, checked.
+
+    Raises:
+        ConfigError: An override is wrong; names the key, the value and what is allowed.
+
+    Example:
+        >>> compose("model=alexnet", "data=cifar10", "trainer.max_epochs=1")["model"]["num_classes"]
+        10
+    """
+    for word in overrides:
+        if not isinstance(word, str) or word.startswith("-"):
+            raise ConfigError(f"compose() takes overrides, such as 'trainer.max_epochs=1', one by one; got {word!r}")
+    if not (CONFIGS / f"{NAME}.yaml").is_file():
+        raise ConfigError(f"there is no {CONFIGS}; install a clone of the repository by pip install -e")
+    register_resolvers()
+    settle_data_variable()
+    words = arranged(overrides)
+    try:
+        with _command_line(words), _own_hydra(), value_errors_explained(CONFIGS):
+            if any(word.startswith("resume=") and word not in resume_overrides.NO_RUN for word in words):
+                groups = resume_overrides.group_names(CONFIGS)
+                composed = _composed([word for word in words if not resume_overrides.is_value(word, groups)])
+                return resume_overrides.request(composed, words, CONFIGS, NAME)
+            return check_train(_composed(words))
+    except (AlexNetLabError, HydraException, OmegaConfBaseException, *UNREADABLE) as error:
+        raise explain(error, CONFIGS, NAME, runs=False) from None
+
+
+def _composed(words: list[str]) -> dict[str, Any]:
+    """The config that Hydra makes of overrides, resolved."""
+    config = hydra.compose(NAME, words, return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    with open_dict(config):
+        del config["hydra"]
+    return plain(config)
+
+
+@contextlib.contextmanager
+def _own_hydra() -> Iterator[None]:
+    """Within the block Hydra is initialised for our files; afterwards it is as before."""
+    running, current, base = (
+        GlobalHydra.instance().hydra,
+        HydraConfig.instance().cfg,
+        VersionBase.instance().version_base,
+    )
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = running
+        HydraConfig.instance().cfg = current
+        VersionBase.instance().version_base = base
+
+
+@contextlib.contextmanager
+def _command_line(words: list[str]) -> Iterator[None]:
+    """Within the block `sys.argv` holds the overrides, for messages; a notebook's holds its kernel's file."""
+    before, sys.argv = sys.argv, [f"{NAME}.py", *words]
+    try:
+        yield
+    finally:
+        sys.argv = before

@@ -1,0 +1,112 @@
+"""`load(run_dir)` for Python: a finished run with its network, ready to predict."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own habit
+
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.data.loader import Rows
+from alexnet_lab.evaluation.loaded_run import FinishedRun
+from alexnet_lab.evaluation.predict import UNKNOWN, Views, predict
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+
+def load(
+    run_dir: str | Path, *, data_dir: str | Path | None = None, trusted_packages: list[str] | None = None
+) -> LoadedRun:
+    """A finished run: its network with the weights of the best epoch, its data, its config.
+
+    Args:
+        run_dir: The run directory.
+        data_dir: Where the data sets lie; None: where they lay in training.
+        trusted_packages: Packages besides the usual ones that a `_target_` of its config may name.
+
+    Raises:
+        RunError: It is no run, has not finished, or its config or checkpoint is damaged.
+        ConfigError: Its config names what is not trusted.
+    """
+    return LoadedRun(
+        str(run_dir), data_dir=None if data_dir is None else str(data_dir), trusted_packages=trusted_packages
+    )
+
+
+class LoadedRun(FinishedRun):
+    """A finished run, to be used from Python; see `FinishedRun` for `config` and `data`."""
+
+    @property
+    def net(self) -> nn.Module:
+        """The network, in evaluation mode; it takes normalised images and returns logits."""
+        return self.classifier.net
+
+    @property
+    def class_names(self) -> list[str]:
+        """In the order of the columns of `predict`."""
+        return self.data.class_names
+
+    def predict(self, images: NDArray | Tensor, *, views: Views = "center") -> Tensor:
+        """The probability of each class for images of one size.
+
+        Images are treated as in the run's own evaluation: the shorter side is scaled to the size of the stored images
+        and the centre cut out, then they are normalised.
+
+        Args:
+            images: (B, C, H, W) with the channels of the run's data. uint8 from 0 to 255, or floating-point numbers
+                from 0 to 1, which are rounded to 8 bits.
+            views: "center"; "ten" or "nine" average several views.
+
+        Returns:
+            float32 (B, num_classes), on the CPU; rows sum to 1.
+
+        Raises:
+            ConfigError: The shape, type or range is another.
+        """
+        stored = stored_images(torch.as_tensor(images), self.data.channels, self.data.stored_size)
+        count = len(stored)
+        if count == 0:
+            return torch.empty(0, self.data.num_classes)
+        rows = Rows(stored.numpy(), np.full(count, UNKNOWN), np.arange(count))
+        return predict(self, "test", views=views, rows=rows).probabilities
+
+
+def stored_images(images: Tensor, channels: int, size: int) -> Tensor:
+    """Images as a store holds them.
+
+    Args:
+        images: (B, C, H, W), uint8 or floating-point numbers in [0, 1].
+        channels: That C has to be.
+        size: Of the stored images, in pixels.
+
+    Returns:
+        uint8 (B, C, size, size).
+
+    Raises:
+        ConfigError: The shape, type or range is another.
+    """
+    shape = tuple(images.shape)
+    if images.ndim != 4 or shape[1] != channels or 0 in shape[2:]:
+        raise ConfigError(f"`images` has the shape {shape}; allowed: (B, {channels}, H, W)")
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise ConfigError(f"`images` is {images.dtype}; allowed: uint8 from 0 to 255, or floating point from 0 to 1")
+    grey = images.detach().cpu()
+    if images.is_floating_point():
+        if not bool(((grey >= 0) & (grey <= 1)).all()):
+            low, high = (float(value) for value in grey.aminmax())
+            raise ConfigError(f"`images` holds numbers from {low:g} to {high:g}; allowed: floating point from 0 to 1")
+        grey = (grey.float() * 255).round().byte()
+    height, width = shape[2:]
+    if (height, width) == (size, size):
+        return grey
+    short = min(height, width)
+    height, width = size * height // short, size * width // short
+    grey = F.interpolate(grey.float(), (height, width), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return grey[:, :, top : top + size, left : left + size].contiguous()

@@ -1,0 +1,167 @@
+"""`compose`, `train` and `load` from Python: a notebook does what the command does, and Hydra keeps nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import hydra
+import numpy as np
+import pytest
+import torch
+from commands import CONFIGS, QUICK, compose_raw
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+
+import alexnet_lab
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.config import check_train
+from alexnet_lab.evaluation.load import stored_images
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WORDS = ("model=alexnet", "data=cifar10", "trainer.max_epochs=1", "model.norm=none", "run_dir=somewhere")
+
+
+def test_composed_config_is_that_of_the_command_line():
+    assert alexnet_lab.compose(*WORDS) == check_train(compose_raw(*WORDS))
+
+
+def test_nothing_of_hydra_is_left_behind():
+    before = list(sys.argv)
+    first, second = alexnet_lab.compose("seed=1", "run_dir=a"), alexnet_lab.compose("seed=2", "run_dir=a")
+    assert (first["seed"], second["seed"], first["overrides"]) == (1, 2, ["seed=1", "run_dir=a"])
+    with pytest.raises(ConfigError):
+        alexnet_lab.compose("seed=x")
+    assert not GlobalHydra.instance().is_initialized()
+    assert not HydraConfig.initialized()
+    assert sys.argv == before
+
+
+def test_compose_within_a_hydra_application_leaves_that_as_it_was():
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.2"):
+        own = hydra.compose("train", ["seed=5"], return_hydra_config=True)
+        HydraConfig.instance().set_config(own)
+        running = GlobalHydra.instance().hydra
+        assert alexnet_lab.compose("seed=6")["seed"] == 6
+        assert GlobalHydra.instance().hydra is running
+        assert HydraConfig.get().overrides.task == ["seed=5"]
+        assert hydra.compose("train", ["seed=7"]).seed == 7
+    HydraConfig.instance().cfg = None
+    GlobalHydra.instance().clear()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("model.nrom=lrn", "model=alexnet"), r"unknown key `model.nrom`; did you mean `norm`\?"),
+        (("model=alexnot",), r"there is no `model=alexnot`; did you mean `alexnet`\?"),
+        (("trainer.max_epochs=none",), r"`trainer.max_epochs` is 'none' \(str\); allowed: "),
+        (("seed=0,1",), r"seed=0,1"),
+        (("logger=null",), r"a group takes the name of one of its files"),
+        (("--help",), r"compose\(\) takes overrides, such as 'trainer.max_epochs=1', one by one; got '--help'"),
+        ((["seed=1"],), r"compose\(\) takes overrides, such as .*; got \['seed=1'\]"),
+    ],
+)
+def test_wrong_overrides_are_one_line(words, message):
+    with pytest.raises(ConfigError, match=message) as raised:
+        alexnet_lab.compose(*words)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, r"^the config lacks `seed`, `run_dir`, .*; compose a complete one: alexnet_lab.compose\(\"model=lenet5\""),
+        ({"seed": 1, "model": {}}, r"^the config lacks `run_dir`, `data`, .*; compose a complete one"),
+        ("model=alexnet", r"^train\(\) takes a dictionary, got str; compose a complete one"),
+    ],
+)
+def test_a_config_that_is_none_says_what_to_do(config, message):
+    with pytest.raises(ConfigError, match=message):
+        alexnet_lab.train(config)
+
+
+@pytest.fixture(scope="module")
+def trained(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("python") / "run"
+    words = (*QUICK, f"data.dir={digits_dir}", f"run_dir={run}", "trainer.limit_train_batches=4")
+    result = alexnet_lab.train(alexnet_lab.compose(*words, "trainer.max_epochs=1"))
+    assert (result["status"], result["steps"]) == ("completed", 4)
+    return run
+
+
+def test_a_run_is_continued_from_python(trained):
+    request = alexnet_lab.compose(f"resume={trained}", "trainer.max_epochs=2")
+    assert request["changes"] == {"trainer.max_epochs": 2}
+    assert alexnet_lab.train(request)["steps"] == 8
+
+
+def test_a_loaded_run_predicts_what_its_test_counted(trained):
+    run = alexnet_lab.load(trained)
+    rows = run.data.rows("test")
+    images, labels = np.asarray(rows.images)[rows.indices], rows.labels[rows.indices]
+    probabilities = run.predict(images)
+    assert probabilities.shape == (len(labels), 10)
+    assert probabilities.sum(1).numpy() == pytest.approx(np.ones(len(labels)), abs=1e-5)
+    error = float((probabilities.argmax(1).numpy() != labels).mean())
+    recorded = json.loads((trained / "result.json").read_text())["metrics"]["test/top1_error"]
+    assert error == pytest.approx(recorded, abs=1e-6)
+    assert torch.allclose(run.predict(torch.from_numpy(images[:3] / 255)), probabilities[:3], atol=1e-6)
+    assert isinstance(run.net, torch.nn.Module)
+    assert (run.config["seed"], run.class_names[3]) == (0, "3")
+
+
+def test_images_of_another_size_are_scaled_and_cut():
+    images = torch.zeros(2, 1, 40, 60, dtype=torch.uint8)
+    images[:, :, :, 10:50] = 200  # the centre square
+    assert stored_images(images, 1, 20).shape == (2, 1, 20, 20)
+    assert torch.equal(stored_images(images, 1, 20)[:, :, 5:15, 5:15], torch.full((2, 1, 10, 10), 200).byte())
+    assert torch.equal(stored_images(images[..., 10:50], 1, 40), images[..., 10:50])
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(2, 3, 8, 8), r"`images` has the shape \(2, 3, 8, 8\); allowed: \(B, 1, H, W\)"),
+        (torch.zeros(8, 8), r"`images` has the shape \(8, 8\)"),
+        (torch.zeros(1, 1, 8, 8, dtype=torch.int64), r"`images` is torch.int64; allowed: uint8 from 0 to 255, or"),
+        (torch.full((1, 1, 8, 8), 255.0), r"`images` holds numbers from 255 to 255; allowed: floating point from 0"),
+        (torch.full((1, 1, 8, 8), torch.nan), r"`images` holds numbers from nan to nan"),
+    ],
+)
+def test_images_that_are_none(images, message):
+    with pytest.raises(ConfigError, match=message):
+        stored_images(images, 1, 8)
+
+
+NOTEBOOK = """
+import sys
+assert not hasattr(sys.modules["__main__"], "__file__")
+sys.argv = ["ipykernel_launcher.py", "-f", "/run/kernel-1.json"]
+from alexnet_lab import compose, train
+words = {words}
+for devices in (1, 2):
+    result = train(compose(*words, f"trainer.devices={{devices}}", f"run_dir=run{{devices}}"))
+    assert (result["status"], result["steps"]) == ("completed", 2), result
+"""
+
+
+def test_a_notebook_trains_in_its_own_process_and_in_workers(digits_dir, tmp_path):
+    words = [*QUICK, f"data.dir={digits_dir}", "trainer.max_steps=2", "trainer.limit_val_batches=0"]
+    done = subprocess.run(
+        [sys.executable, "-c", NOTEBOOK.format(words=words)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run2" / "result.json").read_text())["status"] == "completed"
+
+
+def test_importing_the_package_is_quick():
+    code = (
+        "import sys, alexnet_lab; print(len({'torch', 'hydra', 'lightning', 'numpy', 'pydantic'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"
