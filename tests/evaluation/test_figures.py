@@ -21,9 +21,12 @@ from alexnet_lab.config.schema import Evaluate
 from alexnet_lab.config.schema import Figure as FigureName
 from alexnet_lab.evaluation.calibration import reliability
 from alexnet_lab.evaluation.figures import network, predictions, registry, retrieval_figures, style, training
+from alexnet_lab.evaluation.figures.architecture import architecture_figure
 from alexnet_lab.evaluation.figures.registry import FIGURES
 from alexnet_lab.evaluation.kernels import Kernels
 from alexnet_lab.evaluation.layer_outputs import activation_curves
+from alexnet_lab.models import AlexNet, LeNet5, LeNet51998
+from alexnet_lab.models.layer_table import layer_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -244,3 +247,26 @@ def test_ensemble_of_two_runs(run, digits_run, tmp_path, compose):
     assert found["runs"] == ["run", "other"]
     assert (run / "eval" / "ensemble_of_2_test_center.json").is_file()
     assert (run / "eval" / "figures" / "ensemble_of_2_test_center" / "confusion.svg").is_file()
+
+
+@pytest.mark.parametrize(
+    ("net", "shape", "blocks"),
+    [
+        (LeNet5(), (1, 28, 28), "image c1 s2 c3 s4 c5 f6 output"),
+        (LeNet51998(), (1, 28, 28), "image c1 s2 c3 s4 c5 f6 output"),
+        (
+            AlexNet(num_classes=10, image_size=64, width=0.125),
+            (3, 64, 64),
+            "image conv1 norm1 pool1 conv2 norm2 pool2 conv3 conv4 conv5 pool5 fc6 fc7 fc8",
+        ),
+    ],
+)
+def test_architecture_has_a_block_for_each_layer_with_its_size(net, shape, blocks):
+    rows = layer_rows(net, shape)
+    drawn = architecture_figure(rows, shape, "title")
+    labels = [text.get_text().split("\n") for text in drawn.axes[0].texts]
+    assert " ".join(label[0] for label in labels) == blocks
+    sizes = {row.name.rpartition(".")[2]: "x".join(map(str, row.output)) for row in rows} | {
+        "image": "x".join(map(str, shape))
+    }
+    assert [label[1] for label in labels] == [sizes[label[0]] for label in labels]
