@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.data.order import BatchOrder, rank_slice
 
 if TYPE_CHECKING:
@@ -52,12 +54,33 @@ class RawBatch(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What the model gets."""
+    """What the model gets; `images, labels = batch[:2]`."""
 
     images: Tensor  # float32 (B, C, T, T), normalised
     labels: Tensor  # int64 (B,)
-    indices: Tensor  # int64 (B,): rows of the stored part
+    indices: Tensor  # int64 (B,): rows of the stored part; -1: unknown
     total: int  # images in the global batch, over all processes
+
+
+def as_batch(batch: Any, trainer: Any) -> Batch:
+    """What a loader yields, as a `Batch`.
+
+    Args:
+        batch: A `Batch`, or what unpacks as `images, labels = batch[:2]`: a plain `DataLoader`'s pair of float images
+            (B, C, H, W) and integer labels (B,).
+        trainer: Of Lightning; each of its processes has a pair of the same size, as with a `DistributedSampler`.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if hasattr(batch, "total"):
+        return batch
+    if not isinstance(batch, Sequence) or len(batch) < 2 or not all(isinstance(part, Tensor) for part in batch[:2]):
+        raise ConfigError(f"a batch is a {type(batch).__name__}; allowed: what unpacks as `images, labels = batch[:2]`")
+    images, labels = batch[:2]
+    if not images.is_floating_point():
+        raise ConfigError(f"the images of a batch are {images.dtype}; allowed: floats; scale them in the data set")
+    return Batch(images, labels.long(), torch.full_like(labels, -1), trainer.world_size * len(labels))
 
 
 class Rows(NamedTuple):

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from alexnet_lab.base.csv_tables import csv_text
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import write_text
+from alexnet_lab.data.loader import as_batch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +63,7 @@ class Throughput(Callback):
     ) -> None:
         """Counts the global batch; what comes after an epoch's last batch does not count."""
         self._end = time.perf_counter()
-        self._epoch_images += batch.total
+        self._epoch_images += as_batch(batch, trainer).total
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reads the clock."""

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.targets import build
-from alexnet_lab.data.loader import BatchLoader
+from alexnet_lab.data.loader import BatchLoader, as_batch
 from alexnet_lab.training.checkpoint_io import load_checkpoint, load_weights
 from alexnet_lab.training.diagonal_lm import DiagonalLM
 from alexnet_lab.training.losses import CrossEntropy
@@ -41,6 +41,9 @@ SAVED_FIELDS = ("model", "num_classes", "optimizer", "schedule", "loss", "memory
 
 class Classifier(LightningModule):
     """Trains and tests a network that returns logits, by the mean loss over the global batch.
+
+    Batches come from a data module of `alexnet_lab.data`, or from any loader whose batches unpack as
+    `images, labels = batch[:2]`, such as a plain `DataLoader` of float images (C, H, W) and labels.
 
     It takes plain dictionaries (a `_target_` and its fields), so that its checkpoints hold nothing but tensors,
     numbers and strings and `Classifier.load_from_checkpoint(path)` needs no other file.
@@ -123,10 +126,11 @@ class Classifier(LightningModule):
         DDP averages gradients over processes, which may hold unequal shares of a batch: so the sum is scaled by
         world size / global batch size, and N processes take the step that one process would take.
         """
-        logits = self(batch.images)
-        losses = self.loss(logits.float(), batch.labels)
-        self.train_counts.update(logits.detach(), batch.labels, losses.detach())
-        return losses.sum() * (self.trainer.world_size / batch.total)
+        images, labels, _, total = as_batch(batch, self.trainer)
+        logits = self(images)
+        losses = self.loss(logits.float(), labels)
+        self.train_counts.update(logits.detach(), labels, losses.detach())
+        return losses.sum() * (self.trainer.world_size / total)
 
     def validation_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Counts one batch of the validation part and returns its logits (B, num_classes)."""
@@ -137,8 +141,9 @@ class Classifier(LightningModule):
         return self._count(batch, self.test_counts)
 
     def _count(self, batch: Batch, counts: ErrorCounts) -> Tensor:
-        logits = self(batch.images)
-        counts.update(logits, batch.labels, self.loss(logits.float(), batch.labels))
+        images, labels, *_ = as_batch(batch, self.trainer)
+        logits = self(images)
+        counts.update(logits, labels, self.loss(logits.float(), labels))
         return logits
 
     def on_train_start(self) -> None:

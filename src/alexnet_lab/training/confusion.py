@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from alexnet_lab.data.loader import as_batch
 from alexnet_lab.training.metrics import NO_CLASS, called, over_processes
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Confusion(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Adds a batch; `outputs` are the logits (B, num_classes) of `Classifier.test_step`."""
-        self.matrix.update(outputs, batch.labels)
+        self.matrix.update(outputs, as_batch(batch, trainer).labels)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sums over the processes."""

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from alexnet_lab.base.random import generator
+from alexnet_lab.data.loader import as_batch
 from alexnet_lab.data.order import rank_slice
 from alexnet_lab.training.shared_dropout import Part, SharedDropout
 
@@ -36,7 +37,8 @@ class StepSeeds(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Seeds the generators of the processor and of the device that trains; about 5 microseconds."""
         rank, size = trainer.global_rank, trainer.world_size
-        SharedDropout.part = Part(rank_slice(batch.total, rank, size), batch.total) if size > 1 else None
+        total = as_batch(batch, trainer).total
+        SharedDropout.part = Part(rank_slice(total, rank, size), total) if size > 1 else None
         self.seed_for(trainer, batch_idx)
 
     def seed_for(self, trainer: Trainer, batch_index: int) -> None:

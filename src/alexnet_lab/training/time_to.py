@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from alexnet_lab.data.loader import as_batch
 from alexnet_lab.training.per_rank_state import gathered, own_part
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class TimeTo(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Measures, on the device; the numbers are read at the end of the epoch."""
+        batch = as_batch(batch, trainer)
         if self.reached is None:
             self._sums.append(self.measure(cast("Classifier", pl_module), outputs, batch))
         self._images.append(batch.total)
