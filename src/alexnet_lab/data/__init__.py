@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from alexnet_lab.data.arrays import ArrayDataModule, from_arrays
     from alexnet_lab.data.sources.cifar10 import CIFAR10DataModule
     from alexnet_lab.data.sources.digits import DigitsDataModule
     from alexnet_lab.data.sources.image_folder import ImageFolderDataModule
@@ -17,21 +18,25 @@ if TYPE_CHECKING:
     from alexnet_lab.data.sources.mnist import MNISTDataModule
 
 __all__ = [
+    "ArrayDataModule",
     "CIFAR10DataModule",
     "DigitsDataModule",
     "ImageFolderDataModule",
     "ImageNetteDataModule",
     "MNISTDataModule",
     "MiniImageNetDataModule",
+    "from_arrays",
 ]
 
 _MODULES = {
+    "ArrayDataModule": "alexnet_lab.data.arrays",
     "CIFAR10DataModule": "alexnet_lab.data.sources.cifar10",
     "DigitsDataModule": "alexnet_lab.data.sources.digits",
     "ImageFolderDataModule": "alexnet_lab.data.sources.image_folder",
     "ImageNetteDataModule": "alexnet_lab.data.sources.imagenette",
     "MNISTDataModule": "alexnet_lab.data.sources.mnist",
     "MiniImageNetDataModule": "alexnet_lab.data.sources.mini_imagenet",
+    "from_arrays": "alexnet_lab.data.arrays",
 }
 
 

@@ -1,0 +1,215 @@
+"""Images in memory as a data module: arrays, tensors, or a data set of torchvision or Hugging Face."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.ranges import Classes, Fraction, Index, Pixels
+from alexnet_lab.data.datamodule import ImageDataModule
+from alexnet_lab.data.images import MODES, centre_square, to_mode, upright
+from alexnet_lab.data.store import Contents, Part
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+IMAGE_KEYS, LABEL_KEYS = ("image", "img", "pixels"), ("label", "labels", "fine_label")
+"""Where the items of Hugging Face's data sets hold an image and its label; the first key that is there counts."""
+
+
+class Labelled(NamedTuple):
+    """The images of a part, as they are stored."""
+
+    images: NDArray[np.uint8]  # (N, C, S, S)
+    labels: NDArray[np.int64]  # (N,)
+    class_names: list[str] | None  # as the data set itself names them
+
+
+class ArrayDataModule(ImageDataModule):
+    """Images in memory, stored and split like any other data set.
+
+    Each of `train`, `val` and `test` is a pair `(images, labels)` of numpy arrays or torch tensors, or a data set with
+    a length whose items are such pairs or dictionaries (torchvision, Hugging Face). Images are
+
+    - arrays (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3 and H = W: whole numbers 0..255, or floats in
+      [0, 1], which are multiplied by 255 and rounded;
+    - in data sets also Pillow images, scaled like those of an image folder.
+
+    Labels are whole numbers (N,) from 0. The store is named after the content, so that other images never take its
+    place. All images are decoded into memory first; for larger data sets there is `ImageFolderDataModule`.
+
+    Attributes:
+        train: The training images.
+        test: The official test set; None sets `test_fraction` of the training images apart.
+        val: The official validation set; None sets `val_fraction` of the training images apart.
+        classes: Names of the classes, in the order of the labels; None: as the data set names them, or their numbers.
+        val_fraction: None: 0.1, or 0 where there is an official validation set.
+        num_classes: None: as many as there are names, or labels.
+        channels: None: those of the images.
+        stored_size: None: the shorter side of the first image; other sizes need Pillow images.
+        image_size: None: `stored_size`.
+
+    Raises:
+        ConfigError: Images or labels have another form, or do not fit together.
+
+    Example:
+        >>> data = ArrayDataModule(train=(images, labels), classes=["cat", "dog"], batch_size=32)
+        >>> Trainer().fit(Classifier(...), data)
+    """
+
+    train: Any
+    test: Any = None
+    val: Any = None
+    classes: list[str] | None = None
+    val_fraction: Fraction | None = None
+    test_fraction: Fraction = 0.1
+    test_seed: Index = 0
+    normalization = "standardize"
+    num_classes: Classes | None = None
+    channels: Any = None
+    stored_size: Pixels | None = None
+    image_size: Pixels | None = None
+
+    name = "arrays"
+
+    def __post_init__(self) -> None:
+        self.parts: dict[str, Labelled] = {}
+        for name, source in {"train": self.train, "test": self.test, "val": self.val}.items():
+            if source is not None:
+                self.parts[name] = labelled(name, source, self.channels, self.stored_size)
+                _, self.channels, self.stored_size, _ = self.parts[name].images.shape
+        if self.val_fraction is None:
+            self.val_fraction = 0.1 if self.val is None else 0.0
+        elif self.val is not None and self.val_fraction:
+            raise ConfigError(f"`data.val` is given, but `data.val_fraction` is {self.val_fraction}; leave one out")
+        self.classes = self._class_names()
+        self.num_classes = self.num_classes or len(self.classes)
+        self.image_size = self.image_size or self.stored_size
+        super().__post_init__()
+
+    def _class_names(self) -> list[str]:
+        labels = max(int(part.labels.max()) for part in self.parts.values())
+        trained = int(self.parts["train"].labels.max())
+        numbers = [str(number) for number in range(self.num_classes or trained + 1)]
+        names = self.classes or self.parts["train"].class_names or numbers
+        if labels >= len(names):
+            raise ConfigError(f"there is a label {labels}, but only {len(names)} classes: {', '.join(names[:10])}")
+        return names
+
+    def store_name(self) -> str:
+        """Holds a hash of all images, labels and names."""
+        return f"{self.name}-{self.stored_size}-{self._digest}"
+
+    @cached_property
+    def _digest(self) -> str:
+        digest = hashlib.sha256(repr((self.classes, [*self.parts])).encode())
+        for part in self.parts.values():
+            digest.update(repr(part.images.shape).encode() + part.images.data + part.labels.data)
+        return digest.hexdigest()[:16]
+
+    def contents(self) -> Contents:
+        """The images as they are."""
+        channels, side, _ = self.parts["train"].images.shape[1:]
+        parts = {name: Part(part.labels, part.images.__getitem__) for name, part in self.parts.items()}
+        return Contents("arrays in memory", list(self.classes or ()), (channels, side, side), parts)
+
+
+from_arrays = ArrayDataModule
+"""`from_arrays(train=(images, labels), test=..., classes=...)`: see `ArrayDataModule`."""
+
+
+def labelled(part: str, source: Any, channels: int | None, size: int | None) -> Labelled:
+    """The images of a part, brought to the form in which they are stored.
+
+    Args:
+        part: "train", "val" or "test", for messages.
+        source: A pair of arrays, or a data set: see `ArrayDataModule`.
+        channels: Wanted; None: those of the first image.
+        size: Wanted side, in pixels; None: that of the first image.
+
+    Raises:
+        ConfigError: It has another form.
+    """
+    is_pair = isinstance(source, tuple | list) and len(source) == 2 and hasattr(source[0], "shape")
+    is_dataset = hasattr(source, "__getitem__") and hasattr(source, "__len__") and not hasattr(source, "dtype")
+    if not is_pair and not is_dataset:
+        raise ConfigError(
+            f"`{part}` is a {type(source).__name__}; allowed: (images, labels), or a data set with a length and items"
+        )
+    images, labels, names = (*source, None) if is_pair else _read(part, source, channels, size)
+    stored, labels = _pixels(part, images), np.asarray(labels)
+    if labels.shape != (len(stored),) or labels.dtype.kind not in "iu" or not len(labels) or labels.min() < 0:
+        raise ConfigError(
+            f"`{part}` has {len(stored)} images and labels of shape {labels.shape} and type {labels.dtype}; "
+            f"allowed: a whole number from 0 for each image"
+        )
+    wanted = (channels or stored.shape[1], *[size or stored.shape[2]] * 2)
+    if stored.shape[1:] != wanted:
+        raise ConfigError(
+            f"the images of `{part}` are {_by(stored.shape[1:])}; allowed: {_by(wanted)} (channels x height x width)"
+        )
+    return Labelled(np.ascontiguousarray(stored), labels.astype(np.int64), names)
+
+
+def _pixels(part: str, images: Any) -> NDArray[np.uint8]:
+    """Images in any documented form as uint8 (N, C, H, W)."""
+    array = np.asarray(images)
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4 and array.shape[1] not in (1, 3):
+        array = array.transpose(0, 3, 1, 2)
+    if array.ndim != 4 or array.shape[1] not in (1, 3) or array.shape[2] != array.shape[3] or not array.size:
+        raise ConfigError(
+            f"the images of `{part}` have the shape {np.shape(images)}; allowed: square ones, (N, H, W), (N, H, W, C) "
+            f"or (N, C, H, W) with 1 or 3 channels"
+        )
+    top = {"u": 255, "i": 255, "f": 1}.get(array.dtype.kind)
+    if top is None or not (array.min() >= 0 and array.max() <= top):
+        raise ConfigError(
+            f"the images of `{part}` are {array.dtype} from {array.min()} to {array.max()}; allowed: whole numbers "
+            f"0..255, or floats in [0, 1]"
+        )
+    return np.round(array * 255.0).astype(np.uint8) if top == 1 else array.astype(np.uint8)
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _read(part: str, dataset: Any, channels: int | None, size: int | None) -> tuple[Any, Any, list[str] | None]:
+    """All images, all labels and perhaps the class names of a data set."""
+    names = getattr(dataset, "classes", None)
+    images, labels = [], []
+    for number in range(len(dataset)):
+        item = dataset[number]
+        image, label = _item(part, item)
+        if isinstance(image, Image.Image):
+            channels = channels or (3 if len(image.getbands()) >= 3 or image.mode == "P" else 1)
+            size = size or min(image.size)
+            image = np.asarray(centre_square(to_mode(upright(image), MODES[channels]), size))
+        images.append(_pixels(part, np.asarray(image)[None])[0])
+        labels.append(label)
+    for key in LABEL_KEYS:
+        names = names or getattr(getattr(dataset, "features", {}).get(key), "names", None)
+    if len({image.shape for image in images}) > 1:
+        raise ConfigError(f"the images of `{part}` differ in size; give Pillow images, or arrays of one shape")
+    return np.stack(images) if images else np.empty(0), labels, list(names) if names else None
+
+
+def _item(part: str, item: Any) -> tuple[Any, Any]:
+    """The image and the label of an item."""
+    if isinstance(item, tuple | list) and len(item) >= 2:
+        return item[0], item[1]
+    if isinstance(item, dict):
+        keys = [next((key for key in known if key in item), None) for known in (IMAGE_KEYS, LABEL_KEYS)]
+        if None not in keys:
+            return item[keys[0]], item[keys[1]]
+    shown = ", ".join(map(str, item)) if isinstance(item, dict) else type(item).__name__
+    raise ConfigError(f"an item of `{part}` is {shown}; allowed: (image, label), or a dictionary with image and label")
