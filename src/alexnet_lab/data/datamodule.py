@@ -20,6 +20,7 @@ from alexnet_lab.data.order import BatchOrder
 from alexnet_lab.data.split import Shares, Split, check_classes, stored_split
 from alexnet_lab.data.store import Contents, Store, make_store, open_store
 from alexnet_lab.data.transform import Transform, checked_augment
+from alexnet_lab.data.verification import verified_store
 
 if TYPE_CHECKING:
     import torch
@@ -111,7 +112,7 @@ class ImageDataModule(LightningDataModule, Fields):
     # What Lightning calls
 
     def prepare_data(self) -> None:
-        """Makes the store and the split if they are not there, and checks every byte of them.
+        """Makes the store and the split if they are not there; checks every byte of a store that is new or was changed.
 
         Raises:
             DataError: There are no images, they or the store are damaged, or the folder cannot be written.
@@ -119,7 +120,7 @@ class ImageDataModule(LightningDataModule, Fields):
         if self._verified:
             return
         self.make_store()
-        stored_split(open_store(self.store_path, verify=True), self.shares)
+        stored_split(verified_store(self.store_path), self.shares)
         self._verified = True
 
     def make_store(self) -> None:

@@ -77,13 +77,11 @@ class FinishedRun:
         self.trained_by = config
         data = config["data"] if data_dir is None else config["data"] | {"dir": data_dir}
         self.config = config | {"data": data, "trainer": config["trainer"] | WHOLE | self._precision(config["trainer"])}
-        checkpoint = load_checkpoint(self.directory.best)  # a damaged one is told before the data is read
+        checkpoint, self.checkpoint_hash = best_checkpoint(self.directory)  # reported before the data is read
         torch.set_num_threads(self._threads(num_threads))
         self.classifier: Classifier = build_classifier(self.config)
         load_weights(self.classifier, checkpoint, self.directory.best)
-        self.directory.check_file(self.directory.best)
         self.classifier.eval()
-        self.checkpoint_hash = sha256(self.directory.best)
         self.other_images = other_images
         self._difference: str | None = None
 
@@ -132,6 +130,16 @@ class FinishedRun:
     def difference(self) -> str | None:
         """How its images now differ from those of training; None if they do not. Raises DataError like `data`."""
         return self._difference if self.data else None
+
+
+def best_checkpoint(directory: RunDirectory) -> tuple[dict[str, Any], str]:
+    """The content of a run's best checkpoint, and the SHA-256 of its file, which is read once for each."""
+    try:
+        digest = directory.check_file(directory.best)
+    except RunError:
+        load_checkpoint(directory.best)  # says what is wrong, if it is damaged
+        raise
+    return load_checkpoint(directory.best, check=digest is None), digest or sha256(directory.best)
 
 
 def finished_run(run: str, trusted_packages: list[str] | None = None) -> tuple[RunDirectory, dict[str, Any]]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from alexnet_lab.run.run_directory import RunDirectory
+    from alexnet_lab.training.checkpoint_io import Intact
 
 ELASTIC_PREFIXES = ("RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE", "MASTER_", "TORCHELASTIC", "WANDB_SERVICE")
 """Variables that belong to a worker itself and are not taken from the parent."""
@@ -78,7 +79,12 @@ class Rendezvous(NamedTuple):
 
 
 def run_workers(
-    config: dict[str, Any], directory: RunDirectory, *, resume: bool, rendezvous: Rendezvous | None = None
+    config: dict[str, Any],
+    directory: RunDirectory,
+    *,
+    resume: bool,
+    checkpoint: Intact | None = None,
+    rendezvous: Rendezvous | None = None,
 ) -> dict[str, Any]:
     """Runs `worker.fit_and_test` in one process per device, here or on each node.
 
@@ -86,6 +92,7 @@ def run_workers(
         config: A checked config.
         directory: The run's directory, claimed by the caller; on all nodes the same one.
         resume: Continue from the newest checkpoint that is intact.
+        checkpoint: That checkpoint, where it was found already.
         rendezvous: With the workers of other nodes; None: there are none.
 
     Returns:
@@ -116,7 +123,7 @@ def run_workers(
             logs_specs=DefaultLogsSpecs(log_dir=scratch),
         )
         try:
-            results = elastic_launch(launch, work)(dict(os.environ), config, directory, resume)
+            results = elastic_launch(launch, work)(dict(os.environ), config, directory, resume, checkpoint)
         except SignalException as error:
             name = "Ctrl-C" if error.sigval == signal.SIGINT else signal.Signals(error.sigval).name
             raise Interrupted(f"interrupted by {name}") from None
@@ -153,7 +160,11 @@ def _rendezvous_settings(rendezvous: Rendezvous | None) -> dict[str, Any]:
 
 
 def work(
-    environment: Mapping[str, str], config: dict[str, Any], directory: RunDirectory, resume: bool
+    environment: Mapping[str, str],
+    config: dict[str, Any],
+    directory: RunDirectory,
+    resume: bool,
+    checkpoint: Intact | None,
 ) -> dict[str, Any]:
     """What each worker does. It takes the parent's environment: the fork server's is that of its first job."""
     from alexnet_lab.run.worker import fit_and_test  # noqa: PLC0415 - the parent of the workers does not need it
@@ -165,7 +176,7 @@ def work(
     keep_freed_memory()
     try:
         with terminable():
-            return fit_and_test(config, directory, resume=resume)
+            return fit_and_test(config, directory, resume=resume, checkpoint=checkpoint)
     except KeyboardInterrupt as error:  # torch would not report it
         raise Interrupted(str(error) or "interrupted by Ctrl-C") from error
 

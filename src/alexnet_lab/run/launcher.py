@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from alexnet_lab.run.multinode import Coordinator
     from alexnet_lab.run.preparation import Prepared
+    from alexnet_lab.training.checkpoint_io import Intact
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def run(
             config = {**config, "run_dir": str(free_folder(Path(config["run_dir"])))}
         directory = RunDirectory(config["run_dir"])
         with directory.claimed(resume=resume), terminable():
-            before = begin(directory, config) if resume else None
+            before = begin(directory, config, mapped=workers) if resume else None
             ready = prepare(config)
             inspect(ready.images)
             if before is not None:
@@ -92,7 +93,8 @@ def run(
             if coordinator is not None:
                 coordinator.wait_for_all()
             with recorded(config, directory, size, before and before.seconds) as result:
-                fit(config, directory, result, coordinator, None if workers else ready, resume=resume)
+                here = None if workers else ready
+                fit(config, directory, result, coordinator, ready=here, checkpoint=before and before.checkpoint)
     log.info(summary_line(result))
     return result
 
@@ -102,9 +104,9 @@ def fit(
     directory: RunDirectory,
     result: dict[str, Any],
     coordinator: Coordinator | None,
-    ready: Prepared | None,
     *,
-    resume: bool,
+    ready: Prepared | None,
+    checkpoint: Intact | None,
 ) -> None:
     """Trains here or in worker processes, and starts again from the last checkpoint where one died.
 
@@ -114,9 +116,9 @@ def fit(
         result: Gets what training decides.
         coordinator: Of the processes of the run, where others were started for it.
         ready: The data, to train in this process; None trains in worker processes.
-        resume: Continue from the newest checkpoint that is intact.
+        checkpoint: To continue from; None starts anew.
     """
-    retries = config["launcher"]["retries"]
+    resume, retries = checkpoint is not None, config["launcher"]["retries"]
     for attempt in itertools.count(1):
         result["attempts"] = attempt
         try:
@@ -125,14 +127,17 @@ def fit(
                 else coordinator.attempt(str(directory.path), resume=resume)
             ) as rendezvous:  # fmt: skip
                 if ready is None:
-                    result |= run_workers(config, directory, resume=resume, rendezvous=rendezvous)
+                    result |= run_workers(
+                        config, directory, resume=resume, checkpoint=checkpoint, rendezvous=rendezvous
+                    )
                 else:
-                    result |= fit_and_test(config, directory, resume=resume, ready=ready if attempt == 1 else None)
+                    result |= fit_and_test(config, directory, resume=resume, checkpoint=checkpoint, ready=ready)
             return
         except WorkerDiedError as error:
             if attempt > retries:
                 raise
-            resume = directory.can_be_resumed()
+            resume, checkpoint = directory.can_be_resumed(), None
+            ready = ready and ready._replace(data=None)
             source = "its last checkpoint" if resume else "the start"
             log.warning("%s; again from %s (%d of %d)", error, source, attempt, retries)
 

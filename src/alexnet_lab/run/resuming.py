@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import RunError
+from alexnet_lab.base.files import stamp_of
 from alexnet_lab.base.targets import OURS
 from alexnet_lab.config import continuing
 from alexnet_lab.data.identity import check_same_images, is_folded_in
 from alexnet_lab.run import checkpoint_identity
-from alexnet_lab.training.checkpoint_io import ForeignCheckpointError, load_checkpoint
+from alexnet_lab.training.checkpoint_io import ForeignCheckpointError, Intact, load_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,10 +33,16 @@ class Before(NamedTuple):
 
     seconds: float  # that it had taken
     images: Mapping[str, Any]  # the record of them; see `alexnet_lab.data.identity`
+    checkpoint: Intact  # that it continues from
 
 
-def begin(directory: RunDirectory, config: Mapping[str, Any]) -> Before:
+def begin(directory: RunDirectory, config: Mapping[str, Any], *, mapped: bool = False) -> Before:
     """Checks that a run can be continued by this config, and logs what changes; nothing is written.
+
+    Args:
+        directory: Of the run.
+        config: Of the run from now on.
+        mapped: Leave the tensors of the checkpoint in the file: worker processes will read them.
 
     Returns:
         What the run was up to its checkpoint.
@@ -43,7 +50,8 @@ def begin(directory: RunDirectory, config: Mapping[str, Any]) -> Before:
     Raises:
         RunError: There is nothing to continue, or the config is not that of the checkpoint.
     """
-    _, checkpoint = newest_whole(directory, tell=True)
+    found_there = newest_intact(directory, mapped=mapped, warn=True)
+    checkpoint = found_there.content or {}
     saved = directory.read_config()
     asked = {item.key for item in continuing.differences(saved, config)}
     if directory.is_continued_by(saved):  # by an earlier command
@@ -67,7 +75,11 @@ def begin(directory: RunDirectory, config: Mapping[str, Any]) -> Before:
     checkpoint_identity.tell_other_code(checkpoint)
     checkpoint_identity.tell_free(found)
     data = checkpoint.get(config["data"]["_target_"].rpartition(".")[2])  # Lightning's name of its state
-    return Before(float(checkpoint.get(checkpoint_identity.SECONDS, 0.0)), data if isinstance(data, dict) else {})
+    return Before(
+        float(checkpoint.get(checkpoint_identity.SECONDS, 0.0)),
+        data if isinstance(data, dict) else {},
+        found_there._replace(content=None) if mapped else found_there,
+    )
 
 
 def check_images(directory: RunDirectory, before: Before, images: Mapping[str, Any], config: Mapping[str, Any]) -> None:
@@ -171,7 +183,7 @@ def _rule(config: Mapping[str, Any], checkpoint: Mapping[str, Any], longer: list
 
 
 def prepared(
-    directory: RunDirectory, config: Mapping[str, Any], callbacks: Iterable[str]
+    directory: RunDirectory, config: Mapping[str, Any], callbacks: Iterable[str], known: Intact | None = None
 ) -> tuple[Path, dict[str, Any]]:
     """The checkpoint that Lightning continues from, as this config has it.
 
@@ -179,8 +191,13 @@ def prepared(
         directory: Of the run.
         config: Of the run from now on.
         callbacks: The state keys of its callbacks; the states of others are dropped.
+        known: The checkpoint that was found already; None looks for it.
     """
-    path, checkpoint = newest_whole(directory)
+    checkpoint = known and known.load()
+    if known is None or checkpoint is None:
+        known = newest_intact(directory)
+        checkpoint = known.content or {}
+    path = known.path
     folds_in = _folds_in(continuing.differences(checkpoint.get(checkpoint_identity.KEY, config), config))
     states = {key: state for key, state in checkpoint["callbacks"].items() if key in set(callbacks)}
     if "Checkpoints" in states:
@@ -191,12 +208,13 @@ def prepared(
     return path, checkpoint | {"callbacks": states} | loops
 
 
-def newest_whole(directory: RunDirectory, *, tell: bool = False) -> tuple[Path, dict[str, Any]]:
-    """The first of a run's checkpoints that is whole, the last one first, and what it holds.
+def newest_intact(directory: RunDirectory, *, mapped: bool = False, warn: bool = False) -> Intact:
+    """The first of a run's checkpoints that is intact, the last one first, with its content.
 
     Args:
         directory: Of the run.
-        tell: Warn if that is not the last one.
+        mapped: See `load_checkpoint`.
+        warn: Warn if that is not the last one.
 
     Raises:
         RunError: There is none, or one that asks for code to be run.
@@ -205,16 +223,17 @@ def newest_whole(directory: RunDirectory, *, tell: bool = False) -> tuple[Path, 
     damaged: list[RunError] = []
     for path in there:
         try:
-            checkpoint = load_checkpoint(path)
+            stamp = stamp_of(path)
+            checkpoint = load_checkpoint(path, mapped=mapped)
         except ForeignCheckpointError:
             raise  # nothing of such a run can be trusted
         except RunError as error:
             damaged.append(error)
             continue
-        if tell and path != directory.last:
+        if warn and path != directory.last:
             reason = damaged[0] if damaged else f"there is no {directory.last}"
             log.warning("%s; going on from %s, of %s", reason, path.name, place_of(checkpoint))
-        return path, checkpoint
+        return Intact(path, stamp, checkpoint)
     if damaged:
         raise damaged[0]
     raise RunError(f"{directory.path} has no checkpoint to go on from; start it again with its config.yaml")

@@ -206,8 +206,11 @@ class RunDirectory:
             record["files"] = {str(file.relative_to(self.path)): sha256(file) for file in files if file.is_file()}
         write_json(self.result, sealed(record))
 
-    def check_file(self, file: Path) -> None:
-        """Holds a file of a completed run against its SHA-256 in result.json, where that says one.
+    def check_file(self, file: Path) -> str | None:
+        """Compares a file of a completed run with its SHA-256 in result.json.
+
+        Returns:
+            The SHA-256; None where result.json has none.
 
         Raises:
             RunError: It is not what the run left.
@@ -222,6 +225,7 @@ class RunDirectory:
                 f"{file} is not what the run left (its SHA-256 differs from that in {self.result.name}); "
                 f"bring it back, or train again"
             )
+        return expected
 
 
 def digest(config: dict[str, Any]) -> str:

@@ -37,12 +37,18 @@ if TYPE_CHECKING:
     from alexnet_lab.run.preparation import Prepared
     from alexnet_lab.run.run_directory import RunDirectory
     from alexnet_lab.training import Classifier
+    from alexnet_lab.training.checkpoint_io import Intact
 
 log = logging.getLogger(__name__)
 
 
 def fit_and_test(
-    config: dict[str, Any], directory: RunDirectory, *, resume: bool = False, ready: Prepared | None = None
+    config: dict[str, Any],
+    directory: RunDirectory,
+    *,
+    resume: bool = False,
+    checkpoint: Intact | None = None,
+    ready: Prepared | None = None,
 ) -> dict[str, Any]:
     """Trains, then tests the best checkpoint once, if there is a test set.
 
@@ -50,6 +56,7 @@ def fit_and_test(
         config: A checked config.
         directory: The run's directory, claimed by the caller.
         resume: Continue from the newest checkpoint that is intact.
+        checkpoint: That checkpoint, where it was found already.
         ready: The data that the caller has prepared in this process; None builds it here.
 
     Returns:
@@ -71,7 +78,7 @@ def fit_and_test(
             trainer = engine.build_trainer(config, directory, logger, callbacks)
             if config["callbacks"]["augmentation_preview"] and trainer.is_global_zero and not resume:
                 draw_preview(data, directory.preview)
-            last = resumed_from(directory, config, trainer) if resume else None
+            last = resumed_from(directory, config, trainer, checkpoint) if resume else None
             with interruptible(trainer):
                 trainer.fit(classifier, data, ckpt_path=last, weights_only=True)
             load_best(classifier, own.checkpoints)
@@ -174,11 +181,11 @@ def draw_preview(data: Any, path: Path) -> None:
         log.warning("%s could not be written (%s); training goes on", path, error.strerror or error)
 
 
-def resumed_from(directory: RunDirectory, config: dict[str, Any], trainer: Trainer) -> Path:
+def resumed_from(directory: RunDirectory, config: dict[str, Any], trainer: Trainer, checkpoint: Intact | None) -> Path:
     """The checkpoint that a run continues from; Lightning gets its content from memory instead of reading it again."""
     io = cast("SafeCheckpointIO", trainer.strategy.checkpoint_io)
     states = [callback.state_key for callback in cast("list[Callback]", trainer.callbacks)]  # pyright: ignore[reportAttributeAccessIssue] - set out of its sight
-    return io.hand_over(*prepared(directory, config, states))
+    return io.hand_over(*prepared(directory, config, states, checkpoint))
 
 
 def load_best(classifier: Classifier, checkpoints: Checkpoints) -> None:

@@ -7,13 +7,13 @@ import pickle
 import warnings
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from alexnet_lab.base.errors import RunError, one_line
-from alexnet_lab.base.files import atomic_path
+from alexnet_lab.base.files import atomic_path, stamp_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -84,17 +84,44 @@ def write(checkpoint: dict[str, Any], path: Path) -> None:
             raise (cause or error) from None
 
 
-def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+class Intact(NamedTuple):
+    """A checkpoint file whose records were checked."""
+
+    path: Path
+    stamp: list[int]  # of the file then
+    content: dict[str, Any] | None = None  # if it is at hand
+
+    def load(self) -> dict[str, Any] | None:
+        """Its content, without checking the file again; None where it has changed."""
+        if self.content is not None:
+            return self.content
+        try:
+            unchanged = stamp_of(self.path) == self.stamp
+        except OSError:
+            return None
+        return load_checkpoint(self.path, check=False) if unchanged else None
+
+
+def load_checkpoint(
+    path: Path, map_location: Any = "cpu", *, check: bool = True, mapped: bool = False
+) -> dict[str, Any]:
     """The content of a checkpoint file.
+
+    Args:
+        path: Of the file.
+        map_location: Where its tensors go, as `torch.load` has it.
+        check: Check its records first, which reads each byte once more; False where that was done.
+        mapped: Read tensors from the file when they are used, if they are.
 
     Raises:
         RunError: The file is missing, cannot be read, is cut short or damaged, or asks for code to be run.
     """
     try:
-        check_records(path)
+        if check:
+            check_records(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch wonders about foreign pickles before it refuses them
-            return torch.load(path, map_location=map_location, weights_only=True)
+            return torch.load(path, map_location=map_location, weights_only=True, mmap=mapped)
     except FileNotFoundError:
         raise RunError(
             f"there is no checkpoint {path}; has the run finished an epoch? A published run has none: train it again"

@@ -1,0 +1,74 @@
+"""Every byte of a store is checked once; a stamp beside it remembers that until the store changes.
+
+`python -m alexnet_lab.data.verification data/store/*` checks stores again, whatever their stamps say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from pathlib import Path
+
+from alexnet_lab.base.checked_files import read_json
+from alexnet_lab.base.errors import DataError, RunError
+from alexnet_lab.base.files import stamp_of, write_json
+from alexnet_lab.data.store import Store, open_store
+
+NAME = ".verified.json"
+"""In the store's folder: by file its size, inode and times when its SHA-256 was right."""
+
+TICK_SECONDS = 0.05
+"""Files that change sooner after each other may have the same time."""
+
+
+def verified_store(path: Path, *, again: bool = False) -> Store:
+    """Opens the store at `path`, and checks the SHA-256 of each file unless that was done since the last change.
+
+    Args:
+        path: Of the store.
+        again: Check in any case.
+
+    Raises:
+        DataError: There is no store, or it is damaged.
+    """
+    store = open_store(path, verify=False)
+    files = [path / "meta.json", *(path / name for name in store.meta["files"])]
+    if not again and _remembered(path) == _stamps(files):
+        return store
+    time.sleep(min(TICK_SECONDS, max(0.0, max(file.stat().st_mtime for file in files) + TICK_SECONDS - time.time())))
+    before = _stamps(files)
+    store = open_store(path, verify=True)
+    if _stamps(files) == before:
+        with contextlib.suppress(OSError):  # of a folder that is read-only: checked again next time
+            write_json(path / NAME, before)
+    return store
+
+
+def _stamps(files: list[Path]) -> dict[str, list[int]]:
+    return {file.name: stamp_of(file) for file in files}
+
+
+def _remembered(path: Path) -> object:
+    try:
+        return read_json(path / NAME)
+    except (OSError, RunError):
+        return None
+
+
+def main(paths: list[str]) -> int:
+    """Checks stores, and prints one line for each; returns the exit code."""
+    failed = False
+    for path in paths:
+        try:
+            store = verified_store(Path(path), again=True)
+        except DataError as error:
+            failed = True
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            print(f"{path}: {sum(len(labels) for labels in store.labels.values()):,} images, intact")
+    return int(failed or not paths)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
