@@ -74,7 +74,6 @@ def test_training_images_are_shown_plain_and_in_order(run):
     live = finished(run)
     found = predict_once(live, "train")
     assert np.array_equal(found.indices, live.data.split.train)
-    assert live.data.guests is None
     again = predict_once(live, "test")
     assert np.array_equal(again.indices, live.data.split.test)
 
@@ -83,8 +82,8 @@ def test_guests_are_not_taken_for_the_test_set_that_lies_on_a_gpu(run, monkeypat
     data = finished(run).data
     monkeypatch.setattr(data, "_gpu", lambda: torch.device("cpu"))
     data._resident["test"] = data._resident["train"] = torch.zeros(1)
-    data.guests = data.rows("train")
-    assert data.plain_loader("test").rows is data.guests
+    guests = data.rows("train")
+    assert data.tested_on(guests).plain_loader("test").rows is guests
 
 
 @pytest.mark.parametrize("how", ["cut", "emptied", "text", "flipped", "other"])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
@@ -14,7 +15,7 @@ from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
 from alexnet_lab.base.ranges import Classes, Count, Fraction, Index, Pixels
 from alexnet_lab.data.fields import Fields
-from alexnet_lab.data.identity import check_same_images, is_folded_in
+from alexnet_lab.data.identity import OTHER_IMAGES, check_same_images, is_folded_in
 from alexnet_lab.data.loader import BatchLoader, RawBatch, Rows, resident
 from alexnet_lab.data.order import BatchOrder
 from alexnet_lab.data.split import Shares, Split, check_classes, stored_split
@@ -24,6 +25,8 @@ from alexnet_lab.data.verification import verified_store
 
 if TYPE_CHECKING:
     import torch
+
+    from alexnet_lab.data.views import View
 
 log = logging.getLogger(__name__)
 
@@ -89,15 +92,27 @@ class ImageDataModule(LightningDataModule, Fields):
         super().__init__()
         self.augment = checked_augment(self.augment, self.channels, self.normalization)
         self.shares = Shares(float(self.val_fraction), self.val_seed, self.test_fraction, self.test_seed)
-        self.guests: Rows | None = None  # images that are tested on in place of the test set
-        self.tested = "test"  # the part that is tested on
-        self.any_images = False  # whether training may go on with other images than the checkpoint's
+        self.test_stage = "test"  # what the metrics of a test are named after
+        self._tested: str | Rows = "test"  # the part, or images of somebody else, that are tested on
+        self._view: View | None = None
         self.folded_in = False  # whether this process makes training images of the validation images
         self._verified = False
         self._store: Store | None = None
         self._split: Split | None = None
         self._transform: Transform | None = None
         self._resident: dict[str, torch.Tensor | None] = {}  # by file
+
+    def tested_on(self, images: str | Rows, *, view: View | None = None, stage: str = "test") -> Self:
+        """A copy of this data module, set up, that has other images in the place of the test set.
+
+        Args:
+            images: "train", "val" or "test"; or images of one's own.
+            view: Shown of images that are not augmented; None is the centre.
+            stage: What the metrics of the test are named after.
+        """
+        other = copy.copy(self)
+        other._tested, other._view, other.test_stage = images, view, stage
+        return other
 
     # What a data set says about itself
 
@@ -190,8 +205,8 @@ class ImageDataModule(LightningDataModule, Fields):
         return self.plain_loader("val", limit=getattr(self.trainer, "limit_val_batches", 1.0))
 
     def test_dataloader(self) -> BatchLoader:
-        """Batches of the test set, or of what `tested` names, unchanged: in order or, of some, at random."""
-        return self.plain_loader(self.tested, limit=getattr(self.trainer, "limit_test_batches", 1.0))
+        """Batches of the test set, unchanged: in order or, of some, at random."""
+        return self.plain_loader("test", limit=getattr(self.trainer, "limit_test_batches", 1.0))
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Moves a raw batch; Lightning would look through all that it holds, which takes longer than small steps."""
@@ -206,7 +221,7 @@ class ImageDataModule(LightningDataModule, Fields):
         """
         if not isinstance(batch, RawBatch):
             return batch
-        seen = self.transform(batch)
+        seen = self.transform(batch, self._view)
         if self.trainer is None:
             return seen
         return seen._replace(images=self.trainer.precision_plugin.convert_input(seen.images))
@@ -220,6 +235,9 @@ class ImageDataModule(LightningDataModule, Fields):
 
         With `val_fraction=0` the validation images may have become training images.
 
+        Args:
+            state_dict: The images of the checkpoint; with a true `other_images` a difference is only a warning.
+
         Raises:
             DataError: The images are not those of the checkpoint.
         """
@@ -228,7 +246,8 @@ class ImageDataModule(LightningDataModule, Fields):
             if self.folded_in:
                 return
             what = f"the images in {self.store_path} are not those that the checkpoint was trained on"
-            check_same_images(state_dict, self.identity, what, switch="resume_force", allowed=self.any_images)
+            allowed = state_dict.get(OTHER_IMAGES, False)
+            check_same_images(state_dict, self.identity, what, switch="resume_force", allowed=allowed)
 
     # What the rest of the house uses
 
@@ -313,8 +332,9 @@ class ImageDataModule(LightningDataModule, Fields):
 
     def rows(self, part: str) -> Rows:
         """The images of "train", "val" or "test"."""
-        if part == "test" and self.guests is not None:
-            return self.guests
+        if part == "test" and isinstance(self._tested, Rows):
+            return self._tested
+        part = self._part(part)
         file = self._file_of(part)
         return Rows(self.store.images[file], self.store.labels[file], getattr(self.split, part))
 
@@ -347,13 +367,17 @@ class ImageDataModule(LightningDataModule, Fields):
         """The images of a part, in the memory of the GPU if they are to be there and fit."""
         rows = self.rows(part)
         gpu = self._gpu()
-        if gpu is None or self.device == "cpu" or rows is self.guests:
+        if gpu is None or self.device == "cpu" or rows is self._tested:
             return rows
-        file = self._file_of(part)
+        file = self._file_of(self._part(part))
         if file not in self._resident:
             self._resident[file] = resident(self.store.images[file], gpu)
-        copy = self._resident[file]
-        return rows if copy is None else rows._replace(images=copy)
+        images = self._resident[file]
+        return rows if images is None else rows._replace(images=images)
+
+    def _part(self, part: str) -> str:
+        """Which part of the data a part is: another one may be tested on."""
+        return self._tested if part == "test" and isinstance(self._tested, str) else part
 
     def _file_of(self, part: str) -> str:
         """Which file of the store holds a part: val and test lie in train's where they are split off it."""

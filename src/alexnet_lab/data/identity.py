@@ -31,6 +31,9 @@ images in other files (with edited metadata, say) have another one, so it is com
 
 RECORDED = (*COUNTS, *HASHES, FILES)
 
+OTHER_IMAGES = "other_images"
+"""The key of the record in a checkpoint that says whether training may continue on other images."""
+
 ASIDE = ("dir", "batch_size", "order", "normalization", "image_size", "device")
 """Keys of a `data` config that decide neither which images are stored nor how they are split."""
 

@@ -52,9 +52,6 @@ class Transform:
         normalization: See `normalize.NORMALIZATIONS`.
         statistics: Of the training images.
         seed: Of the augmentation, >= 0.
-
-    Attributes:
-        view: Of images that are not augmented; None is the centre view.
     """
 
     def __init__(
@@ -72,7 +69,6 @@ class Transform:
         self.image_size = image_size
         self.statistics = statistics
         self.seed = seed
-        self.view: View | None = None
         self._normalizer = make_normalizer(normalization, statistics, self.geometry(training=False).side)
         if augment is not None and augment.crop and self.geometry(training=True).room == 0:
             log.info(
@@ -109,11 +105,11 @@ class Transform:
         rng = generator(self.seed, "augment", epoch, batch)
         return self.augment.draw(rng, n, self.geometry(training=True), self.statistics, epoch)
 
-    def __call__(self, raw: RawBatch) -> Batch:
-        """The normalised views of a raw batch."""
+    def __call__(self, raw: RawBatch, view: View | None = None) -> Batch:
+        """The normalised views of a raw batch; `view` is that of images that are not augmented, None the centre."""
         draws = raw.draws
-        if draws is None and self.view is not None:
-            draws = self.view.draws(len(raw.labels), raw.images.device)
+        if draws is None and view is not None:
+            draws = view.draws(len(raw.labels), raw.images.device)
         normalizer = self.normalizer(raw.images.device)
         images = apply(raw.images, draws, self.geometry(training=draws is not None), normalizer)
         return Batch(images, raw.labels, raw.indices, raw.total)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from lightning import LightningModule
 
+    from alexnet_lab.data.datamodule import ImageDataModule
     from alexnet_lab.data.loader import Rows
     from alexnet_lab.data.views import View
     from alexnet_lab.evaluation.loaded_run import FinishedRun
@@ -121,19 +122,12 @@ def predict(
     Raises:
         ConfigError: Several views of images that have only one.
     """
-    data = run.data
     places: list[View | None] = [None] if views == "center" else [*views_of_run(run, views)]
     name = split if rows is None else "test"
-    if name == "train":
-        rows = data.rows("train")
     labelled = rows is None or bool((rows.labels != UNKNOWN).all())
-    if rows is not None:
-        data.guests = rows._replace(labels=rows.labels.clip(0))  # a loss needs some label
-    stage = "val" if name == "val" else "test"
-    try:
-        centre, mean = _all_views(run, stage, places, CENTRE[views])
-    finally:
-        data.transform.view = data.guests = None
+    images = name if rows is None else rows._replace(labels=rows.labels.clip(0))  # a loss needs some label
+    data = [run.data.tested_on("test" if images == "val" else images, view=place) for place in places]
+    centre, mean = _all_views(run, "val" if name == "val" else "test", data, CENTRE[views])
     labels = centre.labels if labelled else torch.full_like(centre.labels, UNKNOWN)
     centre_metrics = {f"{name}/{key.partition('/')[2]}": value for key, value in centre.metrics.items() if labelled}
     found = centre._replace(
@@ -155,31 +149,32 @@ def count_views(run: FinishedRun, views: Views) -> int:
 
 
 def _all_views(
-    run: FinishedRun, stage: str, places: list[View | None], centre: int
+    run: FinishedRun, stage: str, views: list[ImageDataModule], centre: int
 ) -> tuple[Predictions, torch.Tensor]:
-    """What the centre view gives, and the logits of all views together."""
+    """What the centre view gives, and the logits of all views together; `views` holds the data of each."""
     total: torch.Tensor | None = None  # of probabilities: one sum, however many views
     found: Predictions | None = None
-    images = len(run.data.rows(stage).indices)
-    with progress_bar("evaluating", images * len(places)) as advance:
-        for number, place in enumerate(places):
-            run.data.transform.view = place
-            seen = _one_view(run, stage, advance, features=number == centre)
+    images = len(views[0].rows(stage).indices)
+    with progress_bar("evaluating", images * len(views)) as advance:
+        for number, data in enumerate(views):
+            seen = _one_view(run, stage, data, advance, features=number == centre)
             found = seen if number == centre else found
-            if len(places) == 1:
+            if len(views) == 1:
                 return seen, seen.logits
             total = seen.probabilities if total is None else total.add_(seen.probabilities)
     assert found is not None  # noqa: S101 - the centre is one of the views
     assert total is not None  # noqa: S101 - so there is at least one
-    return found, log_of(total / len(places))
+    return found, log_of(total / len(views))
 
 
-def _one_view(run: FinishedRun, stage: str, advance: Callable[[int], None], *, features: bool) -> Predictions:
-    """One pass over the images, of the view that the data is set to."""
+def _one_view(
+    run: FinishedRun, stage: str, data: ImageDataModule, advance: Callable[[int], None], *, features: bool
+) -> Predictions:
+    """One pass over the images, of the view that the data shows."""
     collector = Collector(last_layer(run) if features else None, advance)
     trainer = build_trainer(run.config, run.directory, None, [collector])
     evaluate = trainer.test if stage == "test" else trainer.validate
-    evaluate(run.classifier, run.data, verbose=False)
+    evaluate(run.classifier, data, verbose=False)
     logits, labels, indices = (torch.cat(parts) for parts in zip(*collector.kept, strict=True))
     hidden = torch.cat(collector.features) if features else torch.empty(0)
     metrics = {name: plain(value) for name, value in trainer.callback_metrics.items() if name.startswith(f"{stage}/")}

@@ -12,7 +12,7 @@ from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import stamp_of
 from alexnet_lab.base.targets import OURS
 from alexnet_lab.config import continuing
-from alexnet_lab.data.identity import check_same_images, is_folded_in
+from alexnet_lab.data.identity import OTHER_IMAGES, check_same_images, is_folded_in
 from alexnet_lab.run import checkpoint_identity
 from alexnet_lab.training.checkpoint_io import ForeignCheckpointError, Intact, load_checkpoint
 
@@ -204,8 +204,11 @@ def prepared(
         states["Checkpoints"] = states["Checkpoints"] | {"stopped": is_stopped(checkpoint, config)}
         if folds_in:  # no epoch is validated from now on: the last one is the best
             states["Checkpoints"] |= {"best_score": math.inf}
+    images = config["data"]["_target_"].rpartition(".")[2]  # Lightning's name of the data module's state
+    known_images = checkpoint.get(images)
+    data = {images: known_images | {OTHER_IMAGES: config["resume_force"]}} if isinstance(known_images, dict) else {}
     loops = {"loops": _at_next_epoch(checkpoint["loops"])} if folds_in else {}
-    return path, checkpoint | {"callbacks": states} | loops
+    return path, checkpoint | {"callbacks": states} | data | loops
 
 
 def newest_intact(directory: RunDirectory, *, mapped: bool = False, warn: bool = False) -> Intact:

@@ -164,12 +164,9 @@ def ready_data(config: dict[str, Any], ready: Prepared | None) -> Any:
     Another package's module may draw random numbers, so it is built here, after seeding, as worker processes do.
     """
     if ready is None or not isinstance(ready.data, ImageDataModule):
-        data = engine.build_data(config)
-    else:
-        data = ready.data
-        replay(ready.messages)
-    data.any_images = config["resume_force"]
-    return data
+        return engine.build_data(config)
+    replay(ready.messages)
+    return ready.data
 
 
 def draw_preview(data: Any, path: Path) -> None:
@@ -207,11 +204,7 @@ def train_set_metrics(trainer: Trainer, classifier: Classifier, data: Any) -> di
     if not isinstance(data, ImageDataModule):
         log.warning("callbacks.train_set is left out: %s does not offer its training images", type(data).__name__)
         return {}
-    data.tested, classifier.test_stage = "train", "train_set"
-    try:
-        return _tested(trainer, classifier, data, "train_set")
-    finally:
-        data.tested, classifier.test_stage = "test", "test"
+    return _tested(trainer, classifier, data.tested_on("train", stage="train_set"), "train_set")
 
 
 def _tested(trainer: Trainer, classifier: Classifier, data: Any, stage: str) -> dict[str, float]:

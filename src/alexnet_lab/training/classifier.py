@@ -85,7 +85,6 @@ class Classifier(LightningModule):
         self.train_counts = ErrorCounts(num_classes)
         self.val_counts = ErrorCounts(num_classes)
         self.test_counts = ErrorCounts(num_classes)
-        self.test_stage = "test"  # what its metrics are named after
 
     @classmethod
     def load_from_checkpoint(  # pyright: ignore[reportIncompatibleMethodOverride] - Lightning's way in trusts the file more
@@ -177,8 +176,9 @@ class Classifier(LightningModule):
         self.validated = self._log("val", self.val_counts)
 
     def on_test_epoch_end(self) -> None:
-        """Logs `test/...`, or the name of whatever else is tested on."""
-        self._log(self.test_stage, self.test_counts)
+        """Logs `test/...`, or under the name that the data module has for what is tested on."""
+        data = getattr(self.trainer, "datamodule", None)
+        self._log(getattr(data, "test_stage", "test"), self.test_counts)
 
     def _log(self, stage: str, counts: ErrorCounts) -> dict[str, float]:
         """Reads the counts (summed over processes), logs and clears them."""
