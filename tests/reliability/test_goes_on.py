@@ -96,9 +96,9 @@ def test_other_code_is_told(caplog):
     assert set(now) == {"torch", "lightning", "numpy", "alexnet_lab"}
     start_log()
     logging.getLogger("alexnet_lab").addHandler(caplog.handler)
-    checkpoint_identity.tell_other_code({"code": now})
+    checkpoint_identity.warn_of_other_code({"code": now})
     assert caplog.messages == []
-    checkpoint_identity.tell_other_code({"code": now | {"torch": "1.0"}})
+    checkpoint_identity.warn_of_other_code({"code": now | {"torch": "1.0"}})
     assert caplog.messages == [
         f"the code has changed since the checkpoint: torch 1.0 -> {now['torch']}; the run may end otherwise"
     ]

@@ -15,11 +15,11 @@ from alexnet_lab.base.errors import ConfigError
 log = logging.getLogger(__name__)
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-"""What torchrun tells each worker; all of them belong together."""
+"""The variables that torchrun sets for each worker: all or none."""
 
 RANKS = ("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "SLURM_PROCID", "SLURM_LOCALID", "JSM_NAMESPACE_RANK")
 SIZES = ("WORLD_SIZE", "LOCAL_WORLD_SIZE")
-"""Variables that libraries read as this process's place, whoever set them: Lightning does so when it is imported."""
+"""Variables from which libraries derive this process's rank; Lightning reads them when it is imported."""
 
 MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "JSM_NAMESPACE_SIZE")
 """How many processes mpirun (Open MPI, MPICH) or jsrun started."""
@@ -49,8 +49,8 @@ def _torchrun_place() -> Place | None:
         return None
     rank, size, local_rank, local_size = (number(name) for name in TORCHRUN)
     if not (rank < size and local_rank < local_size and size % local_size == 0):
-        told = ", ".join(f"{name}={os.environ[name]}" for name in TORCHRUN)
-        raise ConfigError(f"the variables of torchrun contradict each other ({told}); unset TORCHELASTIC_RUN_ID")
+        shown = ", ".join(f"{name}={os.environ[name]}" for name in TORCHRUN)
+        raise ConfigError(f"the variables of torchrun contradict each other ({shown}); unset TORCHELASTIC_RUN_ID")
     return Place("torchrun", rank, size, local_rank, local_size)
 
 
@@ -111,8 +111,8 @@ def settle() -> None:
     for name in found:
         del os.environ[name]
     if found:
-        told = " ".join(f"{name}={value}" for name, value in found.items())
-        log.warning("ignoring %s in the environment: neither torchrun nor srun started this process", told)
+        shown = " ".join(f"{name}={value}" for name, value in found.items())
+        log.warning("ignoring %s in the environment: neither torchrun nor srun started this process", shown)
 
 
 def require_alone(command: str) -> None:

@@ -33,7 +33,7 @@ class Console(logging.Handler):
         label = f"[{os.environ[LABEL]}] " if os.environ.get(LABEL) else ""
         lines = printable_lines(f"{level}{record.getMessage()}").splitlines()
         text = "".join(f"{label}{line}\n" for line in lines)
-        print(text, end="", file=sys.stderr, flush=True)  # in one piece, whoever else writes
+        print(text, end="", file=sys.stderr, flush=True)  # in one piece: other processes write too
 
 
 class FileLines(logging.Formatter):
@@ -45,7 +45,7 @@ class FileLines(logging.Formatter):
 
 
 class LogFile(logging.FileHandler):
-    """A log file that is given up where it cannot be written (a full disk): the run's own error tells the user."""
+    """A log file that is given up where it cannot be written (a full disk): the run reports its own error."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Says nothing, where logging would print a traceback for each line."""

@@ -138,7 +138,7 @@ def _open(path: Path, signatures: Mapping[str, Sequence[type]]) -> ctypes.CDLL:
 
 
 def _processor() -> str:
-    """What tells machines apart that may share a home folder: the kind of processor, and all that it can do."""
+    """Identifies the machine among those that share a home folder: the processor and its instruction sets."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n", maxsplit=1)[0].splitlines()
     except OSError:

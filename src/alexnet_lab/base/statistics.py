@@ -23,7 +23,7 @@ ROUNDING = 1e-12
 
 
 class Sample(NamedTuple):
-    """What a set of results comes to."""
+    """Number, mean and deviation of a set of results."""
 
     n: int
     mean: float | None  # None: nothing was measured
@@ -110,7 +110,7 @@ def _welch(values: list[float], base: list[float], confidence: float) -> Differe
 
 
 def _two_sided(mean: float, error: float, freedom: float) -> float:
-    """How probable a mean at least as far from 0 is if there is no difference."""
+    """The probability of a mean at least as far from 0 if there is no difference."""
     return float(2 * stdtr(freedom, -abs(mean) / error))
 
 

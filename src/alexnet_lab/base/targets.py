@@ -106,7 +106,7 @@ def locate(target: str, group: str, trusted: tuple[str, ...] = ()) -> Callable[.
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"`_target_: {target}` was not found: {error}") from error
     except Exception as error:  # a package of the user's, which may fail in any way
-        raise ConfigError(f"`_target_: {target}`: importing {module_name} raises {_told(error)}") from error
+        raise ConfigError(f"`_target_: {target}`: importing {module_name} raises {_explained(error)}") from error
     if not callable(found):
         raise ConfigError(f"`_target_: {target}` is a {type(found).__name__}, which cannot be called")
     _check_kind(found, target, group, trusted)
@@ -122,9 +122,9 @@ def _check_kind(found: Any, target: str, group: str, trusted: tuple[str, ...]) -
             raise ConfigError(f"`{group}._target_` is {target}, which is not defined in {OURS}.{kind.ours}")
     elif isinstance(found, type):
         if not issubclass(found, _bases(group)):
-            raise ConfigError(f"`{group}._target_` is {target}, which is no class derived from {_told_bases(group)}")
+            raise ConfigError(f"`{group}._target_` is {target}, which is no class derived from {_base_names(group)}")
     elif package not in trusted:
-        raise ConfigError(f"`{group}._target_` is {target}, which is no class derived from {_told_bases(group)}")
+        raise ConfigError(f"`{group}._target_` is {target}, which is no class derived from {_base_names(group)}")
 
 
 def build(spec: Mapping[str, Any], group: str, *args: Any, trusted: tuple[str, ...] = (), **extra: Any) -> Any:
@@ -141,19 +141,19 @@ def build(spec: Mapping[str, Any], group: str, *args: Any, trusted: tuple[str, .
     except Exception as error:
         if target.startswith(f"{OURS}."):
             raise
-        raise ConfigError(f"`{group}`: {target} does not take these fields: {_told(error)}") from error
+        raise ConfigError(f"`{group}`: {target} does not take these fields: {_explained(error)}") from error
     if not isinstance(built, _bases(group)):
-        raise ConfigError(f"`{group}._target_: {target}` gives a {type(built).__name__}, not a {_told_bases(group)}")
+        raise ConfigError(f"`{group}._target_: {target}` gives a {type(built).__name__}, not a {_base_names(group)}")
     return built
 
 
-def _told(error: Exception) -> str:
+def _explained(error: Exception) -> str:
     """An error of another package in one line."""
     text = one_line(error)[:300]
     return text if isinstance(error, TypeError | ValueError) and text else f"{type(error).__name__}: {text}"
 
 
-def _told_bases(group: str) -> str:
+def _base_names(group: str) -> str:
     kind = KINDS[group]
     return kind.base if kind.also is None else f"{kind.base} or {kind.also}"
 

@@ -1,7 +1,7 @@
 """Standard output, standard error and the terminal: none of them can end a run by going away.
 
 The reader of a pipe may have left (`| head`), the disk under `2> file` may be full, the terminal's window may be
-closed. Then what is printed is lost, and the run goes on: its log is in `train.log`, its result in `result.json`.
+closed. Then its output is lost and the run continues: its log is in `train.log`, its result in `result.json`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether a checkpoint belongs to the config beside it: a run goes on as what it was, or not at all."""
+"""Whether a checkpoint belongs to the config beside it: a run continues as the same experiment or not at all."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class KeepIdentity(Callback):
         checkpoint |= {KEY: self.config, CODE: self._code, SECONDS: self.seconds}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Goes on counting the time."""
+        """Continues to count the time."""
         self._start = time.monotonic() - checkpoint.get(SECONDS, 0.0)
 
 
-def tell_other_code(checkpoint: Mapping[str, Any]) -> None:
-    """Warns where the code is not that of the checkpoint: what it computes may be the same, or not."""
+def warn_of_other_code(checkpoint: Mapping[str, Any]) -> None:
+    """Warns where the code is not that of the checkpoint: it may compute something else."""
     before, now = checkpoint.get(CODE, {}), provenance.code()
     changed = [f"{name} {before[name]} -> {now.get(name)}" for name in before if before[name] != now.get(name)]
     if changed:
@@ -83,8 +83,8 @@ def check_same_config(
     if not others:
         return found
     more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-    told = [f"`{item.key}` is {item.new!r}, the checkpoint has {item.old!r}" for item in others[:3]]
-    message = f"{path} is not the config of its checkpoint: {'; '.join(told)}{more}"
+    differing = [f"`{item.key}` is {item.new!r}, the checkpoint has {item.old!r}" for item in others[:3]]
+    message = f"{path} is not the config of its checkpoint: {'; '.join(differing)}{more}"
     if not forced:
         raise RunError(f"{message}; bring it back to what it was, start a new run, or set resume_force=true")
     for item in others:
@@ -97,8 +97,8 @@ def check_same_config(
     return found
 
 
-def tell_free(found: list[Difference]) -> None:
-    """Logs in one line what else is different from now on, and whether bits may be."""
+def log_free(found: list[Difference]) -> None:
+    """Logs in one line the other differences, and whether bits may differ."""
     items = [item for item in found if item.kind == "free" and not within(item.key, RECORDS)]
     if items:
         rounding = any(within(item.key, ROUNDING) for item in items)

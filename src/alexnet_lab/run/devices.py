@@ -1,4 +1,4 @@
-"""What a run computes on: which processors it may have, how many, and in which number format."""
+"""The devices of a run: which kind, how many processes, and in which number format."""
 
 from __future__ import annotations
 

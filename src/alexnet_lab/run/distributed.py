@@ -1,4 +1,4 @@
-"""What Lightning is told of the processes of a run, and how they share their gradients."""
+"""The processes of a run as Lightning sees them, and how they share their gradients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Processes(ClusterEnvironment):
-    """Tells Lightning what `base.cluster` decided, so that it does not look at the environment itself."""
+    """Passes to Lightning what `base.cluster` decided, so that it does not read the environment itself."""
 
     def __init__(self) -> None:
         here = place()
@@ -47,7 +47,7 @@ class Processes(ClusterEnvironment):
 
     @staticmethod
     def detect() -> bool:
-        """Nothing is to be detected."""
+        """Never detected: the trainer gets it explicitly."""
         return False
 
     def world_size(self) -> int:
@@ -92,9 +92,9 @@ class ExactDDP(DDPStrategy):
 
 
 def settle_buckets(wrapped: DistributedDataParallel) -> None:
-    """Lets DDP sort its buckets for good: weights, gradients, buffers and random streams stay as they are.
+    """Makes DDP sort its buckets once and for all; weights, gradients, buffers and random streams do not change.
 
-    A pass through a function of the parameters alone is enough: nothing is asked of the network.
+    A function of the parameters alone is enough for a backward pass: the network is not called.
     """
     net = wrapped.module
     net.forward = lambda: _zero(net)

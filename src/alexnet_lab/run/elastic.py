@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from alexnet_lab.training.checkpoint_io import Intact
 
 ELASTIC_PREFIXES = ("RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE", "MASTER_", "TORCHELASTIC", "WANDB_SERVICE")
-"""Variables that belong to a worker itself and are not taken from the parent."""
+"""Variables of the worker itself, which are not copied from the parent."""
 
 SHUTDOWN_SECONDS = 10
-"""What workers get to end their step and their tracker after a signal; torch would wait for 30 s."""
+"""The time for workers to end their step and their tracker after a signal; torch would wait for 30 s."""
 
 RENDEZVOUS_SECONDS = 120
 """How long the agents of a run's nodes wait for each other; they have agreed to start before."""
@@ -60,12 +60,12 @@ PRELOADED = "alexnet_lab.run.preloaded"
 DIED = re.compile(
     r"^Interrupted:|[Cc]onnection (closed|reset|refused)|[Bb]roken pipe|gloo|NCCL|Dist\w*Error|TCPStore|OutOfMemory"
 )
-"""What a worker's error says where the same again may well succeed: somebody ended this worker alone, or the process
-that it waited for is gone, or others took the memory."""
+"""Errors of a worker after which another attempt may succeed: this worker alone was interrupted, the process that it
+waited for has ended, or other programs took the memory."""
 
 
 class WorkerDiedError(RunError):
-    """A worker was killed or died (a signal, a crash, out of memory): the same again may well succeed."""
+    """A worker was killed or died (a signal, a crash, out of memory): another attempt may succeed."""
 
 
 class Rendezvous(NamedTuple):
@@ -133,7 +133,7 @@ def run_workers(
 
 
 def _start_server() -> None:
-    """Starts the fork server, which stays for later jobs; Ctrl-C is not for it, not while it imports either."""
+    """Starts the fork server, which stays for later jobs; it ignores Ctrl-C, also while it imports."""
     multiprocessing.set_forkserver_preload([PRELOADED])
     if threading.current_thread() is not threading.main_thread():
         return  # it starts with the first worker

@@ -139,7 +139,7 @@ def build_trainer(
         default_root_dir=directory.path,
         num_sanity_val_steps=0,
         enable_model_summary=False,
-        log_every_n_steps=1,  # metrics are told once an epoch; Lightning would warn of epochs shorter than this
+        log_every_n_steps=1,  # metrics are logged once an epoch; Lightning would warn of epochs shorter than this
         enable_progress_bar=False,  # ours is a callback
         profiler=NoProfiler(),
         use_distributed_sampler=False,  # the loader shares the batches out itself

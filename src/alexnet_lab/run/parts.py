@@ -1,4 +1,4 @@
-"""The parts of a run that other packages may bring, tried before the run directory is made."""
+"""The parts of a run that other packages may provide, tried before the run directory is made."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _try_optimizer(config: dict[str, Any], trusted: tuple[str, ...]) -> None:
     spec, trainer = config["optimizer"], config["trainer"]
     with torch.device("meta"), quiet("alexnet_lab.models"):
         net = build(config["model"], "model", trusted=trusted)
-    with quiet("alexnet_lab.training", logging.ERROR):  # the run itself will say what it finds
+    with quiet("alexnet_lab.training", logging.ERROR):  # the run itself will log what it finds
         with _as_config_error("optimizer"):
             optimizer = build_optimizer(spec, net.to_empty(device="cpu"), trusted)
         if config["schedule"] is not None:

@@ -1,4 +1,4 @@
-"""Where a run comes from: code, versions, hardware, command line. No environment variables: they may hold secrets."""
+"""The provenance of a run: code, versions, hardware, command line. No environment variables: they may hold secrets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COMPUTING = ("base", "data", "models", "training")
 
 
 ASIDE = ("results", "docs", "notebooks", "tests", "benchmarks", "*.md")
-"""What no run computes with, seen from the root of the repository: a sweep that is published there changes no code."""
+"""Folders and files without code that computes: publishing a sweep there does not make the repository dirty."""
 
 
 def manifest(*, on_gpu: bool) -> dict[str, Any]:

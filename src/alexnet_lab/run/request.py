@@ -1,4 +1,4 @@
-"""What a command line asks of a run that is continued; nothing heavy is imported."""
+"""The run that a config asks for, new or continued, checked without heavy imports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a run is continued: its own config, what may change of it, and the last checkpoint that is whole."""
+"""How a run is continued: from its own config, what may change of it, and the newest intact checkpoint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OF_A_SWEEP = "ledger.jsonl"
-"""Lies in the directory of a sweep, beside the runs of its jobs."""
+"""The file that marks the directory of a sweep."""
 
 
 class Before(NamedTuple):
@@ -72,8 +72,8 @@ def begin(directory: RunDirectory, config: Mapping[str, Any], *, mapped: bool = 
             _check_epoch_is_over(directory, checkpoint)
         _check_longer(directory, config, checkpoint, result)
         log.info("%s", _rule(config, checkpoint, longer))
-    checkpoint_identity.tell_other_code(checkpoint)
-    checkpoint_identity.tell_free(found)
+    checkpoint_identity.warn_of_other_code(checkpoint)
+    checkpoint_identity.log_free(found)
     data = checkpoint.get(config["data"]["_target_"].rpartition(".")[2])  # Lightning's name of its state
     return Before(
         float(checkpoint.get(checkpoint_identity.SECONDS, 0.0)),
@@ -85,7 +85,7 @@ def begin(directory: RunDirectory, config: Mapping[str, Any], *, mapped: bool = 
 def check_images(directory: RunDirectory, before: Before, images: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Refuses to continue on other images before anything of the run is written; a finished one stays finished.
 
-    `resume_force` goes on; the data module warns of it when it takes up its state.
+    With `resume_force` it continues, and the data module warns when it restores its state.
 
     Args:
         directory: Of the run.
@@ -104,7 +104,7 @@ def check_images(directory: RunDirectory, before: Before, images: Mapping[str, A
 def _check_longer(
     directory: RunDirectory, config: Mapping[str, Any], checkpoint: Mapping[str, Any], result: Mapping[str, Any]
 ) -> None:
-    """Refuses to train further what could not, or what is compared with runs of its length."""
+    """Refuses to train a run further that cannot be, or that a sweep compares with runs of its length."""
     if (directory.path.absolute().parent / OF_A_SWEEP).exists():
         raise RunError(
             f"{directory.path} is a job of a sweep, whose table compares runs of one length; "

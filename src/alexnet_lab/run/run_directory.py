@@ -105,7 +105,7 @@ class RunDirectory:
         return (self.read_result() or {}).get("status") == "completed"
 
     def in_use(self) -> bool:
-        """Whether another process works on the run; nobody does where no lock can be taken.
+        """Whether another process works on the run; none does where no lock can be taken.
 
         That is a disk that can only be read, or a folder that its process has just removed since it wrote nothing.
         """
@@ -148,10 +148,10 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def claimed(self, *, resume: bool = False) -> Iterator[None]:
-        """Makes the directory this run's own for the time of the block.
+        """Locks the directory for this run within the block.
 
         Args:
-            resume: Go on with the run that is there, instead of asking for an empty place.
+            resume: Continue the run that is there; False requires an empty directory.
 
         Raises:
             RunError: It holds a run already, is in use by another process, or cannot be written.
@@ -180,7 +180,7 @@ class RunDirectory:
             raise RunError(f"run_dir {self.path} is not empty (it holds {min(others)}); choose another run_dir")
 
     def _clear_parts(self) -> None:
-        """Deletes what a killed run had begun to write."""
+        """Deletes the incomplete files of a killed run."""
         for folder in (self.path, self.checkpoints):
             for part in folder.glob(".*.part"):
                 part.unlink(missing_ok=True)

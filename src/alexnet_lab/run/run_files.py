@@ -1,4 +1,4 @@
-"""What the files of a run hold, as schemas: result.json, manifest.json, and what a report reads of config.yaml."""
+"""The schemas of the files of a run: result.json, manifest.json, and what a report reads of config.yaml."""
 
 from __future__ import annotations
 

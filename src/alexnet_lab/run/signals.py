@@ -1,4 +1,4 @@
-"""SIGTERM as an interrupt, so that whoever runs something can record how it ended."""
+"""SIGTERM as an interrupt, so that the caller can record how a run ended."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, treated like Ctrl-C: a `KeyboardInterrupt`, so that nobody takes it for an error."""
+    """SIGTERM, treated like Ctrl-C: as a `KeyboardInterrupt` it is not mistaken for an error."""
 
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
     """Within the block SIGTERM raises `Terminated`."""
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's affair
+    if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
         yield
         return
 
@@ -35,7 +35,7 @@ def terminable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Within the block no Ctrl-C, SIGTERM or SIGHUP arrives; it does at its end."""
+    """Delays Ctrl-C, SIGTERM and SIGHUP until the end of the block."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         yield

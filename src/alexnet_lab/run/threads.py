@@ -1,4 +1,4 @@
-"""How many threads a process computes with, and whether other programs leave it the cores."""
+"""The number of threads of a process, and a warning where other programs occupy the cores."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ has the table.
 """
 
 WINDOW_SECONDS = 20.0
-"""Over which a run looks at what it got of the cores."""
+"""The interval after which a run checks its share of the cores."""
 
 MOST_WAITED = 0.2
-"""A run is crowded where its threads spend more of their time than that waiting for a core."""
+"""A run is crowded where its threads wait for a core for a larger share of their time."""
 
 LEAST_SHARE, MOST_LOAD = 0.7, 1.4
 """Where the system does not say how long threads wait, a run is crowded where its main thread gets less than that share
@@ -80,7 +80,7 @@ class CrowdedCores(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Looks at the window when it is over; a GPU's thread waits by design."""
+        """Evaluates the window when it is over; a GPU's thread waits by design."""
         seconds = time.perf_counter() - self._start
         if seconds < WINDOW_SECONDS or self._warned:
             return
@@ -111,17 +111,17 @@ def lost_by_load(share: float, own: int) -> float:
 
 
 def crowded_message(lost: float, threads: int, processes: int) -> str:
-    """What a crowded run says, with the setting to change.
+    """The warning of a crowded run, with the setting to change.
 
     Args:
         lost: The share of their time that its threads wait.
         threads: Of each process.
         processes: Of the run, on this machine.
     """
-    told = f"training is slow: its threads wait for a core {lost:.0%} of the time"
+    problem = f"training is slow: its threads wait for a core {lost:.0%} of the time"
     cores = available_cores()
     if threads * processes > cores:
         most = max(1, cores // processes)
-        return f"{told}, since the run has {threads * processes} on {cores}; set trainer.num_threads={most}"
+        return f"{problem}, since the run has {threads * processes} on {cores}; set trainer.num_threads={most}"
     advice = f", or set trainer.num_threads=1 (it is {threads})" if threads > 1 else ""
-    return f"{told}, since other programs use the cores; end them{advice}"
+    return f"{problem}, since other programs use the cores; end them{advice}"

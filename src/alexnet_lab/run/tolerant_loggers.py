@@ -1,4 +1,4 @@
-"""Trackers that cannot stop a run: the first error of one is a warning, and the run goes on without it."""
+"""Trackers that cannot stop a run: after its first error a tracker is dropped with a warning."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 
 
 class Steady(Logger):
-    """Another logger, given up with one warning at its first error: a tracker never stops a run.
+    """Wraps a logger, and drops it with one warning at its first error.
 
     Args:
-        inner: The logger; what it can do beyond Lightning's interface is reached through this one.
+        inner: The logger; attributes beyond Lightning's interface are passed through.
         title: Of the tracker, for the warning.
     """
 
@@ -57,7 +57,7 @@ class Steady(Logger):
             return
         try:
             action()
-        except Exception as error:  # whatever a tracker comes up with: the run goes on
+        except Exception as error:  # of any kind: a tracker must not stop the run
             self.lost = True
             given_up(self.title, error)
 
@@ -109,6 +109,6 @@ def steady(target: str, make: Callable[[], Logger]) -> Steady | None:
     title = TITLES.get(name, name)
     try:
         return Steady(make(), title)
-    except Exception as error:  # whatever a tracker comes up with: the run goes on
+    except Exception as error:  # of any kind: a tracker must not stop the run
         given_up(title, error)
         return None

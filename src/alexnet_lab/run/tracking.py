@@ -1,4 +1,4 @@
-"""Experiment trackers. W&B is online where a login exists and offline otherwise; it never asks, and fails as failed."""
+"""Experiment trackers. W&B is online where a login exists and offline otherwise; it never prompts."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ MOST_CELLS = 10_000
 class WandbRows(WandbLogger):
     """A W&B logger that logs one row an epoch, at the number of optimiser steps that were taken.
 
-    The number comes from the checkpoint when a run is resumed, so W&B's own step goes on where it was, and a row that
-    is logged again has its old place.
+    The number comes from the checkpoint when a run is resumed, so W&B's own step continues where it was, and a row that
+    is logged again gets its old place.
     """
 
     def __init__(self, run: Any, **settings: Any) -> None:
@@ -87,7 +87,7 @@ def wandb_logger(
     job_type: str | None = "train",
     notes: str | None = None,
 ) -> Logger:
-    """A W&B run, started; a resumed run goes on under its old id.
+    """A W&B run, started; a resumed run keeps its old id.
 
     Args:
         run_dir: Where offline files and the run's id are kept.
@@ -125,9 +125,9 @@ def _set_up() -> None:
     """Keeps W&B from asking and from writing to the screen."""
     for variable, value in QUIET.items():
         os.environ.setdefault(variable, value)
-    if not os.access(Path.home(), os.W_OK):  # its log would come to the screen
+    if not os.access(Path.home(), os.W_OK):  # its log would be printed to the terminal
         os.environ.setdefault("WANDB_CACHE_DIR", str(Path(tempfile.gettempdir(), "wandb-cache")))
-    os.environ.pop("WANDB_SERVICE", None)  # a dead parent's service would be asked in vain
+    os.environ.pop("WANDB_SERVICE", None)  # the service of a parent that has ended does not answer
 
 
 def _start(mode: Literal["online", "offline"], arguments: dict[str, Any]) -> Any:
@@ -150,7 +150,7 @@ def _start(mode: Literal["online", "offline"], arguments: dict[str, Any]) -> Any
 
 
 def _mode(mode: str) -> Any:
-    """Online or offline, decided without asking anybody, and said in one line."""
+    """Online or offline: decided without a prompt, and logged in one line."""
     wanted = os.environ.get("WANDB_MODE") or mode if mode == "auto" else mode
     if wanted != "auto":
         if wanted not in MODES:
@@ -170,7 +170,7 @@ def _mode(mode: str) -> Any:
 
 
 def has_login() -> bool:
-    """Whether W&B knows a key of the user's; nobody is asked.
+    """Whether W&B knows a key of the user; never prompts.
 
     Raises:
         wandb.errors.Error: There is a key, and the server does not answer or does not know it.
@@ -228,7 +228,7 @@ def show(
     class_names: Sequence[str],
     after_step: int = 0,
 ) -> None:
-    """Logs what a run is looked at by, once, at its end; trackers other than W&B get nothing.
+    """Logs pictures and tables of a run once, at its end; only W&B gets them.
 
     Args:
         logger: The run's.

@@ -1,4 +1,4 @@
-"""What tells the jobs of a sweep apart, as the columns of a table: one value of each swept key for each job.
+"""What the jobs of a sweep differ in, as the columns of a table: one value of each swept key for each job.
 
 The values of single keys come from the jobs' configs, not from the words of a command, so `0.1` and `1e-1` are one
 level, and a job that does not set a key still has its value.

@@ -19,7 +19,7 @@ RECORDS = ("resume", "overrides", "tags", "experiment", "trusted_packages")
 
 
 SEED = "seed"
-"""The key that tells repetitions apart."""
+"""The key in which repetitions of a level differ."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Job:
     """One job of a sweep. Its content says which job it is; its name is a label."""
 
     name: str  # of its folder in the sweep's
-    overrides: tuple[str, ...]  # that tell it from the others: ("model.norm=lrn", "seed=0")
+    overrides: tuple[str, ...]  # in which it differs from the others: ("model.norm=lrn", "seed=0")
     config: dict[str, Any] = field(default_factory=dict)  # what it computes, flat: {"model.norm": "lrn", ...}
 
     @cached_property

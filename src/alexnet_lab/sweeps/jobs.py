@@ -33,7 +33,7 @@ ADDED = ("run_dir=", "sweep.")
 
 
 def run_job(config: dict[str, Any]) -> None:
-    """Runs a job to its end, unless it is complete. A failure is recorded and told, and the sweep goes on.
+    """Runs a job to its end, unless it is complete. A failure is recorded and logged, and the sweep continues.
 
     Args:
         config: Checked; `sweep.dir` and `run_dir` say which job of which sweep it is.

@@ -40,8 +40,10 @@ def agreed(
             found = confounded(there, asked)
             asked, node = extended(there, asked), _inherited(there, node, split(words))
         if found or not node["extend"]:
-            mend = "choose another hydra.sweep.dir" + ("" if node["extend"] else "; sweep.extend=true adds jobs to it")
-            raise ConfigError(f"{path} holds another sweep: {'; '.join(found)}; {mend}")
+            remedy = "choose another hydra.sweep.dir" + (
+                "" if node["extend"] else "; sweep.extend=true adds jobs to it"
+            )
+            raise ConfigError(f"{path} holds another sweep: {'; '.join(found)}; {remedy}")
     about = describe(node, keys)
     about["name"] = about["name"] or path.name
     definition = replace(asked, about=about)
@@ -169,14 +171,14 @@ def confounded(old: Definition, new: Definition) -> list[str]:
     varying = {key for key in _varying(old.jobs) | _varying(new.jobs) if not _below(key, fixed)}
     lines: list[str] = []
     for job in _others(old, new).values():
-        told = {other.content: _differing(places[job.content], places[other.content]) for other in new.jobs}
-        near = min(new.jobs, key=lambda other: len(told[other.content]))
-        follows = varying if set(told[near.content]) - {SEED} else set()
+        differing = {other.content: _differing(places[job.content], places[other.content]) for other in new.jobs}
+        near = min(new.jobs, key=lambda other: len(differing[other.content]))
+        follows = varying if set(differing[near.content]) - {SEED} else set()
         changed = _differing(job.config, near.config)
         lines += _changes(
             job.config,
             near.config,
-            [key for key in changed if key not in follows and not _below(key, told[near.content])],
+            [key for key in changed if key not in follows and not _below(key, differing[near.content])],
         )
     return list(dict.fromkeys(lines))
 

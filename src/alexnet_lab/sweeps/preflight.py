@@ -89,7 +89,7 @@ def plan(request: Request, compose: Compose) -> Plan:
             "sweep.extend=true adds jobs to a sweep, and %s holds none: this is a new one; name the place of the other "
             "one by hydra.sweep.dir=...", sweep.path,
         )  # fmt: skip
-    settled = [_moved(draft, replace(request, place=str(sweep.path)), compose, there) for draft in _told_once(drafts)]
+    settled = [_moved(draft, replace(request, place=str(sweep.path)), compose, there) for draft in _warned_once(drafts)]
     unique = {draft.job.content: draft.job for draft in settled}
     definition = agreed(sweep.path, there, _asked(request, unique.values()), node, request.common)
     for job in unique.values():
@@ -168,7 +168,7 @@ def _asked(request: Request, jobs: Iterable[Job]) -> Definition:
     return Definition({}, request.command, recorded, tuple(unique.values()))
 
 
-def _told_once(drafts: Iterable[_Draft]) -> list[_Draft]:
+def _warned_once(drafts: Iterable[_Draft]) -> list[_Draft]:
     """The first of the jobs that compute the same; says which others do."""
     found: dict[str, _Draft] = {}
     for draft in drafts:
@@ -212,7 +212,7 @@ def _check_nodes(configs: Sequence[dict[str, Any]]) -> None:
 
 
 def _added(sweep: str, name: str) -> list[str]:
-    """The overrides that tell a job its place."""
+    """The overrides that say where a job lies."""
     path = Path(sweep)
     return [
         f"run_dir={quoted(str(path / name))}",

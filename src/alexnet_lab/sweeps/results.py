@@ -95,12 +95,12 @@ def check_images(
     others = ((other, directory.run(other)) for other in definition.jobs if other.name != job.name)
     done = [(other, run.read_result() or {}) for other, run in others if run.is_completed()]
     results = [Result(other.name, _data_of(other), result) for other, result in done]
-    told = on_other_images([*results, Result(job.name, _data_of(job), found)]).get(job.name)
-    if told is None:
+    conflict = on_other_images([*results, Result(job.name, _data_of(job), found)]).get(job.name)
+    if conflict is None:
         return
     if not allowed:
-        raise DataError(f"{told}; {REMEDY}")
-    log.warning("%s; sweep.other_images=true continues", told)
+        raise DataError(f"{conflict}; {REMEDY}")
+    log.warning("%s; sweep.other_images=true continues", conflict)
 
 
 def refuse_other_images(definition: Definition, latest: Mapping[str, Mapping[str, Any]], *, allowed: bool) -> None:

@@ -140,8 +140,8 @@ def _finish(plan: Plan) -> None:
     results.refuse_other_images(plan.definition, latest, allowed=plan.settings.get("other_images", False))
     if failed:
         names = ", ".join(line["job"] for line in failed)
-        told = f"{len(failed)} of {len(plan.jobs)} jobs failed: {names}"
-        raise RunError(f"{told}; the same command tries them again: {shell.typed()}")
+        problem = f"{len(failed)} of {len(plan.jobs)} jobs failed: {names}"
+        raise RunError(f"{problem}; the same command tries them again: {shell.typed()}")
     cut = [job.name for job in plan.jobs if latest[job.name]["status"] != "completed"]
     if cut:  # somebody stopped them alone
         names = ", ".join(cut)

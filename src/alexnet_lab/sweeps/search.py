@@ -1,7 +1,7 @@
 """A search: what earlier trials came to decides which values the next ones try. optuna proposes, jobs of a sweep run.
 
 All that is known of the trials lies in `search.journal` in the sweep's directory, a file that is appended to. A trial
-that was asked for and has not been told is one whose job was interrupted: the search goes on with it.
+that was asked for and has no result is one whose job was interrupted: the search continues with it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A search from its first trial to its last: asks for values, runs their jobs, tells what they came to."""
+"""A search from its first trial to its last: asks for values, runs their jobs, reports their results."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def stoppable(stop: Path, busy: Callable[[], bool]) -> Iterator[None]:
     """Within the block Ctrl-C and SIGTERM stop the jobs first, and raise KeyboardInterrupt when they have ended.
 
     Args:
-        stop: The file that tells the jobs' processes.
+        stop: The file that the jobs' processes watch.
         busy: Whether a job still runs.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -34,7 +34,7 @@ Partner = tuple[str, str]
 class Outcome(NamedTuple):
     """One job of a sweep, and what became of it."""
 
-    overrides: dict[str, str]  # what tells it from the others
+    overrides: dict[str, str]  # in which it differs from the others
     status: str  # completed, failed, interrupted, to_go, pruned, other_images
     value: float | None = None  # of the sweep's metric
     choice: float | None = None  # what tuned keys are chosen by; less is better

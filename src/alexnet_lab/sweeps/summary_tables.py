@@ -59,7 +59,7 @@ def further(summary: Summary, row: Row) -> list[tuple[str, float | None]]:
 
 def markdown(summary: Summary) -> str:
     """The summary as a page of Markdown."""
-    parts = [f"# {title(summary)}", *told(summary), markdown_table(summary, *cells(summary))]
+    parts = [f"# {title(summary)}", *introduction(summary), markdown_table(summary, *cells(summary))]
     if lines := verdict_lines(summary):
         parts += ["What the intervals say:", "\n".join(lines)]
     if summary.effects:
@@ -90,7 +90,12 @@ def terminal_table(summary: Summary) -> Table:
     """The summary as a table of rich."""
     head, rows = cells(summary)
     table = Table(title=Text(title(summary)), title_justify="left", caption_justify="left")
-    lines = [*told(summary), *filter(None, [correction(summary)]), *verdict_lines(summary), *effect_lines(summary)]
+    lines = [
+        *introduction(summary),
+        *filter(None, [correction(summary)]),
+        *verdict_lines(summary),
+        *effect_lines(summary),
+    ]
     table.caption = Text("\n".join(lines)) or None
     for name in head:
         words = _alignment(summary, name) == "---"
@@ -100,7 +105,7 @@ def terminal_table(summary: Summary) -> Table:
     return table
 
 
-def told(summary: Summary) -> list[str]:
+def introduction(summary: Summary) -> list[str]:
     """What the paper says, and of which network and images the table speaks."""
     about = summary.about
     lines = ("claim", "paper", "model", "data")
@@ -200,7 +205,7 @@ def _cells(row: Row, units: Units) -> list[str]:
 
 
 def interval(gap: Difference | None, units: Units) -> str:
-    """Such as `+0.80 to +1.60`, with as many digits as tell its ends apart; Welch's says so, and why there is none."""
+    """Such as `+0.80 to +1.60`, with digits enough for its ends to differ; Welch's says so, and why there is none."""
     if gap is None:
         return ""
     if gap.low is None or gap.high is None:

@@ -137,7 +137,7 @@ class SweepDirectory:
     def entries(self) -> list[dict[str, Any]]:
         """The ledger's lines, in order. One that is damaged, or that a killed process left half, is passed over.
 
-        Its job counts as not told of: the sweep looks at its run again.
+        Its job counts as not recorded: the sweep looks at its run again.
 
         Raises:
             RunError: The file cannot be read.

@@ -104,8 +104,8 @@ def wait(number: str) -> None:
     pause = FIRST_POLL_SECONDS
     while (states := in_queue(number)) is None or states:
         if states is not None and states != before:
-            told = ", ".join(f"{count} {state.lower()}" for state, count in sorted(states.items()))
-            log.info("SLURM job %s: %s", number, told)
+            counts = ", ".join(f"{count} {state.lower()}" for state, count in sorted(states.items()))
+            log.info("SLURM job %s: %s", number, counts)
             before = states
         time.sleep(pause)
         pause = min(1.2 * pause, LAST_POLL_SECONDS)
@@ -114,12 +114,12 @@ def wait(number: str) -> None:
 def in_queue(number: str) -> Counter[str] | None:
     """How many jobs of an array are in which state; none if it has left the queue, None if SLURM does not say."""
     try:
-        told = slurm("squeue", "--noheader", "--array", f"--jobs={number}", "--format=%T")
+        answer = slurm("squeue", "--noheader", "--array", f"--jobs={number}", "--format=%T")
     except subprocess.CalledProcessError as error:
         return Counter() if "Invalid job id" in str(error.stderr) else None
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return Counter(told.split())
+    return Counter(answer.split())
 
 
 def numbers_in(text: str) -> list[str]:
