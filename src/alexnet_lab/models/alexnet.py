@@ -113,6 +113,16 @@ RESPONSE_NORMS = {  # by `order`: alpha, times the plain sum of squares; k; whet
     "caffenet": (2e-5, 1.0, False),  # bvlc_reference_caffenet
 }
 
+
+def response_norm(
+    order: str, towers: int, *, size: int, alpha: float | None, beta: float, k: float | None
+) -> LocalResponseNorm:
+    """The response norm of an `order`; `alpha` and `k` replace its constants unless they are None."""
+    own_alpha, own_k, per_tower = RESPONSE_NORMS[order]
+    alpha, k = own_alpha if alpha is None else alpha, own_k if k is None else k
+    return LocalResponseNorm(size, alpha, beta, k, groups=towers if per_tower else 1)
+
+
 POOLS: dict[str, Callable[..., nn.Module]] = {
     "overlapping": partial(nn.MaxPool2d, 3, stride=2),  # sec. 3.4
     "non_overlapping": partial(nn.MaxPool2d, 2, stride=2),  # layers-147.cfg
@@ -215,11 +225,7 @@ class AlexNet(nn.Module):
         if "auto" in (stem, init):
             log.info("AlexNet: stem=%s and init=%s for images of %d px", self.stem, self.init, image_size)
         conv, hidden = alexnet_maps(maps=tuple(maps), hidden=hidden, width=width, towers=towers, without=without)
-        alpha, k, per_tower = RESPONSE_NORMS[order]
-        lrn = partial(
-            LocalResponseNorm, lrn_size, alpha if lrn_alpha is None else lrn_alpha, lrn_beta,
-            k if lrn_k is None else lrn_k, groups=towers if per_tower else 1,
-        )  # fmt: skip
+        lrn = partial(response_norm, order, towers, size=lrn_size, alpha=lrn_alpha, beta=lrn_beta, k=lrn_k)
         norms = {
             number: nn.BatchNorm2d(conv[number - 1]) if norm == "batch" else lrn()
             for number in alexnet_norms(norm=norm, norm_layers=norm_layers)

@@ -1,0 +1,116 @@
+"""The examples of CONTRIBUTING.md, followed in a copy of the repository: what they add works as the text says."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from commands import REPOSITORY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Run = Callable[[str], subprocess.CompletedProcess[str]]
+
+QUICK = (
+    "logger=csv", "launcher=in_process", "trainer.num_threads=1", "callbacks.augmentation_preview=false",
+    "trainer.progress_bar=false", "run_dir=run",
+)  # fmt: skip
+
+
+def code_blocks(heading: str) -> list[tuple[str, str]]:
+    """The language and the text of each code block below a heading of CONTRIBUTING.md."""
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = re.search(rf"^### {re.escape(heading)}\n(.*?)(?=^##)", text, re.MULTILINE | re.DOTALL)
+    assert section, f"CONTRIBUTING.md has no heading `{heading}`"
+    return re.findall(r"^```(\w+)\n(.*?)^```$", section[1], re.MULTILINE | re.DOTALL)
+
+
+def write_files(heading: str, folder: Path) -> list[str]:
+    """Writes the blocks that begin with a path; returns the lines of those in bash."""
+    lines = []
+    for language, text in code_blocks(heading):
+        first, _, rest = text.partition("\n")
+        if language == "bash":
+            lines += text.splitlines()
+        elif re.fullmatch(r"# [\w/.]+\.(py|yaml)", first):
+            path = folder / first.removeprefix("# ")
+            assert not path.exists()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(rest, encoding="utf-8")
+    return lines
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A copy of the repository's source and configs."""
+    for name in ("src", "configs"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPOSITORY / "train.py", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(clone: Path) -> Run:
+    """Runs `python WORDS` in the copy, with its own source and without a login."""
+
+    def started(line: str, *more: str) -> subprocess.CompletedProcess[str]:
+        words = shlex.split(line)
+        assert words[0] == "python"
+        variables = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB", "HYDRA", "ALEX"))}
+        return subprocess.run(
+            [sys.executable, *words[1:], *more], cwd=clone, capture_output=True, text=True, check=False, timeout=280,
+            env=variables | {"PYTHONPATH": str(clone / "src"), "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    return started
+
+
+def test_a_data_set_is_one_file_and_one_yaml(clone, run):
+    (line,) = write_files("A data set", clone)
+    outcome = run(line, *QUICK)
+    assert outcome.returncode == 0, outcome.stderr
+    assert json.loads((clone / "run" / "result.json").read_text())["metrics"]["test/top1_error"] <= 0.2
+    assert sorted(path.name for path in (clone / "data" / "store").iterdir() if path.is_dir()) == ["stripes-16"]
+    outcome = run(line, "data.stored_size=17", "run_dir=other")
+    assert (outcome.returncode, "`data.stored_size` is 17 (int); allowed: 16" in outcome.stderr) == (2, True)
+    assert not (clone / "other").exists()
+
+
+def test_images_as_arrays_need_no_file(clone, run):
+    ((language, text),) = code_blocks("Images as arrays")
+    assert language == "python"
+    (clone / "example.py").write_text(text)
+    outcome = run("python example.py")
+    assert outcome.returncode == 0, outcome.stderr
+    assert "'test/top1_error': " in outcome.stdout
+
+
+def test_a_model_is_one_file_and_one_yaml(clone, run):
+    train, table = write_files("A model", clone)
+    outcome = run(train, *QUICK)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "run directory: run (7,890 parameters)" in outcome.stderr
+    outcome = run(train, "model.activation=relo", "run_dir=other")
+    assert outcome.returncode == 2
+    assert "`model.activation` is 'relo' (str); allowed: 'relu' or 'tanh'" in outcome.stderr
+    outcome = run(table)
+    assert re.search(r"total .* 15,770 .* 29,792", outcome.stdout), outcome.stdout + outcome.stderr
+    page = run("python -m alexnet_lab.models --markdown")
+    assert "| `tiny` | 1x28x28 | 10 | 15,770 | 29,792 | 1,578 | One convolution and one dense layer" in page.stdout
+
+
+def test_a_network_of_timm_is_one_yaml(clone, run):
+    pytest.importorskip("timm")
+    write_files("A model", clone)
+    outcome = run("python train.py model=timm trainer.fast_dev_run=true", *QUICK)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "run directory: run (4,927,186 parameters)" in outcome.stderr
