@@ -116,10 +116,13 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def stamp_of(path: Path) -> list[int]:
-    """Size, inode, and times of content and attributes in ns: a file that still has them was not changed."""
-    found = path.stat()
-    return [found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns]
+def stamp(found: os.stat_result) -> tuple[int, int, int, int]:
+    """Size, modification and change time in ns, and inode: a file that still has them was not changed.
+
+    The change time is part of it since programs can set the modification time (`cp -p`, `touch -r`, rsync), and the
+    inode since some file systems leave times alone at a rename.
+    """
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino & (2**63 - 1)
 
 
 def _flush(path: Path) -> None:

@@ -2,8 +2,7 @@
 
 As build systems do it: a file whose size, times and inode are those of the table is the same; of any other the content
 decides. So is of one that had just been written when the table was made (git calls it racy): it may have been written
-again within the same tick of the file system's clock. The change time is part of it since programs can set the
-modification time (`cp -p`, `touch -r`, rsync), and the inode since some file systems leave times alone at a rename.
+again within the same tick of the file system's clock.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from alexnet_lab.base.files import atomic_path
+from alexnet_lab.base.files import atomic_path, stamp
 from alexnet_lab.base.printable import printable
 from alexnet_lab.data.preparation_bar import progress_bar
 
@@ -122,7 +121,7 @@ def _state(path: str) -> tuple[int, int, int, int]:
         return NO_FILE
     if not stat.S_ISREG(found.st_mode):
         return NO_FILE
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino & (2**63 - 1)
+    return stamp(found)
 
 
 def _joined(names: Sequence[str]) -> bytes:

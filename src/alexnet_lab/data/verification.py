@@ -12,7 +12,7 @@ from pathlib import Path
 
 from alexnet_lab.base.checked_files import read_json
 from alexnet_lab.base.errors import DataError, RunError
-from alexnet_lab.base.files import stamp_of, write_json
+from alexnet_lab.base.files import stamp, write_json
 from alexnet_lab.data.store import Store, open_store
 
 NAME = ".verified.json"
@@ -46,7 +46,7 @@ def verified_store(path: Path, *, again: bool = False) -> Store:
 
 
 def _stamps(files: list[Path]) -> dict[str, list[int]]:
-    return {file.name: stamp_of(file) for file in files}
+    return {file.name: list(stamp(file.stat())) for file in files}
 
 
 def _remembered(path: Path) -> object:

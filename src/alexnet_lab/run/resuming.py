@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import RunError
-from alexnet_lab.base.files import stamp_of
+from alexnet_lab.base.files import stamp
 from alexnet_lab.base.targets import OURS
 from alexnet_lab.config import continuing
 from alexnet_lab.data.identity import OTHER_IMAGES, check_same_images, is_folded_in
@@ -226,7 +226,7 @@ def newest_intact(directory: RunDirectory, *, mapped: bool = False, warn: bool =
     damaged: list[RunError] = []
     for path in there:
         try:
-            stamp = stamp_of(path)
+            then = stamp(path.stat())
             checkpoint = load_checkpoint(path, mapped=mapped)
         except ForeignCheckpointError:
             raise  # nothing of such a run can be trusted
@@ -236,7 +236,7 @@ def newest_intact(directory: RunDirectory, *, mapped: bool = False, warn: bool =
         if warn and path != directory.last:
             reason = damaged[0] if damaged else f"there is no {directory.last}"
             log.warning("%s; going on from %s, of %s", reason, path.name, place_of(checkpoint))
-        return Intact(path, stamp, checkpoint)
+        return Intact(path, then, checkpoint)
     if damaged:
         raise damaged[0]
     raise RunError(f"{directory.path} has no checkpoint to go on from; start it again with its config.yaml")

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from alexnet_lab.base.errors import RunError, one_line
-from alexnet_lab.base.files import atomic_path, stamp_of
+from alexnet_lab.base.files import atomic_path, stamp
 
 if TYPE_CHECKING:
     from torch import nn
@@ -88,7 +88,7 @@ class Intact(NamedTuple):
     """A checkpoint file whose records were checked."""
 
     path: Path
-    stamp: list[int]  # of the file then
+    stamp: tuple[int, int, int, int]  # of the file then
     content: dict[str, Any] | None = None  # if it is at hand
 
     def load(self) -> dict[str, Any] | None:
@@ -96,7 +96,7 @@ class Intact(NamedTuple):
         if self.content is not None:
             return self.content
         try:
-            unchanged = stamp_of(self.path) == self.stamp
+            unchanged = stamp(self.path.stat()) == self.stamp
         except OSError:
             return None
         return load_checkpoint(self.path, check=False) if unchanged else None
