@@ -12,8 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.config import check_train
+from alexnet_lab.run.pruning import JOB, JOURNAL, PRUNED_AT, Pruning, Rule, open_journal
 from alexnet_lab.sweeps.search import Search, Settings, distribution, words
-from alexnet_lab.training.pruning import JOB, JOURNAL, PRUNED_AT, Pruning, Rule, open_journal
 
 if TYPE_CHECKING:
     from pathlib import Path

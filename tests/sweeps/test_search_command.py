@@ -33,7 +33,7 @@ def search(place: Path, data: Path, trials: int, *words: str) -> Any:
 
 def states(place: Path) -> list[tuple[str, str]]:
     """Each trial's rate and state."""
-    from alexnet_lab.training.pruning import JOURNAL, STUDY, open_journal
+    from alexnet_lab.run.pruning import JOURNAL, STUDY, open_journal
 
     study = optuna.load_study(study_name=STUDY, storage=open_journal(str(place / JOURNAL)))
     return [(trial.params["optimizer.learning_rate"], trial.state.name) for trial in study.trials]

@@ -11,6 +11,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from alexnet_lab.base.errors import ConfigError, Interrupted, RunError
+from alexnet_lab.run.pruning import JOB, JOURNAL, PRUNED_AT, STUDY, open_journal
 from alexnet_lab.sweeps.job_states import entry
 from alexnet_lab.sweeps.preflight import Request
 from alexnet_lab.sweeps.results import update_summary
@@ -18,7 +19,6 @@ from alexnet_lab.sweeps.search import Search, Settings
 from alexnet_lab.sweeps.search_runner import counts, drive_search
 from alexnet_lab.sweeps.summary_tables import cells
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
-from alexnet_lab.training.pruning import JOB, JOURNAL, PRUNED_AT, STUDY, open_journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

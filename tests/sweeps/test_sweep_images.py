@@ -13,10 +13,10 @@ from pictures import make_pictures, words_of, write_image
 
 from alexnet_lab.config import check_report, check_train
 from alexnet_lab.report import make_report
+from alexnet_lab.run.pruning import JOURNAL, STUDY, open_journal
 from alexnet_lab.sweeps import jobs
 from alexnet_lab.sweeps.search import SPACE
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
-from alexnet_lab.training.pruning import JOURNAL, STUDY, open_journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable

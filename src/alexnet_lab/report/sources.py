@@ -17,6 +17,7 @@ from alexnet_lab.data.identity import Result, check_comparable
 from alexnet_lab.report.comparison import PENDING, PRUNED, UNREADABLE, Run, Study, displayable, read_run
 from alexnet_lab.report.groups import by_images
 from alexnet_lab.run.patterns import is_run, run_names
+from alexnet_lab.run.pruning import pruned_jobs
 from alexnet_lab.run.run_files import copies
 from alexnet_lab.sweeps.columns import columns
 from alexnet_lab.sweeps.definition import SEED, identity
@@ -24,7 +25,6 @@ from alexnet_lab.sweeps.merging import other_content
 from alexnet_lab.sweeps.subject import subject
 from alexnet_lab.sweeps.summary import base_level
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
-from alexnet_lab.training.pruning import pruned_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

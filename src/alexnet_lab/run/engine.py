@@ -19,6 +19,7 @@ from alexnet_lab.base.targets import build
 from alexnet_lab.data.field_rules import has_validation_images
 from alexnet_lab.run import parts
 from alexnet_lab.run.distributed import ExactDDP, Processes
+from alexnet_lab.run.pruning import Pruning, Rule
 from alexnet_lab.run.tolerant_loggers import steady
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.batch_norm import batch_dependent, synchronise
@@ -26,7 +27,6 @@ from alexnet_lab.training.checkpoint_io import SafeCheckpointIO
 from alexnet_lab.training.early_stopping import EarlyStopping
 from alexnet_lab.training.layer_statistics import LayerStatistics
 from alexnet_lab.training.progress_bar import ProgressLine
-from alexnet_lab.training.pruning import Pruning, Rule
 from alexnet_lab.training.shared_dropout import share_dropout
 from alexnet_lab.training.time_to import TimeToError, TimeToLoss
 

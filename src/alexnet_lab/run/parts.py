@@ -16,8 +16,8 @@ from alexnet_lab.base.errors import ConfigError, one_line
 from alexnet_lab.base.log import quiet
 from alexnet_lab.base.targets import OURS, build, locate
 from alexnet_lab.data.datamodule import ImageDataModule
+from alexnet_lab.run.pruning import journal_of
 from alexnet_lab.training.optimizers import build_optimizer
-from alexnet_lab.training.pruning import JOURNAL
 from alexnet_lab.training.schedules import Duration, build_schedule
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def check_parts(config: dict[str, Any]) -> None:
 
     The optimiser and the schedule are built for a network without numbers, classes of other packages on a stand-in.
     """
-    _check_pruning(config)
+    if config["callbacks"]["pruning"] is not None:
+        journal_of(Path(config["run_dir"]))
     trusted = tuple(config["trusted_packages"])
     for group in LATE:
         spec = config[group]
@@ -44,12 +45,6 @@ def check_parts(config: dict[str, Any]) -> None:
         if isinstance(found, type) and not spec["_target_"].startswith(f"{OURS}."):
             _try(group, spec, config["data"]["num_classes"], trusted)
     _try_optimizer(config, trusted)
-
-
-def _check_pruning(config: dict[str, Any]) -> None:
-    journal = Path(config["run_dir"]).absolute().parent / JOURNAL
-    if config["callbacks"]["pruning"] is not None and not journal.exists():
-        raise ConfigError(f"`callbacks.pruning` is for the trials of sweep=search, and there is no {journal}")
 
 
 def _try(group: str, spec: dict[str, Any], num_classes: int, trusted: tuple[str, ...]) -> None:

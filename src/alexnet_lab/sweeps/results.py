@@ -12,12 +12,12 @@ from rich.console import Console
 from alexnet_lab.base.errors import DataError, RunError
 from alexnet_lab.base.files import write_text
 from alexnet_lab.data.identity import Result, on_other_images
+from alexnet_lab.run.pruning import pruned_jobs
 from alexnet_lab.run.run_files import computed_on
 from alexnet_lab.sweeps.columns import Columns, columns
 from alexnet_lab.sweeps.subject import subject
 from alexnet_lab.sweeps.summary import Outcome, Summary, summarise
 from alexnet_lab.sweeps.summary_tables import csv_text, markdown, terminal_table
-from alexnet_lab.training.pruning import pruned_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,8 +15,8 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.files import atomic_path
 from alexnet_lab.base.printable import printable
+from alexnet_lab.run.pruning import JOB, JOURNAL, PRUNED_AT, STUDY, damaged, open_journal
 from alexnet_lab.sweeps.definition import SEED
-from alexnet_lab.training.pruning import JOB, JOURNAL, PRUNED_AT, STUDY, damaged, open_journal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

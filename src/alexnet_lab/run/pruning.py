@@ -70,6 +70,14 @@ def pruned_jobs(folder: Path) -> set[str]:
     return {trial.user_attrs[JOB] for trial in trials if PRUNED_AT in trial.user_attrs and JOB in trial.user_attrs}
 
 
+def journal_of(run_dir: Path) -> Path:
+    """The journal of the search that a run is a trial of; raises ConfigError where it is none."""
+    journal = run_dir.absolute().parent / JOURNAL
+    if not journal.exists():
+        raise ConfigError(f"`callbacks.pruning` is for the trials of sweep=search, and there is no {journal}")
+    return journal
+
+
 class Rule(NamedTuple):
     """Which trials are ended."""
 
@@ -93,12 +101,10 @@ class Pruning(Callback):
     """
 
     def __init__(self, run_dir: Path, monitor: str, rule: Rule) -> None:
-        self.journal = run_dir.absolute().parent / JOURNAL
+        self.journal = journal_of(run_dir)
         self.job = run_dir.name
         self.monitor = monitor
         self.rule = rule
-        if not self.journal.exists():
-            raise ConfigError(f"`callbacks.pruning` is for the trials of sweep=search, and there is no {self.journal}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A trial that was interrupted after it had been ended does not train on."""
