@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pytest
 
@@ -10,7 +10,9 @@ from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.fields import checked
 
 if TYPE_CHECKING:
-    from alexnet_lab.base.ranges import Count, Fraction, Index, Positive, Ratio
+    from annotated_types import Le
+
+    from alexnet_lab.base.ranges import NonNegativeInt, PositiveFloat, PositiveInt, UnitInterval
 
 
 @checked("group")
@@ -18,14 +20,14 @@ def example(
     *,
     kind: Literal["a", "b"] = "a",
     side: Literal[1, 2] = 1,
-    count: Count = 1,
-    pixels: Index = 0,
-    rate: Fraction = 0.0,
-    scale: Positive = 1.0,
-    part: Ratio = 1.0,
+    count: PositiveInt = 1,
+    pixels: NonNegativeInt = 0,
+    rate: UnitInterval = 0.0,
+    scale: PositiveFloat = 1.0,
+    part: Annotated[PositiveFloat, Le(1)] = 1.0,
     flag: bool = False,
     name: str = "",
-    numbers: tuple[Count, ...] = (1,),
+    numbers: tuple[PositiveInt, ...] = (1,),
     words: list[str] | None = None,
     limit: float | None = None,
     other: Unknown = None,  # pyright: ignore[reportUndefinedVariable] # noqa: F821 - a type that no table has

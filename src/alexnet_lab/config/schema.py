@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from alexnet_lab.base.ranges import Count, Index, NonNegative, Positive
+from alexnet_lab.base.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 Limit = Annotated[int, Ge(0)] | Annotated[float, Ge(0), Le(1)]
 """A number of batches (int), or a share of them (float in [0, 1]); 0 is none."""
@@ -44,19 +44,19 @@ class Section(BaseModel):
 class Trainer(Section):
     """How long, on what, and in which number format; the names are those of `lightning.Trainer`."""
 
-    max_epochs: Count = 30
-    max_steps: Literal[-1] | Count = -1
+    max_epochs: PositiveInt = 30
+    max_steps: Literal[-1] | PositiveInt = -1
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
-    devices: Count | Literal["auto"] = 1
-    num_nodes: Count = 1
+    devices: PositiveInt | Literal["auto"] = 1
+    num_nodes: PositiveInt = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"] = "32-true"
     limit_train_batches: SomeBatches = 1.0
     limit_val_batches: Limit = 1.0
     limit_test_batches: Limit = 1.0
     fast_dev_run: bool = False
     overfit_batches: Limit = 0.0
-    check_val_every_n_epoch: Count = 1
-    accumulate_grad_batches: Count = 1
+    check_val_every_n_epoch: PositiveInt = 1
+    accumulate_grad_batches: PositiveInt = 1
     gradient_clip_val: Annotated[float, Gt(0)] | None = None
     deterministic: bool = True
     detect_anomaly: bool = False
@@ -73,17 +73,17 @@ class Checkpoint(Section):
     """
 
     monitor: Literal["val/loss", "val/top1_error", "val/top5_error"] | None = "val/top1_error"
-    every_minutes: Positive | None = 30.0
-    every_steps: Count | None = None
-    keep: Count | Literal["all"] | None = None
+    every_minutes: PositiveFloat | None = 30.0
+    every_steps: PositiveInt | None = None
+    keep: PositiveInt | Literal["all"] | None = None
 
 
 class EarlyStopping(Section):
     """Ends training with the `patience_epochs`-th epoch in a row in which `monitor` did not fall by `min_delta`."""
 
     monitor: Literal["val/loss", "val/top1_error", "val/top5_error", "train/loss", "train/top1_error"] = "val/loss"
-    patience_epochs: Count = 10
-    min_delta: NonNegative = 0.0
+    patience_epochs: PositiveInt = 10
+    min_delta: NonNegativeFloat = 0.0
 
 
 class ToError(Section):
@@ -96,15 +96,15 @@ class ToError(Section):
 class ToLoss(Section):
     """Measures epochs, steps and seconds until the training loss falls to `loss`; `stop` ends training there."""
 
-    loss: Positive = 1.0
+    loss: PositiveFloat = 1.0
     stop: bool = False
 
 
 class Pruning(Section):
     """Ends a trial of a search that is worse than the median of the complete ones; after so many trials and epochs."""
 
-    startup_trials: Index = 5
-    warmup_epochs: Index = 5
+    startup_trials: NonNegativeInt = 5
+    warmup_epochs: NonNegativeInt = 5
 
 
 class Callbacks(Section):
@@ -177,8 +177,8 @@ class Launcher(Section):
     """How the processes of a run are started, and how many jobs of a sweep run at a time."""
 
     workers: Literal["auto"] | bool = "auto"
-    retries: Index = 2
-    jobs_side_by_side: Count = 1
+    retries: NonNegativeInt = 2
+    jobs_side_by_side: PositiveInt = 1
     slurm: bool = False
 
 
@@ -211,8 +211,8 @@ class Sweeper(Section):
     """The keys of `hydra.sweeper`; the plugin that reads them has their meaning."""
 
     params: dict[str, Any] = {}
-    max_batch_size: Count | None = None
-    trials: Count | None = None
+    max_batch_size: PositiveInt | None = None
+    trials: PositiveInt | None = None
     sampler: str = "tpe"
 
 
@@ -227,16 +227,16 @@ class HydraLauncher(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    n_jobs: Literal[-1] | Count | None = None
+    n_jobs: Literal[-1] | PositiveInt | None = None
     batch_size: Annotated[str, AfterValidator(_joblib_batch)] | None = None
-    timeout_min: Count | None = None
-    cpus_per_task: Count | None = None
-    tasks_per_node: Count | None = None
-    nodes: Count | None = None
-    array_parallelism: Count | None = None
-    gpus_per_node: Index | None = None
-    mem_gb: Index | None = None
-    max_num_timeout: Index | None = None
+    timeout_min: PositiveInt | None = None
+    cpus_per_task: PositiveInt | None = None
+    tasks_per_node: PositiveInt | None = None
+    nodes: PositiveInt | None = None
+    array_parallelism: PositiveInt | None = None
+    gpus_per_node: NonNegativeInt | None = None
+    mem_gb: NonNegativeInt | None = None
+    max_num_timeout: NonNegativeInt | None = None
 
 
 class Hydra(Section):

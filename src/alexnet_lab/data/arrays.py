@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.base.ranges import Classes, Fraction, Index, Pixels
+from alexnet_lab.base.ranges import Classes, NonNegativeInt, Pixels, UnitInterval
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.images import MODES, centre_square, to_mode, upright
 from alexnet_lab.data.store import Contents, Part
@@ -68,9 +68,9 @@ class ArrayDataModule(ImageDataModule):
     test: Any = None
     val: Any = None
     classes: list[str] | None = None
-    val_fraction: Fraction | None = None
-    test_fraction: Fraction = 0.1
-    test_seed: Index = 0
+    val_fraction: UnitInterval | None = None
+    test_fraction: UnitInterval = 0.1
+    test_seed: NonNegativeInt = 0
     normalization = "standardize"
     num_classes: Classes | None = None
     channels: Any = None

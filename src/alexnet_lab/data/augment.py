@@ -19,7 +19,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.fields import checked
 from alexnet_lab.base.native import Library
-from alexnet_lab.base.ranges import Index, NonNegative
+from alexnet_lab.base.ranges import NonNegativeFloat, NonNegativeInt
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -112,12 +112,12 @@ class Augment:
         self,
         *,
         crop: bool = True,
-        padding: Index = 0,
+        padding: NonNegativeInt = 0,
         mirror: bool = True,
         pca_colour: Literal["none", "code2012", "lighting"] = "none",
-        pca_std: NonNegative = 0.1,
-        pca_epochs: Index | None = None,
-        brightness: NonNegative = 0.0,
+        pca_std: NonNegativeFloat = 0.1,
+        pca_epochs: NonNegativeInt | None = None,
+        brightness: NonNegativeFloat = 0.0,
         brightness_kind: Literal["random", "fixed"] = "random",
         crop_starts: Literal["paper", "code2012"] = "code2012",
     ) -> None:

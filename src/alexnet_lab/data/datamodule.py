@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
-from alexnet_lab.base.ranges import Classes, Count, Fraction, Index, Pixels
+from alexnet_lab.base.ranges import Classes, NonNegativeInt, Pixels, PositiveInt, UnitInterval
 from alexnet_lab.data.fields import Fields
 from alexnet_lab.data.identity import OTHER_IMAGES, check_same_images, is_folded_in
 from alexnet_lab.data.loader import BatchLoader, RawBatch, Rows, resident
@@ -69,12 +69,12 @@ class ImageDataModule(LightningDataModule, Fields):
     """
 
     dir: str = "data"
-    batch_size: Count = 128
-    seed: Index = 0
+    batch_size: PositiveInt = 128
+    seed: NonNegativeInt = 0
     order: Literal["shuffled", "constant"] = "shuffled"
     normalization: Literal["mean_image", "channel_mean", "standardize", "unit", "symmetric"] = "mean_image"
-    val_fraction: Fraction = 0.1
-    val_seed: Index = 123
+    val_fraction: UnitInterval = 0.1
+    val_seed: NonNegativeInt = 123
     num_classes: Classes
     channels: Literal[1, 3] = 3
     image_size: Pixels = 224

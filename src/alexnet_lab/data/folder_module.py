@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from alexnet_lab.base.errors import DataError
-from alexnet_lab.base.ranges import Fraction, Index
+from alexnet_lab.base.ranges import NonNegativeInt, UnitInterval
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.field_rules import check_folders
 from alexnet_lab.data.folder_source import load_folder
@@ -41,8 +41,8 @@ class FolderDataModule(ImageDataModule):
 
     root: str | None = None
     classes: list[str] | None = None
-    test_fraction: Fraction = 0.1
-    test_seed: Index = 0
+    test_fraction: UnitInterval = 0.1
+    test_seed: NonNegativeInt = 0
     skip_unreadable: bool = False
 
     test_folder = "val"

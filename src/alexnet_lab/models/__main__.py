@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from alexnet_lab.base.checked_files import Schema, check_record, read_yaml
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, RunError
-from alexnet_lab.base.ranges import Count
+from alexnet_lab.base.ranges import PositiveInt
 from alexnet_lab.base.terminal import outlive_terminal
 from alexnet_lab.models.zoo import names, published, resolve
 
@@ -22,8 +22,8 @@ from alexnet_lab.models.zoo import names, published, resolve
 class Images(Schema):
     """The shape of a run's images."""
 
-    channels: Count
-    image_size: Count
+    channels: PositiveInt
+    image_size: PositiveInt
 
 
 class RunConfig(Schema):

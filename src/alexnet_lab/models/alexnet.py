@@ -30,7 +30,7 @@ from alexnet_lab.models.layers import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from alexnet_lab.base.ranges import Count, Fraction, NonNegative, Positive
+    from alexnet_lab.base.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, UnitInterval
 
 log = logging.getLogger("alexnet_lab.models")
 
@@ -187,28 +187,28 @@ class AlexNet(nn.Module):
     def __init__(
         self,
         *,
-        num_classes: Count = 1000,
-        in_channels: Count = 3,
-        image_size: Count = 224,
+        num_classes: PositiveInt = 1000,
+        in_channels: PositiveInt = 3,
+        image_size: PositiveInt = 224,
         stem: Literal["auto", "published", "small"] = "auto",
         stem_padding: Literal["far", "two", "none"] = "far",
-        maps: tuple[Count, ...] = (96, 256, 384, 384, 256),
-        hidden: Count = 4096,
-        width: Positive = 1.0,
+        maps: tuple[PositiveInt, ...] = (96, 256, 384, 384, 256),
+        hidden: PositiveInt = 4096,
+        width: PositiveFloat = 1.0,
         towers: Literal[1, 2] = 2,
         without: Literal["none", "conv3", "conv4", "conv5"] = "none",
         activation: Literal["relu", "tanh", "sigmoid", "scaled_tanh", "leaky_relu", "elu", "gelu", "silu"] = "relu",
         order: Literal["paper", "code2012", "code2014", "caffe", "caffenet"] = "paper",
         norm: Literal["lrn", "none", "batch"] = "lrn",
-        norm_layers: tuple[Count, ...] | None = None,
-        lrn_size: Count = 5,
-        lrn_alpha: NonNegative | None = None,
-        lrn_beta: NonNegative = 0.75,
-        lrn_k: Positive | None = None,
+        norm_layers: tuple[PositiveInt, ...] | None = None,
+        lrn_size: PositiveInt = 5,
+        lrn_alpha: NonNegativeFloat | None = None,
+        lrn_beta: NonNegativeFloat = 0.75,
+        lrn_k: PositiveFloat | None = None,
         pool: Literal["overlapping", "non_overlapping", "average", "min"] = "overlapping",
         padding: Literal["same", "valid", "full"] = "same",
         ceil_pools: Literal["auto", "last", "all"] = "auto",
-        dropout: Fraction = 0.5,
+        dropout: UnitInterval = 0.5,
         dropout_scaling: Literal["classic", "inverted"] = "classic",
         dropout_place: Literal["after", "before"] = "after",
         init: Literal["auto", "paper", "code2012", "code2014", "caffe", "caffenet", "he", "glorot", "torch"] = "auto",

@@ -20,7 +20,7 @@ from alexnet_lab.models.layers import ACTIVATIONS, LocallyConnected2d, LocalResp
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from alexnet_lab.base.ranges import Count, Fraction
+    from alexnet_lab.base.ranges import PositiveInt, UnitInterval
 
 
 class CudaConvNet(nn.Module):
@@ -56,16 +56,16 @@ class CudaConvNet(nn.Module):
     def __init__(
         self,
         *,
-        num_classes: Count = 10,
-        in_channels: Count = 3,
-        image_size: Count = 32,
+        num_classes: PositiveInt = 10,
+        in_channels: PositiveInt = 3,
+        image_size: PositiveInt = 32,
         body: Literal["conv", "local"] = "conv",
-        local3: Count | None = None,
+        local3: PositiveInt | None = None,
         norm: Literal["none", "spatial", "across"] = "spatial",
         pool: Literal["overlapping", "non_overlapping"] = "overlapping",
         activation: Literal["relu", "tanh", "sigmoid", "scaled_tanh"] = "relu",
-        hidden: Count | None = None,
-        dropout: Fraction = 0.0,
+        hidden: PositiveInt | None = None,
+        dropout: UnitInterval = 0.0,
         init: Literal["published", "he", "torch"] = "published",
     ) -> None:
         super().__init__()

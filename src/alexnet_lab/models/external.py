@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from alexnet_lab.base.ranges import Count
+    from alexnet_lab.base.ranges import PositiveInt
 
 
 def _extras(name: str, image_size: int) -> dict[str, Any]:
@@ -28,7 +28,11 @@ def _extras(name: str, image_size: int) -> dict[str, Any]:
 
 @checked()
 def torchvision_net(
-    *, name: str = "resnet18", num_classes: Count = 1000, in_channels: Count = 3, image_size: Count = 224
+    *,
+    name: str = "resnet18",
+    num_classes: PositiveInt = 1000,
+    in_channels: PositiveInt = 3,
+    image_size: PositiveInt = 224,
 ) -> nn.Module:
     """An untrained network of torchvision.
 

@@ -16,7 +16,7 @@ from alexnet_lab.base.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from alexnet_lab.base.ranges import Count
+    from alexnet_lab.base.ranges import PositiveInt
 
 LARGEST_SMALL = 64
 """Largest image side in pixels for the networks for digits and CIFAR-10. Weights that belong to positions, as in
@@ -115,7 +115,7 @@ class AlexNetSizes(NamedTuple):
 
 def alexnet_sizes(
     *,
-    image_size: Count = 224,
+    image_size: PositiveInt = 224,
     stem: Literal["auto", "published", "small"] = "auto",
     stem_padding: Literal["far", "two", "none"] = "far",
     pool: Literal["overlapping", "non_overlapping", "average", "min"] = "overlapping",
@@ -207,7 +207,7 @@ class AlexNetMaps(NamedTuple):
 def alexnet_maps(
     *,
     maps: tuple[int, ...] = (96, 256, 384, 384, 256),
-    hidden: Count = 4096,
+    hidden: PositiveInt = 4096,
     width: float = 1.0,
     towers: Literal[1, 2] = 2,
     without: Literal["none", "conv3", "conv4", "conv5"] = "none",
@@ -263,7 +263,7 @@ class LeNet5Sizes(NamedTuple):
 
 def lenet5_sizes(
     *,
-    image_size: Count = 28,
+    image_size: PositiveInt = 28,
     c1_padding: Literal["auto", "same", "valid", "full"] = "auto",
     c5: Literal["dense", "conv", "conv_same"] = "dense",
 ) -> LeNet5Sizes:
@@ -308,9 +308,9 @@ class CudaConvNetSizes(NamedTuple):
 
 def cuda_convnet_sizes(
     *,
-    image_size: Count = 32,
+    image_size: PositiveInt = 32,
     body: Literal["conv", "local"] = "conv",
-    local3: Count | None = None,
+    local3: PositiveInt | None = None,
     pool: Literal["overlapping", "non_overlapping"] = "overlapping",
 ) -> CudaConvNetSizes:
     """The chain of cuda-convnet's map sizes, which round up; parameters as `CudaConvNet` has them.
@@ -348,7 +348,9 @@ def cuda_convnet_sizes(
         ) from None
 
 
-def lenet5_1998_padding(*, num_classes: Count = 10, in_channels: Count = 1, image_size: Count = 28) -> int:
+def lenet5_1998_padding(
+    *, num_classes: PositiveInt = 10, in_channels: PositiveInt = 1, image_size: PositiveInt = 28
+) -> int:
     """The pixels of background around an image of LeNet-5; parameters as `LeNet51998` has them.
 
     Raises:

@@ -19,7 +19,7 @@ from alexnet_lab.models.input_shape import check_images
 from alexnet_lab.models.layers import ACTIVATIONS, MinPool2d
 
 if TYPE_CHECKING:
-    from alexnet_lab.base.ranges import Count, Fraction
+    from alexnet_lab.base.ranges import PositiveInt, UnitInterval
 
 POOLS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d, "min": MinPool2d}
 
@@ -50,14 +50,14 @@ class LeNet5(nn.Module):
     def __init__(
         self,
         *,
-        num_classes: Count = 10,
-        in_channels: Count = 1,
-        image_size: Count = 28,
+        num_classes: PositiveInt = 10,
+        in_channels: PositiveInt = 1,
+        image_size: PositiveInt = 28,
         activation: Literal["relu", "tanh", "sigmoid"] = "relu",
         pool: Literal["max", "average", "min"] = "max",
         c1_padding: Literal["auto", "same", "valid", "full"] = "auto",
         c5: Literal["dense", "conv", "conv_same"] = "dense",
-        dropout: Fraction = 0.0,
+        dropout: UnitInterval = 0.0,
         init: Literal["torch", "glorot"] = "torch",
         legacy_softmax: bool = False,
     ) -> None:

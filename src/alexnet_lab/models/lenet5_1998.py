@@ -19,7 +19,7 @@ from alexnet_lab.models.input_shape import check_images
 from alexnet_lab.models.layers import EuclideanRBF, PartialConv2d, ScaledTanh, Subsampling
 
 if TYPE_CHECKING:
-    from alexnet_lab.base.ranges import Count, NonNegative
+    from alexnet_lab.base.ranges import NonNegativeFloat, PositiveInt
 
 BACKGROUND, INK = -0.1, 1.175
 """Input values that give a digit's image a mean of about 0 and a variance of about 1 (sec. II.B)."""
@@ -53,9 +53,9 @@ class LeNet51998(nn.Module):
     def __init__(
         self,
         *,
-        num_classes: Count = 10,
-        in_channels: Count = 1,
-        image_size: Count = 28,
+        num_classes: PositiveInt = 10,
+        in_channels: PositiveInt = 1,
+        image_size: PositiveInt = 28,
         scale_input: bool = True,
         init: Literal["paper", "efficient_backprop"] = "paper",
     ) -> None:
@@ -130,7 +130,7 @@ class LeNet5Loss(nn.Module):
     """
 
     @checked()
-    def __init__(self, *, form: Literal["mse", "map"] = "map", rubbish: NonNegative = 0.1) -> None:
+    def __init__(self, *, form: Literal["mse", "map"] = "map", rubbish: NonNegativeFloat = 0.1) -> None:
         super().__init__()
         self.form = form
         self.rubbish = rubbish

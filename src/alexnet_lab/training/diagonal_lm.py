@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from alexnet_lab.base.ranges import Count, Positive
+    from alexnet_lab.base.ranges import PositiveFloat, PositiveInt
     from alexnet_lab.data.loader import Batch
 
 
@@ -134,10 +134,10 @@ def _gathered(batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
 def diagonal_lm(
     net: nn.Module,
     *,
-    learning_rate: Positive = 5e-4,
-    damping: Positive = 0.02,
-    samples: Count = 500,
-    every_images: Count | None = None,
+    learning_rate: PositiveFloat = 5e-4,
+    damping: PositiveFloat = 0.02,
+    samples: PositiveInt = 500,
+    every_images: PositiveInt | None = None,
 ) -> DiagonalLM:
     """LeNet-5's optimiser (LeCun et al. 1998, sec. III.B): eta .0005 at first, mu .02, 500 images.
 

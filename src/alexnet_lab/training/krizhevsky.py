@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from alexnet_lab.base.ranges import Fraction, NonNegative, Positive
+    from alexnet_lab.base.ranges import NonNegativeFloat, PositiveFloat, UnitInterval
 
 
 class KrizhevskySGD(Optimizer):
@@ -88,11 +88,12 @@ class KrizhevskySGD(Optimizer):
 def krizhevsky_sgd(
     net: nn.Module,
     *,
-    learning_rate: Positive = 0.01,
-    bias_factor: NonNegative = 2.0,
-    momentum: Fraction = 0.9,
-    weight_decay: NonNegative = 5e-4,
-    layers: dict[str, dict[Literal["learning_rate", "bias_learning_rate", "weight_decay"], NonNegative]] | None = None,
+    learning_rate: PositiveFloat = 0.01,
+    bias_factor: NonNegativeFloat = 2.0,
+    momentum: UnitInterval = 0.9,
+    weight_decay: NonNegativeFloat = 5e-4,
+    layers: dict[str, dict[Literal["learning_rate", "bias_learning_rate", "weight_decay"], NonNegativeFloat]]
+    | None = None,
 ) -> KrizhevskySGD:
     """The optimiser of AlexNet and of cuda-convnet's networks: Krizhevsky et al. 2012, sec. 5, and layers-145.cfg.
 

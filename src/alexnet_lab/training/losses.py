@@ -16,7 +16,7 @@ from alexnet_lab.models import LeNet5Loss
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from alexnet_lab.base.ranges import Fraction, NonNegative
+    from alexnet_lab.base.ranges import NonNegativeFloat, UnitInterval
 
 
 class CrossEntropy(nn.Module):
@@ -31,7 +31,7 @@ class CrossEntropy(nn.Module):
     """
 
     @checked("loss")
-    def __init__(self, *, label_smoothing: Fraction = 0.0) -> None:
+    def __init__(self, *, label_smoothing: UnitInterval = 0.0) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
 
@@ -52,7 +52,7 @@ class LeNet5Criterion(nn.Module):
         ConfigError: A value that is not allowed.
     """
 
-    def __init__(self, *, form: Literal["mse", "map"] = "map", rubbish: NonNegative = 0.1) -> None:
+    def __init__(self, *, form: Literal["mse", "map"] = "map", rubbish: NonNegativeFloat = 0.1) -> None:
         super().__init__()
         self.criterion = LeNet5Loss(form=form, rubbish=rubbish)
 

@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from alexnet_lab.base.ranges import Fraction, NonNegative, Positive
+    from alexnet_lab.base.ranges import NonNegativeFloat, PositiveFloat, UnitInterval
 
 
 @checked("optimizer")
 def sgd(
     net: nn.Module,
     *,
-    learning_rate: Positive = 0.01,
-    momentum: Fraction = 0.9,
+    learning_rate: PositiveFloat = 0.01,
+    momentum: UnitInterval = 0.9,
     nesterov: bool = False,
-    weight_decay: NonNegative = 5e-4,
+    weight_decay: NonNegativeFloat = 5e-4,
     decay_biases: bool = False,
 ) -> Optimizer:
     """Stochastic gradient descent with momentum, in torch's form.
@@ -45,11 +45,11 @@ def sgd(
 def adam(
     net: nn.Module,
     *,
-    learning_rate: Positive = 1e-3,
-    beta1: Fraction = 0.9,
-    beta2: Fraction = 0.999,
-    epsilon: Positive = 1e-8,
-    weight_decay: NonNegative = 0.0,
+    learning_rate: PositiveFloat = 1e-3,
+    beta1: UnitInterval = 0.9,
+    beta2: UnitInterval = 0.999,
+    epsilon: PositiveFloat = 1e-8,
+    weight_decay: NonNegativeFloat = 0.0,
     decay_biases: bool = False,
 ) -> Optimizer:
     """Adam (Kingma and Ba 2015, algorithm 1), the seeds' choice; `weight_decay` is L2 in the gradient."""
@@ -61,11 +61,11 @@ def adam(
 def rmsprop(
     net: nn.Module,
     *,
-    learning_rate: Positive = 1e-3,
-    smoothing: Fraction = 0.9,
-    momentum: Fraction = 0.0,
-    epsilon: Positive = 1e-7,
-    weight_decay: NonNegative = 0.0,
+    learning_rate: PositiveFloat = 1e-3,
+    smoothing: UnitInterval = 0.9,
+    momentum: UnitInterval = 0.0,
+    epsilon: PositiveFloat = 1e-7,
+    weight_decay: NonNegativeFloat = 0.0,
     decay_biases: bool = False,
 ) -> Optimizer:
     """RMSprop (Hinton 2012, lecture 6e of Neural Networks for Machine Learning), with Keras' numbers.

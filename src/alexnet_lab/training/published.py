@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.fields import checked
@@ -17,9 +17,10 @@ from alexnet_lab.training.schedules import ByStep, Duration, constant, group_kin
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from annotated_types import Gt, Le
     from torch.optim import Optimizer
 
-    from alexnet_lab.base.ranges import Count, NonNegative, Positive, Ratio, Share
+    from alexnet_lab.base.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, UnitInterval
     from alexnet_lab.training.schedules import Factor
 
 
@@ -88,10 +89,10 @@ def dexp(
     optimizer: Optimizer,
     duration: Duration,
     *,
-    target_factor: Positive = 250.0,
-    levels: Count = 4,
-    bias_target_factor: Positive | None = 10.0,
-    bias_levels: Count = 2,
+    target_factor: PositiveFloat = 250.0,
+    levels: PositiveInt = 4,
+    bias_target_factor: PositiveFloat | None = 10.0,
+    bias_levels: PositiveInt = 2,
 ) -> dict[str, Any]:
     """cuda-convnet2's discrete exponential (2013): equal stretches, each lower by the same factor.
 
@@ -123,9 +124,9 @@ def caffe_step(
     optimizer: Optimizer,
     duration: Duration,
     *,
-    step_iterations: Count | None = None,
-    step_share: Share | None = 0.2222222222222222,
-    gamma: Ratio = 0.1,
+    step_iterations: PositiveInt | None = None,
+    step_share: Annotated[UnitInterval, Gt(0)] | None = 0.2222222222222222,
+    gamma: Annotated[PositiveFloat, Le(1)] = 0.1,
 ) -> dict[str, Any]:
     """Caffe's `lr_policy: "step"`: base * gamma ^ floor(iteration / step size).
 
@@ -149,7 +150,7 @@ def caffe_step(
 
 @checked("schedule")
 def caffe_inv(
-    optimizer: Optimizer, duration: Duration, *, gamma: NonNegative = 1e-4, power: NonNegative = 0.75
+    optimizer: Optimizer, duration: Duration, *, gamma: NonNegativeFloat = 1e-4, power: NonNegativeFloat = 0.75
 ) -> dict[str, Any]:
     """Caffe's `lr_policy: "inv"`: base * (1 + gamma * iteration) ^ -power, in its LeNet for 10,000 iterations.
 
@@ -170,8 +171,8 @@ def by_pass(
     optimizer: Optimizer,
     duration: Duration,
     *,
-    factors: tuple[NonNegative, ...] = (1.0, 0.4, 0.2, 0.1, 0.02),
-    passes: tuple[Count, ...] = (2, 3, 3, 4),
+    factors: tuple[NonNegativeFloat, ...] = (1.0, 0.4, 0.2, 0.1, 0.02),
+    passes: tuple[PositiveInt, ...] = (2, 3, 3, 4),
 ) -> dict[str, Any]:
     """A factor for the first passes, another for the next ones, and so on: LeCun et al. 1998, sec. III.B.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
@@ -20,10 +20,11 @@ from alexnet_lab.base.targets import build, locate
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from annotated_types import Gt, Le
     from torch import Tensor
     from torch.optim import Optimizer
 
-    from alexnet_lab.base.ranges import Count, NonNegative, Positive, Ratio, Share
+    from alexnet_lab.base.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, UnitInterval
 
     Factor = Callable[[int], float]
 
@@ -115,9 +116,9 @@ def plateau(
     optimizer: Optimizer,
     duration: Duration,
     *,
-    factor: Share = 0.1,
-    patience_epochs: Count = 10,
-    min_learning_rate: NonNegative = 0.0,
+    factor: Annotated[UnitInterval, Gt(0)] = 0.1,
+    patience_epochs: PositiveInt = 10,
+    min_learning_rate: NonNegativeFloat = 0.0,
     lower_biases: bool = True,
     monitor: Literal["val/loss", "val/top1_error"] = "val/top1_error",
 ) -> dict[str, Any]:
@@ -153,7 +154,7 @@ def step(
     duration: Duration,
     *,
     drop_epochs: list[int],
-    factor: Ratio = 0.1,
+    factor: Annotated[PositiveFloat, Le(1)] = 0.1,
     lower_biases: bool = True,
 ) -> dict[str, Any]:
     """Multiplies the learning rate by `factor` at the start of each of `drop_epochs` (0-based, rising).
@@ -192,9 +193,9 @@ def one_cycle(
     optimizer: Optimizer,
     duration: Duration,
     *,
-    warmup_fraction: Share = 0.2,
-    start_divisor: Positive = 25.0,
-    end_divisor: Positive = 1e4,
+    warmup_fraction: Annotated[UnitInterval, Gt(0)] = 0.2,
+    start_divisor: PositiveFloat = 25.0,
+    end_divisor: PositiveFloat = 1e4,
     anneal: Literal["cos", "linear"] = "cos",
 ) -> dict[str, Any]:
     """Up to the optimiser's learning rate and down to almost nothing (Smith and Topin 2018), momentum left alone.

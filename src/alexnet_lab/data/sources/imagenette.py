@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from alexnet_lab.base.ranges import Count
+from alexnet_lab.base.ranges import PositiveInt
 from alexnet_lab.data.download import fetch, md5, unpack
 from alexnet_lab.data.folder_module import FolderDataModule
 
@@ -50,7 +50,7 @@ class ImageNetteDataModule(FolderDataModule):
     """Imagenette in `root`, or `<dir>/imagenette`; see `FolderDataModule` for the fields."""
 
     name = "imagenette"
-    num_classes: Count = 10
+    num_classes: PositiveInt = 10
     readable = NAMES
 
     def contents(self) -> Contents:

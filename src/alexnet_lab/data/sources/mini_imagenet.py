@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from alexnet_lab.base.ranges import Count
+from alexnet_lab.base.ranges import PositiveInt
 from alexnet_lab.data.folder_module import FolderDataModule
 from alexnet_lab.data.folder_source import load_joined
 from alexnet_lab.data.folders import chosen_among
@@ -30,7 +30,7 @@ class MiniImageNetDataModule(FolderDataModule):
 
     name = "mini_imagenet"
     batch_size = 32
-    num_classes: Count = 100
+    num_classes: PositiveInt = 100
     classes: list[str] | Literal["guide16"] | None = None
 
     def __post_init__(self) -> None:
