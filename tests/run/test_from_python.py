@@ -62,6 +62,8 @@ def test_compose_within_a_hydra_application_leaves_that_as_it_was():
         (("trainer.max_epochs=none",), r"`trainer.max_epochs` is 'none' \(str\); allowed: "),
         (("seed=0,1",), r"seed=0,1"),
         (("logger=null",), r"a group takes the name of one of its files"),
+        (("sweep=ideas",), r"`sweep=ideas` compares several runs, .*; add -m: python train.py -m sweep=ideas"),
+        (("sweep.factor=seed",), r"`sweep.factor=seed` compares several runs"),
         (("--help",), r"compose\(\) takes overrides, such as 'trainer.max_epochs=1', one by one; got '--help'"),
         ((["seed=1"],), r"compose\(\) takes overrides, such as .*; got \['seed=1'\]"),
     ],

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError
 from alexnet_lab.config import resume_overrides
 from alexnet_lab.config.command_line import arranged, settle_data_variable
+from alexnet_lab.config.default_paths import check_multirun
 from alexnet_lab.config.main import plain, register_resolvers, value_errors_explained
 from alexnet_lab.config.messages import UNREADABLE, explain
 from alexnet_lab.config.validate import check_train
@@ -73,6 +74,7 @@ def _composed(words: list[str]) -> dict[str, Any]:
     """The config that Hydra makes of overrides, resolved."""
     config = hydra.compose(NAME, words, return_hydra_config=True)
     HydraConfig.instance().set_config(config)
+    check_multirun(sys.argv)
     with open_dict(config):
         del config["hydra"]
     return plain(config)
