@@ -141,7 +141,7 @@ def test_a_real_data_set_of_hugging_face(tmp_path):
 @pytest.mark.filterwarnings("ignore:The number of training batches")
 @pytest.mark.filterwarnings("ignore:Trying to infer the `batch_size`")
 def test_classifier_and_trainer_learn_from_arrays(tmp_path):
-    """Bright and dark images: one epoch tells them apart."""
+    """Bright and dark images: two epochs are enough."""
     torch.manual_seed(0)
     images = pixels(80, channels=1, side=28) // 2 + 127 * (np.arange(80) % 2)[:, None, None, None].astype(np.uint8)
     data = from_arrays(train=(images, labels(80, 2)), classes=["dark", "bright"], batch_size=8, dir=str(tmp_path))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
-from alexnet_lab.data.augment import Augment, Draws, Geometry, apply
+from alexnet_lab.data.augment import Augment, AugmentParams, Geometry, apply
 from alexnet_lab.data.channel_statistics import Statistics, image_statistics, principal_axes
 from alexnet_lab.data.normalize import NORMALIZATIONS, Normalizer, make_normalizer
 
@@ -33,7 +33,7 @@ def random_images(n: int, stored: int, channels: int = 3, seed: int = 0) -> torc
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (n, channels, stored, stored), dtype=np.uint8))
 
 
-def naive(images: np.ndarray, draws: Draws, geometry: Geometry, normalizer: Normalizer) -> np.ndarray:
+def naive(images: np.ndarray, draws: AugmentParams, geometry: Geometry, normalizer: Normalizer) -> np.ndarray:
     """Pixel by pixel: crop with padding, mirror, minus mean, plus shift, times scale and gain, padding is 0."""
     n, channels, stored, _ = images.shape
     side, padding = geometry.side, geometry.padding
@@ -89,7 +89,7 @@ def test_the_centre_of_the_mean_image_is_subtracted_wherever_the_view_is_taken()
     normalizer = make_normalizer("mean_image", statistics, 224)
     centre = torch.from_numpy(statistics.mean_image[:, 16:240, 16:240].copy())
     for top, left in ((0, 0), (0, 32), (16, 16), (32, 5)):
-        draws = Draws(torch.full((3,), top), torch.full((3,), left), torch.zeros(3, dtype=torch.bool), None)
+        draws = AugmentParams(torch.full((3,), top), torch.full((3,), left), torch.zeros(3, dtype=torch.bool), None)
         views = apply(images, draws, Geometry(256, 224), normalizer)
         assert torch.equal(views, images[:, :, top : top + 224, left : left + 224].float() - centre)
 
@@ -146,7 +146,7 @@ def test_colour_noise_ends_with_its_last_epoch_and_nothing_else_changes():
     """Run 145: the coefficient is 0 from epoch 67 on, so that nothing is divided by 1.1 either."""
     geometry = Geometry(40, 32)
 
-    def draw(augment: Augment, epoch: int) -> Draws:
+    def draw(augment: Augment, epoch: int) -> AugmentParams:
         rng = generator(0, "augment", epoch, 0)
         return augment.draw(rng, 16, geometry, ilsvrc_statistics(), epoch)
 
@@ -191,7 +191,7 @@ def test_fixed_brightness_is_added_to_every_training_image():
 
 
 def test_switching_one_change_off_leaves_the_others_as_they_were():
-    def draw(augment: Augment) -> Draws:
+    def draw(augment: Augment) -> AugmentParams:
         return augment.draw(generator(4, "augment", 1, 2), 64, augment.geometry(40, 32), ilsvrc_statistics())
 
     everything = draw(Augment(pca_colour="code2012", brightness=0.1))

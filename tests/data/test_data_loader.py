@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alexnet_lab.data.augment import Draws
+from alexnet_lab.data.augment import AugmentParams
 from alexnet_lab.data.loader import BatchLoader, Rows, read_batch
 from alexnet_lab.data.order import BatchOrder, epoch_order, rank_slice
 
@@ -109,10 +109,10 @@ def test_an_empty_part_of_a_batch_has_empty_tensors():
 def test_draws_are_made_for_the_global_batch_and_sliced():
     asked = []
 
-    def draw(epoch: int, batch: int, n: int) -> Draws:
+    def draw(epoch: int, batch: int, n: int) -> AugmentParams:
         asked.append((epoch, batch, n))
         numbers = torch.arange(n)
-        return Draws(numbers, numbers + 100, numbers % 2 == 0, numbers[:, None].float())
+        return AugmentParams(numbers, numbers + 100, numbers % 2 == 0, numbers[:, None].float())
 
     loader = BatchLoader(ROWS, BatchOrder(43, 20, 0), rank=1, world_size=2, draw=draw)
     loader.batch_sampler.set_epoch(2)

@@ -66,5 +66,5 @@ def test_without_a_compiler_torchs_operations_are_taken_and_it_is_said_once(monk
         views = [apply(images, None, Geometry(4, 2), normalizer) for _ in range(2)]
     assert torch.equal((views[1] * 255).round(), images[:, :, 1:3, 1:3].float())
     assert [record.message for record in caplog.records] == [
-        "augmentation is not compiled here: it takes about four times the time (no compiler: no-such-compiler)"
+        "augmentation is not compiled here and takes about four times as long (no compiler: no-such-compiler)"
     ]

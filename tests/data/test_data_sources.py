@@ -91,13 +91,13 @@ def test_a_damaged_idx_file_is_told_with_found_and_expected(tmp_path, content, m
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
         mnist.read_idx(path, 3)
-    assert str(caught.value) == f"{path} is no sound IDX file: {message}; delete it, it is downloaded again"
+    assert str(caught.value) == f"{path} is a damaged IDX file: {message}; delete it, and it is downloaded again"
 
 
 def test_a_truncated_gzip_file_is_told(tmp_path):
     path = tmp_path / "train-images-idx3-ubyte.gz"
     path.write_bytes(gzip.compress(idx(RNG.integers(0, 256, (9, 9, 9), dtype=np.uint8)))[:-50])
-    with pytest.raises(DataError, match=r"\.gz is no sound IDX file: it cannot be unpacked: "):
+    with pytest.raises(DataError, match=r"\.gz is a damaged IDX file: it cannot be unpacked: "):
         mnist.read_idx(path, 3)
 
 
@@ -340,7 +340,7 @@ def test_an_archive_cannot_leave_its_folder(tmp_path):
 
 def test_a_truncated_archive_is_told_and_leaves_nothing(tmp_path):
     (tmp_path / "a.tgz").write_bytes(archive_of({"inner/ok": RNG.bytes(5000)})[:2000])
-    with pytest.raises(DataError, match=r"a\.tgz cannot be unpacked \(.*\); delete it, it is downloaded again"):
+    with pytest.raises(DataError, match=r"a\.tgz cannot be unpacked \(.*\); delete it, and it is downloaded again"):
         download.unpack(tmp_path / "a.tgz", "inner", tmp_path / "target")
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.tgz"]
 

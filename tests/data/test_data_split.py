@@ -95,7 +95,7 @@ def test_a_damaged_split_is_told_with_what_to_delete(tmp_path, where):
     file = next(tmp_path.iterdir())
     content = bytearray(file.read_bytes())
     file.write_bytes(content[: int(where * len(content))])
-    with pytest.raises(DataError, match=r"the split .*\.npz is damaged; delete it, it is made again, the same"):
+    with pytest.raises(DataError, match=r"the split .*\.npz is damaged; delete it, the next start makes the same"):
         stored_split(store, Shares(0.1, 5, 0.2, 0))
 
 

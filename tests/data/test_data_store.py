@@ -217,7 +217,9 @@ def _other_format(path: Path) -> None:
 def test_damage_is_told_with_what_to_delete(path, damage, message):
     make_store(path, contents)
     damage(path)
-    with pytest.raises(DataError, match=rf"the store .*toy-4 is damaged: {message}; delete .*toy-4, it is made again"):
+    with pytest.raises(
+        DataError, match=rf"the store .*toy-4 is damaged: {message}; delete .*toy-4, the next start makes it again"
+    ):
         open_store(path, verify=True)
 
 

@@ -32,7 +32,7 @@ def picture(path: Path, value: int) -> None:
 
 
 def grey(name: str, number: int) -> int:
-    """A value that tells each image."""
+    """A value that identifies each image."""
     return 10 * (ord(name[0]) - ord("a")) + number
 
 

@@ -110,7 +110,7 @@ def test_without_a_compiler_the_formula_is_taken_and_said_once(monkeypatch, capl
         for _ in range(2):
             local_response_norm(x).sum().backward()
     assert [record.message for record in caplog.records] == [
-        "the response norm is not compiled here: it takes about four times the time (no compiler: no-such-compiler)"
+        "the response norm is not compiled here and takes about four times as long (no compiler: no-such-compiler)"
     ]
     window = sum(x[:, 3 + step] ** 2 for step in range(-2, 3))
     torch.testing.assert_close(local_response_norm(x)[:, 3], x[:, 3] / (2 + 1e-4 * window) ** 0.75)

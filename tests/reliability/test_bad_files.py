@@ -159,7 +159,7 @@ def test_mnists_files_swapped_for_one_another(raw):
     first, second = images.read_bytes(), labels.read_bytes()
     images.write_bytes(second)
     labels.write_bytes(first)
-    with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte\S* is no sound IDX file"):
+    with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte\S* is a damaged IDX file"):
         read_mnist(raw)
 
 
@@ -178,7 +178,7 @@ def test_gzip_bomb_is_not_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr(mnist, "LARGEST", 100_000)
     path = tmp_path / "train-images-idx3-ubyte.gz"
     path.write_bytes(gzip.compress(bytes(10_000_000)))
-    with pytest.raises(DataError, match=r"is no sound IDX file: it has more than 100,000 bytes"):
+    with pytest.raises(DataError, match=r"is a damaged IDX file: it has more than 100,000 bytes"):
         mnist.read_idx(path, 3)
 
 

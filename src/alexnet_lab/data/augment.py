@@ -1,9 +1,9 @@
 """Random views of images: crop, mirror, colour; a whole batch at once, on the device of the batch.
 
-The random numbers are drawn with numpy for the whole global batch, from (seed, epoch, batch), and parted among the
-processes afterwards; what is computed from them is elementwise. So an image gets the same view, bit for bit,
-whatever the number of processes. Each image takes the same count of random numbers whatever is switched on: the
-crops of a run without mirroring are those of the run with it.
+numpy draws the random numbers for the whole global batch from (seed, epoch, batch); each process takes its share, and
+all further computation is elementwise. So an image gets the same view, bit for bit, with any number of processes.
+Each image consumes the same count of random numbers whatever is enabled: a run without mirroring has the crops of the
+run with it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 NATIVE = Library(
     Path(__file__).with_name("views.cpp"),
     {"take_views": [ctypes.c_void_p] * 8 + [ctypes.c_int64] * 5 + [ctypes.c_int] * 2},
-    without="augmentation is not compiled here: it takes about four times the time",
+    without="augmentation is not compiled here and takes about four times as long",
 )
-"""The one-pass form of what torch's operations do one after the other."""
+"""The same computation in one pass instead of one torch operation after another."""
 
 
 class Geometry(NamedTuple):
@@ -60,8 +60,8 @@ class Geometry(NamedTuple):
         return self.padding + (self.stored - self.side) // 2
 
 
-class Draws(NamedTuple):
-    """The random numbers of a batch of n images."""
+class AugmentParams(NamedTuple):
+    """The random parameters of a batch of n images."""
 
     top: Tensor  # int64 (n,), first row of the view
     left: Tensor  # int64 (n,), first column
@@ -69,19 +69,19 @@ class Draws(NamedTuple):
     shift: Tensor | None  # float32 (n, C), grey levels added to all pixels of an image
     gain: float = 1.0  # what all pixels are multiplied by afterwards
 
-    def part(self, positions: slice) -> Draws:
+    def part(self, positions: slice) -> AugmentParams:
         """Those of some images of the batch."""
         shift = None if self.shift is None else self.shift[positions]
-        return Draws(self.top[positions], self.left[positions], self.mirror[positions], shift, self.gain)
+        return AugmentParams(self.top[positions], self.left[positions], self.mirror[positions], shift, self.gain)
 
-    def to(self, device: torch.device) -> Draws:
+    def to(self, device: torch.device) -> AugmentParams:
         """The same on another device."""
         top, left, mirror = (tensor.to(device) for tensor in (self.top, self.left, self.mirror))
-        return Draws(top, left, mirror, None if self.shift is None else self.shift.to(device), self.gain)
+        return AugmentParams(top, left, mirror, None if self.shift is None else self.shift.to(device), self.gain)
 
 
 class Augment:
-    """Which random changes training images get.
+    """The random changes of training images.
 
     Args:
         crop: Take views at random places; the centre view otherwise.
@@ -139,7 +139,7 @@ class Augment:
 
     def draw(
         self, rng: np.random.Generator, n: int, geometry: Geometry, statistics: Statistics, epoch: int = 0
-    ) -> Draws:
+    ) -> AugmentParams:
         """The random numbers of a global batch of n images in an epoch (0-based)."""
         uniform = rng.random((n, 4))  # top, left, mirror, brightness
         normal = rng.standard_normal((n, 3))
@@ -147,7 +147,7 @@ class Augment:
         if self.crop:
             starts = (uniform[:, :2] * self._places(geometry.room)).astype(np.int64)
         colour = self._colour(epoch)
-        return Draws(
+        return AugmentParams(
             top=torch.from_numpy(starts[:, 0].copy()),
             left=torch.from_numpy(starts[:, 1].copy()),
             mirror=torch.from_numpy((uniform[:, 2] < 0.5) & self.mirror),
@@ -188,7 +188,7 @@ def colour_shift(alphas: NDArray, pca_colour: str, statistics: Statistics) -> ND
     return (alphas * lengths) @ statistics.colour_axes.T
 
 
-def apply(images: Tensor, draws: Draws | None, geometry: Geometry, normalizer: Normalizer) -> Tensor:
+def apply(images: Tensor, draws: AugmentParams | None, geometry: Geometry, normalizer: Normalizer) -> Tensor:
     """Cuts the views out, normalises them, and enlarges them if the model wants more pixels than are stored.
 
     Args:
@@ -209,12 +209,12 @@ def apply(images: Tensor, draws: Draws | None, geometry: Geometry, normalizer: N
     return F.interpolate(views, size=(geometry.image_size, geometry.image_size), mode="bilinear", align_corners=False)
 
 
-def native_views(images: Tensor, draws: Draws | None, geometry: Geometry, normalizer: Normalizer) -> Tensor:
+def native_views(images: Tensor, draws: AugmentParams | None, geometry: Geometry, normalizer: Normalizer) -> Tensor:
     """Normalised views (B, C, K, K), K = geometry.side, of images on a CPU, where NATIVE is available."""
     batch, channels, stored, _ = images.shape
     if draws is None:
         place = torch.full((batch,), geometry.centre)
-        draws = Draws(place, place, torch.zeros(batch, dtype=torch.bool), None)
+        draws = AugmentParams(place, place, torch.zeros(batch, dtype=torch.bool), None)
     views = torch.empty(batch, channels, geometry.side, geometry.side)
     arrays = [images, draws.top, draws.left, draws.mirror, draws.shift, normalizer.mean, normalizer.scale, views]
     dense = [None if array is None else array.contiguous() for array in arrays]
@@ -225,7 +225,7 @@ def native_views(images: Tensor, draws: Draws | None, geometry: Geometry, normal
     return views
 
 
-def gathered_views(images: Tensor, draws: Draws | None, geometry: Geometry, normalizer: Normalizer) -> Tensor:
+def gathered_views(images: Tensor, draws: AugmentParams | None, geometry: Geometry, normalizer: Normalizer) -> Tensor:
     """The same, (B, C, K, K), by torch's operations, on any device."""
     if draws is None:
         first, last = geometry.centre - geometry.padding, geometry.centre - geometry.padding + geometry.side
@@ -242,7 +242,7 @@ def gathered_views(images: Tensor, draws: Draws | None, geometry: Geometry, norm
     return views
 
 
-def view_pixels(draws: Draws, geometry: Geometry) -> tuple[Tensor, Tensor]:
+def view_pixels(draws: AugmentParams, geometry: Geometry) -> tuple[Tensor, Tensor]:
     """The rows and the columns (B, K) of the stored image that each view shows; outside 0..S-1 in the padding."""
     steps = torch.arange(geometry.side, device=draws.top.device)
     columns = torch.where(draws.mirror[:, None], geometry.side - 1 - steps, steps)

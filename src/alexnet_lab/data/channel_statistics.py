@@ -1,4 +1,4 @@
-"""What the training images look like on average: mean image, channel statistics, principal colours."""
+"""Statistics of the training images: mean image, channels, principal colours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all data sets share: store, split, loaders, and what identifies their images."""
+"""The data module of all data sets: store, split, loaders and identity."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 READ_AHEAD = 2
-"""Batches that are read while a GPU is busy; on a CPU reading ahead would only take time from training."""
+"""Batches that are read while a GPU computes; on a CPU, reading ahead would take time from training."""
 
 
 class ImageDataModule(LightningDataModule, Fields):
@@ -121,7 +121,7 @@ class ImageDataModule(LightningDataModule, Fields):
         return f"{self.name}-{self.stored_size}"
 
     def contents(self) -> Contents:
-        """Finds the images, downloads them if need be, and says how to read them."""
+        """Finds or downloads the images, and describes how to read them."""
         raise NotImplementedError
 
     # What Lightning calls
@@ -170,7 +170,7 @@ class ImageDataModule(LightningDataModule, Fields):
         )
 
     def _check_store(self, store: Store) -> None:
-        """Refuses a store that does not hold what the fields say."""
+        """Raises unless the store matches the fields."""
         found = len(store.class_names)
         if found != self.num_classes:
             raise ConfigError(f"`data.num_classes` is {self.num_classes}, but {store.path} holds {found} classes")
@@ -209,15 +209,15 @@ class ImageDataModule(LightningDataModule, Fields):
         return self.plain_loader("test", limit=getattr(self.trainer, "limit_test_batches", 1.0))
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Moves a raw batch; Lightning would look through all that it holds, which takes longer than small steps."""
+        """Moves a raw batch; Lightning's traversal of its fields takes longer than a small step."""
         if isinstance(batch, RawBatch):
             return batch.to(device)
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
-        """Turns a raw batch, now on the device, into what the model sees, in the number format of its weights.
+        """Augments and normalises a raw batch on the device, in the number format of the model's weights.
 
-        Lightning converts batches before they are moved, when these images are not yet floats: so it is done here.
+        Lightning converts batches before they are moved, when these images are not floats yet.
         """
         if not isinstance(batch, RawBatch):
             return batch
@@ -227,7 +227,7 @@ class ImageDataModule(LightningDataModule, Fields):
         return seen._replace(images=self.trainer.precision_plugin.convert_input(seen.images))
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint says about the images: `identity`."""
+        """The images' `identity`, for checkpoints."""
         return {} if self._store is None else self.identity
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -249,7 +249,7 @@ class ImageDataModule(LightningDataModule, Fields):
             allowed = state_dict.get(OTHER_IMAGES, False)
             check_same_images(state_dict, self.identity, what, switch="resume_force", allowed=allowed)
 
-    # What the rest of the house uses
+    # What other packages use
 
     @property
     def store_path(self) -> Path:
@@ -276,7 +276,7 @@ class ImageDataModule(LightningDataModule, Fields):
 
     @property
     def transform(self) -> Transform:
-        """What turns raw batches into what the model sees."""
+        """The augmentation and normalisation of raw batches."""
         if self._transform is None:
             raise RuntimeError("call prepare_data() and setup() first")
         return self._transform
@@ -293,18 +293,18 @@ class ImageDataModule(LightningDataModule, Fields):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What tells these images, and their split, from others: see `alexnet_lab.data.identity`."""
+        """The hashes and counts that identify these images and their split: see `alexnet_lab.data.identity`."""
         counts = {"num_train": self.num_train, "num_val": self.num_val, "num_test": self.num_test}
         hashes = {"store_hash": self.store_hash, "split_hash": self.split.hash, "files_hash": self.store.files_hash}
         return counts | hashes
 
     def part_identity(self, part: str, *, by_files: bool = False) -> dict[str, Any]:
-        """What tells the images of "train", "val" or "test" alone from others, in their order.
+        """The count and hash that identify the images of "train", "val" or "test", in their order.
 
         Args:
             part: Which.
-            by_files: Compare the files that they were made from: the same for stores of another size. Without files
-                there is no hash.
+            by_files: Hash the files that they were made from, which are the same for stores of other sizes. None
+                without files.
         """
         rows = self.rows(part).indices
         digest = self.store.rows_hash(self._file_of(part), rows, by_files=by_files)

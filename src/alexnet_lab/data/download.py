@@ -1,4 +1,4 @@
-"""Files from the net: each checked against its published checksum before anything reads it."""
+"""Downloads, each checked against its published checksum before it is read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 5.0
-"""For a server to answer: who works offline shall read the reason within seconds."""
+"""The time for a server to answer; offline users see the reason within seconds."""
 
 BLOCK = 1 << 18
 
@@ -33,7 +33,7 @@ def md5(path: Path) -> str:
 
 
 def fetch(urls: Sequence[str], path: Path, checksum: str, advice: str) -> None:
-    """Downloads a file from the first of several addresses that gives the right one.
+    """Downloads a file from the first address that serves the right one.
 
     Args:
         urls: Addresses of the same file.
@@ -83,9 +83,9 @@ def unpack(archive: Path, inner: str, target: Path) -> None:
         with tarfile.open(archive) as tar:
             tar.extractall(temporary, filter="data")
         if not (temporary / inner).is_dir():
-            raise DataError(f"{archive} holds no folder {inner}; delete it, it is downloaded again")
+            raise DataError(f"{archive} holds no folder {inner}; delete it, and it is downloaded again")
         (temporary / inner).replace(target)
     except (tarfile.TarError, EOFError) as error:
-        raise DataError(f"{archive} cannot be unpacked ({error}); delete it, it is downloaded again") from error
+        raise DataError(f"{archive} cannot be unpacked ({error}); delete it, and it is downloaded again") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What the data sets in image folders share: `<root>/train/<class>/*`, perhaps `<root>/val/<class>/*`."""
+"""The data module of image folders: `<root>/train/<class>/*`, perhaps `<root>/val/<class>/*`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class FolderDataModule(ImageDataModule):
         return Path(self.root or Path(self.dir) / str(self.name))
 
     def store_name(self) -> str:
-        """Holds a hash of all that decides on the arrays, except the content of the folder."""
+        """Holds a hash of everything that determines the arrays, except the content of the folder."""
         facts: tuple[Any, ...] = (str(self.folder.resolve()), self.classes, self.channels, self.skip_unreadable)
         if (self.test_folder, self.val_folder) != ("val", None):
             facts = (*facts, self.test_folder, self.val_folder)
@@ -78,7 +78,7 @@ class FolderDataModule(ImageDataModule):
         return found._replace(class_names=[self.readable.get(name, name) for name in folders])
 
     def make_store(self) -> None:
-        """Makes the store if it is not there, or if the folder is no longer what it was made from."""
+        """Makes the store if it is missing, or if the folder has changed since."""
         if not exists(self.store_path):
             make_store(self.store_path, self.contents, skip_unreadable=self.skip_unreadable)
             return

@@ -15,7 +15,7 @@ EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", "
 """What an image's name may end with, in any case: those of torchvision's ImageFolder, and GIF."""
 
 LITTER = ("desktop.ini", "Thumbs.db")
-"""Files that file managers leave behind; ignored, as are all whose name starts with a dot."""
+"""Files that file managers create; ignored, like all names that start with a dot."""
 
 LAYOUT = "put the images into {root}/train/<class>/*.jpg (and, if there is a test set, {root}/val/<class>/*.jpg)"
 
@@ -85,7 +85,7 @@ def chosen_among(names: list[str], wanted: list[str] | None, otherwise: str) -> 
 
 
 def check_test_classes(root: str | Path, test: str = "val") -> None:
-    """Refuses a test set with a class that the training set does not have: it could only be got wrong.
+    """Raises if the test set has a class that the training set lacks: all its images would count as errors.
 
     Raises:
         DataError: With the first such class.

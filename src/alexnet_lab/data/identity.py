@@ -1,4 +1,4 @@
-"""Whether two results are about the same images: the one place that decides it.
+"""Whether two results are about the same images. No other module decides this.
 
 A record is what a data module says of its images (`ImageDataModule.identity`), or any mapping that holds those keys:
 result.json, a line of a ledger, the state in a checkpoint. Imports nothing heavy: sweeps and reports compare too.

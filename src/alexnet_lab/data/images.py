@@ -22,7 +22,7 @@ MODES = {1: "L", 3: "RGB"}
 """Pillow's name of what an image becomes, by its number of channels."""
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""What is decoded, whatever a file is called: Pillow knows others too, and hands PostScript to another program."""
+"""The formats that are decoded, whatever a file is called; for PostScript, say, Pillow would run another program."""
 
 LARGEST = 1 << 27
 """Pixels that an image may have, as stored and when it has been scaled: 134 million, 512 MiB in colour."""
@@ -100,7 +100,7 @@ def centre_square(image: Image.Image, size: int) -> Image.Image:
 
 @contextlib.contextmanager
 def strict_decoding() -> Iterator[None]:
-    """Makes a suspiciously large image an error and Pillow's other remarks on odd files silent.
+    """Makes a suspiciously large image an error and silences Pillow's other warnings.
 
     The filters of warnings belong to the process: set once around a pool of threads, never inside one.
     """

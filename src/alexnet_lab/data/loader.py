@@ -19,26 +19,26 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from alexnet_lab.data.augment import Draws
+    from alexnet_lab.data.augment import AugmentParams
 
 SHARE = 0.25
-"""Of a GPU's free memory that stored images may take."""
+"""The fraction of a GPU's free memory that stored images may take."""
 
 CHUNK_BYTES = 2**26
-"""Of images that are copied to a GPU in one go."""
+"""Bytes of images that are copied to a GPU at once."""
 
 
 class RawBatch(NamedTuple):
-    """What a process takes from the store for one step; moved to the device as it is, a quarter of the bytes."""
+    """The images of one step as they are stored; as uint8 they are a quarter of the bytes to move to the device."""
 
     images: Tensor  # uint8 (B, C, S, S)
     labels: Tensor  # int64 (B,)
     indices: Tensor  # int64 (B,): rows of the stored part
     total: int  # images in the global batch, over all processes
-    draws: Draws | None  # the random numbers of the augmentation; None: the plain centre view
+    draws: AugmentParams | None  # the random numbers of the augmentation; None: the plain centre view
 
     def to(self, device: torch.device) -> RawBatch:
-        """The same on a device; out of pinned memory it is copied while the processor goes on."""
+        """A copy on a device; from pinned memory it is copied asynchronously."""
         if device.type == "cpu":
             return self
         images, labels, indices = (tensor.to(device, non_blocking=True) for tensor in self[:3])
@@ -46,7 +46,7 @@ class RawBatch(NamedTuple):
         return RawBatch(images, labels, indices, self.total, draws)
 
     def pinned(self) -> RawBatch:
-        """The same in memory that a GPU reads by itself; where there is no GPU it stays as it is."""
+        """A copy in pinned memory, from which a GPU reads directly; unchanged where there is no GPU."""
         if not torch.cuda.is_available():
             return self
         images, labels, indices = (tensor if tensor.is_cuda else tensor.pin_memory() for tensor in self[:3])
@@ -125,13 +125,14 @@ class BatchLoader:
 
     Args:
         rows: The images.
-        order: Which of them a batch holds.
+        order: The order of the batches.
         rank: Of this process.
         world_size: Number of processes; each has the same number of batches, the last ones perhaps without an image.
-        draw: (epoch, batch, images in the global batch) -> the draws of the whole global batch; None: no augmentation.
-        batches_done: Asked at the start of each epoch: how many of its batches training has behind it. Lightning
-            knows that better than a loader, which cannot tell a batch that was handed out from one that was used.
-        ahead: Batches that a thread reads, and pins for the GPU, before they are asked for.
+        draw: (epoch, batch, images in the global batch) -> the augmentation's parameters for the whole global batch;
+            None: no augmentation.
+        batches_done: Called at the start of each epoch; returns how many of its batches are already trained on.
+            Lightning knows which batches were used; a loader only knows which ones it handed out.
+        ahead: Batches that a thread reads, and pins for the GPU, in advance.
     """
 
     def __init__(
@@ -141,7 +142,7 @@ class BatchLoader:
         *,
         rank: int = 0,
         world_size: int = 1,
-        draw: Callable[[int, int, int], Draws] | None = None,
+        draw: Callable[[int, int, int], AugmentParams] | None = None,
         batches_done: Callable[[], int] | None = None,
         ahead: int = 0,
     ) -> None:
@@ -161,8 +162,8 @@ class BatchLoader:
     def __iter__(self) -> Generator[RawBatch]:
         """The rest of the present epoch.
 
-        A generator, so it looks at the epoch when the first batch is asked for: Lightning makes the iterator first
-        and sets the epoch afterwards.
+        A generator, which reads the epoch when the first batch is requested: Lightning creates the iterator first and
+        sets the epoch afterwards.
         """
         epoch = self.batch_sampler.epoch
         positions = self.batch_sampler.positions()
@@ -188,17 +189,17 @@ class BatchLoader:
         return batch if epoch == resume_epoch else 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader is: the epoch, and how many of its batches were handed out."""
+        """The position of the loader: the epoch, and how many of its batches were handed out."""
         return {"epoch": self.batch_sampler.epoch, "batch": self._handed_out}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Makes the next iteration go on in the saved epoch, behind the batches that were handed out."""
+        """Continues in the saved epoch after the batches that were handed out."""
         self.batch_sampler.set_epoch(state_dict["epoch"])
         self._resume_at = (state_dict["epoch"], state_dict["batch"])
 
 
 def read_ahead(read: Callable[[int], RawBatch], numbers: range, ahead: int) -> Iterator[RawBatch]:
-    """The batches of `numbers`, of which a thread reads and pins up to `ahead` before they are asked for."""
+    """The batches of `numbers`, of which a thread reads and pins up to `ahead` in advance."""
     if ahead == 0:
         yield from map(read, numbers)
         return

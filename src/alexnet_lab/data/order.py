@@ -1,4 +1,4 @@
-"""Which images a batch holds: a function of (seed, epoch, place in the epoch), whatever the number of processes."""
+"""The order of the images: a function of (seed, epoch, position in the epoch) for any number of processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def epoch_order(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
 
 
 def rank_slice(n: int, rank: int, world_size: int) -> slice:
-    """The positions of a global batch of n images that one process takes: a contiguous part, perhaps empty.
+    """The positions in a global batch of n images that one process takes: a contiguous range, possibly empty.
 
     The parts differ by at most one image, and together hold each position once.
 
@@ -33,12 +33,12 @@ def rank_slice(n: int, rank: int, world_size: int) -> slice:
 class BatchOrder:
     """The batches of an epoch, as positions in a part of the data set.
 
-    Lightning tells it the epoch: it looks for `loader.batch_sampler.sampler.set_epoch`.
+    Lightning sets the epoch through `loader.batch_sampler.sampler.set_epoch`.
 
     Args:
         n: Number of images.
         batch_size: Images in a global batch; the last one of an epoch holds what is left.
-        seed: Of the order; None takes the images as they lie.
+        seed: Of the order; None keeps the stored order.
         constant: Each epoch has the order of the first one.
     """
 
@@ -51,11 +51,11 @@ class BatchOrder:
 
     @property
     def sampler(self) -> BatchOrder:
-        """Itself: where Lightning looks for `set_epoch`."""
+        """Itself, since Lightning looks for `set_epoch` here."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes `epoch` (>= 0) the one that the next iteration goes through."""
+        """Sets the epoch (>= 0) of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -34,8 +34,8 @@ INK = "#222222"
 def preview(datamodule: ImageDataModule, path: Path) -> None:
     """Writes a PNG of up to 16 images of the first training batch, before and after augmentation.
 
-    The same images in the same places of two blocks. "After" is brought back to 0..255, so that it can be looked at;
-    padding shows as what a normalised 0 means.
+    Both blocks show the same images in the same places. "After" is converted back to 0..255; padding shows the value
+    that a normalised 0 stands for.
 
     Args:
         datamodule: Prepared and set up.

@@ -1,8 +1,8 @@
 """Which files a store was made from, so that a changed file is noticed: `files.npz` in the store's folder.
 
-As build systems do it: a file whose size, times and inode are those of the table is the same; of any other the content
-decides. So is of one that had just been written when the table was made (git calls it racy): it may have been written
-again within the same tick of the file system's clock.
+As in build systems, a file with the size, times and inode of the table is unchanged; for any other the content
+decides. The content also decides for files written just before the table was made (git calls them racy), which may
+have been written again within the same tick of the file system's clock.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which images are trained on, validated on and tested on; decided once, stored beside the images."""
+"""The split into training, validation and test images; made once and stored beside the images."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ class Split(NamedTuple):
 def set_apart(
     labels: NDArray[np.int64], indices: NDArray[np.int64], fraction: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Sets a share of some images apart, at random, the same share of each class up to one image.
+    """Sets a random fraction of some images apart, the same fraction of each class up to one image.
 
     Args:
         labels: (N,).
-        indices: (n,), rows of `labels`: the images to part.
+        indices: (n,), rows of `labels`: the images to split.
         fraction: What is set apart, in [0, 1); unless it is 0, at least one image is set apart and one stays.
-        rng: Where the choice comes from.
+        rng: The random generator.
 
     Returns:
         The rows that stay and those that are set apart, each rising.
@@ -85,7 +85,7 @@ def set_apart(
 
 
 def make_split(store: Store, shares: Shares) -> Split:
-    """Parts the images of a store and looks at the training part."""
+    """Splits the images of a store and computes the statistics of the training part."""
     labels = store.labels["train"]
     rest = np.arange(len(labels))
     if "test" in store.labels:
@@ -102,7 +102,7 @@ def make_split(store: Store, shares: Shares) -> Split:
 
 
 def check_classes(store: Store, split: Split) -> None:
-    """Refuses a class without an image to train on, and warns of one that has a single image.
+    """Raises for a class without training images, and warns of a class with a single one.
 
     Raises:
         DataError: With the first such class.
@@ -145,7 +145,7 @@ def _write(path: Path, split: Split, store: Store) -> None:
 
 
 def _belongs(path: Path, store: Store) -> str:
-    """Tells a split from that of other images, shares or seeds."""
+    """Identifies the images, fractions and seeds that a split belongs to."""
     return f"{path.name} of {store.hash}"
 
 
@@ -157,7 +157,7 @@ def _read(path: Path, store: Store) -> Split:
         belongs = str(arrays.pop("belongs", _belongs(path, store)))
         statistics = Statistics(*(arrays.pop(name) for name in Statistics._fields))
         split = Split(**arrays, statistics=statistics)
-    except Exception as error:  # what damaged bytes raise in numpy's reader is anybody's guess
+    except Exception as error:  # numpy's reader raises anything for damaged bytes
         raise _damaged(path) from error
     if digest != _digest({**arrays, **statistics._asdict()}) or belongs != _belongs(path, store):
         raise _damaged(path)
@@ -173,4 +173,4 @@ def _digest(arrays: dict[str, NDArray]) -> str:
 
 
 def _damaged(path: Path) -> DataError:
-    return DataError(f"the split {path} is damaged; delete it, it is made again, the same, at the next start")
+    return DataError(f"the split {path} is damaged; delete it, the next start makes the same split again")

@@ -60,9 +60,9 @@ class Part(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What goes into a store."""
+    """The content of a store, before it is made."""
 
-    source: str  # where it is from, for people
+    source: str  # where it comes from, for readers
     class_names: list[str]
     shape: tuple[int, int, int]  # of an image: (C, S, S)
     parts: dict[str, Part]  # "train", and "test" if there is an official test set
@@ -117,7 +117,7 @@ def exists(path: Path) -> bool:
 
 
 def make_store(path: Path, contents: Callable[[], Contents], *, skip_unreadable: bool = False) -> None:
-    """Makes the store at `path`, once, however many processes ask for it at the same time.
+    """Makes the store at `path`, once, for any number of concurrent processes.
 
     Args:
         path: Of the store.
@@ -130,7 +130,7 @@ def make_store(path: Path, contents: Callable[[], Contents], *, skip_unreadable:
     if exists(path):
         return
     with _locked(path):
-        if exists(path):  # another process was faster
+        if exists(path):  # another process has made it
             return
         found = _readable(contents)
         with _writable(path):
@@ -140,9 +140,9 @@ def make_store(path: Path, contents: Callable[[], Contents], *, skip_unreadable:
 
 
 def replace_store(path: Path, contents: Contents, *, skip_unreadable: bool = False) -> None:
-    """Makes the store at `path` anew if it is not the one of these contents' files.
+    """Makes the store at `path` again if the source files have changed.
 
-    Processes that have mapped the old one keep it until they end.
+    Processes that mapped the old store keep it until they end.
     """
     files = contents.files
     reason = files and files.change_since(path)
@@ -152,14 +152,14 @@ def replace_store(path: Path, contents: Contents, *, skip_unreadable: bool = Fal
     before = read_meta(path)
     with _locked(path):
         if read_meta(path) != before and files.change_since(path) is None:
-            return  # another process was faster
+            return  # another process has made it
         with _writable(path):
             _build(path, contents, skip_unreadable)
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Keeps other processes from making the same store; waits while one does."""
+    """Locks a store; waits while another process makes it."""
     lock = FileLock(path.parent / f".{path.name}.lock")
     with _writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _readable(contents: Callable[[], Contents]) -> Contents:
-    """Says in one line that a file of the source cannot be read."""
+    """Reports a source file that cannot be read."""
     try:
         return contents()
     except OSError as error:
@@ -184,7 +184,7 @@ def _readable(contents: Callable[[], Contents]) -> Contents:
 
 @contextlib.contextmanager
 def _writable(path: Path) -> Iterator[None]:
-    """Says in one line that a folder cannot be written, or that the disk is full."""
+    """Reports a folder that cannot be written, or a full disk."""
     try:
         yield
     except OSError as error:
@@ -260,7 +260,7 @@ def _write_part(folder: Path, name: str, part: Part, shape: tuple[int, int, int]
 
 
 def _check_classes(labels: NDArray[np.int64], kept: NDArray[np.int64], notes: list[str]) -> None:
-    """Refuses a part in which a class has lost all its images: it could be neither learned nor tested."""
+    """Raises if a class of a part has lost all its images: it could be neither learned nor tested."""
     lost = np.setdiff1d(labels, labels[kept])
     if len(lost):
         failures = np.setdiff1d(np.arange(len(labels)), kept)
@@ -283,7 +283,7 @@ def _decode_all(path: Path, name: str, part: Part, shape: tuple[int, int, int]) 
         for i in range(start, min(start + CHUNK, n)):
             try:
                 array[i] = part.read(i)
-            except Exception as error:  # whatever Pillow makes of a damaged file
+            except Exception as error:  # Pillow raises anything for a damaged file
                 failures[i] = one_line(error) or type(error).__name__
         return failures
 
@@ -302,7 +302,7 @@ def _decode_all(path: Path, name: str, part: Part, shape: tuple[int, int, int]) 
 
 
 def _keep_rows(path: Path, kept: NDArray[np.int64]) -> None:
-    """Rewrites an array on disk with some of its rows, without having it in memory."""
+    """Rewrites an array on disk with some of its rows, without loading it."""
     source = np.load(path, mmap_mode="r")
     shorter = path.with_suffix(".short")
     target = np.lib.format.open_memmap(shorter, mode="w+", dtype=source.dtype, shape=(len(kept), *source.shape[1:]))
@@ -313,7 +313,7 @@ def _keep_rows(path: Path, kept: NDArray[np.int64]) -> None:
 
 
 def _reserve(path: Path) -> None:
-    """Takes the room on the disk now: a full disk under a mapped file would kill the process without a word."""
+    """Reserves the disk space now: a full disk under a mapped file would kill the process without a message."""
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
@@ -379,4 +379,4 @@ def _check_file(store: Path, file: Path, entry: dict[str, Any], verify: bool) ->
 
 
 def _damaged(path: Path, what: str) -> DataError:
-    return DataError(f"the store {path} is damaged: {what}; delete {path}, it is made again at the next start")
+    return DataError(f"the store {path} is damaged: {what}; delete {path}, the next start makes it again")

@@ -1,4 +1,4 @@
-"""From raw batches to what the model sees: views cut, augmented and normalised. And back, to pixels to look at."""
+"""From raw batches to the model's input: views cut, augmented and normalised. And back to pixels for display."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
 from alexnet_lab.base.targets import build
-from alexnet_lab.data.augment import Augment, Draws, Geometry, apply
+from alexnet_lab.data.augment import Augment, AugmentParams, Geometry, apply
 from alexnet_lab.data.field_rules import check_colour
 from alexnet_lab.data.loader import Batch, RawBatch
 from alexnet_lab.data.normalize import Normalizer, make_normalizer
@@ -31,7 +31,7 @@ def checked_augment(augment: dict[str, Any] | Augment | None, channels: int, nor
     """The augmentation of a config, built; or the one that is given.
 
     Raises:
-        ConfigError: It is something else, or does not fit the images.
+        ConfigError: It is no `Augment`, or does not suit the images.
     """
     built = build(augment, "augment") if isinstance(augment, dict) else augment
     if not isinstance(built, Augment | None):
@@ -43,7 +43,7 @@ def checked_augment(augment: dict[str, Any] | Augment | None, channels: int, nor
 
 
 class Transform:
-    """Turns raw batches into what the model sees, on their own device.
+    """Turns raw batches into the model's input, on their device.
 
     Args:
         augment: Of the training images; None trains on the centre views.
@@ -94,7 +94,7 @@ class Transform:
             self._normalizer = self._normalizer.to(device)
         return self._normalizer
 
-    def draw(self, epoch: int, batch: int, n: int) -> Draws:
+    def draw(self, epoch: int, batch: int, n: int) -> AugmentParams:
         """The random numbers of a whole global batch of n images: a function of (seed, epoch, batch).
 
         Raises:
@@ -115,7 +115,7 @@ class Transform:
         return Batch(images, raw.labels, raw.indices, raw.total)
 
     def grey_levels(self, images: torch.Tensor) -> NDArray[np.uint8]:
-        """Normalised views (B, C, T, T) as pixels 0..255 again, rounded and clipped, to be looked at."""
+        """Normalised views (B, C, T, T) as pixels 0..255 again, rounded and clipped, for display."""
         mean, scale = self.normalizer(images.device)
         if mean.shape[-1] not in (1, images.shape[-1]):  # the views were enlarged
             mean = F.interpolate(mean[None], size=images.shape[-2:], mode="bilinear", align_corners=False)[0]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.data.augment import Draws
+from alexnet_lab.data.augment import AugmentParams
 
 
 class View(NamedTuple):
@@ -17,9 +17,9 @@ class View(NamedTuple):
     left: int  # first column
     mirror: bool = False
 
-    def draws(self, n: int, device: torch.device) -> Draws:
+    def draws(self, n: int, device: torch.device) -> AugmentParams:
         """This view of each of n images."""
-        return Draws(
+        return AugmentParams(
             top=torch.full((n,), self.top, device=device),
             left=torch.full((n,), self.left, device=device),
             mirror=torch.full((n,), self.mirror, device=device),

@@ -94,7 +94,7 @@ class LeNet51998(nn.Module):
 
 
 def _start(net: nn.Module, init: str) -> None:
-    """Draws weights and biases, uniform within a bound that depends on the number of a unit's inputs.
+    """Initialises weights and biases, uniform within a bound that depends on the number of a unit's inputs.
 
     With `paper`, C1 stays within 0.096, S2 and S4 (one coefficient for four inputs) within 0.6, and each map of C3
     within its own bound.

@@ -202,7 +202,7 @@ def alexnet(
         towers: 2 divides conv2, conv4 and conv5 into two groups; the guide has 1.
         k: The response norm's constant; the guide's code has 1.
         alpha: Times the plain sum of squares.
-        rng: Draws dropout's units as in training; None: evaluation.
+        rng: Samples dropout's units as in training; None: evaluation.
 
     Returns:
         (B, classes), each row sums to 1.

@@ -1,7 +1,7 @@
 """`data=cifar10`: 50,000 + 10,000 images of 32x32 pixels in ten classes (Krizhevsky 2009).
 
-Taken from the first of these that is there: the prepared store; the official `<dir>/cifar-10-batches-py`; a folder
-copy `<dir>/cifar10/{train,test}/<class>/*.{png,jpg}`; the net.
+Read from the first of these that exists: the prepared store; the official `<dir>/cifar-10-batches-py`; a folder
+copy `<dir>/cifar10/{train,test}/<class>/*.{png,jpg}`; the network.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ ALLOWED = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
 }
-"""All that the official files name: how numpy rebuilds an array. Anything else in a pickle is refused."""
+"""The only names in the official files: numpy's way to rebuild an array. A pickle with any other name is refused."""
 
 
 class ArrayUnpickler(pickle.Unpickler):
@@ -121,10 +121,10 @@ def load_copy(root: Path) -> Contents:
 
 
 def load_cifar10(folder: Path) -> Contents:
-    """CIFAR-10 from what lies in `folder`, or from the net.
+    """CIFAR-10 from `folder`, or downloaded.
 
     Raises:
-        DataError: What is there is damaged; or nothing is, and there is no net.
+        DataError: The files are damaged; or there are none, and no network.
     """
     official, copy = folder / "cifar-10-batches-py", folder / COPY
     if official.is_dir():
@@ -154,7 +154,7 @@ class CIFAR10DataModule(ImageDataModule):
     skip_unreadable: bool = False
 
     def store_name(self) -> str:
-        """Always the same arrays, but for what was left out of a copy."""
+        """The same arrays, except for unreadable files of a copy that were left out."""
         return f"{super().store_name()}{'-skipping' if self.skip_unreadable else ''}"
 
     def make_store(self) -> None:

@@ -1,4 +1,4 @@
-"""`data=imagenette`: ten easily told classes of ImageNet (fast.ai, 2019)."""
+"""`data=imagenette`: ten classes of ImageNet that are easy to distinguish (fast.ai, 2019)."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ ARCHIVE_CHECKSUM = "3df6f0d01a2c9592104656642f5e78a3"
 
 
 def fetch_imagenette(root: Path) -> None:
-    """Downloads Imagenette into `root` if there is nothing.
+    """Downloads Imagenette unless `root` exists.
 
     Raises:
-        DataError: There is no net, or the archive is damaged.
+        DataError: There is no network, or the archive is damaged.
     """
     if root.is_dir():
         return

@@ -1,6 +1,6 @@
 """`data=mnist`: 60,000 + 10,000 handwritten digits of 28x28 pixels, in the IDX files of LeCun, Cortes and Burges.
 
-They are looked for, and put, where torchvision has them: `<dir>/MNIST/raw`.
+They are read from, and downloaded to, torchvision's place: `<dir>/MNIST/raw`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     int32; the elements, the last dimension running fastest.
 
     Raises:
-        DataError: The file is no such IDX file, or has not the bytes that its head promises.
+        DataError: The file is no such IDX file, or its size differs from that in its header.
     """
     content = _read_bytes(path)
     head = 4 + 4 * dimensions
@@ -88,11 +88,11 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _damaged(path: Path, what: str) -> DataError:
-    return DataError(f"{path} is no sound IDX file: {what}; delete it, it is downloaded again")
+    return DataError(f"{path} is a damaged IDX file: {what}; delete it, and it is downloaded again")
 
 
 def check_published(path: Path, content: NDArray[np.uint8]) -> None:
-    """Tells a file of the published size from the published file; says so where the size is another.
+    """Checks a file of the published size against the published checksum; warns if it has another size.
 
     Raises:
         DataError: It has the size of MNIST's file, but not its content.
@@ -133,7 +133,7 @@ def find_or_fetch(raw: Path, name: str) -> Path:
 
 
 def load_mnist(raw: Path) -> Contents:
-    """MNIST out of the four files in the folder `raw`.
+    """MNIST from the four files in the folder `raw`.
 
     Raises:
         DataError: A file is missing and cannot be downloaded, or is damaged, or the files do not belong together.

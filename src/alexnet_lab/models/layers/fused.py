@@ -92,7 +92,7 @@ class Native:
         self.library = Library(
             Path(__file__).with_name("response_norm.cpp"),
             {"lrn_forward": [pointer] * 2 + constants, "lrn_backward": [pointer] * 3 + constants},
-            without="the response norm is not compiled here: it takes about four times the time",
+            without="the response norm is not compiled here and takes about four times as long",
         )
 
     def suits(self, x: Tensor, constants: Constants) -> bool:
