@@ -219,17 +219,14 @@ class AlexNet(nn.Module):
             image_size=image_size, stem=stem, stem_padding=stem_padding, pool=pool, padding=padding,
             ceil_pools=ceil_pools, without=without,
         )  # fmt: skip
-        self.input_shape = (in_channels, image_size, image_size)
-        self.stem, self.sizes = plan.stem, plan.sizes
+        self.input_shape, self.stem, self.sizes = (in_channels, image_size, image_size), plan.stem, plan.sizes
         self.init = {"published": "paper", "small": "torch"}[plan.stem] if init == "auto" else init
         if "auto" in (stem, init):
             log.info("AlexNet: stem=%s and init=%s for images of %d px", self.stem, self.init, image_size)
         conv, hidden = alexnet_maps(maps=tuple(maps), hidden=hidden, width=width, towers=towers, without=without)
         lrn = partial(response_norm, order, towers, size=lrn_size, alpha=lrn_alpha, beta=lrn_beta, k=lrn_k)
-        norms = {
-            number: nn.BatchNorm2d(conv[number - 1]) if norm == "batch" else lrn()
-            for number in alexnet_norms(norm=norm, norm_layers=norm_layers)
-        }
+        normed = alexnet_norms(norm=norm, norm_layers=norm_layers)
+        norms = {number: nn.BatchNorm2d(conv[number - 1]) if norm == "batch" else lrn() for number in normed}
         act, drop = ACTIVATIONS[activation], ClassicDropout if dropout_scaling == "classic" else nn.Dropout
         self.features = convolutional_layers(
             (in_channels, *conv), plan, towers=towers, order=order, act=act, norms=norms, pool=POOLS[pool]
