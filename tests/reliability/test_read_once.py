@@ -130,7 +130,8 @@ def test_worker_processes_are_told_which_checkpoint_is_intact(compose, tmp_path,
     _unfinished(compose, run)
     directory, config = RunDirectory(run), compose(f"run_dir={run}", *SHORT, "trainer.max_epochs=3")
     reads.clear()
-    known = resuming.newest_intact(directory, mapped=True)._replace(content=None)
+    known = resuming.newest_intact(directory, mapped=True)
+    known.content = None
     path, checkpoint = resuming.prepared(directory, config, [], known)
     assert (path, checkpoint["global_step"]) == (directory.last, 8)
     assert of(reads, "last.ckpt") == {"check": 1, "load": 2}
@@ -139,6 +140,14 @@ def test_worker_processes_are_told_which_checkpoint_is_intact(compose, tmp_path,
     directory.last.write_bytes(content[:-100])
     path, _ = resuming.prepared(directory, config, [], known)
     assert path == directory.best
+
+
+def test_a_loaded_checkpoint_is_let_go_when_it_is_handed_over(compose, tmp_path):
+    run = tmp_path / "run"
+    _unfinished(compose, run)
+    known = resuming.newest_intact(RunDirectory(run))
+    assert known.load() is not None
+    assert known.content is None
 
 
 def test_evaluation_reads_the_best_checkpoint_once_for_its_hash_and_once_for_its_weights(digits_run, reads):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alexnet_lab.base import shell
@@ -78,7 +79,7 @@ def begin(directory: RunDirectory, config: Mapping[str, Any], *, mapped: bool = 
     return Before(
         float(checkpoint.get(checkpoint_identity.SECONDS, 0.0)),
         data if isinstance(data, dict) else {},
-        found_there._replace(content=None) if mapped else found_there,
+        replace(found_there, content=None) if mapped else found_there,
     )
 
 
@@ -196,7 +197,7 @@ def prepared(
     checkpoint = known and known.load()
     if known is None or checkpoint is None:
         known = newest_intact(directory)
-        checkpoint = known.content or {}
+        checkpoint = known.load() or {}
     path = known.path
     folds_in = _folds_in(continuing.differences(checkpoint.get(checkpoint_identity.KEY, config), config))
     states = {key: state for key, state in checkpoint["callbacks"].items() if key in set(callbacks)}

@@ -6,8 +6,9 @@ import logging
 import pickle
 import warnings
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -84,7 +85,8 @@ def write(checkpoint: dict[str, Any], path: Path) -> None:
             raise (cause or error) from None
 
 
-class Intact(NamedTuple):
+@dataclass
+class Intact:
     """A checkpoint file whose records were checked."""
 
     path: Path
@@ -92,9 +94,13 @@ class Intact(NamedTuple):
     content: dict[str, Any] | None = None  # if it is at hand
 
     def load(self) -> dict[str, Any] | None:
-        """Its content, without checking the file again; None where it has changed."""
+        """Its content, without checking the file again; None where it has changed.
+
+        What is at hand is handed over: during training it would take as much memory as the network and its optimiser.
+        """
         if self.content is not None:
-            return self.content
+            content, self.content = self.content, None
+            return content
         try:
             unchanged = stamp(self.path.stat()) == self.stamp
         except OSError:
