@@ -77,10 +77,12 @@ class FinishedRun:
         self.trained_by = config
         data = config["data"] if data_dir is None else config["data"] | {"dir": data_dir}
         self.config = config | {"data": data, "trainer": config["trainer"] | WHOLE | self._precision(config["trainer"])}
-        checkpoint, self.checkpoint_hash = best_checkpoint(self.directory)  # reported before the data is read
+        checkpoint, self.checkpoint_hash, mismatch = best_checkpoint(self.directory)  # before the data is read
         torch.set_num_threads(self._threads(num_threads))
         self.classifier: Classifier = build_classifier(self.config)
         load_weights(self.classifier, checkpoint, self.directory.best)
+        if mismatch is not None:  # another network, say, is reported more precisely
+            raise mismatch
         self.classifier.eval()
         self.other_images = other_images
         self._difference: str | None = None
@@ -132,14 +134,13 @@ class FinishedRun:
         return self._difference if self.data else None
 
 
-def best_checkpoint(directory: RunDirectory) -> tuple[dict[str, Any], str]:
-    """The content of a run's best checkpoint, and the SHA-256 of its file, which is read once for each."""
+def best_checkpoint(directory: RunDirectory) -> tuple[dict[str, Any], str, RunError | None]:
+    """The content of a run's best checkpoint and the SHA-256 of its file; an error if the run left another one."""
     try:
         digest = directory.check_file(directory.best)
-    except RunError:
-        load_checkpoint(directory.best)  # says what is wrong, if it is damaged
-        raise
-    return load_checkpoint(directory.best, check=digest is None), digest or sha256(directory.best)
+    except RunError as error:
+        return load_checkpoint(directory.best), "", error
+    return load_checkpoint(directory.best, check=digest is None), digest or sha256(directory.best), None
 
 
 def finished_run(run: str, trusted_packages: list[str] | None = None) -> tuple[RunDirectory, dict[str, Any]]:
