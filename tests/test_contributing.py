@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 from commands import REPOSITORY
 
 if TYPE_CHECKING:
@@ -114,3 +116,30 @@ def test_a_network_of_timm_is_one_yaml(clone, run):
     outcome = run("python train.py model=timm trainer.fast_dev_run=true", *QUICK)
     assert outcome.returncode == 0, outcome.stderr
     assert "run directory: run (4,927,186 parameters)" in outcome.stderr
+
+
+def test_a_callback_is_one_file_and_one_yaml(clone, run):
+    first, second = write_files("A callback", clone)
+    outcome = run(first, *QUICK)
+    assert outcome.returncode == 0, outcome.stderr
+    with (clone / "run" / "metrics.csv").open() as file:
+        rows = [float(row["layers/largest_weight"]) for row in csv.DictReader(file)]
+    state = torch.load(clone / "run" / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]["LargestWeight"]
+    assert len(rows) == 2
+    assert state["largest"] == pytest.approx(max(rows), rel=1e-6)
+    outcome = run(first, "callbacks.largest_weight.scales=1.0", "run_dir=other")
+    assert (outcome.returncode, "did you mean `scale`?" in outcome.stderr) == (2, True)
+    outcome = run(second, *QUICK, "run_dir=averaged", "trainer.limit_train_batches=2")
+    assert outcome.returncode == 0, outcome.stderr
+
+
+def test_a_logger_is_one_yaml(clone, run):
+    first, second = write_files("A logger", clone)
+    quick = [word for word in QUICK if not word.startswith("logger")] + ["trainer.limit_train_batches=2"]
+    outcome = run(first, *quick)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "test/loss" in (clone / "run" / "rows" / "version_0" / "metrics.csv").read_text()
+    outcome = run(second, *quick, "run_dir=two")
+    assert outcome.returncode == 0, outcome.stderr
+    assert (clone / "two" / "more" / "version_0" / "metrics.csv").is_file()
+    assert list(clone.glob("two/tensorboard/events*"))

@@ -60,7 +60,7 @@ COMMAND_LINES = {
     "resume=3": "`resume` is 3 (int); allowed: string",
     "~model": "`model` is missing",
     "schedule=step ~schedule.drop_epochs": "`schedule.drop_epochs` is missing",
-    "schedule=step schedule.drop_epochs=[3.5]": "`schedule.drop_epochs` is 3.5 (float); allowed: integer",
+    "schedule=step schedule.drop_epochs=[3.5]": "`schedule.drop_epochs.0` is 3.5 (float); allowed: integer",
     "data=image_folder": "`data.root` has no value; set it on the command line: data.root=...",
     "data=image_folder data.root=null": "`data.root` has no value",
     "seed=???": "`seed` has no value; set it on the command line: seed=...",

@@ -81,8 +81,11 @@ def test_what_fits_is_taken(groups: dict[str, Any]):
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ({"c1": {"rate": 0.1}}, "allowed: 'learning_rate', 'bias_learning_rate' or 'weight_decay'"),
-        ({"c1": {"learning_rate": -1.0}}, "`optimizer.layers` is -1.0 .*; allowed: greater than or equal to 0"),
+        ({"c1": {"rate": 0.1}}, "unknown key `optimizer.layers.c1.rate`; allowed: bias_learning_rate, learning_rate"),
+        (
+            {"c1": {"learning_rate": -1.0}},
+            "`optimizer.layers.c1.learning_rate` is -1.0 .*; allowed: greater than or equal to 0",
+        ),
     ],
 )
 def test_layers_are_checked_too(layers: Any, message: str):

@@ -32,6 +32,10 @@ VARIANTS = {
     "curvature": ("model=lenet5_1998", "optimizer=diagonal_lm", "optimizer.samples=20", "optimizer.every_images=32",
                   "schedule=lenet5_1998"),
     "all_images_in_one_order": ("data.val_fraction=0", "data.order=constant", "augment=crop"),
+    "validation_within_epochs": ("trainer.val_check_interval=2", "callbacks=early_stopping",
+                                 "callbacks.augmentation_preview=false"),
+    "validation_across_epochs": ("trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=3"),
+    "weight_averaging": ("+callbacks.ema._target_=lightning.pytorch.callbacks.WeightAveraging",),
     "krizhevsky": ("optimizer=krizhevsky_sgd", "schedule=plateau"),
 }  # fmt: skip
 
@@ -63,6 +67,8 @@ def train_keeping_each_state(compose: Callable[..., Any], run: Path, words: tupl
     [
         ("dropout", 4),
         ("to_error", 5),
+        ("validation_within_epochs", 3),
+        ("weight_averaging", 4),
         ("all_images_in_one_order", 6),
         *(pytest.param(variant, 1, marks=pytest.mark.slow) for variant in VARIANTS),
     ],

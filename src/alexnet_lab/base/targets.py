@@ -24,6 +24,7 @@ class Kind(NamedTuple):
     ours: str  # the part of this package that holds the names
     theirs: tuple[str, ...] = ()  # modules of other packages whose classes count if they are derived from `base`
     also: str | None = None  # a second class that what is built may belong to
+    untrusted: tuple[str, ...] = ()  # classes among them that write wherever their fields say
 
 
 KINDS = {
@@ -34,10 +35,46 @@ KINDS = {
     "optimizer": Kind("torch.optim.Optimizer", "training", ("torch.optim",)),
     "schedule": Kind("builtins.dict", "training", (), "torch.optim.lr_scheduler.LRScheduler"),
     "logger": Kind("lightning.pytorch.loggers.Logger", "run.tracking"),
-}
-"""By the group of the config: what is allowed without `trusted_packages`."""
+    "callbacks": Kind(
+        "lightning.pytorch.callbacks.Callback", "training", ("lightning.pytorch.callbacks",), None,
+        ("BasePredictionWriter", "ModelCheckpoint", "OnExceptionCheckpoint", "SpikeDetection"),
+    ),
+    "trainer.strategy": Kind("lightning.pytorch.strategies.Strategy", "run", ("lightning.pytorch.strategies",)),
+    "trainer.profiler": Kind("lightning.pytorch.profilers.Profiler", "run"),
+}  # fmt: skip
+"""By the group or key of the config: what is allowed without `trusted_packages`."""
+
+SEVERAL = ("callbacks", "logger")
+"""Groups that may hold several parts, each under a name."""
 
 OURS = "alexnet_lab"
+
+
+def parts(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every part of a config that a `_target_` names, by its dotted key.
+
+    Example:
+        >>> parts({"model": {"_target_": "m.Net"}, "callbacks": {"ema": {"_target_": "c.EMA"}, "train_set": False}})
+        {'model': {'_target_': 'm.Net'}, 'callbacks.ema': {'_target_': 'c.EMA'}}
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for key in KINDS:
+        group, _, name = key.partition(".")
+        node = config.get(group)
+        node = node.get(name) if name and isinstance(node, dict) else node
+        if not isinstance(node, dict):
+            continue
+        named = {name: spec for name, spec in node.items() if isinstance(spec, dict) and "_target_" in spec}
+        if "_target_" in node:
+            found[key] = {name: value for name, value in node.items() if key not in SEVERAL or name not in named}
+        if key in SEVERAL:
+            found |= {f"{key}.{name}": spec for name, spec in named.items()}
+    return found
+
+
+def kind_of(key: str) -> Kind:
+    """What the `_target_` at a dotted key of the config may be: `callbacks.ema` is one of the callbacks."""
+    return KINDS[key if key in KINDS else key.partition(".")[0]]
 
 
 def check_target(target: str, group: str, trusted: tuple[str, ...] = ()) -> None:
@@ -45,30 +82,30 @@ def check_target(target: str, group: str, trusted: tuple[str, ...] = ()) -> None
 
     Args:
         target: Such as `alexnet_lab.models.AlexNet`.
-        group: A key of `KINDS`.
+        group: The key of the part in the config: see `parts`.
         trusted: Packages besides this one of which any name counts.
 
     Raises:
         ConfigError: With the names that are allowed.
     """
-    parts = target.split(".")
-    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
+    names = target.split(".")
+    if len(names) < 2 or not all(part.isidentifier() for part in names):
         raise ConfigError(
             f"`{group}`: `_target_: {target[:100]}` is not a dotted name such as alexnet_lab.models.AlexNet"
         )
-    if parts[0] != OURS and parts[0] in trusted:
+    if names[0] != OURS and names[0] in trusted:
         return
-    kind, module = KINDS[group], ".".join(parts[:-1])
-    is_class = parts[-1][0].isupper()
+    kind, module = kind_of(group), ".".join(names[:-1])
+    is_class = names[-1][0].isupper() and names[-1] not in kind.untrusted
     if _is_ours(module, kind) or (module in kind.theirs and is_class):
         return
     theirs = "".join(f", classes of {name}" for name in kind.theirs)
     allowed = f"names of {OURS}.{kind.ours}{theirs}"
-    if parts[0] == OURS:
+    if names[0] == OURS:
         raise ConfigError(f"`{group}._target_` is {target}; allowed: {allowed}")
     raise ConfigError(
         f"`{group}`: `_target_: {target}` lies outside the trusted packages; allowed: {allowed}; "
-        f"if you trust {parts[0]}, add 'trusted_packages=[{parts[0]}]' to the command"
+        f"if you trust {names[0]}, add 'trusted_packages=[{names[0]}]' to the command"
     )
 
 
@@ -76,7 +113,7 @@ def packages_beyond(targets: Mapping[str, Any]) -> set[str]:
     """The packages of the `_target_`s that their groups do not take without trust.
 
     Args:
-        targets: By the group; what is no dotted name is passed over.
+        targets: By the key of the part; what is no dotted name is passed over.
 
     Example:
         >>> packages_beyond({"model": "mine.Net", "optimizer": "torch.optim.AdamW", "loss": "torch.hub.load"})
@@ -115,7 +152,7 @@ def locate(target: str, group: str, trusted: tuple[str, ...] = ()) -> Callable[.
 
 def _check_kind(found: Any, target: str, group: str, trusted: tuple[str, ...]) -> None:
     """Refuses what our modules merely import, classes of another kind and, unless they are trusted, functions."""
-    kind = KINDS[group]
+    kind = kind_of(group)
     package = target.partition(".")[0]
     if package == OURS:
         if not _is_ours(str(getattr(found, "__module__", "")), kind):
@@ -154,12 +191,12 @@ def _explained(error: Exception) -> str:
 
 
 def _base_names(group: str) -> str:
-    kind = KINDS[group]
+    kind = kind_of(group)
     return kind.base if kind.also is None else f"{kind.base} or {kind.also}"
 
 
 def _bases(group: str) -> tuple[type, ...]:
-    names = [name for name in (KINDS[group].base, KINDS[group].also) if name is not None]
+    names = [name for name in (kind_of(group).base, kind_of(group).also) if name is not None]
     return tuple(getattr(importlib.import_module(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in names)
 
 

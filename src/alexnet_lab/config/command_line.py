@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,9 @@ PATHS = (
     "run", "runs", "sweep", "out",
 )  # fmt: skip
 """The keys that hold a path, or a list of them: `~` is the home directory there, and quotes are added as needed."""
+
+LOGGERS = re.compile(r"logger=\[([\w, -]*)\]")
+"""Several files of the group `logger`."""
 
 PATH_FLAGS = ("config_dir", "config_path")
 """The flags, by argparse's names, that take a path: a shell does not expand `~` after `=`."""
@@ -52,6 +56,25 @@ def arranged(words: Iterable[str], own: Mapping[str, str] | None = None) -> list
         else:
             overrides.append(_with_quoted_path(word))
     return flags + overrides
+
+
+def with_several_loggers(words: Iterable[str]) -> list[str]:
+    """`logger=[a,b]` as Hydra composes it: the first as the group, each further one under its name.
+
+    Example:
+        >>> with_several_loggers(["logger=[wandb,csv,tensorboard]", "seed=1"])
+        ['logger=wandb', '+logger@logger.tensorboard=tensorboard', 'seed=1']
+    """
+    arranged_words: list[str] = []
+    for word in words:
+        listed = LOGGERS.fullmatch(word)
+        if listed is None:
+            arranged_words.append(word)
+            continue
+        names = [name for name in map(str.strip, listed[1].split(",")) if name not in ("", "csv")]  # csv adds nothing
+        arranged_words.append(f"logger={names[0] if names else 'csv'}")
+        arranged_words += [f"+logger@logger.{name}={name}" for name in names[1:]]
+    return arranged_words
 
 
 def _flag(word: str, waiting: list[str], own: Iterable[str]) -> list[str]:

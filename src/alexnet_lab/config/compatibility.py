@@ -21,6 +21,7 @@ def check_fit(config: dict[str, Any]) -> None:
     _check_augment(config["augment"] or {}, config["data"])
     _check_folders(config["data"])
     _check_batch(config["data"], config["trainer"])
+    _check_trainer(config["trainer"])
     _check_schedule(config["schedule"] or {}, config["optimizer"])
     _check_top5(config)
     _check_lenet5_1998(config)
@@ -54,6 +55,21 @@ def _check_batch(data: dict[str, Any], trainer: dict[str, Any]) -> None:
         raise ConfigError(
             f"`data.batch_size` is {data['batch_size']} images in all, which {what} do not divide; "
             f"take a multiple of {devices * nodes}"
+        )
+
+
+def _check_trainer(trainer: dict[str, Any]) -> None:
+    """Refuses arguments of the Trainer that need others, or that would start processes."""
+    if trainer["check_val_every_n_epoch"] is None and not isinstance(trainer["val_check_interval"], int):
+        raise ConfigError(
+            f"`trainer.check_val_every_n_epoch` is null, which counts validations in batches, but "
+            f"`trainer.val_check_interval` is {trainer['val_check_interval']}; set it to a number of batches"
+        )
+    strategy = trainer["strategy"]
+    if isinstance(strategy, str) and any(word in strategy for word in ("spawn", "fork", "notebook")):
+        raise ConfigError(
+            f"`trainer.strategy` is {strategy}, which starts processes of its own; the launcher starts them: "
+            f"set trainer.strategy=ddp and trainer.devices"
         )
 
 
@@ -130,17 +146,17 @@ def _without_validation(data: dict[str, Any], trainer: dict[str, Any]) -> str | 
     if trainer["limit_val_batches"] == 0 and not trainer["overfit_batches"]:
         return "trainer.limit_val_batches=0"
     every = trainer["check_val_every_n_epoch"]
-    return f"trainer.check_val_every_n_epoch={every}" if every > trainer["max_epochs"] else None
+    return f"trainer.check_val_every_n_epoch={every}" if every and every > trainer["max_epochs"] else None
 
 
 def _waits_for_validation(config: dict[str, Any]) -> list[tuple[str, str]]:
     """The keys that need validation, and what they do with it."""
     callbacks, sweep, schedule = config["callbacks"], config["sweep"], config["schedule"] or {}
-    stopping = callbacks["early_stopping"]
+    stopping = callbacks["early_stopping"] or {}
     is_plateau = schedule.get("_target_") == "alexnet_lab.training.schedules.plateau"
     waits = {
         ("schedule", "drops the rate by validation"): is_plateau and schedule["monitor"].startswith("val/"),
-        ("callbacks.early_stopping", "stops by validation"): stopping and stopping["monitor"].startswith("val/"),
+        ("callbacks.early_stopping", "stops by validation"): str(stopping.get("monitor")).startswith("val/"),
         ("callbacks.pruning", "compares trials by validation"): callbacks["pruning"] is not None,
         ("sweep.tuned", "is chosen by validation"): sweep["tuned"] and sweep["metric"].startswith("test/"),
         ("sweep.metric", f"is {sweep['metric']}"): sweep["metric"].startswith("val/"),

@@ -27,7 +27,7 @@ from alexnet_lab.base.log import start_log
 from alexnet_lab.base.terminal import outlive_terminal, require_posix
 from alexnet_lab.config import help as help_page
 from alexnet_lab.config import resume_overrides
-from alexnet_lab.config.command_line import arranged, expand_paths, settle_data_variable
+from alexnet_lab.config.command_line import arranged, expand_paths, settle_data_variable, with_several_loggers
 from alexnet_lab.config.default_paths import (
     default_run_dir,
     default_sweep_dir,
@@ -86,7 +86,8 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
             cluster.require_alone(f"{config_name}.py")
         with _composing_fast(config_dir), value_errors_explained(config_dir):
             wanted = help_page.asked(sys.argv[1:])
-            sys.argv[1:] = arranged(sys.argv[1:] if wanted is None else wanted[0], FLAGS.get(config_name, {}))
+            words = arranged(sys.argv[1:] if wanted is None else wanted[0], FLAGS.get(config_name, {}))
+            sys.argv[1:] = with_several_loggers(words)
             if wanted is not None:
                 _show_help(help_page.Help(config_dir, config_name, wanted[1]))
                 sys.exit(0)

@@ -16,9 +16,11 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from alexnet_lab.base import targets
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, did_you_mean, one_line
 from alexnet_lab.config.command_line import explain_several, explain_unreadable
-from alexnet_lab.config.signatures import torchvision_models
+from alexnet_lab.config.schema import LAUNCHER_OWNS, Trainer
+from alexnet_lab.config.signatures import read_signature, torchvision_models
 
 UNREADABLE = (yaml.YAMLError, UnicodeDecodeError)
 """What Hydra lets through of a file that is no yaml."""
@@ -114,10 +116,23 @@ def _unknown_override(key: str, config: DictConfig, groups: list[str]) -> Config
         names = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
         if part not in names:
             told = [name for name in names if name != "hydra"] + groups if node is config else names
-            return ConfigError(f"unknown key `{key}`; {did_you_mean(part, told)}")
+            return ConfigError(f"unknown key `{key}`; {did_you_mean(part, told)}{how_to_add(key)}")
         node = node._get_node(part)
     choose = "choose one of its files, or " if key in groups else ""
     return ConfigError(f"`{key}` is a group of keys and takes no value; {choose}set its keys: {key}.KEY=value")
+
+
+def how_to_add(key: str) -> str:
+    """What to type instead of a key that may be added, or the reason why it may not."""
+    group, _, name = key.partition(".")
+    if group in targets.SEVERAL and name.endswith("._target_"):
+        return f"; to add a part, type +{key}=..."
+    if group != "trainer" or name in Trainer.model_fields:
+        return ""
+    if name in LAUNCHER_OWNS:
+        return f"; `{name}` cannot be set: {LAUNCHER_OWNS[name]}"
+    signature = read_signature("lightning.Trainer")
+    return f"; to pass it to lightning.Trainer, type +{key}=..." if signature and name in signature.fields else ""
 
 
 def _composed_until(error: BaseException) -> DictConfig | None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from alexnet_lab.base.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from alexnet_lab.base.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 
 Limit = Annotated[int, Ge(0)] | Annotated[float, Ge(0), Le(1)]
 """A number of batches (int), or a share of them (float in [0, 1]); 0 is none."""
@@ -20,6 +20,16 @@ Threads = Annotated[int, Ge(1), Le(1024)]
 """Of one process."""
 
 Seed = Annotated[int, Ge(0), Lt(2**32)]
+
+
+def _duration(text: str) -> str:
+    if not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", text):
+        raise ValueError("a duration as days:hours:minutes:seconds, such as '00:08:30:00'")
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
+"""As Lightning's Timer reads it."""
 
 
 def _file_name(name: str) -> str:
@@ -42,11 +52,20 @@ class Section(BaseModel):
 
 
 class Trainer(Section):
-    """How long, on what, and in which number format; the names are those of `lightning.Trainer`."""
+    """How long, on what, and in which number format; the names are those of `lightning.Trainer`.
+
+    Its other arguments are allowed too, except for `LAUNCHER_OWNS`; they are checked against its signature.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     max_epochs: PositiveInt = 30
     max_steps: Literal[-1] | PositiveInt = -1
+    min_epochs: PositiveInt | None = None
+    min_steps: PositiveInt | None = None
+    max_time: Duration | dict[Literal["weeks", "days", "hours", "minutes", "seconds"], PositiveInt] | None = None
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    strategy: str | dict[str, Any] = "auto"
     devices: PositiveInt | Literal["auto"] = 1
     num_nodes: PositiveInt = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"] = "32-true"
@@ -55,15 +74,43 @@ class Trainer(Section):
     limit_test_batches: Limit = 1.0
     fast_dev_run: bool = False
     overfit_batches: Limit = 0.0
-    check_val_every_n_epoch: PositiveInt = 1
+    val_check_interval: SomeBatches = 1.0
+    check_val_every_n_epoch: PositiveInt | None = 1
+    num_sanity_val_steps: Literal[-1] | NonNegativeInt = 0
     accumulate_grad_batches: PositiveInt = 1
     gradient_clip_val: Annotated[float, Gt(0)] | None = None
+    gradient_clip_algorithm: Literal["norm", "value"] = "norm"
     deterministic: bool = True
+    benchmark: bool | None = None
+    inference_mode: bool = True
     detect_anomaly: bool = False
+    profiler: Literal["simple", "advanced", "pytorch"] | dict[str, Any] | None = None
+    log_every_n_steps: PositiveInt = 1
     progress_bar: bool = True
     channels_last: bool = True
     compile: bool = False
     num_threads: Threads | None = None
+
+
+OUR_TRAINER_KEYS = ("progress_bar", "channels_last", "compile", "num_threads")
+"""Keys of `trainer` that are no arguments of `lightning.Trainer`."""
+
+LAUNCHER_OWNS = {
+    "barebones": "it would leave out checkpoints and metrics, which every run keeps",
+    "callbacks": "name callbacks in the group `callbacks`: +callbacks.NAME._target_=...",
+    "default_root_dir": "the run's files lie in `run_dir`",
+    "enable_checkpointing": "set `callbacks.checkpoint`",
+    "enable_model_summary": "set `model_summary=true`",
+    "enable_progress_bar": "set `trainer.progress_bar`",
+    "limit_predict_batches": "a run trains and tests; `eval.py` predicts",
+    "logger": "choose loggers in the group `logger`",
+    "model_registry": "checkpoints stay in the run directory, which resume= needs",
+    "plugins": "the launcher gives the processes and writes the checkpoints; set `trainer.precision` or `.strategy`",
+    "reload_dataloaders_every_n_epochs": "the order of the images follows from seed and epoch, so a loader stays",
+    "sync_batchnorm": "batch normalisation is always that of the whole global batch",
+    "use_distributed_sampler": "the loader divides each batch among the processes itself",
+}
+"""Arguments of `lightning.Trainer` that no config sets, each with the reason or the key to set instead."""
 
 
 class Checkpoint(Section):
@@ -78,28 +125,6 @@ class Checkpoint(Section):
     keep: PositiveInt | Literal["all"] | None = None
 
 
-class EarlyStopping(Section):
-    """Ends training with the `patience_epochs`-th epoch in a row in which `monitor` did not fall by `min_delta`."""
-
-    monitor: Literal["val/loss", "val/top1_error", "val/top5_error", "train/loss", "train/top1_error"] = "val/loss"
-    patience_epochs: PositiveInt = 10
-    min_delta: NonNegativeFloat = 0.0
-
-
-class ToError(Section):
-    """Measures epochs, steps and seconds until the training error falls to `error`; `stop` ends training there."""
-
-    error: Annotated[float, Gt(0), Lt(1)] = 0.25
-    stop: bool = False
-
-
-class ToLoss(Section):
-    """Measures epochs, steps and seconds until the training loss falls to `loss`; `stop` ends training there."""
-
-    loss: PositiveFloat = 1.0
-    stop: bool = False
-
-
 class Pruning(Section):
     """Ends a trial of a search that is worse than the median of the complete ones; after so many trials and epochs."""
 
@@ -108,16 +133,26 @@ class Pruning(Section):
 
 
 class Callbacks(Section):
-    """What looks on while a network trains."""
+    """Callbacks that observe training. Any other name holds a `_target_` with its fields, or null."""
+
+    model_config = ConfigDict(extra="allow")
 
     checkpoint: Checkpoint = Checkpoint()
-    early_stopping: EarlyStopping | None = None
-    to_error: ToError | None = None
-    to_loss: ToLoss | None = None
+    early_stopping: dict[str, Any] | None = None
+    to_error: dict[str, Any] | None = None
+    to_loss: dict[str, Any] | None = None
     pruning: Pruning | None = None
     augmentation_preview: bool = True
     layer_statistics: bool = False
     train_set: bool = False
+
+
+BUILT_IN = {
+    "early_stopping": "alexnet_lab.training.early_stopping.EarlyStopping",
+    "to_error": "alexnet_lab.training.time_to.TimeToError",
+    "to_loss": "alexnet_lab.training.time_to.TimeToLoss",
+}
+"""The `_target_` of callbacks that need not state it."""
 
 
 Metric = Literal[

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import os
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
 from alexnet_lab.base.fields import check_value, explain
-from alexnet_lab.base.targets import check_target, packages_beyond
+from alexnet_lab.base.targets import SEVERAL, check_target, packages_beyond, parts
 from alexnet_lab.config.compatibility import check_fit
-from alexnet_lab.config.schema import Evaluate, Multirun, Report, Section, Train
+from alexnet_lab.config.schema import (
+    BUILT_IN,
+    LAUNCHER_OWNS,
+    Callbacks,
+    Evaluate,
+    Multirun,
+    Report,
+    Section,
+    Train,
+    Trainer,
+)
 from alexnet_lab.config.signatures import Field, read_signature
 from alexnet_lab.config.wandb_checks import check_names, check_wandb
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-TARGET_GROUPS = ("model", "data", "augment", "loss", "optimizer", "schedule", "logger")
-"""The groups that are a `_target_` with its fields."""
+TARGET_GROUPS = ("model", "data", "augment", "loss", "optimizer", "schedule", "logger", "callbacks")
+"""The groups that are a `_target_` with its fields, or hold several under names."""
 
 SUPPLIED = {"data": {"seed", "augment"}}
 """Fields that the run fills in itself: no key of the group."""
@@ -38,7 +49,7 @@ def check_train(raw: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: Naming the first key that is wrong, what it holds and what is allowed.
     """
     config = _check_section(Train, raw).model_dump()
-    targets = {group: config[group].get("_target_") for group in TARGET_GROUPS if config[group] is not None}
+    targets = {key: spec["_target_"] for key, spec in parts(config).items()}
     config["trusted_packages"] = sorted({*config["trusted_packages"], *packages_beyond(targets)})
     checked = _checked_parts(config)
     check_wandb(checked, os.environ)
@@ -62,9 +73,21 @@ def check_saved(raw: Mapping[str, Any], trusted_packages: Sequence[str] = ()) ->
 def _checked_parts(config: dict[str, Any]) -> dict[str, Any]:
     """The config with its `_target_`s and the fit of its parts checked."""
     trusted = tuple(config["trusted_packages"])
+    _check_trainer_arguments(config["trainer"])
     for group in TARGET_GROUPS:
-        if config[group] is not None:
-            config[group] = _check_target_group(group, config[group], trusted)
+        _check_is_part(group, config)
+    for name, target in BUILT_IN.items():
+        spec = config["callbacks"][name]
+        if spec is not None and "_target_" not in spec:
+            config["callbacks"][name] = spec | _check_part(f"callbacks.{name}", {"_target_": target, **spec}, trusted)
+            del config["callbacks"][name]["_target_"]
+    for key, spec in parts(config).items():
+        checked = _check_part(key, spec, trusted)
+        group, _, name = key.partition(".")
+        if name:
+            config[group][name] = checked
+        else:
+            config[group] = {**config[group], **checked}
     check_fit(config)
     _refuse_empty_text("", config)
     return config
@@ -154,25 +177,62 @@ def unknown_key(key: str, known: list[str]) -> str:
     return f"unknown key `{key}`; {did_you_mean(key.rpartition('.')[2], known)}"
 
 
-def _check_target_group(group: str, spec: dict[str, Any], trusted: tuple[str, ...]) -> dict[str, Any]:
-    target = spec.get("_target_")
-    if not isinstance(target, str):
+def _check_trainer_arguments(trainer: Mapping[str, Any]) -> None:
+    """Checks the arguments of `lightning.Trainer` that `Trainer` does not list."""
+    others = [name for name in trainer if name not in Trainer.model_fields]
+    for name in others:
+        key = f"trainer.{name}"
+        if name in LAUNCHER_OWNS:
+            raise ConfigError(f"`{key}` cannot be set: {LAUNCHER_OWNS[name]}")
+        signature = read_signature("lightning.Trainer")
+        fields = signature.fields if signature else {}
+        if name not in fields:
+            raise ConfigError(unknown_key(key, [*Trainer.model_fields, *fields.keys() - LAUNCHER_OWNS.keys()]))
+        check_value(key, trainer[name], fields[name].annotation)
+
+
+def _check_is_part(group: str, config: dict[str, Any]) -> None:
+    """Refuses a group without `_target_`, and what else lies among the named parts of a group that holds several."""
+    spec = config[group]
+    if spec is None or "_target_" in spec:
+        return
+    named = {name: item for name, item in spec.items() if isinstance(item, dict) and "_target_" in item}
+    known = Callbacks.model_fields if group == "callbacks" else {}
+    others = [name for name, item in spec.items() if name not in {*named, *known} and item is not None]
+    if group not in SEVERAL:
         keys = ", ".join(f"{group}.{key}" for key in spec if key != "_target_")
         raise ConfigError(f"`{group}` is switched off or has no `_target_`, but sets {keys}; choose a {group}=...")
-    check_target(target, group, trusted)
+    if others:
+        hint = f"to add one, give {group}.NAME its `_target_`"
+        raise ConfigError(f"{unknown_key(f'{group}.{others[0]}', [*known, *named])}; {hint}")
+    if group == "logger":
+        config[group] = named or None
+
+
+def _check_part(key: str, spec: dict[str, Any], trusted: tuple[str, ...]) -> dict[str, Any]:
+    """A part of the config with its defaults filled in, checked against the signature of its `_target_`."""
+    target = spec["_target_"]
+    if not isinstance(target, str):
+        raise ConfigError(f"`{key}._target_` is {target!r}; allowed: a dotted name such as alexnet_lab.models.AlexNet")
+    check_target(target, key, trusted)
     try:
         signature = read_signature(target)
     except ConfigError as error:
-        raise ConfigError(f"`{group}`: {error}") from error
+        raise ConfigError(f"`{key}`: {error}") from error
     if signature is None:
         return spec
-    fields = {name: field for name, field in signature.fields.items() if name not in SUPPLIED.get(group, ())}
-    for key in spec:
-        if key != "_target_" and key not in fields and not signature.open:
-            raise ConfigError(unknown_key(f"{group}.{key}", list(fields)))
-    checked = {name: _check_field(f"{group}.{name}", spec, name, field) for name, field in fields.items()}
+    fields = {name: field for name, field in signature.fields.items() if name not in SUPPLIED.get(key, ())}
+    for name in spec:
+        if name != "_target_" and name not in fields and not (signature.open and is_new(name, fields)):
+            raise ConfigError(unknown_key(f"{key}.{name}", list(fields)))
+    checked = {name: _check_field(f"{key}.{name}", spec, name, field) for name, field in fields.items()}
     own = target.startswith("alexnet_lab.")
     return {"_target_": target} | ({**spec, **checked} if own else spec)
+
+
+def is_new(name: str, known: Iterable[str]) -> bool:
+    """Whether a field that a signature takes as `**kwargs` is no misspelling of one that it names."""
+    return not get_close_matches(name, known, n=1, cutoff=0.85)
 
 
 def _check_field(key: str, spec: Mapping[str, Any], name: str, field: Field) -> Any:

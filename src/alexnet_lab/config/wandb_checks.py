@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.targets import parts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 WANDB = "run.tracking.wandb_logger"
 """What the `_target_` of the tracker ends in."""
@@ -32,11 +33,16 @@ def check_wandb(config: Mapping[str, Any], environment: Mapping[str, str]) -> No
         config: Of a run.
         environment: Its variables, as far as they count.
     """
-    logger = config["logger"]
-    if logger is None or not logger["_target_"].endswith(f".{WANDB}"):
-        return
-    texts = {f"logger.{field}": (field, logger.get(field)) for field in LONGEST if field != "tags"}
-    texts |= {f"tags.{number}": ("tags", tag) for number, tag in enumerate(config["tags"])}
+    for key, logger in parts({"logger": config["logger"]}).items():
+        if logger["_target_"].endswith(f".{WANDB}"):
+            _check_logger(key, logger, config["tags"], environment)
+
+
+def _check_logger(
+    logger_key: str, logger: Mapping[str, Any], tags: Sequence[str], environment: Mapping[str, str]
+) -> None:
+    texts = {f"{logger_key}.{field}": (field, logger.get(field)) for field in LONGEST if field != "tags"}
+    texts |= {f"tags.{number}": ("tags", tag) for number, tag in enumerate(tags)}
     for key, (field, text) in texts.items():
         variable = VARIABLES.get(field, "")
         if text is not None:
@@ -46,7 +52,8 @@ def check_wandb(config: Mapping[str, Any], environment: Mapping[str, str]) -> No
     mode = environment.get("WANDB_MODE")
     if mode and mode not in MODES and logger["mode"] == "auto":
         raise ConfigError(
-            f"the environment variable WANDB_MODE is {mode!r}; allowed: {', '.join(MODES)}; or set logger.mode=offline"
+            f"the environment variable WANDB_MODE is {mode!r}; allowed: {', '.join(MODES)}; "
+            f"or set {logger_key}.mode=offline"
         )
 
 

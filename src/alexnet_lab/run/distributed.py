@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.fabric.utilities import rank_zero as fabric_ranks
@@ -12,10 +13,14 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero as pytorch_ranks
 
 from alexnet_lab.base.cluster import place
+from alexnet_lab.base.targets import build
 
 if TYPE_CHECKING:
+    from lightning.pytorch.strategies import Strategy
     from torch import Tensor, nn
     from torch.nn.parallel import DistributedDataParallel
+
+log = logging.getLogger(__name__)
 
 
 class Processes(ClusterEnvironment):
@@ -82,13 +87,25 @@ class ExactDDP(DDPStrategy):
     before any step, in fresh and resumed runs alike.
     """
 
-    def __init__(self) -> None:
-        super().__init__(gradient_as_bucket_view=True)
+    def __init__(self, *, find_unused_parameters: bool = False) -> None:
+        super().__init__(gradient_as_bucket_view=True, find_unused_parameters=find_unused_parameters)
 
     def _setup_model(self, model: nn.Module) -> DistributedDataParallel:  # pyright: ignore[reportIncompatibleMethodOverride] - Lightning's own signature
         wrapped = super()._setup_model(model)
         settle_buckets(wrapped)
         return wrapped
+
+
+DDP = {"auto": False, "ddp": False, "ddp_find_unused_parameters_true": True}
+"""Names of `trainer.strategy` that stand for `ExactDDP`, with its `find_unused_parameters`."""
+
+
+def build_strategy(asked: str | dict[str, Any], processes: int, trusted: tuple[str, ...]) -> Strategy | str:
+    """The strategy of `trainer.strategy`: DDP that repeats the bits, unless another one is asked for."""
+    if isinstance(asked, str) and asked in DDP:
+        return ExactDDP(find_unused_parameters=DDP[asked]) if processes > 1 else "auto"
+    log.warning("trainer.strategy is not DDP: a resumed run may sum gradients in another order, and differ in bits")
+    return build(asked, "trainer.strategy", trusted=trusted) if isinstance(asked, dict) else asked
 
 
 def settle_buckets(wrapped: DistributedDataParallel) -> None:

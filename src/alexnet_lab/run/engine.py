@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import random
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from lightning import Trainer
-from lightning.pytorch.profilers import PassThroughProfiler
 
 from alexnet_lab.base import cluster
 from alexnet_lab.base.log import shows_bars
 from alexnet_lab.base.targets import build
+from alexnet_lab.config.schema import OUR_TRAINER_KEYS
 from alexnet_lab.data.field_rules import has_validation_images
 from alexnet_lab.run import parts
-from alexnet_lab.run.distributed import ExactDDP, Processes
+from alexnet_lab.run.distributed import Processes, build_strategy
+from alexnet_lab.run.profiling import build_profiler
 from alexnet_lab.run.pruning import Pruning, Rule
-from alexnet_lab.run.tolerant_loggers import steady
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.batch_norm import batch_dependent, synchronise
 from alexnet_lab.training.checkpoint_io import SafeCheckpointIO
-from alexnet_lab.training.early_stopping import EarlyStopping
 from alexnet_lab.training.layer_statistics import LayerStatistics
 from alexnet_lab.training.progress_bar import ProgressLine
 from alexnet_lab.training.shared_dropout import share_dropout
-from alexnet_lab.training.time_to import TimeToError, TimeToLoss
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from alexnet_lab.run.run_directory import RunDirectory
+    from alexnet_lab.run.tolerant_loggers import Steady
 
 log = logging.getLogger(__name__)
 
@@ -91,16 +89,7 @@ def warn_of_shared_batches(net: nn.Module, data: Mapping[str, Any]) -> None:
 
 def optional_callbacks(config: dict[str, Any], directory: RunDirectory) -> list[Callback]:
     """Those that the config asks for."""
-    callbacks: list[Callback] = []
-    stopping = config["callbacks"]["early_stopping"]
-    if stopping is not None:
-        callbacks.append(EarlyStopping(**stopping))
-    to_error = config["callbacks"]["to_error"]
-    if to_error is not None:
-        callbacks.append(TimeToError(error=to_error["error"], stop=to_error["stop"]))
-    to_loss = config["callbacks"]["to_loss"]
-    if to_loss is not None:
-        callbacks.append(TimeToLoss(loss=to_loss["loss"], stop=to_loss["stop"]))
+    callbacks: list[Callback] = list(parts.build_callbacks(config).values())
     pruning = config["callbacks"]["pruning"]
     if pruning is not None:
         monitor = config["callbacks"]["checkpoint"]["monitor"]
@@ -112,36 +101,26 @@ def optional_callbacks(config: dict[str, Any], directory: RunDirectory) -> list[
     return callbacks
 
 
-PASSED_ON = (
-    "max_epochs", "max_steps", "accelerator", "precision", "limit_train_batches", "limit_val_batches",
-    "limit_test_batches", "fast_dev_run", "overfit_batches", "check_val_every_n_epoch", "accumulate_grad_batches",
-    "gradient_clip_val", "deterministic", "detect_anomaly", "devices", "num_nodes",
-)  # fmt: skip
-"""The keys of `trainer` that `lightning.Trainer` knows by the same name."""
-
-
 def build_trainer(
-    config: dict[str, Any], directory: RunDirectory, logger: Logger | None, callbacks: list[Callback]
+    config: dict[str, Any], directory: RunDirectory, loggers: list[Steady], callbacks: list[Callback]
 ) -> Trainer:
     """Lightning's Trainer; what it does beside training is left to our callbacks."""
-    settings = {name: config["trainer"][name] for name in PASSED_ON}
-    processes = Processes()
+    settings = {name: value for name, value in config["trainer"].items() if name not in OUR_TRAINER_KEYS}
+    processes, trusted = Processes(), tuple(config["trusted_packages"])
+    settings["strategy"] = build_strategy(settings["strategy"], processes.size, trusted)
+    settings["profiler"] = build_profiler(settings["profiler"], directory.path, trusted)
     warnings.filterwarnings("ignore", message=".*srun. command is available")  # a login node of SLURM is a machine too
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # between Lightning 2.6 and torch 2.14
     # A debugging aid of `deterministic`, which writes every new tensor twice.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue] - by torch's own trick
     trainer = Trainer(
         **settings,
-        strategy=ExactDDP() if processes.size > 1 else "auto",
-        logger=logger if logger is not None else False,
+        logger=cast("list[Logger]", loggers) or False,
         callbacks=callbacks,
         plugins=[SafeCheckpointIO(), processes],
         default_root_dir=directory.path,
-        num_sanity_val_steps=0,
         enable_model_summary=False,
-        log_every_n_steps=1,  # metrics are logged once an epoch; Lightning would warn of epochs shorter than this
         enable_progress_bar=False,  # ours is a callback
-        profiler=NoProfiler(),
         use_distributed_sampler=False,  # the loader shares the batches out itself
     )
     if not has_validation_images(config["data"]):  # now: overfit_batches and fast_dev_run set the limit themselves
@@ -149,25 +128,6 @@ def build_trainer(
     # with max_steps, Lightning would resume an epoch that is over as one that is under way
     trainer.fit_loop._iteration_based_training = lambda: False
     return trainer
-
-
-class NoProfiler(PassThroughProfiler):
-    """Lightning asks its profiler around each hook of each callback, even if it measures nothing: this one is quick."""
-
-    def profile(self, action_name: str) -> Any:
-        """Nothing around the action."""
-        return NOTHING
-
-
-NOTHING = contextlib.nullcontext()
-
-
-def build_logger(config: dict[str, Any], directory: RunDirectory) -> Logger | None:
-    """The tracker of a config, in the first process; none in a trial run."""
-    if config["logger"] is None or config["trainer"]["fast_dev_run"] or not cluster.is_first():
-        return None
-    spec = config["logger"]
-    return steady(spec["_target_"], lambda: parts.build_logger(spec, directory.path, config))
 
 
 def seed_everything(seed: int) -> None:

@@ -6,27 +6,33 @@ import contextlib
 import inspect
 import logging
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 
+from alexnet_lab.base import cluster, targets
 from alexnet_lab.base.errors import ConfigError, one_line
 from alexnet_lab.base.log import quiet
 from alexnet_lab.base.targets import OURS, build, locate
+from alexnet_lab.config.schema import BUILT_IN
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.run.pruning import journal_of
+from alexnet_lab.run.tolerant_loggers import Steady, steady
 from alexnet_lab.training.optimizers import build_optimizer
 from alexnet_lab.training.schedules import Duration, build_schedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from lightning.pytorch.callbacks import Callback
     from lightning.pytorch.loggers import Logger
 
-LATE = ("loss", "optimizer", "schedule", "augment", "logger")
-"""The groups that are built after the run directory is made."""
+EARLY = ("model", "data")
+"""The groups that are built before the run directory is made anyway."""
 
 
 def check_parts(config: dict[str, Any]) -> None:
@@ -37,13 +43,13 @@ def check_parts(config: dict[str, Any]) -> None:
     if config["callbacks"]["pruning"] is not None:
         journal_of(Path(config["run_dir"]))
     trusted = tuple(config["trusted_packages"])
-    for group in LATE:
-        spec = config[group]
-        if spec is None:
+    for key, spec in targets.parts(config).items():
+        if key in EARLY:
             continue
-        found = locate(spec["_target_"], group, trusted)
+        found = locate(spec["_target_"], key, trusted)
         if isinstance(found, type) and not spec["_target_"].startswith(f"{OURS}."):
-            _try(group, spec, config["data"]["num_classes"], trusted)
+            _try(key, spec, config["data"]["num_classes"], trusted)
+    _check_states(build_callbacks(config))
     _try_optimizer(config, trusted)
 
 
@@ -144,21 +150,54 @@ def check_batches(trainer: Mapping[str, Any], data: Any) -> None:
             )
 
 
-def build_logger(spec: dict[str, Any], run_dir: Path, config: dict[str, Any]) -> Logger:
-    """The tracker of a config.
+def build_callbacks(config: dict[str, Any]) -> dict[str, Callback]:
+    """The callbacks of a config that a `_target_` names, or a name of `BUILT_IN`, by their keys."""
+    trusted, specs = tuple(config["trusted_packages"]), targets.parts({"callbacks": config["callbacks"]})
+    for name, target in BUILT_IN.items():
+        if config["callbacks"][name] is not None:
+            specs.setdefault(f"callbacks.{name}", {"_target_": target, **config["callbacks"][name]})
+    return {key: build(spec, key, trusted=trusted) for key, spec in specs.items()}
+
+
+def _check_states(callbacks: Mapping[str, Callback]) -> None:
+    """Raises ConfigError for two callbacks whose states a checkpoint could not tell apart."""
+    keys: dict[str, str] = {}
+    for key, callback in callbacks.items():
+        other = keys.setdefault(callback.state_key, key)
+        if other != key and is_overridden("state_dict", callback):
+            raise ConfigError(
+                f"`{other}` and `{key}` are both a {type(callback).__name__} with one `state_key`, so a checkpoint "
+                f"keeps the state of one; give the class a property `state_key` that differs"
+            )
+
+
+def build_loggers(config: dict[str, Any], run_dir: Path) -> list[Steady]:
+    """The trackers of a config, started, in the first process; none in a trial run."""
+    if config["trainer"]["fast_dev_run"] or not cluster.is_first():
+        return []
+    specs = targets.parts({"logger": config["logger"]})
+    started = (
+        steady(spec["_target_"], partial(build_logger, key, spec, run_dir, config)) for key, spec in specs.items()
+    )
+    return [logger for logger in started if logger is not None]
+
+
+def build_logger(key: str, spec: dict[str, Any], run_dir: Path, config: dict[str, Any]) -> Logger:
+    """One tracker of a config.
 
     Ours, and functions of other packages, get the run directory and the config. A class of another package gets its
     own fields, and the run directory as `save_dir` unless the config says otherwise.
 
     Args:
+        key: Of the tracker in the config.
         spec: A `_target_` and its fields.
         run_dir: Of the run.
         config: The checked config; its `trusted_packages` count.
     """
     trusted = tuple(config["trusted_packages"])
-    found = locate(spec["_target_"], "logger", trusted)
+    found = locate(spec["_target_"], key, trusted)
     if not isinstance(found, type):
-        return build(spec, "logger", run_dir, config, trusted=trusted)
+        return build(spec, key, run_dir, config, trusted=trusted)
     if "save_dir" in inspect.signature(found).parameters:
         spec = {"save_dir": str(run_dir), **spec}
-    return build(spec, "logger", trusted=trusted)
+    return build(spec, key, trusted=trusted)

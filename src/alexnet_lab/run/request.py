@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.base.targets import KINDS, packages_beyond
+from alexnet_lab.base.flatten import flat
+from alexnet_lab.base.targets import packages_beyond
 from alexnet_lab.config import check_saved, check_train, continuing
 from alexnet_lab.config.schema import Train
 from alexnet_lab.run.run_directory import RunDirectory
@@ -68,10 +69,12 @@ def requested(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def targets_of(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The `_target_`s among the changes, by group."""
-    nodes = {group: changes.get(group) for group in KINDS}
-    chosen = {group: node["_target_"] for group, node in nodes.items() if isinstance(node, dict) and "_target_" in node}
-    return chosen | {group: changes[f"{group}._target_"] for group in KINDS if f"{group}._target_" in changes}
+    """The `_target_`s among the changes, by the key of the part."""
+    return {
+        key.removesuffix("._target_"): target
+        for key, target in flat(dict(changes)).items()
+        if key.endswith("._target_")
+    }
 
 
 def merged(before: list[str], now: list[str]) -> list[str]:

@@ -19,7 +19,7 @@ from alexnet_lab.base import shell
 from alexnet_lab.base.errors import one_line
 from alexnet_lab.base.files import write_text
 from alexnet_lab.base.flatten import flat
-from alexnet_lab.base.targets import build
+from alexnet_lab.base.targets import build, parts
 from alexnet_lab.base.terminal import hangups_ignored
 from alexnet_lab.config.wandb_checks import MODES
 from alexnet_lab.run.tolerant_loggers import Steady, steady
@@ -36,6 +36,9 @@ FINISH_TIMEOUT_SECONDS = 60.0
 """What an upload gets at the end of a run, before its result is written; `wandb sync` uploads the rest later."""
 
 ID_FILE = "wandb_id.txt"
+
+OURS_AT_WANDB = f"{__name__}.wandb_logger"
+"""The `_target_` of configs/logger/wandb.yaml."""
 
 MOST_CELLS = 10_000
 """What W&B draws of a table."""
@@ -220,7 +223,7 @@ def tensorboard_logger(run_dir: Path, config: dict[str, Any]) -> Logger:
 
 
 def show(
-    logger: Logger | None,
+    loggers: Sequence[Steady],
     *,
     pictures: Sequence[Path],
     epochs: Sequence[Mapping[str, Any]],
@@ -231,7 +234,7 @@ def show(
     """Logs pictures and tables of a run once, at its end; only W&B gets them.
 
     Args:
-        logger: The run's.
+        loggers: The run's.
         pictures: PNG files; those that are there are logged under their name without `.png`.
         epochs: The rows of metrics.csv, logged as the table `epochs`.
         confusion: Images of class i that were called class j, in row i and column j: with up to 100 classes the chart
@@ -239,9 +242,12 @@ def show(
         class_names: Of the rows and columns.
         after_step: W&B's step of the row that holds them, or the next one that is free.
     """
-    if isinstance(logger, Steady) and isinstance(logger.inner, WandbRows):
-        rows = logger.inner
-        logger.attempt(lambda: rows.log(_shown(pictures, epochs, confusion, class_names), after_step))
+    for logger, rows in _of_wandb(loggers):
+        logger.attempt(lambda: rows.log(_shown(pictures, epochs, confusion, class_names), after_step))  # noqa: B023 - called at once
+
+
+def _of_wandb(loggers: Sequence[Steady]) -> list[tuple[Steady, WandbRows]]:
+    return [(logger, logger.inner) for logger in loggers if isinstance(logger.inner, WandbRows)]
 
 
 def _shown(
@@ -271,13 +277,14 @@ def add_pictures(run_dir: Path, config: Mapping[str, Any], pictures: Sequence[Pa
         pictures: PNG files.
         steps: Of the optimiser that the run took.
     """
-    spec = config["logger"]
-    if spec is None or spec["_target_"] != f"{__name__}.wandb_logger" or not (run_dir / ID_FILE).is_file():
+    specs = [spec for spec in parts({"logger": config["logger"]}).values() if spec["_target_"] == OURS_AT_WANDB]
+    if not specs or not (run_dir / ID_FILE).is_file():
         return
-    logger = steady(spec["_target_"], lambda: build(spec, "logger", run_dir, config))
-    parts = len(list(run_dir.glob("wandb/*run-*")))  # each further one comes after those before
-    show(logger, pictures=pictures, epochs=[], confusion=None, class_names=[], after_step=steps + 1 + parts)
-    finish(logger, 0)
+    logger = steady(OURS_AT_WANDB, lambda: build(specs[0], "logger", run_dir, config))
+    loggers = [] if logger is None else [logger]
+    attempts = len(list(run_dir.glob("wandb/*run-*")))  # each further one comes after those before
+    show(loggers, pictures=pictures, epochs=[], confusion=None, class_names=[], after_step=steps + 1 + attempts)
+    finish(loggers, 0)
 
 
 def _confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> dict[str, Any]:
@@ -303,30 +310,28 @@ def _number(text: Any) -> float | None:
     return None if text == "" else float(text)
 
 
-def summarize(logger: Logger | None, summary: Mapping[str, Any]) -> None:
+def summarize(loggers: Sequence[Steady], summary: Mapping[str, Any]) -> None:
     """Sets what W&B shows of a run in its table of runs; other trackers get nothing."""
-    if isinstance(logger, Steady) and isinstance(logger.inner, WandbRows):
-        run = logger.inner.run
-        logger.attempt(lambda: run.summary.update(dict(summary)))
+    for logger, rows in _of_wandb(loggers):
+        logger.attempt(lambda: rows.run.summary.update(dict(summary)))  # noqa: B023 - called at once
 
 
 @contextlib.contextmanager
-def finishing(logger: Logger | None) -> Iterator[Logger | None]:
-    """Ends a logger's run after the block, as failed where the block fails."""
+def finishing(loggers: list[Steady]) -> Iterator[list[Steady]]:
+    """Ends the loggers' runs after the block, as failed where the block fails."""
     try:
-        yield logger
+        yield loggers
     except BaseException:
-        finish(logger, 1)
+        finish(loggers, 1)
         raise
-    finish(logger, 0)
+    finish(loggers, 0)
 
 
-def finish(logger: Logger | None, exit_code: int) -> None:
+def finish(loggers: Sequence[Steady], exit_code: int) -> None:
     """Ends a W&B run with the run's real state; other trackers need nothing."""
-    if isinstance(logger, Steady) and isinstance(logger.inner, WandbRows):
-        run = logger.inner.run
-        offline, run_id = run.offline, run.id
-        logger.attempt(lambda: run.finish(exit_code=exit_code))
+    for logger, rows in _of_wandb(loggers):
+        offline, run_id = rows.run.offline, rows.run.id
+        logger.attempt(lambda: rows.run.finish(exit_code=exit_code))  # noqa: B023 - called at once
         if offline and not logger.lost:
             line = sync_command(Path(str(logger.save_dir)), run_id)
             log.info("W&B: kept offline; after `wandb login`, upload it by: %s", line)

@@ -16,7 +16,7 @@ from alexnet_lab.config.schema import EARLY_EPOCHS
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.preview import preview
 from alexnet_lab.models.counts import num_parameters
-from alexnet_lab.run import engine, tracking
+from alexnet_lab.run import engine, parts, tracking
 from alexnet_lab.run.checkpoint_identity import KeepIdentity
 from alexnet_lab.run.resuming import prepared
 from alexnet_lab.run.threads import CrowdedCores
@@ -74,8 +74,8 @@ def fit_and_test(
         engine.warn_of_shared_batches(classifier.net, config["data"])
         own = OwnCallbacks.of(config, directory)
         callbacks = own.around(engine.optional_callbacks(config, directory))
-        with tracking.finishing(engine.build_logger(config, directory)) as logger:
-            trainer = engine.build_trainer(config, directory, logger, callbacks)
+        with tracking.finishing(parts.build_loggers(config, directory.path)) as loggers:
+            trainer = engine.build_trainer(config, directory, loggers, callbacks)
             if config["callbacks"]["augmentation_preview"] and trainer.is_global_zero and not resume:
                 draw_preview(data, directory.preview)
             last = resumed_from(directory, config, trainer, checkpoint) if resume else None
@@ -85,12 +85,12 @@ def fit_and_test(
             tested = train_set_metrics(trainer, classifier, data) if config["callbacks"]["train_set"] else {}
             tested |= test_metrics(trainer, classifier, data)
             tracking.show(
-                logger, pictures=directory.pictures(), epochs=own.metrics.rows,
+                loggers, pictures=directory.pictures(), epochs=own.metrics.rows,
                 confusion=own.confusion.counts, class_names=data.class_names,
             )  # fmt: skip
             outcome = outcome_of(trainer, data, own, callbacks, tested)
             size = {"num_parameters": num_parameters(classifier.net), "wall_seconds": round(own.identity.seconds, 2)}
-            tracking.summarize(logger, outcome["metrics"] | size | {name: outcome.get(name) for name in SUMMARIZED})
+            tracking.summarize(loggers, outcome["metrics"] | size | {name: outcome.get(name) for name in SUMMARIZED})
     return outcome
 
 

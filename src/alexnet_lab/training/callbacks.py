@@ -139,9 +139,8 @@ def check_still_there(run_dir: Path) -> None:
 
 def epoch_metrics(trainer: Trainer, classifier: Classifier) -> dict[str, float]:
     """What was measured in this epoch; Lightning keeps what an earlier epoch's validation gave."""
-    logged = trainer.callback_metrics
-    names = (name for name in logged if name.startswith(("train/", LAYERS)) or name in classifier.validated)
-    return {name: plain(logged[name]) for name in names}
+    logged = {name: value for name, value in trainer.callback_metrics.items() if name.startswith(("train/", LAYERS))}
+    return {name: plain(value) for name, value in (classifier.validated | logged).items()}
 
 
 def main_rate(optimizer: Optimizer) -> float:
@@ -150,9 +149,9 @@ def main_rate(optimizer: Optimizer) -> float:
     return float(group["lr"])
 
 
-def plain(value: Tensor) -> float:
+def plain(value: Tensor | float) -> float:
     """A float32 metric as the shortest decimal that stands for it: 0.8888889, not 0.8888888955116272."""
-    return float(str(np.float32(value.item())))
+    return float(str(np.float32(float(value))))
 
 
 def epoch_line(epoch: int, epochs: int | None, metrics: dict[str, float], images_per_second: float) -> str:

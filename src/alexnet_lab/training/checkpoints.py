@@ -78,9 +78,10 @@ class Checkpoints(Checkpoint):
             self._write_last(trainer, MAY_FAIL)
 
     def _is_possible(self, trainer: Trainer, batches: int) -> bool:
-        """Not between two parts of a step, nor at the end of an epoch, where another is written anyway."""
+        """Not between two parts of a step, before a validation, nor at the end of an epoch, when another is written."""
         at_end = batches >= trainer.num_training_batches or trainer.global_step == trainer.max_steps
-        return batches % trainer.accumulate_grad_batches == 0 and not at_end and not is_trial(trainer)
+        whole_step = batches % trainer.accumulate_grad_batches == 0
+        return whole_step and not at_end and not is_trial(trainer) and not is_validated_next(trainer, batches)
 
     def _is_due(self, trainer: Trainer) -> bool:
         if self.every_steps is not None and trainer.global_step % self.every_steps == 0:
@@ -148,6 +149,15 @@ class Checkpoints(Checkpoint):
 def epoch_checkpoint(folder: Path, epoch: int) -> Path:
     """The file of an epoch, from 1, in the folder of checkpoints."""
     return folder / f"epoch_{epoch}.ckpt"
+
+
+def is_validated_next(trainer: Trainer, batches: int) -> bool:
+    """Whether a validation follows so many batches of an epoch: a run that went on from there would leave it out."""
+    every = trainer.val_check_batch
+    if every is None or every == math.inf or not trainer.enable_validation:
+        return False
+    counted = batches if trainer.check_val_every_n_epoch is not None else trainer.fit_loop.total_batch_idx + 1
+    return counted % int(every) == 0
 
 
 def is_trial(trainer: Trainer) -> bool:

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 COUNTS = "train_counts"
 """Of the counts of the present epoch in a checkpoint, by rank."""
 
+VALIDATED = "validated"
+"""Of the metrics of the present epoch's last validation in a checkpoint."""
+
 SAVED_FIELDS = ("model", "num_classes", "optimizer", "schedule", "loss", "memory_format")
 """The fields of a Classifier that its checkpoints hold."""
 
@@ -212,7 +215,7 @@ class Classifier(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Limits the norm of all gradients together, where `trainer.gradient_clip_val` asks for it.
+        """Limits the norm of all gradients together, or each number, where `trainer.gradient_clip_val` asks for it.
 
         Lightning refuses to clip for fused optimisers under mixed precision, as these divide by the loss scale within
         their step. With bfloat16 there is no scale; with float16 the scaler divides here, and leaves the step nothing
@@ -224,15 +227,19 @@ class Classifier(LightningModule):
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
             scaler.unscale_(optimizer)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+        by_value = str(gradient_clip_algorithm or "norm").endswith("value")
+        clip = torch.nn.utils.clip_grad_value_ if by_value else torch.nn.utils.clip_grad_norm_
+        clip(parameters, gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what was counted so far in an epoch that is under way."""
+        """Adds what was counted so far in an epoch that is under way, and its last validation."""
         checkpoint[COUNTS] = gathered(self.train_counts.numbers())
+        checkpoint[VALIDATED] = self.validated
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes up the counts."""
         self.train_counts.set_numbers(own_part(checkpoint[COUNTS]))
+        self.validated = checkpoint.get(VALIDATED, {})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser and schedule of the config; epochs become steps here."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from lightning.pytorch.callbacks import Callback
 
 if TYPE_CHECKING:
     from lightning import LightningModule, Trainer
 
+    from alexnet_lab.base.ranges import Count, NonNegative
     from alexnet_lab.training.classifier import Classifier
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,13 @@ class EarlyStopping(Callback):
         min_delta: See there.
     """
 
-    def __init__(self, monitor: str, *, patience_epochs: int, min_delta: float) -> None:
+    def __init__(
+        self,
+        *,
+        monitor: Literal["val/loss", "val/top1_error", "val/top5_error", "train/loss", "train/top1_error"] = "val/loss",
+        patience_epochs: Count = 10,
+        min_delta: NonNegative = 0.0,
+    ) -> None:
         self.monitor = monitor
         self.patience = Patience(patience_epochs, min_delta)
 

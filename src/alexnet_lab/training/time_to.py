@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lightning import LightningModule, Trainer
     from torch import Tensor
 
+    from alexnet_lab.base.ranges import Positive, Share
     from alexnet_lab.data.loader import Batch
     from alexnet_lab.training.classifier import Classifier
 
@@ -140,7 +141,7 @@ class TimeToError(TimeTo):
 
     name = "error"
 
-    def __init__(self, *, error: float = 0.25, stop: bool = False) -> None:
+    def __init__(self, *, error: Share = 0.25, stop: bool = False) -> None:
         super().__init__(error, stop=stop)
 
     def measure(self, classifier: Classifier, outputs: Any, batch: Batch) -> Tensor:
@@ -157,7 +158,7 @@ class TimeToLoss(TimeTo):
 
     name = "loss"
 
-    def __init__(self, *, loss: float = 1.0, stop: bool = False) -> None:
+    def __init__(self, *, loss: Positive = 1.0, stop: bool = False) -> None:
         super().__init__(loss, stop=stop)
 
     def measure(self, classifier: Classifier, outputs: Any, batch: Batch) -> Tensor:

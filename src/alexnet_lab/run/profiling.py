@@ -1,0 +1,34 @@
+"""The profiler of a run: none, or one of Lightning's, which leaves a file in the run directory."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch.profilers import AdvancedProfiler, PassThroughProfiler, Profiler, PyTorchProfiler, SimpleProfiler
+
+from alexnet_lab.base.targets import build
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
+
+NOTHING = contextlib.nullcontext()
+
+
+class NoProfiler(PassThroughProfiler):
+    """Lightning asks its profiler around each hook of each callback, even if it measures nothing: this one is quick."""
+
+    def profile(self, action_name: str) -> Any:
+        """Nothing around the action."""
+        return NOTHING
+
+
+def build_profiler(asked: str | dict[str, Any] | None, run_dir: Path, trusted: tuple[str, ...]) -> Profiler:
+    """The profiler of `trainer.profiler`; one that is named writes `fit-profile.txt` into the run directory."""
+    if asked is None:
+        return NoProfiler()
+    if isinstance(asked, dict):
+        return build(asked, "trainer.profiler", trusted=trusted)
+    return PROFILERS[asked](dirpath=run_dir, filename="profile")
