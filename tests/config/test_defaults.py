@@ -55,13 +55,18 @@ def test_a_file_has_the_defaults_of_its_target(path):
 SECTIONS = {
     "trainer/default.yaml": ((), schema.Trainer),
     "callbacks/default.yaml": ((), schema.Callbacks),
-    "callbacks/early_stopping.yaml": (("early_stopping",), schema.EarlyStopping),
-    "callbacks/to_error.yaml": (("to_error",), schema.ToError),
-    "callbacks/to_loss.yaml": (("to_loss",), schema.ToLoss),
     "callbacks/pruning.yaml": (("pruning",), schema.Pruning),
     "launcher/local.yaml": (("launcher",), schema.Launcher),
     "train.yaml": (("sweep",), schema.Sweep),
 }
+
+
+@pytest.mark.parametrize("name", schema.BUILT_IN)
+def test_a_built_in_callback_has_the_defaults_of_its_constructor(name):
+    signature = read_signature(schema.BUILT_IN[name])
+    assert signature is not None
+    stated = {key: field.default for key, field in signature.fields.items()}
+    assert raw(CONFIGS / "callbacks" / f"{name}.yaml")[name] == stated
 
 
 @pytest.mark.parametrize("file", SECTIONS)

@@ -10,7 +10,7 @@ from commands import QUICK, call, compose_raw
 
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.config import check_train
-from alexnet_lab.config.schema import Callbacks, Checkpoint, EarlyStopping, Trainer
+from alexnet_lab.config.schema import Callbacks, Checkpoint, Trainer
 from alexnet_lab.config.wandb_checks import MODES
 from alexnet_lab.run import train
 
@@ -136,7 +136,6 @@ def changed(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 WORDS = ("callbacks=early_stopping", "trainer.limit_train_batches=1", "seed=0")
 SECTIONS = {
     "trainer": Trainer, "callbacks": Callbacks, "callbacks.checkpoint": Checkpoint,
-    "callbacks.early_stopping": EarlyStopping,
 }  # fmt: skip
 KEYS = [f"{section}.{name}" for section, schema in SECTIONS.items() for name in schema.model_fields]
 

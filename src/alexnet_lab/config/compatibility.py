@@ -65,6 +65,11 @@ def _check_trainer(trainer: dict[str, Any]) -> None:
             f"`trainer.check_val_every_n_epoch` is null, which counts validations in batches, but "
             f"`trainer.val_check_interval` is {trainer['val_check_interval']}; set it to a number of batches"
         )
+    if trainer["benchmark"] and trainer["deterministic"]:
+        raise ConfigError(
+            "`trainer.benchmark` is true, so cuDNN times its algorithms and may take another one in the next run, but "
+            "`trainer.deterministic` promises the same weights; set trainer.deterministic=false"
+        )
     strategy = trainer["strategy"]
     if isinstance(strategy, str) and any(word in strategy for word in ("spawn", "fork", "notebook")):
         raise ConfigError(

@@ -37,6 +37,7 @@ LONGER: dict[str, Callable[[Any, Any], bool]] = {
     "callbacks.early_stopping": lambda old, new: new is None,
     "callbacks.pruning": lambda old, new: new is None,
     "callbacks.to_error.stop": lambda old, new: new is False,
+    "trainer.max_time": lambda old, new: new is None or (isinstance(old, str) and old.zfill(15) < new.zfill(15)),
 }
 """Keys that let a run train further, each with the values that do."""
 
@@ -47,6 +48,7 @@ REMEDIES = {
     "callbacks.early_stopping": "it can only be switched off",
     "callbacks.pruning": "it can only be switched off",
     "callbacks.to_error.stop": "it can only become false",
+    "trainer.max_time": "it can only grow, or become null",
 }
 """For some keys, what is allowed instead."""
 

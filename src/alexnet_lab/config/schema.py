@@ -23,7 +23,7 @@ Seed = Annotated[int, Ge(0), Lt(2**32)]
 
 
 def _duration(text: str) -> str:
-    if not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", text):
+    if not re.fullmatch(r"\d{1,6}:\d\d:\d\d:\d\d", text):
         raise ValueError("a duration as days:hours:minutes:seconds, such as '00:08:30:00'")
     return text
 
@@ -63,7 +63,7 @@ class Trainer(Section):
     max_steps: Literal[-1] | PositiveInt = -1
     min_epochs: PositiveInt | None = None
     min_steps: PositiveInt | None = None
-    max_time: Duration | dict[Literal["weeks", "days", "hours", "minutes", "seconds"], PositiveInt] | None = None
+    max_time: Duration | None = None
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     strategy: str | dict[str, Any] = "auto"
     devices: PositiveInt | Literal["auto"] = 1

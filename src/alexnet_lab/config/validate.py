@@ -179,6 +179,9 @@ def unknown_key(key: str, known: list[str]) -> str:
 
 def _check_trainer_arguments(trainer: Mapping[str, Any]) -> None:
     """Checks the arguments of `lightning.Trainer` that `Trainer` does not list."""
+    for name in ("strategy", "profiler"):
+        if isinstance(trainer[name], dict) and "_target_" not in trainer[name]:
+            raise ConfigError(f"`trainer.{name}` has no `_target_`; give it one, or a name: trainer.{name}=NAME")
     others = [name for name in trainer if name not in Trainer.model_fields]
     for name in others:
         key = f"trainer.{name}"

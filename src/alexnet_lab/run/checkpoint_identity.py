@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from lightning import Callback
 
-from alexnet_lab.base.errors import RunError
+from alexnet_lab.base.errors import ConfigError, RunError
+from alexnet_lab.config import check_saved
 from alexnet_lab.config.continuing import FORCED, RECORDS, ROUNDING, Difference, differences, within
 from alexnet_lab.run import provenance
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from lightning import LightningModule, Trainer
@@ -52,6 +53,14 @@ class KeepIdentity(Callback):
         self._start = time.monotonic() - checkpoint.get(SECONDS, 0.0)
 
 
+def with_defaults(saved: dict[str, Any], trusted: Sequence[str]) -> dict[str, Any]:
+    """A checkpoint's config with the defaults of keys that did not exist when it was written."""
+    try:
+        return check_saved(saved, trusted)
+    except ConfigError:  # the differences will say what is wrong
+        return saved
+
+
 def warn_of_other_code(checkpoint: Mapping[str, Any]) -> None:
     """Warns where the code is not that of the checkpoint: it may compute something else."""
     before, now = checkpoint.get(CODE, {}), provenance.code()
@@ -78,7 +87,7 @@ def check_same_config(
     Raises:
         RunError: With the first keys that differ.
     """
-    found = list(differences(checkpoint.get(KEY, config), config))
+    found = list(differences(with_defaults(checkpoint.get(KEY, config), config["trusted_packages"]), config))
     others = [item for item in found if item.kind == "other" or (item.kind == "longer" and item.key not in asked)]
     if not others:
         return found

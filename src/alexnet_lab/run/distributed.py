@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.fabric.utilities import rank_zero as fabric_ranks
 from lightning.pytorch.plugins.environments import ClusterEnvironment
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from lightning.pytorch.utilities import rank_zero as pytorch_ranks
 
 from alexnet_lab.base.cluster import place
+from alexnet_lab.base.errors import ConfigError, did_you_mean
 from alexnet_lab.base.targets import build
 
 if TYPE_CHECKING:
@@ -100,10 +101,18 @@ DDP = {"auto": False, "ddp": False, "ddp_find_unused_parameters_true": True}
 """Names of `trainer.strategy` that stand for `ExactDDP`, with its `find_unused_parameters`."""
 
 
+def check_strategy(asked: str | dict[str, Any]) -> None:
+    """Raises ConfigError for a name of `trainer.strategy` that Lightning does not know."""
+    names = [*DDP, *StrategyRegistry.available_strategies()]
+    if isinstance(asked, str) and asked not in names:
+        raise ConfigError(f"`trainer.strategy` is {asked!r}; {did_you_mean(asked, names)}")
+
+
 def build_strategy(asked: str | dict[str, Any], processes: int, trusted: tuple[str, ...]) -> Strategy | str:
     """The strategy of `trainer.strategy`: DDP that repeats the bits, unless another one is asked for."""
     if isinstance(asked, str) and asked in DDP:
         return ExactDDP(find_unused_parameters=DDP[asked]) if processes > 1 else "auto"
+    check_strategy(asked)
     log.warning("trainer.strategy is not DDP: a resumed run may sum gradients in another order, and differ in bits")
     return build(asked, "trainer.strategy", trusted=trusted) if isinstance(asked, dict) else asked
 

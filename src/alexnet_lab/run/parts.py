@@ -20,6 +20,7 @@ from alexnet_lab.base.log import quiet
 from alexnet_lab.base.targets import OURS, build, locate
 from alexnet_lab.config.schema import BUILT_IN
 from alexnet_lab.data.datamodule import ImageDataModule
+from alexnet_lab.run.distributed import check_strategy
 from alexnet_lab.run.pruning import journal_of
 from alexnet_lab.run.tolerant_loggers import Steady, steady
 from alexnet_lab.training.optimizers import build_optimizer
@@ -42,6 +43,7 @@ def check_parts(config: dict[str, Any]) -> None:
     """
     if config["callbacks"]["pruning"] is not None:
         journal_of(Path(config["run_dir"]))
+    check_strategy(config["trainer"]["strategy"])
     trusted = tuple(config["trusted_packages"])
     for key, spec in targets.parts(config).items():
         if key in EARLY:
@@ -137,6 +139,7 @@ def check_batches(trainer: Mapping[str, Any], data: Any) -> None:
     """
     if not isinstance(data, ImageDataModule) or trainer["fast_dev_run"]:
         return
+    _check_interval(trainer, math.ceil(data.num_train / data.batch_size))
     limits = {key: trainer[key] for key in PARTS}
     parts = PARTS
     if trainer["overfit_batches"]:
@@ -148,6 +151,22 @@ def check_batches(trainer: Mapping[str, Any], data: Any) -> None:
                 f"`trainer.{key}` is {limit}, of {batches} batches less than one; set it to 1 (a number of batches), "
                 f"or to at least {math.ceil(1e4 / batches) / 1e4}"
             )
+
+
+def _check_interval(trainer: Mapping[str, Any], batches: int) -> None:
+    """Refuses to validate within epochs after more batches than one has."""
+    interval, limit = trainer["val_check_interval"], trainer["overfit_batches"] or trainer["limit_train_batches"]
+    batches = min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
+    if isinstance(interval, int) and trainer["check_val_every_n_epoch"] is not None and interval > batches:
+        raise ConfigError(
+            f"`trainer.val_check_interval` is {interval}, but an epoch has {batches} batches; set it to at most "
+            f"{batches}, or count across epochs: trainer.check_val_every_n_epoch=null"
+        )
+    if isinstance(interval, float) and interval * batches < 1:
+        raise ConfigError(
+            f"`trainer.val_check_interval` is {interval}, of {batches} batches less than one; set it to 1 (a number of "
+            f"batches) or more"
+        )
 
 
 def build_callbacks(config: dict[str, Any]) -> dict[str, Callback]:

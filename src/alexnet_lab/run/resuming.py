@@ -160,6 +160,7 @@ STOPS = {
     "callbacks.to_error.stop": "false",
     "callbacks.to_loss.stop": "false",
     "callbacks.pruning": "null",
+    "trainer.max_time": "null",
 }
 """Keys whose callbacks end training, with the values that switch them off."""
 
