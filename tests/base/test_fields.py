@@ -30,7 +30,7 @@ def example(
     numbers: tuple[PositiveInt, ...] = (1,),
     words: list[str] | None = None,
     limit: float | None = None,
-    other: Unknown = None,  # pyright: ignore[reportUndefinedVariable] # noqa: F821 - a type that no table has
+    other: Any = None,
 ) -> dict[str, Any]:
     """Has a parameter of each kind that a network may have."""
     return dict(locals())
@@ -83,3 +83,10 @@ def test_what_does_not_fit_is_refused_in_one_line(name, value, message):
     with pytest.raises(ConfigError) as caught:
         example(**{name: value})
     assert str(caught.value).removesuffix("'group.name=\"5\"'") == message
+
+
+def test_an_annotation_that_would_check_nothing_is_an_error():
+    with pytest.raises(TypeError, match="annotate size by the names in"):
+
+        @checked()
+        def net(*, size: Count = 1): ...  # pyright: ignore[reportUndefinedVariable] # noqa: F821 - a name of no table

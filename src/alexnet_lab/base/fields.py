@@ -64,6 +64,9 @@ def checked(group: str = "") -> Callable[[Callable[P, T]], Callable[P, T]]:
         parameters = inspect.signature(function).parameters.values()
         names = [item.name for item in parameters if item.kind == item.KEYWORD_ONLY]
         annotations = function.__annotations__
+        unknown = [name for name in names if resolve(annotations[name]) is Any and annotations[name] != "Any"]
+        if unknown:
+            raise TypeError(f"{function}: annotate {', '.join(unknown)} by the names in {__name__}.NAMES, or as Any")
 
         @functools.wraps(function)
         def call(*args: P.args, **fields: P.kwargs) -> T:

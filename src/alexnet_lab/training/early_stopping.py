@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 if TYPE_CHECKING:
     from lightning import LightningModule, Trainer
 
-    from alexnet_lab.base.ranges import Count, NonNegative
+    from alexnet_lab.base.ranges import NonNegativeFloat, PositiveInt
     from alexnet_lab.training.classifier import Classifier
 
 log = logging.getLogger(__name__)
@@ -64,8 +64,8 @@ class EarlyStopping(Callback):
         self,
         *,
         monitor: Literal["val/loss", "val/top1_error", "val/top5_error", "train/loss", "train/top1_error"] = "val/loss",
-        patience_epochs: Count = 10,
-        min_delta: NonNegative = 0.0,
+        patience_epochs: PositiveInt = 10,
+        min_delta: NonNegativeFloat = 0.0,
     ) -> None:
         self.monitor = monitor
         self.patience = Patience(patience_epochs, min_delta)

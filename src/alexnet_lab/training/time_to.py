@@ -22,11 +22,13 @@ from alexnet_lab.training.per_rank_state import gathered, own_part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Annotated
 
+    from annotated_types import Gt, Lt
     from lightning import LightningModule, Trainer
     from torch import Tensor
 
-    from alexnet_lab.base.ranges import Positive, Share
+    from alexnet_lab.base.ranges import PositiveFloat
     from alexnet_lab.data.loader import Batch
     from alexnet_lab.training.classifier import Classifier
 
@@ -141,7 +143,7 @@ class TimeToError(TimeTo):
 
     name = "error"
 
-    def __init__(self, *, error: Share = 0.25, stop: bool = False) -> None:
+    def __init__(self, *, error: Annotated[float, Gt(0), Lt(1)] = 0.25, stop: bool = False) -> None:
         super().__init__(error, stop=stop)
 
     def measure(self, classifier: Classifier, outputs: Any, batch: Batch) -> Tensor:
@@ -158,7 +160,7 @@ class TimeToLoss(TimeTo):
 
     name = "loss"
 
-    def __init__(self, *, loss: Positive = 1.0, stop: bool = False) -> None:
+    def __init__(self, *, loss: PositiveFloat = 1.0, stop: bool = False) -> None:
         super().__init__(loss, stop=stop)
 
     def measure(self, classifier: Classifier, outputs: Any, batch: Batch) -> Tensor:
