@@ -68,10 +68,12 @@ def test_offline_run_holds_config_history_and_summary(compose, tmp_path, no_logi
     assert parts == [str(path) for path in run.glob("wandb/offline-run-*")]
 
 
-def started(run_dir: Path, **fields: Any) -> tolerant_loggers.Steady | None:
+def started(run_dir: Path, **fields: Any) -> tolerant_loggers.Steady:
     """An offline W&B logger."""
     spec = {"_target_": "alexnet_lab.run.tracking.wandb_logger", "mode": "offline"} | fields
-    return tolerant_loggers.steady(spec["_target_"], lambda: build(spec, "logger", run_dir, {"tags": []}))
+    logger = tolerant_loggers.steady(spec["_target_"], lambda: build(spec, "logger", run_dir, {"tags": []}))
+    assert logger is not None
+    return logger
 
 
 @pytest.fixture(scope="module")
@@ -157,13 +159,13 @@ def test_what_wandb_does_not_take_is_said_and_does_not_end_the_run(tmp_path, no_
     monkeypatch.setattr(tracking.log, "propagate", True)
     monkeypatch.setattr(tolerant_loggers.log, "propagate", True)
     logger = started(tmp_path)
-    tracking.show(logger, pictures=[], epochs=[{"epoch": "no number"}], confusion=None, class_names=[])
-    tracking.finish(logger, 0)
+    tracking.show([logger], pictures=[], epochs=[{"epoch": "no number"}], confusion=None, class_names=[])
+    tracking.finish([logger], 0)
     assert "W&B is given up (ValueError: could not convert" in caplog.text
 
 
 def test_nothing_is_shown_to_other_trackers(tmp_path):
-    tracking.show(None, pictures=[tmp_path / "a.png"], epochs=[], confusion=None, class_names=[])
+    tracking.show([], pictures=[tmp_path / "a.png"], epochs=[], confusion=None, class_names=[])
 
 
 def test_failed_run_ends_as_failed(compose, tmp_path, no_login, monkeypatch):
@@ -221,7 +223,7 @@ def test_no_network_becomes_an_offline_run(tmp_path, no_login, monkeypatch, capl
     monkeypatch.setattr(tracking.log, "propagate", True)
     logger = tracking.wandb_logger(tmp_path, {"tags": []})
     assert isinstance(logger, WandbLogger)
-    tracking.finish(tolerant_loggers.Steady(logger), 0)
+    tracking.finish([tolerant_loggers.Steady(logger)], 0)
     assert modes == ["online", "offline"]
 
 
@@ -291,7 +293,7 @@ GARBAGE = {"empty": b"", "spaces": b" \n", "binary": b"\xff\xfe\x00", "long": b"
 def test_id_that_is_none(tmp_path, no_login, monkeypatch, caplog, content):
     monkeypatch.setattr(tracking.log, "propagate", True)
     (tmp_path / "wandb_id.txt").write_bytes(content)
-    tracking.finish(started(tmp_path), 0)
+    tracking.finish([started(tmp_path)], 0)
     assert "holds no id of a W&B run" in caplog.text
     assert wandb_file.read(tmp_path).id == (tmp_path / "wandb_id.txt").read_text().strip()
 
@@ -299,7 +301,7 @@ def test_id_that_is_none(tmp_path, no_login, monkeypatch, caplog, content):
 def test_id_file_that_is_a_directory(tmp_path, no_login, caplog, monkeypatch):
     monkeypatch.setattr(tracking.log, "propagate", True)
     (tmp_path / "wandb_id.txt").mkdir()
-    tracking.finish(started(tmp_path), 0)
+    tracking.finish([started(tmp_path)], 0)
     assert "wandb_id.txt could not be written" in caplog.text
     assert wandb_file.read(tmp_path).exit_code == 0
 
