@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,13 @@ def test_a_circle_is_seen():
     }
     graph = {name: module_imports(source, name, set(sources) | {"alexnet_lab.a"}) for name, source in sources.items()}
     assert circles(graph) == [{"alexnet_lab.a.b", "alexnet_lab.a.c", "alexnet_lab.d.e"}]
+
+
+PRIVATE = re.compile(r"^from (?:hydra|omegaconf)\._|^import (?:hydra|omegaconf)\._|^from hydra\._internal", re.MULTILINE)
+
+
+def test_private_parts_of_hydra_are_used_in_one_module():
+    """So that an upgrade of Hydra is checked in one place; the plugins of `hydra_plugins` use public ones."""
+    folders = (SOURCE, SOURCE.parent / "hydra_plugins")
+    users = {path.name for folder in folders for path in folder.rglob("*.py") if PRIVATE.search(path.read_text())}
+    assert users == {"hydra_adapter.py"}

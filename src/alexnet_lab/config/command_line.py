@@ -8,13 +8,13 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
 from alexnet_lab.base.places import DATA_VARIABLE
 from alexnet_lab.base.shell import quoted, to_type
+from alexnet_lab.config import hydra_adapter
 
 if TYPE_CHECKING:
     from argparse import Action
@@ -99,7 +99,7 @@ def _flag(word: str, waiting: list[str], own: Iterable[str]) -> list[str]:
 
 def _action(name: str, own: Iterable[str]) -> Action:
     """What Hydra's parser does at a flag, which may be shortened as long as it is clear."""
-    flags = {flag: action for action in get_args_parser()._actions for flag in action.option_strings}
+    flags = hydra_adapter.flags()
     if name in flags:
         return flags[name]
     found = {id(action): action for flag, action in flags.items() if name.startswith("--") and flag.startswith(name)}

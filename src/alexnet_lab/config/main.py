@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import hydra
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import get_args_parser
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -36,6 +33,7 @@ from alexnet_lab.config.default_paths import (
     for_model,
     variable,
 )
+from alexnet_lab.config.hydra_adapter import arguments, composing_fast, raised_by_hydra
 from alexnet_lab.config.messages import UNREADABLE, explain, omegaconf_error, own_error
 
 if TYPE_CHECKING:
@@ -54,9 +52,6 @@ SHARED = ("train",)
 
 BAD_HEADER = "Expected header format"
 """How Hydra's ValueError about the first line of a yaml file begins."""
-
-SETS_MODE = re.compile(r"^hydra:\n(?:[ #].*\n|\n)*? +mode:|searchpath:", re.MULTILINE)
-"""How a yaml file sets `hydra.mode`, or names folders with further files."""
 
 BAD_CHOICE = "Config group override must be a string"
 """How Hydra's ValueError about `logger=null` begins."""
@@ -84,7 +79,7 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
         cores.sleep_while_waiting()
         if config_name not in SHARED:
             cluster.require_alone(f"{config_name}.py")
-        with _composing_fast(config_dir), value_errors_explained(config_dir):
+        with composing_fast(config_dir), value_errors_explained(config_dir):
             wanted = help_page.asked(sys.argv[1:])
             words = arranged(sys.argv[1:] if wanted is None else wanted[0], FLAGS.get(config_name, {}))
             sys.argv[1:] = with_several_loggers(words)
@@ -122,35 +117,6 @@ def _show_help(about: help_page.Help) -> None:
             lambda config: composed.append((config, HydraConfig.get()))
         )()
     print("\n".join(about.lines(*composed[0])))
-
-
-@contextlib.contextmanager
-def _composing_fast(config_dir: Path) -> Iterator[None]:
-    """Within the block Hydra composes in a quarter of the time.
-
-    - Before it looks up a group, Hydra copies all its sources, among them the one store of the configs of plugins.
-    - It composes everything once only to read `hydra.mode`, which none of our files sets.
-    - Composing makes thousands of small objects, most of which stay: the garbage collector finds nothing.
-    """
-    ConfigStore.__deepcopy__ = lambda self, memo: self  # pyright: ignore[reportAttributeAccessIssue] - a singleton stays one
-    composed_mode = Hydra.get_mode
-    if not _may_set_mode(config_dir):
-        Hydra.get_mode = lambda self, config_name, overrides: None
-    gc.disable()  # until the task begins
-    try:
-        yield
-    finally:
-        Hydra.get_mode = composed_mode
-        gc.enable()
-
-
-def _may_set_mode(config_dir: Path) -> bool:
-    """Whether a word of the command line or a yaml file may set `hydra.mode`; files elsewhere are not read."""
-    elsewhere = ("--config-dir", "--config-path", "-cd", "-cp", "hydra.searchpath", "+hydra.searchpath")
-    if any(word.startswith(elsewhere) or "hydra.mode" in word for word in sys.argv[1:]):
-        return True
-    texts = (path.read_text(encoding="utf-8", errors="replace") for path in config_dir.rglob("*.yaml"))
-    return any(SETS_MODE.search(text) for text in texts)
 
 
 def register_resolvers() -> None:
@@ -195,22 +161,14 @@ def value_errors_explained(config_dir: Path) -> Iterator[None]:
             raise ConfigError(f"a config file cannot be read: {error}") from error
         if BAD_CHOICE in str(error):
             raise _no_name(config_dir) from error
-        if _is_hydras(error):
+        if raised_by_hydra(error):
             raise ConfigError(str(error)) from error
         raise
 
 
-def _is_hydras(error: BaseException) -> bool:
-    """Whether Hydra itself raised an error: about a command line, say."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_globals["__name__"].startswith("hydra.")
-
-
 def _no_name(config_dir: Path) -> ConfigError:
     """What is chosen of a group is no name: `logger=null`."""
-    for word in get_args_parser().parse_known_args()[0].overrides:
+    for word in arguments().overrides:
         group, _, choice = word.partition("=")
         files = sorted(path.stem for path in (config_dir / group).glob("*.yaml"))
         if files and choice not in files:
@@ -221,14 +179,14 @@ def _no_name(config_dir: Path) -> ConfigError:
 def _refuse_lists(config_dir: Path) -> None:
     """Raises ConfigError for a list of files of one group: Hydra would compose all of them into it."""
     groups = resume_overrides.group_names(config_dir)
-    for word in get_args_parser().parse_known_args()[0].overrides:
+    for word in arguments().overrides:
         if word.partition("=")[2].startswith("[") and word.partition("=")[0] in groups:
             raise _no_name(config_dir)
 
 
 def _refuse_rerun() -> None:
     """Raises ConfigError for Hydra's `--experimental-rerun`, which unpickles a file of a run directory."""
-    if get_args_parser().parse_known_args()[0].experimental_rerun is not None:
+    if arguments().experimental_rerun is not None:
         raise ConfigError("--experimental-rerun unpickles a file, which can run code; take --config-path RUN_DIR")
 
 
@@ -238,16 +196,16 @@ def _anchor_config_path(config_name: str) -> None:
     The config of a run says nothing of Hydra, whose own defaults would leave a folder `outputs`. It is read once
     before Hydra does, so that aliases that stand for millions of values raise RunError.
     """
-    arguments, _ = get_args_parser().parse_known_args()
-    path = arguments.config_path
+    given = arguments()
+    path = given.config_path
     if path is None:
         return
     if not path.startswith("pkg://"):
         with contextlib.suppress(FileNotFoundError):  # which Hydra reports
-            read_yaml(Path(path, f"{Path(arguments.config_name or config_name).stem}.yaml"))
+            read_yaml(Path(path, f"{Path(given.config_name or config_name).stem}.yaml"))
         sys.argv += ["--config-path", str(Path(path).absolute())]  # the last one counts
     place = (
-        sys.argv.index(arguments.overrides[0]) if arguments.overrides else 1
+        sys.argv.index(given.overrides[0]) if given.overrides else 1
     )  # argparse wants overrides side by side
     sys.argv[place:place] = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
 

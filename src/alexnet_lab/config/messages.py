@@ -9,8 +9,6 @@ from typing import Any
 
 import hydra
 import yaml
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
@@ -19,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from alexnet_lab.base import targets
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, did_you_mean, one_line
 from alexnet_lab.config.command_line import explain_several, explain_unreadable
+from alexnet_lab.config.hydra_adapter import arguments, composed_until, unresolved
 from alexnet_lab.config.schema import LAUNCHER_OWNS, Trainer
 from alexnet_lab.config.signatures import read_signature, torchvision_models
 
@@ -66,7 +65,7 @@ def explain(error: Exception, config_dir: Path, config_name: str, *, runs: bool)
     unknown = re.search(r"Could not override '([^']+)'|Interpolation key '([^']+)' not found", str(error))
     if unknown:
         key = (unknown.group(1) or unknown.group(2)).partition("@")[0]
-        config = _composed_until(error)
+        config = composed_until(error)
         if config is None:
             config = _composed_without(config_dir, config_name, hydra_too=key.startswith("hydra."))
         return _unknown_override(key, config, groups_of(config_dir / f"{config_name}.yaml"))
@@ -115,9 +114,9 @@ def _unknown_override(key: str, config: DictConfig, groups: list[str]) -> Config
     for part in key.split("."):
         names = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
         if part not in names:
-            told = [name for name in names if name != "hydra"] + groups if node is config else names
-            return ConfigError(f"unknown key `{key}`; {did_you_mean(part, told)}{how_to_add(key)}")
-        node = node._get_node(part)
+            known = [name for name in names if name != "hydra"] + groups if node is config else names
+            return ConfigError(f"unknown key `{key}`; {did_you_mean(part, known)}{how_to_add(key)}")
+        node = unresolved(node, part)
     choose = "choose one of its files, or " if key in groups else ""
     return ConfigError(f"`{key}` is a group of keys and takes no value; {choose}set its keys: {key}.KEY=value")
 
@@ -135,29 +134,16 @@ def how_to_add(key: str) -> str:
     return f"; to pass it to lightning.Trainer, type +{key}=..." if signature and name in signature.fields else ""
 
 
-def _composed_until(error: BaseException) -> DictConfig | None:
-    """The config as far as Hydra had composed it when it met an override that fits nothing.
-
-    It stands in the frame of Hydra's that raised the error; to compose it anew would take a tenth of a second.
-    """
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code is ConfigLoaderImpl._apply_overrides_to_config.__code__:
-            return trace.tb_frame.f_locals["cfg"]
-        trace = trace.tb_next
-    return None
-
-
 def _composed_without(config_dir: Path, config_name: str, *, hydra_too: bool) -> DictConfig:
     """The config that the groups chosen on the command line give, without its other overrides."""
-    arguments, _ = get_args_parser().parse_known_args()
+    given = arguments()
     groups = {folder.name for folder in config_dir.iterdir() if folder.is_dir()}
-    chosen = [word for word in arguments.overrides if word.partition("=")[0] in groups]
-    if arguments.config_dir is not None:
-        chosen.append(f"hydra.searchpath=[file://{Path(arguments.config_dir).absolute()}]")
+    chosen = [word for word in given.overrides if word.partition("=")[0] in groups]
+    if given.config_dir is not None:
+        chosen.append(f"hydra.searchpath=[file://{Path(given.config_dir).absolute()}]")
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(config_dir), version_base="1.3"):
         try:
             return hydra.compose(config_name, chosen, return_hydra_config=hydra_too)
-        except (HydraException, OmegaConfBaseException):  # the first complaint is the one to tell
+        except (HydraException, OmegaConfBaseException):  # the first error is the one to report
             return hydra.compose(config_name, return_hydra_config=hydra_too)

@@ -10,7 +10,6 @@ import sys
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra import compose
-from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
@@ -18,6 +17,7 @@ from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.flatten import flat
 from alexnet_lab.config.command_line import PATHS, expanded
 from alexnet_lab.config.continuing import FREE, differences, within
+from alexnet_lab.config.hydra_adapter import arguments
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,14 +55,14 @@ def set_aside(config_dir: Path) -> list[str] | None:
     Returns:
         All overrides of a command line that continues a run; None where it does not.
     """
-    arguments, _ = get_args_parser().parse_known_args()
-    shows = arguments.multirun or arguments.cfg or arguments.info or arguments.help or arguments.hydra_help
-    if shows or not any(word.startswith("resume=") and word not in NO_RUN for word in arguments.overrides):
+    given = arguments()
+    shows = given.multirun or given.cfg or given.info or given.help or given.hydra_help
+    if shows or not any(word.startswith("resume=") and word not in NO_RUN for word in given.overrides):
         return None
     groups = group_names(config_dir)
-    values = {word for word in arguments.overrides if is_value(word, groups)}
+    values = {word for word in given.overrides if is_value(word, groups)}
     sys.argv[1:] = [word for word in sys.argv[1:] if word not in values]
-    return arguments.overrides
+    return given.overrides
 
 
 def request(composed: dict[str, Any], words: list[str], config_dir: Path, config_name: str) -> dict[str, Any]:

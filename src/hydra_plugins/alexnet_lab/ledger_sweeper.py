@@ -13,8 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,6 +20,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from alexnet_lab.config import hydra_adapter
 from alexnet_lab.config.command_line import expanded
 from alexnet_lab.config.default_paths import VARIANT, default_sweep_dir
 
@@ -139,7 +138,7 @@ class LedgerSweeper(Sweeper):
         for item in swept:
             if not item.is_discrete_sweep():
                 raise ConfigError(f"{item.input_line} is a range to search in: take sweep=search, or give values: a,b")
-        (grid,) = BasicSweeper.split_arguments(list(swept), None)
+        grid = hydra_adapter.combinations(list(swept))
         return Request(
             place=str(self.master.hydra.sweep.dir),
             common=tuple(word for (word,) in (self._single(item) for item in common)),
@@ -166,7 +165,7 @@ class LedgerSweeper(Sweeper):
 
     @staticmethod
     def _single(item: Override) -> list[str]:
-        ((words,),) = BasicSweeper.split_arguments([item], None)
+        (words,) = hydra_adapter.combinations([item])
         return words
 
     def launch(self, jobs: Sequence[list[str]]) -> None:
@@ -208,7 +207,7 @@ class Composer:
         hydra, base = self._base(tuple(str(item.input_line) for item in groups))
         config = copy.deepcopy(base)
         values = [item for item in parsed if item not in groups and not item.key_or_group.startswith("hydra.")]
-        ConfigLoaderImpl._apply_overrides_to_config(values, config)
+        hydra_adapter.apply_overrides(values, config)
         HydraConfig.instance().cfg = hydra
         return check_train(plain(config))
 
