@@ -126,7 +126,9 @@ def test_a_circle_is_seen():
     assert circles(graph) == [{"alexnet_lab.a.b", "alexnet_lab.a.c", "alexnet_lab.d.e"}]
 
 
-PRIVATE = re.compile(r"^from (?:hydra|omegaconf)\._|^import (?:hydra|omegaconf)\._|^from hydra\._internal", re.MULTILINE)
+PRIVATE = re.compile(
+    r"^from (?:hydra|omegaconf)\._|^import (?:hydra|omegaconf)\._|^from hydra\._internal", re.MULTILINE
+)
 
 
 def test_private_parts_of_hydra_are_used_in_one_module():

@@ -55,7 +55,7 @@ COMMAND_LINES = {
     "model._target_=torch.nn.Linear": "unknown key `model.num_classes`; allowed: bias, device, dtype, in_features",
     "model._target_=alexnet_lab.models.nothing.Net": "there is no module `alexnet_lab.models.nothing`",
     "model._target_=LeNet5": "`_target_: LeNet5` is not a dotted name",
-    "model._target_=3": "`model` is switched off or has no `_target_`, but sets model.num_classes",
+    "model._target_=3": "`model._target_` is 3; allowed: a dotted name such as alexnet_lab.models.AlexNet",
     "~model._target_": "`model` is switched off or has no `_target_`",
     "resume=3": "`resume` is 3 (int); allowed: string",
     "~model": "`model` is missing",

@@ -65,7 +65,7 @@ def test_a_gpu_is_one_that_the_trainer_trains_on(kind, found, tmp_path):
 
 
 def test_an_unknown_place_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"`data\.device` is 'gpu'; did you mean `cpu`"):
+    with pytest.raises(ConfigError, match=r"`data\.device` is 'gpu' \(str\); allowed: 'auto' or 'cpu'"):
         DigitsDataModule(dir=str(tmp_path), device="gpu")  # pyright: ignore[reportArgumentType] - that is the point
 
 

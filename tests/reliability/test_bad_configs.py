@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.config import check_train
-from alexnet_lab.config.schema import Train
+from alexnet_lab.config.schema import BUILT_IN, Train
 from alexnet_lab.config.signatures import read_signature
 from alexnet_lab.config.validate import TARGET_GROUPS
 
@@ -136,7 +136,7 @@ def named(path: tuple[str, ...]) -> str:
     return path[0] if path[-1] == "_target_" else ".".join(path)
 
 
-MAY_BE_MINUS_ONE = ("trainer.max_steps",)
+MAY_BE_MINUS_ONE = ("trainer.max_steps", "trainer.num_sanity_val_steps")
 
 
 def out_of_range(draw: st.DrawFn, config: dict[str, Any]) -> Wrong:
@@ -160,7 +160,8 @@ def empty(draw: st.DrawFn, config: dict[str, Any]) -> Wrong:
 
 def may_be_none(config: dict[str, Any], path: tuple[str, ...]) -> bool:
     """By what the signatures and sections say."""
-    if path[0] not in TARGET_GROUPS:
+    target = group_of(config, path).get("_target_", BUILT_IN.get(path[-2])) if len(path) > 1 else None
+    if target is None and (path[0] not in TARGET_GROUPS or path[0] == "callbacks"):
         section: Any = Train
         for key in path[:-1]:
             annotation = section.model_fields[key].annotation
@@ -168,8 +169,8 @@ def may_be_none(config: dict[str, Any], path: tuple[str, ...]) -> bool:
         return type(None) in get_args(section.model_fields[path[-1]].annotation)
     if path[-1] == "_target_" or config[path[0]] is None:
         return path[-1] != "_target_"
-    signature = read_signature(config[path[0]]["_target_"])
-    return signature is None or type(None) in get_args(signature.fields[path[1]].annotation)
+    signature = read_signature(target)
+    return signature is None or type(None) in get_args(signature.fields[path[-1]].annotation)
 
 
 def missing(draw: st.DrawFn, config: dict[str, Any]) -> Wrong:

@@ -197,10 +197,10 @@ def test_time_is_estimated_from_complete_jobs(tmp_path):
     for number, seconds in enumerate((100.0, 200.0)):
         sweep.append({"job": str(number), "status": "completed", "wall_seconds": seconds})
     sweep.append({"job": "9", "status": "failed", "wall_seconds": 1.0})
-    assert job_states.estimate(sweep, 8, 2) == "about 10.0 min (a job took 2.5 min, mean of 2)"
+    assert job_states.estimate(sweep, 8, 2) == "about 10 min 0 s (a job took 2 min 30 s, mean of 2)"
     assert job_states.estimate(sweep, 0, 2) == "nothing is left to do"
     line = job_states.bar_line(sweep, [Job("9", ()), Job("10", ())], 1)
-    assert line == "[##########----------] 1/2 jobs; to go: about 2.5 min (a job took 2.5 min, mean of 2)"
+    assert line == "[##########----------] 1/2 jobs; to go: about 2 min 30 s (a job took 2 min 30 s, mean of 2)"
 
 
 def test_what_is_there_already_counts(tmp_path):

@@ -144,7 +144,9 @@ def _key(detail: ErrorDetails, raw: Any) -> tuple[str | int, ...]:
 def _wrong_value(path: tuple[str | int, ...], details: list[ErrorDetails], raw: Any) -> str:
     got, key = details[0]["input"], ".".join(map(str, path))
     if _branch(details[0]) == "[key]":
-        return f"unknown key `{key}`; {did_you_mean(got, re.findall(QUOTED, details[0]['msg']))}"
+        if details[0]["type"] == "literal_error":
+            return f"unknown key `{key}`; {did_you_mean(got, re.findall(QUOTED, details[0]['msg']))}"
+        return f"`{key}` cannot be a key; allowed: {_allowed(details[0], '')}"
     both = {_branch(detail) for detail in details} >= set(BRANCHES)
     notes = [BRANCHES.get(_branch(detail), "") if both else "" for detail in details]
     allowed = " or ".join(dict.fromkeys(map(_allowed, details, notes)))

@@ -204,9 +204,7 @@ def _anchor_config_path(config_name: str) -> None:
         with contextlib.suppress(FileNotFoundError):  # which Hydra reports
             read_yaml(Path(path, f"{Path(given.config_name or config_name).stem}.yaml"))
         sys.argv += ["--config-path", str(Path(path).absolute())]  # the last one counts
-    place = (
-        sys.argv.index(given.overrides[0]) if given.overrides else 1
-    )  # argparse wants overrides side by side
+    place = sys.argv.index(given.overrides[0]) if given.overrides else 1  # argparse wants overrides side by side
     sys.argv[place:place] = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
 
 

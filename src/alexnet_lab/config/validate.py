@@ -201,7 +201,8 @@ def _check_is_part(group: str, config: dict[str, Any]) -> None:
         return
     named = {name: item for name, item in spec.items() if isinstance(item, dict) and "_target_" in item}
     known = Callbacks.model_fields if group == "callbacks" else {}
-    others = [name for name, item in spec.items() if name not in {*named, *known} and item is not None]
+    unknown = (name for name in spec if name not in {*named, *known})
+    others = [name for name in unknown if spec[name] is not None or not is_new(name.lower(), known)]
     if group not in SEVERAL:
         keys = ", ".join(f"{group}.{key}" for key in spec if key != "_target_")
         raise ConfigError(f"`{group}` is switched off or has no `_target_`, but sets {keys}; choose a {group}=...")
