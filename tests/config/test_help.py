@@ -122,7 +122,7 @@ def test_each_key_outside_the_groups_has_a_meaning(command):
         (str | None, ""),
         (Annotated[int, Ge(1), Lt(2**31)], ">= 1"),
         (Annotated[float, Gt(0), Lt(1)], "0 < x < 1"),
-        (Annotated[int, Ge(0), Le(1024)] | None, "0 <= x <= 1024, null"),
+        (Annotated[int, Ge(0), Le(1024)] | None, "0 <= x <= 1024, null"),  # pyright: ignore[reportOperatorIssue] - at run time it is
         (Literal["auto"] | Annotated[int, Ge(1)], "auto, >= 1"),
     ],
 )

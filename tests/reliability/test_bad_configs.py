@@ -160,17 +160,18 @@ def empty(draw: st.DrawFn, config: dict[str, Any]) -> Wrong:
 
 def may_be_none(config: dict[str, Any], path: tuple[str, ...]) -> bool:
     """By what the signatures and sections say."""
-    target = group_of(config, path).get("_target_", BUILT_IN.get(path[-2])) if len(path) > 1 else None
+    *groups, name = path
+    target = group_of(config, path).get("_target_", BUILT_IN.get(groups[-1])) if groups else None
     if target is None and (path[0] not in TARGET_GROUPS or path[0] == "callbacks"):
         section: Any = Train
-        for key in path[:-1]:
+        for key in groups:
             annotation = section.model_fields[key].annotation
             section = next(item for item in (annotation, *get_args(annotation)) if hasattr(item, "model_fields"))
-        return type(None) in get_args(section.model_fields[path[-1]].annotation)
-    if path[-1] == "_target_" or config[path[0]] is None:
-        return path[-1] != "_target_"
+        return type(None) in get_args(section.model_fields[name].annotation)
+    if name == "_target_" or target is None:
+        return name != "_target_"
     signature = read_signature(target)
-    return signature is None or type(None) in get_args(signature.fields[path[-1]].annotation)
+    return signature is None or type(None) in get_args(signature.fields[name].annotation)
 
 
 def missing(draw: st.DrawFn, config: dict[str, Any]) -> Wrong:

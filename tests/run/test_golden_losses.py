@@ -79,7 +79,7 @@ def test_the_losses_are_what_they_were(name, compose, colour_dir, tmp_path):
     engine.seed_everything(0)
     data, classifier, losses = engine.build_data(config), engine.build_classifier(config), Losses()
     data.prepare_data()
-    engine.build_trainer(config, RunDirectory(tmp_path), None, [losses]).fit(classifier, data)
+    engine.build_trainer(config, RunDirectory(tmp_path), [], [losses]).fit(classifier, data)
     if not torch.__version__.startswith("2.14."):
         pytest.skip("the numbers were taken with torch 2.14")
     assert len(losses.seen) == STEPS

@@ -172,7 +172,7 @@ def _one_view(
 ) -> Predictions:
     """One pass over the images, of the view that the data shows."""
     collector = Collector(last_layer(run) if features else None, advance)
-    trainer = build_trainer(run.config, run.directory, None, [collector])
+    trainer = build_trainer(run.config, run.directory, [], [collector])
     evaluate = trainer.test if stage == "test" else trainer.validate
     evaluate(run.classifier, data, verbose=False)
     logits, labels, indices = (torch.cat(parts) for parts in zip(*collector.kept, strict=True))
