@@ -30,7 +30,8 @@ def test_composed_config_is_that_of_the_command_line():
     assert alexnet_lab.compose(*WORDS) == check_train(compose_raw(*WORDS))
 
 
-def test_nothing_of_hydra_is_left_behind():
+def test_nothing_of_hydra_is_left_behind(monkeypatch):
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # tests that call a command in this process leave theirs
     before = list(sys.argv)
     first, second = alexnet_lab.compose("seed=1", "run_dir=a"), alexnet_lab.compose("seed=2", "run_dir=a")
     assert (first["seed"], second["seed"], first["overrides"]) == (1, 2, ["seed=1", "run_dir=a"])
