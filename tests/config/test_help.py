@@ -43,6 +43,11 @@ def test_help_without_a_group_shows_all_groups_and_keys():
     assert "seed: 0 of the initial weights" in text
 
 
+def test_flags_with_a_value_are_no_groups(tmp_path):
+    assert "max_steps: -1" in helped("--config-dir", str(tmp_path))
+    assert "max_steps: -1" in helped("trainer", "--config-dir", str(tmp_path))
+
+
 def test_a_variant_inherits_the_meanings_of_its_base():
     assert "dropout: 0.5 share of the units of fc6 and fc7, sec. 4.2" in helped("model", "model=alexnet_caffe")
 

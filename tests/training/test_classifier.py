@@ -85,8 +85,8 @@ def trainer(epoch: int, **metrics: float) -> Any:
 
 def test_metrics_csv_is_whole_after_each_epoch_and_goes_on_when_resumed(tmp_path):
     path = tmp_path / "metrics.csv"
-    told: list[dict[str, float]] = []
-    module: Any = SimpleNamespace(log_dict=told.append, validated={})
+    logged: list[dict[str, float]] = []
+    module: Any = SimpleNamespace(log_dict=logged.append, validated={})
     first = MetricsCsv(path, Throughput())
     for epoch in range(3):
         first.on_train_epoch_end(trainer(epoch, train_loss=1.0 / (epoch + 1), train_top1_error=0.5), module)
@@ -102,7 +102,7 @@ def test_metrics_csv_is_whole_after_each_epoch_and_goes_on_when_resumed(tmp_path
         "2,20,0.5,0.5,0.5,nan,,",
         "3,30,9.0,0.25,0.5,nan,8.0,0.1",
     ]
-    assert [values["learning_rate"] for values in told] == [0.5] * 4  # for trackers
+    assert [values["learning_rate"] for values in logged] == [0.5] * 4  # for trackers
 
 
 def test_epochs_of_an_older_checkpoint_are_counted_from_one(tmp_path):

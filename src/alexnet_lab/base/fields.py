@@ -1,8 +1,8 @@
 """The one check of fields: annotations become pydantic types, and what does not fit becomes one line.
 
-The config, the constructors and the files that are read all use it. A constructor is checked by `@checked`: its
-annotated keyword-only parameters are also the schema of its config, which `alexnet_lab.config.signatures` reads from
-the source.
+The config and the constructors use it; `checked_files` words the errors of files by itself. A constructor is checked by
+`@checked`: its annotated keyword-only parameters are also the schema of its config, which
+`alexnet_lab.config.signatures` reads from the source.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from alexnet_lab.base.checked_files import read_yaml
 from alexnet_lab.base.errors import ConfigError, did_you_mean
-from alexnet_lab.config.schema import Evaluate, Report, Section, Train
+from alexnet_lab.config.schema import Evaluate, Report, Section, Train, section_in
 from alexnet_lab.config.signatures import read_signature
 
 if TYPE_CHECKING:
@@ -27,11 +27,10 @@ if TYPE_CHECKING:
     from hydra.conf import HydraConf
     from omegaconf import DictConfig
 
-FLAGS = ("--help", "-h")
 SECTIONS: dict[str, type[Section]] = {"train": Train, "eval": Evaluate, "report": Report}
 """What checks the keys of each command that no `_target_` takes."""
 
-KEY = re.compile(r"^(?P<indent> *)(?:- )?(?P<key>\w+):(?P<value>.*?)(?:\s+# (?P<comment>.*))?$")
+KEY = re.compile(r"^(?P<indent> *)(?:- )?(?P<key>\w+):.*?(?:\s+# (?P<comment>.*))?$")
 MORE = re.compile(r"^ +# (?P<comment>.*)$")
 COMMENT_COLUMN = 38
 
@@ -111,19 +110,6 @@ class Help(NamedTuple):
         return allowed
 
 
-def asked(words: list[str]) -> tuple[list[str], tuple[str, ...]] | None:
-    """The command line without `--help`, and the groups that stand after it; None where no help is asked for.
-
-    Example:
-        >>> asked(["--help", "model", "model=alexnet"])
-        (['model=alexnet'], ('model',))
-    """
-    if not set(words) & set(FLAGS):
-        return None
-    bare = tuple(word for word in words if word.isidentifier())
-    return [word for word in words if "=" in word or word.startswith("--config")], bare
-
-
 def describe(annotation: Any) -> str:
     """What a type allows, in a few words; nothing for a plain text or what cannot be said shortly.
 
@@ -161,8 +147,7 @@ def _range(bounds: tuple[Any, ...]) -> str:
 def _allowed_in(section: type[Section], prefix: str = "") -> Iterator[tuple[str, str]]:
     """What each key of a schema may be, those of the sections within it too."""
     for name, field in section.model_fields.items():
-        kinds = [field.annotation, *get_args(field.annotation)]
-        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
+        inner = section_in(field.annotation)
         if inner is None:
             text = _range(tuple(field.metadata)) if field.metadata else describe(field.annotation)
             yield f"{prefix}{name}", text

@@ -46,6 +46,9 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 FLAGS = {"train": {"--dry-run": "sweep.dry_run=true"}}
 """Flags of our commands, which Hydra does not know, and the overrides that they stand for."""
 
+NO_RUN_FLAGS = ("--help", "-h", "--multirun", "-m")
+"""Flags that Hydra is not to see where only the help is shown."""
+
 SHARED = ("train",)
 """The commands that several processes may do together."""
 
@@ -79,11 +82,9 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
         if config_name not in SHARED:
             cluster.require_alone(f"{config_name}.py")
         with composing_fast(config_dir), value_errors_explained(config_dir):
-            wanted = help_page.asked(sys.argv[1:])
-            words = arranged(sys.argv[1:] if wanted is None else wanted[0], FLAGS.get(config_name, {}))
-            sys.argv[1:] = with_several_loggers(words)
-            if wanted is not None:
-                _show_help(help_page.Help(config_dir, config_name, wanted[1]))
+            sys.argv[1:] = with_several_loggers(arranged(sys.argv[1:], FLAGS.get(config_name, {})))
+            if arguments().help:
+                _show_help(config_dir, config_name)
                 sys.exit(0)
             _refuse_rerun()
             _refuse_lists(config_dir)
@@ -94,7 +95,7 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
                 )
             _anchor_config_path(config_name)
             with _errors_handed_on(), _missing_packages_reported():
-                hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(job.run)()
+                _application(job.run, config_dir, config_name)()
     except KeyboardInterrupt as error:
         if not isinstance(error.__cause__, Interrupted):  # of which nothing was said yet
             _complain(Interrupted(f"{one_line(error) or 'interrupted'}; start it again: {shell.typed()}"))
@@ -108,14 +109,19 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
     sys.exit(job.exit_code)
 
 
-def _show_help(about: help_page.Help) -> None:
-    """Composes the config as for a run, and prints the help instead."""
+def _application(task: Callable[[DictConfig], None], config_dir: Path, config_name: str) -> Callable[[], None]:
+    """Hydra's application: composes the config of the command line and calls the task with it, once or many times."""
+    return hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(task)
+
+
+def _show_help(config_dir: Path, config_name: str) -> None:
+    """Composes the config as for a run, and prints the help instead; words without `=` name groups."""
+    groups = tuple(word for word in arguments().overrides if "=" not in word)
+    sys.argv[1:] = [word for word in sys.argv[1:] if word not in {*NO_RUN_FLAGS, *groups}]
     composed: list[tuple[DictConfig, HydraConf]] = []
     with _errors_handed_on():
-        hydra.main(version_base="1.3", config_path=str(about.config_dir), config_name=about.config_name)(
-            lambda config: composed.append((config, HydraConfig.get()))
-        )()
-    print("\n".join(about.lines(*composed[0])))
+        _application(lambda config: composed.append((config, HydraConfig.get())), config_dir, config_name)()
+    print("\n".join(help_page.Help(config_dir, config_name, groups).lines(*composed[0])))
 
 
 def register_resolvers() -> None:

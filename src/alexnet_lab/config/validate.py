@@ -22,6 +22,7 @@ from alexnet_lab.config.schema import (
     Section,
     Train,
     Trainer,
+    section_in,
 )
 from alexnet_lab.config.signatures import Field, read_signature
 from alexnet_lab.config.wandb_checks import check_names, check_wandb
@@ -166,9 +167,7 @@ def _explain(section: type[Section], raw: Mapping[str, Any], error: ValidationEr
 
 def _known_keys(section: type[Section], path: list[str]) -> list[str]:
     for part in path:
-        annotation = section.model_fields[part].annotation
-        parts = [annotation, *getattr(annotation, "__args__", ())]
-        section = next(item for item in parts if isinstance(item, type) and issubclass(item, Section))
+        section = section_in(section.model_fields[part].annotation) or section
     return list(section.model_fields)
 
 

@@ -113,15 +113,7 @@ def run_workers(
         quiet(WORKER_LOG, logging.CRITICAL),
         quiet(AGENT_LOG, logging.CRITICAL),
     ):
-        launch = LaunchConfig(
-            **_rendezvous_settings(rendezvous),
-            nproc_per_node=count_processes(config["trainer"]),
-            max_restarts=0,  # in torch 2.14 a restart in place reuses the dead attempt's store and fails with gloo
-            start_method="forkserver",
-            signals_to_handle=",".join(number.name for number in REPLACED_SIGNALS),
-            monitor_interval=0.1,
-            logs_specs=DefaultLogsSpecs(log_dir=scratch),
-        )
+        launch = _launch_config(rendezvous, count_processes(config["trainer"]), scratch)
         try:
             results = elastic_launch(launch, work)(dict(os.environ), config, directory, resume, checkpoint)
         except SignalException as error:
@@ -143,6 +135,19 @@ def _start_server() -> None:
             forkserver.ensure_running()
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _launch_config(rendezvous: Rendezvous | None, processes: int, scratch: str) -> LaunchConfig:
+    """Workers from the fork server, without restarts: each attempt is a launch of its own."""
+    return LaunchConfig(
+        **_rendezvous_settings(rendezvous),
+        nproc_per_node=processes,
+        max_restarts=0,  # in torch 2.14 a restart in place reuses the dead attempt's store and fails with gloo
+        start_method="forkserver",
+        signals_to_handle=",".join(number.name for number in REPLACED_SIGNALS),
+        monitor_interval=0.1,
+        logs_specs=DefaultLogsSpecs(log_dir=scratch),
+    )
 
 
 def _rendezvous_settings(rendezvous: Rendezvous | None) -> dict[str, Any]:
