@@ -20,7 +20,7 @@ from alexnet_lab.config import check_evaluate
 from alexnet_lab.evaluation import evaluate as evaluation
 from alexnet_lab.evaluation import predict as predict_module
 from alexnet_lab.evaluation import printout
-from alexnet_lab.evaluation.errors import class_errors
+from alexnet_lab.evaluation.error_rates import class_errors
 from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.evaluation.predict import Predictions, predict
 from alexnet_lab.run.run_directory import RunDirectory

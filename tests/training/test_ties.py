@@ -7,7 +7,7 @@ import resource
 import pytest
 import torch
 
-from alexnet_lab.evaluation.errors import class_errors, confident_mistakes, confusion, images_of_classes
+from alexnet_lab.evaluation.error_rates import class_errors, confident_mistakes, confusion, images_of_classes
 from alexnet_lab.evaluation.predict import UNKNOWN, Predictions, count
 from alexnet_lab.training.confusion import ConfusionMatrix
 from alexnet_lab.training.metrics import NO_CLASS, ErrorCounts, best_classes, called, ranks

@@ -24,7 +24,7 @@ from alexnet_lab.base.fields import resolve
 OWN_PACKAGE = "alexnet_lab"
 
 FIELDS = "Fields"
-"""The base class that makes a constructor of class attributes: `alexnet_lab.data.fields`."""
+"""The base class that makes a constructor of class attributes: `alexnet_lab.data.class_fields`."""
 
 REGISTERED = re.compile(r"^@register_model\(.*\)\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
 """How torchvision defines a function that makes a model."""
@@ -207,7 +207,7 @@ def _class_signature(node: ast.ClassDef, module: str, target: str) -> Signature 
 
 
 def _with_attributes(inherited: Signature, node: ast.ClassDef) -> Signature:
-    """The fields of a class whose constructor is made of its attributes: see `alexnet_lab.data.fields`."""
+    """The fields of a class whose constructor is made of its attributes: see `alexnet_lab.data.class_fields`."""
     fields = dict(inherited.fields)
     for item in node.body:
         match item:

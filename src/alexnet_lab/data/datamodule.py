@@ -14,7 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
 from alexnet_lab.base.ranges import Classes, NonNegativeInt, Pixels, PositiveInt, UnitInterval
-from alexnet_lab.data.fields import Fields
+from alexnet_lab.data.class_fields import Fields
 from alexnet_lab.data.identity import OTHER_IMAGES, check_same_images, is_folded_in
 from alexnet_lab.data.loader import BatchLoader, RawBatch, Rows, resident
 from alexnet_lab.data.order import BatchOrder

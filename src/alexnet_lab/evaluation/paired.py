@@ -16,7 +16,7 @@ from scipy.special import bdtr
 
 from alexnet_lab.base.random import generator
 from alexnet_lab.base.statistics import CONFIDENCE, ROUNDING
-from alexnet_lab.evaluation.errors import NORMAL_QUANTILE
+from alexnet_lab.evaluation.error_rates import NORMAL_QUANTILE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

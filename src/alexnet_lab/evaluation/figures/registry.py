@@ -14,7 +14,7 @@ from alexnet_lab.base.printable import printable, printable_texts
 from alexnet_lab.base.random import generator
 from alexnet_lab.evaluation.augmentation_steps import single_factors
 from alexnet_lab.evaluation.comparisons import tower_comparisons
-from alexnet_lab.evaluation.errors import confident_mistakes, confusion
+from alexnet_lab.evaluation.error_rates import confident_mistakes, confusion
 from alexnet_lab.evaluation.figures import network, predictions, retrieval_figures, style, training
 from alexnet_lab.evaluation.gallery import CODE_BITS, Search, Ways
 from alexnet_lab.evaluation.kernels import kernels_of
