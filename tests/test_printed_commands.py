@@ -163,5 +163,5 @@ def test_a_package_that_is_missing_is_reported_in_one_line(words, tmp_path, monk
     monkeypatch.setattr("alexnet_lab.sweeps.preflight.plan", fail)
     outcome = call(fail, "train", *words, f"hydra.sweep.dir={tmp_path}")
     assert (outcome.code, outcome.out) == (1, "")
-    assert outcome.err.startswith("error: No module named 'torch'; `make train` installs what is missing; ")
+    assert outcome.err.startswith("error: No module named 'torch'; `make train` installs missing packages; ")
     assert outcome.err.count("\n") == 1

@@ -103,8 +103,12 @@ REPORTS = REPOSITORY / "src" / "alexnet_lab" / "report" / "config"
         ("eval", "run=[A,1]", 'a text that looks like a number needs quotes: \'run=["A","1"]\''),
         ("report", "runs=[A,true]", 'a text that looks like a number needs quotes: \'runs=["A","true"]\''),
         ("report", "runs=[]", "`runs` is [] (list); allowed: string or "),
-        ("report", "runs=A wandb=true project=my/proj", "`project` is 'my/proj', and W&B takes none of the characters"),
-        ("report", "runs=A entity=a:b", "`entity` is 'a:b', and W&B takes none of the characters"),
+        (
+            "report",
+            "runs=A wandb=true project=my/proj",
+            "`project` is 'my/proj', but W&B accepts none of the characters",
+        ),
+        ("report", "runs=A entity=a:b", "`entity` is 'a:b', but W&B accepts none of the characters"),
         ("eval", "run=A figures=[kernels,mistake]", "`figures.1` is 'mistake' (str); allowed: "),
     ],
 )

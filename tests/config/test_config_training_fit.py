@@ -32,7 +32,7 @@ def check(**groups: Any) -> dict[str, Any]:
     ("groups", "message"),
     [
         ({"schedule": RECORDED}, "`schedule=recorded_145` needs parameter groups for weights and for biases"),
-        ({"schedule": DEXP}, "`schedule.bias_target_factor` needs parameter groups .*; take optimizer=krizhevsky_sgd"),
+        ({"schedule": DEXP}, "`schedule.bias_target_factor` needs parameter groups .*; set optimizer=krizhevsky_sgd"),
         ({"schedule": PLATEAU | {"lower_biases": False}}, "`schedule.lower_biases=false` needs parameter groups"),
         ({"schedule": CAFFE_STEP | {"step_iterations": 5}}, "give either `schedule.step_iterations` or"),
         ({"schedule": CAFFE_STEP | {"step_share": None}}, "give either `schedule.step_iterations` or"),
@@ -46,7 +46,7 @@ def check(**groups: Any) -> dict[str, Any]:
         ),
         (
             {"loss": CRITERION},
-            "`loss=lenet5_1998` takes logits that are negative distances, as model=lenet5_1998 gives",
+            "`loss=lenet5_1998` needs logits that are negative distances, as model=lenet5_1998 returns",
         ),
         (
             {"optimizer": LM, "model": {"_target_": "alexnet_lab.models.CudaConvNet", "in_channels": 1}},

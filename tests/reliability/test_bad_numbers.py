@@ -32,13 +32,13 @@ def test_first_place(compiled):
     if compiled:
         net.compile(backend="eager")
     images = torch.ones(2, 1, 2, 2)
-    assert first_not_finite(net, images) == "first seen in what the layer `2` (Broken) gives"
+    assert first_not_finite(net, images) == "first seen in the output of the layer `2` (Broken)"
     assert first_not_finite(net, images * float("inf")) == "the images hold numbers that are not finite"
     last.weight.data[0, 0] = float("nan")
-    expected = "the weights `3.weight` were no finite numbers any more after the step before"
+    expected = "the weights `3.weight` are not finite after the previous step"
     assert first_not_finite(net, images) == expected
     assert not any(layer._forward_hooks for layer in net.modules())
-    assert "the loss function's" in first_not_finite(nn.Flatten(), images)
+    assert "the loss function is the cause" in first_not_finite(nn.Flatten(), images)
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, spoiled: Any) -> None:
@@ -56,7 +56,7 @@ def test_loss_stops_the_run_at_that_step(compose, tmp_path, monkeypatch):
     spoil(monkeypatch, lambda loss: loss * float("inf"))
     message = (
         r"the training loss is inf in step 8 \(epoch 2\), at a learning rate of 0.01: "
-        r"the network's outputs are finite, so it is the loss function's; lower optimizer.learning_rate "
+        r"the network's outputs are finite, so the loss function is the cause; lower optimizer.learning_rate "
         r"or set trainer.gradient_clip_val; trainer.detect_anomaly=true finds"
     )
     with pytest.raises(RunError, match=message):
@@ -70,7 +70,7 @@ def bad_gradient(loss: torch.Tensor) -> torch.Tensor:
 
 def test_gradient_is_seen_one_step_later(compose, tmp_path, monkeypatch):
     spoil(monkeypatch, bad_gradient)
-    with pytest.raises(RunError, match=r"is nan in step 9 .* the weights `.*` were no finite numbers any more"):
+    with pytest.raises(RunError, match=r"is nan in step 9 .* the weights `.*` are not finite"):
         train(compose(f"run_dir={tmp_path}", *SHORT))
 
 

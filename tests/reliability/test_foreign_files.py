@@ -221,7 +221,7 @@ def test_trust_is_not_kept_in_a_checkpoint(mine, tmp_path, trap):
 @pytest.mark.parametrize("content", [[1, 2], {"state_dict": {}}, {"hyper_parameters": {"model": LENET}}])
 def test_checkpoint_of_something_else(content, tmp_path):
     torch.save(content, tmp_path / "a.ckpt")
-    with pytest.raises(RunError, match="is no checkpoint of a Classifier: it does not say which network it holds"):
+    with pytest.raises(RunError, match="is no checkpoint of a Classifier: it does not name its network"):
         Classifier.load_from_checkpoint(tmp_path / "a.ckpt")
 
 
@@ -232,7 +232,7 @@ def test_packed_checkpoint_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "plain.ckpt") as plain, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
         for name in plain.namelist():
             packed.writestr(name, plain.read(name))
-    with pytest.raises(RunError, match="is packed, which torch never does; it is not loaded"):
+    with pytest.raises(RunError, match="is compressed, which torch never does; it is not loaded"):
         load_checkpoint(path)
 
 
@@ -319,7 +319,7 @@ def test_hydras_rerun_of_a_pickle_is_refused(words, tmp_path, trap):
     file.write_bytes(pickle.dumps(Bomb(trap)))
     outcome = call(check_train, "train", *(word.replace("a.pickle", str(file)) for word in words))
     assert outcome.code == 2
-    assert outcome.err.startswith("error: --experimental-rerun unpickles a file, which can run code; take ")
+    assert outcome.err.startswith("error: --experimental-rerun unpickles a file, which can run code; use ")
     assert outcome.err.count("\n") == 1
     assert not trap.exists()
 

@@ -205,8 +205,8 @@ def test_profiler_strategy_clipping_and_time(tmp_path):
     [
         (("trainer.max_step=3",), "unknown key `trainer.max_step`; did you mean `max_steps`?"),
         (("+trainer.max_step=3",), "unknown key `trainer.max_step`; did you mean `max_steps`?"),
-        (("trainer.plugins=[a]",), "`plugins` cannot be set: the launcher gives the processes"),
-        (("trainer.strategy=ddp_spawn",), "`trainer.strategy` is ddp_spawn, which starts processes of its own"),
+        (("trainer.plugins=[a]",), "`plugins` cannot be set: the launcher sets the environment"),
+        (("trainer.strategy=ddp_spawn",), "`trainer.strategy` is ddp_spawn, which starts its own processes"),
         (("trainer.check_val_every_n_epoch=null",), "set it to a number of batches"),
         (("trainer.benchmark=true",), "set trainer.deterministic=false"),
         (("trainer.val_check_interval=1.5",), "`trainer.val_check_interval` is 1.5 (float)"),

@@ -65,8 +65,11 @@ def test_compose_within_a_hydra_application_leaves_that_as_it_was():
         (("logger=null",), r"a group takes the name of one of its files"),
         (("sweep=ideas",), r"`sweep=ideas` compares several runs, .*; add -m: python train.py -m sweep=ideas"),
         (("sweep.factor=seed",), r"`sweep.factor=seed` compares several runs"),
-        (("--help",), r"compose\(\) takes overrides, such as 'trainer.max_epochs=1', one by one; got '--help'"),
-        ((["seed=1"],), r"compose\(\) takes overrides, such as .*; got \['seed=1'\]"),
+        (
+            ("--help",),
+            r"compose\(\) takes overrides as separate arguments, e\.g\. 'trainer.max_epochs=1'; got '--help'",
+        ),
+        ((["seed=1"],), r"compose\(\) takes overrides as separate arguments .*; got \['seed=1'\]"),
     ],
 )
 def test_wrong_overrides_are_one_line(words, message):

@@ -104,7 +104,7 @@ def test_classes_of_torch_and_lightning_and_functions_of_ones_own(compose, tmp_p
         ("optimizer", {"_target_": "torch.optim.SGD", "lr": -1.0}, "does not take these fields: Invalid learning rate"),
         ("optimizer", {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1}, "no class derived from"),
         ("schedule", {"_target_": "torch.optim.lr_scheduler.StepLR", "gamma": 0.5}, "missing 1 required positional"),
-        ("schedule", {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau"}, "take schedule=plateau"),
+        ("schedule", {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau"}, "set schedule=plateau"),
         (
             "loss",
             {"_target_": "own_parts.Loss", "label_smoothing": 2.0},

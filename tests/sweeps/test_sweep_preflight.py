@@ -72,7 +72,7 @@ def test_sweep_file_and_command_line_join(tmp_path):
     ("words", "message"),
     [
         (("model.activation=relu,tahn",), "error: `model.activation` is 'tahn' (str); allowed: "),
-        (("data.batch_size=16,17", "trainer.devices=2"), "images in all, which 2 devices do not divide;"),
+        (("data.batch_size=16,17", "trainer.devices=2"), "images in total, which 2 devices cannot share equally;"),
         (("model.nrom=lrn,none",), "error: unknown key `model.nrom`; "),
         (("model=lenet5,alexnext",), "error: there is no `model=alexnext`; did you mean"),
         (("seed=0,1", "run_dir=x"), "error: `run_dir` is the place of one run; a sweep's is hydra.sweep.dir=FOLDER"),
@@ -87,7 +87,7 @@ def test_sweep_file_and_command_line_join(tmp_path):
         (("seed=0,1", "hydra.sweeper.max_batch_size=0"), "error: `hydra.sweeper.max_batch_size` is 0 (int); allowed: "),
         (("seed=0,1", "hydra.sweeper.trials=1.5"), "error: `hydra.sweeper.trials` is 1.5 (float); allowed: integer"),
         (("seed=0,1", "hydra.sweeper.params=3"), "error: `hydra.sweeper.params` is 3 (int); allowed: a group of keys"),
-        (("seed=0,1", "launcher.jobs_side_by_side=2"), "this launcher runs one job after the other; take launcher=job"),
+        (("seed=0,1", "launcher.jobs_side_by_side=2"), "this launcher runs one job after the other; set launcher=job"),
         (
             ("seed=0,1", "launcher=joblib", "hydra.launcher.n_jobs=0"),
             "error: `hydra.launcher.n_jobs` is 0 (int); allowed: -1 or greater than or equal to 1",

@@ -305,7 +305,7 @@ def test_a_step_without_an_estimate_is_refused():
 
 def test_layers_whose_second_derivatives_are_unknown_are_named():
     with pytest.raises(
-        ConfigError, match=r"no second derivatives of LocalResponseNorm \(`features.norm1`\); it knows Linear"
+        ConfigError, match=r"no second derivatives of LocalResponseNorm \(`features.norm1`\); supported: Linear"
     ):
         summed_curvature(
             AlexNet(width=0.125, image_size=64, num_classes=10),

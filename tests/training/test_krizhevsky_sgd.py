@@ -213,7 +213,7 @@ def test_layers_may_have_rates_and_decays_of_their_own():
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ({"conv9": {"learning_rate": 0.1}}, "`optimizer.layers` names `conv9`, and no layer is called so"),
+        ({"conv9": {"learning_rate": 0.1}}, "`optimizer.layers` names `conv9`, which matches no layer"),
         (
             {"c1": {"learning_rat": 0.1}},
             r"unknown key `optimizer.layers.c1.learning_rat`; did you mean `learning_rate`\?",

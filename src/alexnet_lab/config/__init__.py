@@ -1,4 +1,4 @@
-"""The config: composed by Hydra, checked here without any heavy import, handed on as a plain dictionary."""
+"""The config: composed by Hydra, checked here without heavy imports, passed on as a plain dictionary."""
 
 from alexnet_lab.config.validate import check_evaluate, check_report, check_saved, check_train
 

@@ -1,4 +1,4 @@
-"""The words of a command line, put as Hydra reads them: flags before overrides, paths in quotes where needed."""
+"""Rewrites the words of a command line for Hydra: flags come before overrides, and paths are quoted where needed."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ PATHS = (
     "run_dir", "resume", "data.dir", "data.root", "data.test_folder", "data.val_folder", "sweep.dir", "hydra.sweep.dir",
     "run", "runs", "sweep", "out",
 )  # fmt: skip
-"""The keys that hold a path, or a list of them: `~` is the home directory there, and quotes are added as needed."""
+"""Keys that hold a path or a list of paths: `~` is the home directory, and quotes are added where needed."""
 
 LOGGERS = re.compile(r"logger=\[([\w, -]*)\]")
 """Several files of the group `logger`."""
 
 PATH_FLAGS = ("config_dir", "config_path")
-"""The flags, by argparse's names, that take a path: a shell does not expand `~` after `=`."""
+"""Flags, by argparse's names, that take a path. A shell does not expand `~` after `=`."""
 
 
 def arranged(words: Iterable[str], own: Mapping[str, str] | None = None) -> list[str]:
-    """The same command line with its flags first, whatever the order in which they were given.
+    """The same command line with its flags first.
 
     Args:
         words: Without the name of the script.
-        own: Flags that Hydra does not know, and the overrides that they stand for.
+        own: Flags that Hydra does not know, and the override for each.
 
     Raises:
         ConfigError: A flag does not exist or lacks its value.
@@ -59,7 +59,7 @@ def arranged(words: Iterable[str], own: Mapping[str, str] | None = None) -> list
 
 
 def with_several_loggers(words: Iterable[str]) -> list[str]:
-    """`logger=[a,b]` as Hydra composes it: the first as the group, each further one under its name.
+    """Rewrites `logger=[a,b]` for Hydra: the first as the group, each further one under its own name.
 
     Example:
         >>> with_several_loggers(["logger=[wandb,csv,tensorboard]", "seed=1"])
@@ -78,7 +78,7 @@ def with_several_loggers(words: Iterable[str]) -> list[str]:
 
 
 def _flag(word: str, waiting: list[str], own: Iterable[str]) -> list[str]:
-    """A flag with its value, which may follow `=` or be the next of the words after it."""
+    """A flag with its value, which follows `=` or is the next word."""
     name, equals, given = word.partition("=")
     action = _action(name, own)
     choices = [str(choice) for choice in action.choices or ()]
@@ -98,7 +98,7 @@ def _flag(word: str, waiting: list[str], own: Iterable[str]) -> list[str]:
 
 
 def _action(name: str, own: Iterable[str]) -> Action:
-    """What Hydra's parser does at a flag, which may be shortened as long as it is clear."""
+    """The parser action of a flag, which may be abbreviated if it stays unambiguous."""
     flags = hydra_adapter.flags()
     if name in flags:
         return flags[name]
@@ -109,7 +109,7 @@ def _action(name: str, own: Iterable[str]) -> Action:
 
 
 def _with_quoted_path(word: str) -> str:
-    """The override of a path, in quotes if Hydra could not read it without: one that starts with `~`, or holds `=`."""
+    """Quotes a path that Hydra's grammar would not accept, e.g. one that starts with `~` or contains `=`."""
     key, equals, value = word.partition("=")
     if equals and not key.strip("+~ "):
         raise ConfigError(explain_unreadable(word))
@@ -122,7 +122,7 @@ def _with_quoted_path(word: str) -> str:
 
 
 def can_be_read(word: str) -> bool:
-    """Whether Hydra's grammar takes an override."""
+    """Whether Hydra's grammar accepts an override."""
     try:
         OverridesParser.create().parse_overrides([word])
     except HydraException:
@@ -131,7 +131,7 @@ def can_be_read(word: str) -> bool:
 
 
 def explain_unreadable(word: str) -> str:
-    """Why Hydra's grammar does not take an override, and what to type instead."""
+    """Explains why Hydra's grammar rejects an override, and what to type instead."""
     key, equals, value = word.partition("=")
     problem = f"cannot read `{word}` on the command line"
     if not equals:
@@ -144,11 +144,11 @@ def explain_unreadable(word: str) -> str:
 
 
 def explain_several(word: str, groups: Iterable[str], *, runs: bool) -> str:
-    """What to type instead of an override with several values, in a command without -m.
+    """Explains what to type instead of an override with several values, in a command without -m.
 
     Args:
         word: Such as `seed=1,2` or `data.batch_size=range(8,64)`.
-        groups: Of which one file is chosen.
+        groups: The config groups, which take one file each.
         runs: Whether the command can start several runs.
     """
     key, _, value = word.partition("=")
@@ -159,7 +159,7 @@ def explain_several(word: str, groups: Iterable[str], *, runs: bool) -> str:
 
 
 def expanded(path: str) -> str:
-    """A path with `~` as the home directory; that of a user who does not exist stays."""
+    """Expands `~` to the home directory; the name of an unknown user stays."""
     try:
         return str(Path(path).expanduser()) if path.startswith("~") else path
     except RuntimeError:
@@ -181,6 +181,6 @@ def expand_paths(config: dict[str, Any]) -> None:
 
 
 def settle_data_variable() -> None:
-    """An empty `ALEXNET_LAB_DATA` counts as not set, instead of as the folder that we are in."""
+    """Treats an empty `ALEXNET_LAB_DATA` as not set; it would mean the current directory otherwise."""
     if not os.environ.get(DATA_VARIABLE, "unset"):
         del os.environ[DATA_VARIABLE]

@@ -1,4 +1,4 @@
-"""Whether the parts of a config fit each other: model and data, batch and devices, optimiser and schedule."""
+"""Checks whether the parts of a config fit: model and data, batch and devices, optimiser and schedule."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from alexnet_lab.data.field_rules import check_colour, check_folders, has_valida
 from alexnet_lab.models.geometry import check_model
 
 FACTS = {"num_classes": "num_classes", "in_channels": "channels", "image_size": "image_size"}
-"""The fields of a model that are facts of its data."""
+"""Fields of a model that the data determines."""
 
 
 def check_fit(config: dict[str, Any]) -> None:
-    """Raises ConfigError with the reason where the parts of a config do not fit."""
+    """Raises ConfigError with the reason if parts of a config do not fit each other."""
     _check_facts(config["model"], config["data"])
     check_model(config["model"]["_target_"], config["model"])
     _check_augment(config["augment"] or {}, config["data"])
@@ -53,13 +53,13 @@ def _check_batch(data: dict[str, Any], trainer: dict[str, Any]) -> None:
     if isinstance(devices, int) and data["batch_size"] % (devices * nodes):
         what = f"{devices} devices" if nodes == 1 else f"{nodes} nodes of {devices} devices"
         raise ConfigError(
-            f"`data.batch_size` is {data['batch_size']} images in all, which {what} do not divide; "
-            f"take a multiple of {devices * nodes}"
+            f"`data.batch_size` is {data['batch_size']} images in total, which {what} cannot share equally; "
+            f"set a multiple of {devices * nodes}"
         )
 
 
 def _check_trainer(trainer: dict[str, Any]) -> None:
-    """Refuses arguments of the Trainer that need others, or that would start processes."""
+    """Refuses Trainer arguments that need others, or that would start processes."""
     if trainer["check_val_every_n_epoch"] is None and not isinstance(trainer["val_check_interval"], int):
         raise ConfigError(
             f"`trainer.check_val_every_n_epoch` is null, which counts validations in batches, but "
@@ -67,19 +67,19 @@ def _check_trainer(trainer: dict[str, Any]) -> None:
         )
     if trainer["benchmark"] and trainer["deterministic"]:
         raise ConfigError(
-            "`trainer.benchmark` is true, so cuDNN times its algorithms and may take another one in the next run, but "
+            "`trainer.benchmark` is true, so cuDNN times its algorithms and may choose another one next time, but "
             "`trainer.deterministic` promises the same weights; set trainer.deterministic=false"
         )
     strategy = trainer["strategy"]
     if isinstance(strategy, str) and any(word in strategy for word in ("spawn", "fork", "notebook")):
         raise ConfigError(
-            f"`trainer.strategy` is {strategy}, which starts processes of its own; the launcher starts them: "
+            f"`trainer.strategy` is {strategy}, which starts its own processes, but the launcher starts them; "
             f"set trainer.strategy=ddp and trainer.devices"
         )
 
 
 def _check_top5(config: dict[str, Any]) -> None:
-    """The top-5 error of five classes or fewer is always 0 and not measured."""
+    """Refuses to monitor the top-5 error with five classes or fewer, where it is always 0 and not measured."""
     callbacks, classes = config["callbacks"], config["data"].get("num_classes")
     if not isinstance(classes, int) or classes > TOP_K:
         return
@@ -97,7 +97,7 @@ def _check_top5(config: dict[str, Any]) -> None:
 
 
 def _check_schedule(schedule: dict[str, Any], optimizer: dict[str, Any]) -> None:
-    """Schedules that treat biases or the first layer apart need an optimiser that keeps them apart."""
+    """Schedules that treat biases or the first layer separately need an optimiser with separate groups."""
     name = str(schedule.get("_target_")).removeprefix("alexnet_lab.training.")
     keeps_biases = None if schedule.get("lower_biases", True) else "schedule.lower_biases=false"
     wishes = {
@@ -109,7 +109,7 @@ def _check_schedule(schedule: dict[str, Any], optimizer: dict[str, Any]) -> None
     if wishes.get(name) and optimizer["_target_"] != "alexnet_lab.training.krizhevsky.krizhevsky_sgd":
         raise ConfigError(
             f"`{wishes[name]}` needs parameter groups for weights and for biases, layer by layer; "
-            f"take optimizer=krizhevsky_sgd"
+            f"set optimizer=krizhevsky_sgd"
         )
     _check_stretches(name, schedule)
     if name == "published.caffe_step" and (schedule["step_iterations"] is None) == (schedule["step_share"] is None):
@@ -117,7 +117,7 @@ def _check_schedule(schedule: dict[str, Any], optimizer: dict[str, Any]) -> None
 
 
 def _check_stretches(name: str, schedule: dict[str, Any]) -> None:
-    """What the schedules say of their lists of epochs, said before anything is written."""
+    """Checks the schedules' lists of epochs before anything is written."""
     if name == "schedules.step":
         drops = schedule["drop_epochs"]
         if drops != sorted(set(drops)) or any(epoch < 1 for epoch in drops):
@@ -130,7 +130,7 @@ def _check_stretches(name: str, schedule: dict[str, Any]) -> None:
 
 
 def _check_validation(config: dict[str, Any]) -> None:
-    """Refuses what waits for validation in a run that has none."""
+    """Refuses keys that need validation in a run that has none."""
     cause = _without_validation(config["data"], config["trainer"])
     waits = _waits_for_validation(config)
     if cause is not None and waits:
@@ -138,7 +138,7 @@ def _check_validation(config: dict[str, Any]) -> None:
         remedy = "to 1" if key == "trainer.check_val_every_n_epoch" else "above 0"
         raise ConfigError(
             f"`{waits[0][0]}` {waits[0][1]}, but `{cause}` leaves nothing to validate; set {key} {remedy}, "
-            f"or do without it"
+            f"or leave it out"
         )
 
 
@@ -155,7 +155,7 @@ def _without_validation(data: dict[str, Any], trainer: dict[str, Any]) -> str | 
 
 
 def _waits_for_validation(config: dict[str, Any]) -> list[tuple[str, str]]:
-    """The keys that need validation, and what they do with it."""
+    """The keys that need validation, and what they use it for."""
     callbacks, sweep, schedule = config["callbacks"], config["sweep"], config["schedule"] or {}
     stopping = callbacks["early_stopping"] or {}
     is_plateau = schedule.get("_target_") == "alexnet_lab.training.schedules.plateau"
@@ -170,23 +170,23 @@ def _waits_for_validation(config: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _check_lenet5_1998(config: dict[str, Any]) -> None:
-    """What was made for the network of 1998 and means nothing to others."""
+    """Refuses parts that were made for the network of 1998 with other networks."""
     model, loss, optimizer = (config[group]["_target_"] for group in ("model", "loss", "optimizer"))
     if loss == "alexnet_lab.training.losses.LeNet5Criterion" and model != "alexnet_lab.models.LeNet51998":
         raise ConfigError(
-            "`loss=lenet5_1998` takes logits that are negative distances, as model=lenet5_1998 gives them; "
-            "take that model, or loss=cross_entropy"
+            "`loss=lenet5_1998` needs logits that are negative distances, as model=lenet5_1998 returns them; "
+            "set that model, or loss=cross_entropy"
         )
     norm = config["model"].get("norm", "none")
     if optimizer == "alexnet_lab.training.diagonal_lm.diagonal_lm" and norm != "none":
         raise ConfigError(
             f"`optimizer=diagonal_lm` knows no second derivatives of a normalisation, and `model.norm` is {norm}; "
-            f"set model.norm=none, or take another optimizer"
+            f"set model.norm=none, or choose another optimizer"
         )
 
 
 def _check_sweep(config: dict[str, Any]) -> None:
-    """What a sweep or a search compares has to be measured."""
+    """Refuses to compare what the runs do not measure."""
     metric, trainer, callbacks = config["sweep"]["metric"], config["trainer"], config["callbacks"]
     if callbacks["pruning"] is not None and callbacks["checkpoint"]["monitor"] is None:
         raise ConfigError(
@@ -197,7 +197,7 @@ def _check_sweep(config: dict[str, Any]) -> None:
     for key, name in shown:
         callback = name.partition("/")[0]
         if callback in callbacks and not callbacks[callback]:
-            remedy = f"set callbacks.{callback}=true" if callback == "train_set" else f"take callbacks={callback}"
+            remedy = f"set callbacks.{callback}=true" if callback == "train_set" else f"set callbacks={callback}"
             raise ConfigError(f"`sweep.{key}` is {name}, which nothing measures; {remedy}")
     if metric == "train/early_loss" and trainer["max_epochs"] < EARLY_EPOCHS:
         raise ConfigError(

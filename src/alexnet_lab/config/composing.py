@@ -1,4 +1,4 @@
-"""`compose(...)` for Python: the config that a command line would compose, without Hydra's global state."""
+"""`compose(...)` for Python: composes the same config as a command line, without Hydra's global state."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ NAME = "train"
 
 
 def compose(*overrides: str) -> dict[str, Any]:
-    """The config of one run for `alexnet_lab.train`, as `python train.py OVERRIDES` composes it.
+    """Composes the config of one run for `alexnet_lab.train`, as `python train.py OVERRIDES` does.
 
-    With `resume=RUN_DIR` it is the request to continue that run, with the other overrides as changes.
+    With `resume=RUN_DIR` the result is the request to resume that run, with the other overrides as changes.
 
     Args:
-        overrides: In Hydra's grammar; one argument each.
+        overrides: In Hydra's grammar, one argument each.
 
     Returns:
-        The complete config: plain dictionaries, lists, numbers and strings, checked.
+        The complete, checked config: plain dictionaries, lists, numbers and strings.
 
     Raises:
-        ConfigError: An override is wrong; names the key, the value and what is allowed.
+        ConfigError: An override is wrong. The message names the key, the value and the allowed values.
 
     Example:
         >>> compose("model=alexnet", "data=cifar10", "trainer.max_epochs=1")["model"]["num_classes"]
@@ -53,9 +53,11 @@ def compose(*overrides: str) -> dict[str, Any]:
     """
     for word in overrides:
         if not isinstance(word, str) or word.startswith("-"):
-            raise ConfigError(f"compose() takes overrides, such as 'trainer.max_epochs=1', one by one; got {word!r}")
+            raise ConfigError(
+                f"compose() takes overrides as separate arguments, e.g. 'trainer.max_epochs=1'; got {word!r}"
+            )
     if not (CONFIGS / f"{NAME}.yaml").is_file():
-        raise ConfigError(f"there is no {CONFIGS}; install a clone of the repository by pip install -e")
+        raise ConfigError(f"there is no {CONFIGS}; install a clone of the repository with pip install -e")
     register_resolvers()
     settle_data_variable()
     words = arranged(overrides)
@@ -71,7 +73,7 @@ def compose(*overrides: str) -> dict[str, Any]:
 
 
 def _composed(words: list[str]) -> dict[str, Any]:
-    """The config that Hydra makes of overrides, resolved."""
+    """The resolved config that Hydra composes from overrides."""
     config = hydra.compose(NAME, words, return_hydra_config=True)
     HydraConfig.instance().set_config(config)
     check_multirun(sys.argv)
@@ -82,7 +84,7 @@ def _composed(words: list[str]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _own_hydra() -> Iterator[None]:
-    """Within the block Hydra is initialised for our files; afterwards it is as before."""
+    """Within the block Hydra is initialised for our files; afterwards its state is restored."""
     running, current, base = (
         GlobalHydra.instance().hydra,
         HydraConfig.instance().cfg,
@@ -100,7 +102,7 @@ def _own_hydra() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _command_line(words: list[str]) -> Iterator[None]:
-    """Within the block `sys.argv` holds the overrides, for messages; a notebook's holds its kernel's file."""
+    """Within the block `sys.argv` contains the overrides, for messages; a notebook's contains its kernel's file."""
     before, sys.argv = sys.argv, [f"{NAME}.py", *words]
     try:
         yield

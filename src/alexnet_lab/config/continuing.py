@@ -1,7 +1,7 @@
-"""What may change when a run is continued: two tables, and the one function that applies them.
+"""What may change when a run is resumed: two tables, and one function that applies them.
 
-The base is the run's own config. A key of `FREE` changes where and how the run computes; a key of `LONGER` lets it
-train further; every other key is part of the experiment and stays.
+The base is the run's own config. A key of `FREE` changes where and how the run computes. A key of `LONGER` extends the
+training. Every other key is part of the experiment and cannot change.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 RECORDS = ("run_dir", "resume", "resume_force", "trusted_packages", "overrides", "tags", "sweep")
-"""Keys that say where a run lies and how it was asked for: a directory may be moved, and trust is given anew."""
+"""Keys for the place of a run and for the request: a directory may be moved, and trust is granted again each time."""
 
 FREE = (
     *OUTWARD, *RECORDS,
     "trainer.compile", "trainer.channels_last", "trainer.detect_anomaly", "data.root", "data.device",
 )  # fmt: skip
-"""Keys, and groups of keys, that do not change the experiment; images are checked by their hash wherever they lie."""
+"""Keys and groups that do not change the experiment. Images are checked by their hash wherever they are."""
 
 ROUNDING = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.compile", "trainer.channels_last")
-"""Free keys that change the order of sums: the losses agree to rounding, the bits may differ."""
+"""Free keys that change the order of sums: losses agree to rounding, but bits may differ."""
 
 FOLD_IN = "data.val_fraction"
-"""The key that makes training images of the validation images, once it becomes 0."""
+"""The key that turns validation images into training images when it becomes 0."""
 
 LONGER: dict[str, Callable[[Any, Any], bool]] = {
     "trainer.max_epochs": lambda old, new: new > old,
@@ -39,7 +39,7 @@ LONGER: dict[str, Callable[[Any, Any], bool]] = {
     "callbacks.to_error.stop": lambda old, new: new is False,
     "trainer.max_time": lambda old, new: new is None or (isinstance(old, str) and old.zfill(15) < new.zfill(15)),
 }
-"""Keys that let a run train further, each with the values that do."""
+"""Keys that extend the training, each with a test for the values that do."""
 
 REMEDIES = {
     "trainer.max_epochs": "it can only grow",
@@ -50,17 +50,17 @@ REMEDIES = {
     "callbacks.to_error.stop": "it can only become false",
     "trainer.max_time": "it can only grow, or become null",
 }
-"""For some keys, what is allowed instead."""
+"""What is allowed instead, for some keys."""
 
 FORCED = (
     "seed", "augment", "experiment", "trainer.precision", "trainer.gradient_clip_val", "trainer.deterministic",
     "trainer.limit_val_batches", "trainer.limit_test_batches",
 )  # fmt: skip
-"""Keys that `resume_force` may change: they take effect from the next step on. A checkpoint restores all others
-(rates, momentum, the place in the epoch, the best score so far), so that a new value would be ignored."""
+"""Keys that `resume_force` may change; they apply from the next step on. A checkpoint restores everything else (rates,
+momentum, the place in the epoch, the best score so far), so a new value would be ignored."""
 
 NOTHING = "nothing"
-"""Stands for the value of a key that a config lacks."""
+"""The value of a key that a config lacks."""
 
 
 class Difference(NamedTuple):
@@ -83,17 +83,17 @@ class Difference(NamedTuple):
 
 
 def shown(value: Any) -> str:
-    """A value in a message; a group that is built is shown by its target."""
+    """Formats a value for a message; a part is shown by its target."""
     return str(value.get("_target_", "{...}")) if isinstance(value, dict) else repr(value)
 
 
 def within(key: str, names: tuple[str, ...]) -> bool:
-    """Whether a key is one of `names`, or belongs to a group that is one."""
+    """Whether a key is one of `names` or belongs to such a group."""
     return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[Difference]:
-    """The keys in which two configs differ; 1 and 1.0 do, since one counts batches and the other is a share."""
+    """The keys in which two configs differ. 1 and 1.0 differ: one is a number of batches, the other a share."""
     for name in dict.fromkeys([*old, *new]):
         key, one, other = f"{prefix}{name}", old.get(name, NOTHING), new.get(name, NOTHING)
         if isinstance(one, dict) and isinstance(other, dict):
@@ -103,11 +103,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 
 def changed(saved: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a run with the changes of a command line; whether its keys exist is checked later.
+    """Applies the changes of a command line to the config of a run; a later check finds unknown keys.
 
     Args:
         saved: The run's config.
-        changes: Values by dotted key; the value of a group replaces the whole group.
+        changes: Values by dotted key; a group's value replaces the whole group.
     """
     config = copy.deepcopy(dict(saved))
     for key, value in changes.items():
@@ -122,10 +122,10 @@ def changed(saved: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 
 def check_changes(saved: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
-    """Refuses what a command line may not change of a run.
+    """Refuses changes that a command line may not make to a run.
 
     Raises:
-        ConfigError: Names the first such key, both values, and what to do.
+        ConfigError: Names the first such key, both values and the fix.
     """
     for item in differences(saved, requested):
         if item.kind == "other":

@@ -1,4 +1,4 @@
-"""The places that runs and sweeps get where the user chooses none."""
+"""Default directories and names for runs and sweeps."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ OUTWARD = (
     "callbacks.augmentation_preview", "callbacks.layer_statistics", "callbacks.train_set",
     "callbacks.checkpoint.every_minutes", "callbacks.checkpoint.every_steps", "callbacks.checkpoint.keep",
 )  # fmt: skip
-"""Keys, and groups of keys, that decide where and how a run is computed and what is shown, not what it computes."""
+"""Keys and groups that decide where and how a run is computed and what it shows, but not its result."""
 
 
 def is_outward(key: str) -> bool:
-    """Whether a key leaves the result of a run as it is; the one table for sweeps, resumed runs and reports.
+    """Whether a key leaves the result of a run unchanged; the only table for sweeps, resumed runs and reports.
 
     Example:
         >>> is_outward("launcher.retries"), is_outward("trainer.devices"), is_outward("model.norm")
@@ -41,11 +41,11 @@ def is_outward(key: str) -> bool:
 
 
 VARIANT = "sweep.variant"
-"""The key that names a job's variant. It is a label: the keys that the variant sets decide what is computed."""
+"""The key that names a job's variant. It is only a label: the keys that the variant sets decide the result."""
 
 
 def job_name(words: Iterable[str]) -> str:
-    """A folder's name for a job, made of its overrides; the seed comes last.
+    """Makes a job's folder name from its overrides; the seed comes last.
 
     Example:
         >>> job_name(["seed=0", "model.norm=lrn"])
@@ -62,12 +62,12 @@ def job_name(words: Iterable[str]) -> str:
 
 
 def short_hash(words: Iterable[str]) -> str:
-    """Eight hexadecimal digits that stand for some words."""
+    """The first eight hexadecimal digits of a hash of some words."""
     return hashlib.sha256("\n".join(words).encode()).hexdigest()[:8]
 
 
 def default_run_dir(model: str, data: str, now: str) -> str:
-    """`logs/runs/<date>_<time>_<model>_<data>`; in a multirun without our sweeper a folder of its directory."""
+    """`logs/runs/<date>_<time>_<model>_<data>`; in a multirun without our sweeper, a folder of its directory."""
     config = HydraConfig.get()
     if config.mode != RunMode.MULTIRUN:
         return f"logs/runs/{now}_{model}_{data}"
@@ -78,19 +78,19 @@ DEFAULT_RUN_DIR = re.compile(r"logs/runs/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_.+")
 
 
 def has_default_run_dir(config: Mapping[str, Any]) -> bool:
-    """Whether nobody has chosen the directory of a run: whatever holds that name, another one will do as well."""
+    """Whether the user has not chosen the run's directory, so another name is acceptable if this one is taken."""
     chosen = any(word.lstrip("+").startswith("run_dir=") for word in config["overrides"])
     return not chosen and DEFAULT_RUN_DIR.fullmatch(config["run_dir"]) is not None
 
 
 def check_multirun(argv: Sequence[str]) -> None:
-    """Checks that a sweep was asked for with -m: without it, one run would silently be trained.
+    """Refuses sweep overrides without -m, which would silently train one run.
 
     Args:
         argv: The command line.
 
     Raises:
-        ConfigError: It was not; says the command.
+        ConfigError: -m is missing; the message contains the corrected command.
     """
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN:
@@ -104,21 +104,21 @@ def check_multirun(argv: Sequence[str]) -> None:
 
 
 def _is_of_sweep(word: str) -> bool:
-    """Whether an override has a meaning in a sweep alone."""
+    """Whether an override only has a meaning in a sweep."""
     key = word.lstrip("+").partition("=")[0]
     return key.startswith(("sweep.", "hydra.sweep.", "hydra.sweeper.")) and key != "sweep.dry_run"
 
 
 def default_sweep_dir(choices: Mapping[str, Any], words: Iterable[str]) -> str:
-    """The same place for the same sweep, so that the same command goes on with it.
+    """A directory that depends only on the sweep, so the same command resumes it.
 
     Args:
         choices: The chosen file of each group.
         words: The overrides of the command line.
 
     Returns:
-        `logs/sweeps/<sweep>_<model>_<data>`; without a `sweep=NAME` the swept keys and a hash of the overrides that
-        decide what is computed.
+        `logs/sweeps/<sweep>_<model>_<data>`. Without `sweep=NAME`, the swept keys and a hash of the overrides that
+        affect the result replace the name.
     """
     overrides = OverridesParser.create().parse_overrides(list(words))
     chosen = {item.key_or_group: str(item.input_line).partition("=")[2] for item in overrides}
@@ -138,16 +138,16 @@ def variable(name: str, default: str | None) -> str | None:
 
 
 def default_tags(*choices: str) -> list[str]:
-    """The tags in WANDB_TAGS, separated by commas; without any the chosen files."""
+    """The comma-separated tags in WANDB_TAGS; without any, the chosen files."""
     return [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()] or list(choices)
 
 
 def for_model(target: str, choices: Mapping[str, Any]) -> Any:
-    """What a sweep's file says for a model's class.
+    """Chooses a sweep's value by the class of the model.
 
     Args:
         target: The model's `_target_`.
-        choices: By the name of the class; `other` is for those that are not named.
+        choices: By class name; `other` applies to all other classes.
 
     Example:
         >>> for_model("alexnet_lab.models.LeNet5", {"LeNet5": "max,average,min", "other": "overlapping"})
@@ -158,5 +158,5 @@ def for_model(target: str, choices: Mapping[str, Any]) -> Any:
 
 
 def folder_name(path: str | None) -> str | None:
-    """The last part of a path; None for none."""
+    """The last part of a path; None for no path."""
     return path.rstrip("/").rpartition("/")[2] if path else None

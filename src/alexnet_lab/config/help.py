@@ -1,7 +1,7 @@
-"""`--help`: every key with its value, its meaning and what is allowed; `--help model` shows one group.
+"""`--help`: every key with its value, meaning and allowed values; `--help model` shows one group.
 
-The meanings are the comments of the yaml files, and what is allowed is read from the annotations that check the keys,
-so neither is written down for the help alone.
+The meanings are the comments of the yaml files. The allowed values come from the annotations that check the keys.
+Neither is written down only for the help.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 SECTIONS: dict[str, type[Section]] = {"train": Train, "eval": Evaluate, "report": Report}
-"""What checks the keys of each command that no `_target_` takes."""
+"""The schema of each command's keys, apart from the fields of a `_target_`."""
 
 KEY = re.compile(r"^(?P<indent> *)(?:- )?(?P<key>\w+):.*?(?:\s+# (?P<comment>.*))?$")
 MORE = re.compile(r"^ +# (?P<comment>.*)$")
@@ -36,7 +36,7 @@ COMMENT_COLUMN = 38
 
 
 class Help(NamedTuple):
-    """What `--help` is about."""
+    """The help page of one command."""
 
     config_dir: Path
     config_name: str
@@ -46,8 +46,8 @@ class Help(NamedTuple):
         """The lines of the help.
 
         Args:
-            config: As Hydra composed it.
-            hydra: Hydra's own part: the chosen files, header and footer.
+            config: As composed by Hydra.
+            hydra: Hydra's own node: the chosen files, header and footer.
 
         Raises:
             ConfigError: A group does not exist.
@@ -82,7 +82,7 @@ class Help(NamedTuple):
         yield from [""] if files else []
 
     def _comments(self, choices: Mapping[str, str]) -> dict[str, str]:
-        """The comment of each key, by its dotted name, from the files that the config is composed of."""
+        """The comment of each key, by dotted name, from the files that the config is composed of."""
         comments = _comments_of(self.config_dir / f"{self.config_name}.yaml")
         for group, name in choices.items():
             for path in self._chain(group, name):
@@ -90,7 +90,7 @@ class Help(NamedTuple):
         return comments
 
     def _chain(self, group: str, name: str | None) -> list[Path]:
-        """A file of a group, after those that it inherits from."""
+        """A file of a group, after the files that it inherits from."""
         path = self.config_dir / group / f"{name}.yaml"
         if not path.is_file():
             return []
@@ -100,7 +100,7 @@ class Help(NamedTuple):
         return [*(file for item in inherited for file in self._chain(group, item)), path]
 
     def _allowed(self, keys: Mapping[str, Any]) -> dict[str, str]:
-        """What each key may be, by its dotted name."""
+        """The allowed values of each key, by dotted name."""
         allowed = dict(_allowed_in(SECTIONS[self.config_name]))
         for group, node in keys.items():
             target = node.get("_target_") if isinstance(node, dict) else None
@@ -111,7 +111,7 @@ class Help(NamedTuple):
 
 
 def describe(annotation: Any) -> str:
-    """What a type allows, in a few words; nothing for a plain text or what cannot be said shortly.
+    """The values that a type allows, in a few words; empty for plain text and for types without a short form.
 
     Example:
         >>> describe(Literal["lrn", "none"] | None)
@@ -132,7 +132,7 @@ def describe(annotation: Any) -> str:
 
 
 def _range(bounds: tuple[Any, ...]) -> str:
-    """`0 <= x < 1`, from the bounds of an annotation; bounds that only computers have (2^31) are left out."""
+    """Formats the bounds of an annotation as `0 <= x < 1`, without limits of integers such as 2^31."""
     lower = next((bound for bound in bounds if isinstance(bound, Ge | Gt)), None)
     upper = next((bound for bound in bounds if isinstance(bound, Le | Lt)), None)
     above = "" if lower is None else f"{lower.ge:g} <=" if isinstance(lower, Ge) else f"{lower.gt:g} <"
@@ -145,7 +145,7 @@ def _range(bounds: tuple[Any, ...]) -> str:
 
 
 def _allowed_in(section: type[Section], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """What each key of a schema may be, those of the sections within it too."""
+    """The allowed values of each key of a schema, including nested sections."""
     for name, field in section.model_fields.items():
         inner = section_in(field.annotation)
         if inner is None:
@@ -158,7 +158,7 @@ def _allowed_in(section: type[Section], prefix: str = "") -> Iterator[tuple[str,
 def _key_lines(
     config: Mapping[str, Any], comments: Mapping[str, str], allowed: Mapping[str, str], prefix: str = ""
 ) -> Iterator[str]:
-    """Keys with their values, meanings and what is allowed, indented as in yaml."""
+    """Formats keys with values, meanings and allowed values, indented as in yaml."""
     for key, value in config.items():
         name = f"{prefix}{key}"
         note, bounds = comments.get(name, ""), allowed.get(name, "")
@@ -176,7 +176,7 @@ def _text(value: Any) -> str:
 
 
 def _wrapped(start: str, text: str) -> str:
-    """A line whose text goes on in further lines, below its beginning."""
+    """Wraps a text into lines that are indented to its start."""
     width = max(shutil.get_terminal_size((120, 24)).columns, COMMENT_COLUMN + 30)
     indent = " " * min(len(start), COMMENT_COLUMN)
     if len(start.rstrip()) >= COMMENT_COLUMN and text:
@@ -189,13 +189,13 @@ def _wrapped(start: str, text: str) -> str:
 
 
 def _header(path: Path) -> str:
-    """The first sentence of a file that says what it is."""
+    """The first line of a file's header."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return next((line[2:] for line in lines if line.startswith("# ") and not line.startswith("# @package")), "")
 
 
 def _comments_of(path: Path) -> dict[str, str]:
-    """The comment behind each key of a yaml file, by its dotted name; one that goes on below is put together."""
+    """The comments behind the keys of a yaml file, by dotted name; continuation lines are joined."""
     comments: dict[str, str] = {}
     parents: list[tuple[int, str]] = []
     last = ""

@@ -1,6 +1,6 @@
-"""Everything that we use of Hydra's and OmegaConf's private API, each with the reason.
+"""All uses of Hydra's and OmegaConf's private API, each with its reason.
 
-A test forbids private imports elsewhere, so an upgrade of Hydra is checked here.
+A test forbids private imports elsewhere, so an upgrade of Hydra only needs checking here.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 SETS_MODE = re.compile(r"^hydra:\n(?:[ #].*\n|\n)*? +mode:|searchpath:", re.MULTILINE)
-"""How a yaml file sets `hydra.mode`, or names folders with further files."""
+"""Matches a yaml file that sets `hydra.mode`, or names folders with further files."""
 
 ELSEWHERE = ("--config-dir", "--config-path", "-cd", "-cp", "hydra.searchpath", "+hydra.searchpath")
-"""How the words begin that add config files from other folders."""
+"""Prefixes of words that add config files from other folders."""
 
 
 def arguments() -> Namespace:
-    """The command line as `hydra.main` reads it: it parses within its own call, after our checks."""
+    """The command line as `hydra.main` reads it. Hydra parses it inside its own call, which is after our checks."""
     return get_args_parser().parse_known_args()[0]
 
 
 def flags() -> dict[str, Action]:
-    """The flags of Hydra's command line, so that ours can be reordered and misspelt ones be named."""
+    """The flags of Hydra's command line, used to reorder flags and to suggest names for misspelt ones."""
     return {flag: action for action in get_args_parser()._actions for flag in action.option_strings}
 
 
@@ -46,9 +46,9 @@ def flags() -> dict[str, Action]:
 def composing_fast(config_dir: Path) -> Iterator[None]:
     """Within the block Hydra composes in a quarter of the time.
 
-    - Before it looks up a group, Hydra copies all its sources, among them the one store of the configs of plugins.
-    - It composes everything once only to read `hydra.mode`, which none of our files sets.
-    - Composing makes thousands of small objects, most of which stay: the garbage collector finds nothing.
+    - Before it looks up a group, Hydra copies all its sources, including the single store of plugin configs.
+    - It composes everything an extra time only to read `hydra.mode`, which none of our files sets.
+    - Composing creates thousands of small objects, most of which stay alive, so the garbage collector finds nothing.
     """
     get_mode = Hydra.get_mode
     ConfigStore.__deepcopy__ = lambda self, memo: self  # pyright: ignore[reportAttributeAccessIssue] - a singleton stays one
@@ -64,7 +64,7 @@ def composing_fast(config_dir: Path) -> Iterator[None]:
 
 
 def _may_set_mode(config_dir: Path) -> bool:
-    """Whether a word of the command line or a yaml file may set `hydra.mode`; files elsewhere are not read."""
+    """Whether the command line or a yaml file may set `hydra.mode`; files in other folders are not read."""
     if any(word.startswith(ELSEWHERE) or "hydra.mode" in word for word in sys.argv[1:]):
         return True
     texts = (path.read_text(encoding="utf-8", errors="replace") for path in config_dir.rglob("*.yaml"))
@@ -80,9 +80,9 @@ def raised_by_hydra(error: BaseException) -> bool:
 
 
 def composed_until(error: BaseException) -> DictConfig | None:
-    """The config as far as Hydra had composed it when it met an override that fits nothing.
+    """The config as far as Hydra had composed it when an override failed.
 
-    It is in the frame of Hydra that raised the error; composing it again would take a tenth of a second.
+    It is taken from Hydra's frame that raised the error; composing it again would take a tenth of a second.
     """
     trace = error.__traceback__
     while trace is not None:
@@ -93,16 +93,16 @@ def composed_until(error: BaseException) -> DictConfig | None:
 
 
 def apply_overrides(overrides: list[Override], config: DictConfig) -> None:
-    """Sets the values of overrides, as composing does at its end: a sweep composes each choice of groups only once."""
+    """Sets the values of overrides, as the last step of composing does: a sweep composes each set of groups once."""
     ConfigLoaderImpl._apply_overrides_to_config(overrides, config)
 
 
 def combinations(overrides: list[Override]) -> list[list[str]]:
-    """The words of each job of a grid, in the order of Hydra's own sweeper."""
+    """The overrides of each job of a grid, in the order of Hydra's own sweeper."""
     (jobs,) = BasicSweeper.split_arguments(overrides, None)
     return jobs
 
 
 def unresolved(config: DictConfig, key: str) -> Any:
-    """The node of a key, without resolving it: reading the value could raise the error that is being explained."""
+    """The node of a key without resolving it: reading its value could raise the error that is being explained."""
     return config._get_node(key)

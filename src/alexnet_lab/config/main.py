@@ -1,4 +1,4 @@
-"""The way in: Hydra composes, every error becomes one line, and nothing is written before the config is valid."""
+"""The entry point: Hydra composes, every error becomes one line, and nothing is written before the config is valid."""
 
 from __future__ import annotations
 
@@ -41,31 +41,31 @@ if TYPE_CHECKING:
     from hydra.conf import HydraConf
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
-"""Hydra's own switch for tracebacks; ours follows it."""
+"""Hydra's environment variable for tracebacks, which applies here too."""
 
 FLAGS = {"train": {"--dry-run": "sweep.dry_run=true"}}
-"""Flags of our commands, which Hydra does not know, and the overrides that they stand for."""
+"""Flags of our commands that Hydra does not know, and the override for each."""
 
 NO_RUN_FLAGS = ("--help", "-h", "--multirun", "-m")
-"""Flags that Hydra is not to see where only the help is shown."""
+"""Flags that Hydra must not see when only the help is shown."""
 
 SHARED = ("train",)
-"""The commands that several processes may do together."""
+"""The commands that several processes may run together."""
 
 BAD_HEADER = "Expected header format"
-"""How Hydra's ValueError about the first line of a yaml file begins."""
+"""The start of Hydra's ValueError about the first line of a yaml file."""
 
 BAD_CHOICE = "Config group override must be a string"
-"""How Hydra's ValueError about `logger=null` begins."""
+"""The start of Hydra's ValueError about `logger=null`."""
 
 
 def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: str) -> None:
-    """Composes the config from the command line and calls `task` with it, once for each job.
+    """Composes the config from the command line and calls `task` with it, once per job.
 
-    Exits with 0 if every job succeeded, 2 for a request that is wrong, 1 for a job that failed, 130 after Ctrl-C.
+    Exits with 0 if every job succeeded, 2 for a wrong request, 1 for a failed job, 130 after Ctrl-C.
 
     Args:
-        task: Takes the resolved config as plain dictionaries.
+        task: Called with the resolved config as plain dictionaries.
         config_dir: The folder of the yaml files.
         config_name: The primary config in it, e.g. "train".
     """
@@ -97,25 +97,25 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
             with _errors_handed_on(), _missing_packages_reported():
                 _application(job.run, config_dir, config_name)()
     except KeyboardInterrupt as error:
-        if not isinstance(error.__cause__, Interrupted):  # of which nothing was said yet
+        if not isinstance(error.__cause__, Interrupted):  # not reported yet
             _complain(Interrupted(f"{one_line(error) or 'interrupted'}; start it again: {shell.typed()}"))
         sys.exit(Interrupted.exit_code)
     except (AlexNetLabError, HydraException, OmegaConfBaseException, *UNREADABLE) as error:
         if traceback_wanted:
             raise
         _complain(explain(error, config_dir, config_name, runs=config_name in SHARED))
-        # an error of ours is that of a sweep as a whole
+        # one of our errors here concerns the sweep as a whole
         sys.exit(getattr(error, "exit_code", ConfigError.exit_code))
     sys.exit(job.exit_code)
 
 
 def _application(task: Callable[[DictConfig], None], config_dir: Path, config_name: str) -> Callable[[], None]:
-    """Hydra's application: composes the config of the command line and calls the task with it, once or many times."""
+    """Hydra's application: composes the command line's config and calls the task with it, once or several times."""
     return hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(task)
 
 
 def _show_help(config_dir: Path, config_name: str) -> None:
-    """Composes the config as for a run, and prints the help instead; words without `=` name groups."""
+    """Composes the config as for a run and prints the help instead; words without `=` are names of groups."""
     groups = tuple(word for word in arguments().overrides if "=" not in word)
     sys.argv[1:] = [word for word in sys.argv[1:] if word not in {*NO_RUN_FLAGS, *groups}]
     composed: list[tuple[DictConfig, HydraConf]] = []
@@ -125,13 +125,13 @@ def _show_help(config_dir: Path, config_name: str) -> None:
 
 
 def register_resolvers() -> None:
-    """Lets the yaml files call the functions of `RESOLVERS`."""
+    """Makes the functions of `RESOLVERS` available to the yaml files."""
     for name, resolver in RESOLVERS.items():
         OmegaConf.register_new_resolver(name, _none_of_wrong_types(resolver), replace=True)
 
 
 def _none_of_wrong_types(resolver: Callable[..., Any]) -> Callable[..., Any]:
-    """A resolver that gives None where a value has the wrong type, which is reported when its own key is checked."""
+    """Makes a resolver return None for values of a wrong type; the check of their own key reports them."""
 
     def tolerant(*values: Any) -> Any:
         try:
@@ -158,7 +158,7 @@ def _errors_handed_on() -> Iterator[None]:
 
 @contextlib.contextmanager
 def value_errors_explained(config_dir: Path) -> Iterator[None]:
-    """Within the block the ValueErrors that Hydra lets through, of what a user wrote, are errors of ours."""
+    """Within the block ValueErrors that Hydra raises about a user's words or files become errors of ours."""
     try:
         yield
     except ValueError as error:
@@ -172,7 +172,7 @@ def value_errors_explained(config_dir: Path) -> Iterator[None]:
 
 
 def _no_name(config_dir: Path) -> ConfigError:
-    """What is chosen of a group is no name: `logger=null`."""
+    """The error for a choice that is no file of its group, such as `logger=null`."""
     for word in arguments().overrides:
         group, _, choice = word.partition("=")
         files = sorted(path.stem for path in (config_dir / group).glob("*.yaml"))
@@ -182,7 +182,7 @@ def _no_name(config_dir: Path) -> ConfigError:
 
 
 def _refuse_lists(config_dir: Path) -> None:
-    """Raises ConfigError for a list of files of one group: Hydra would compose all of them into it."""
+    """Raises ConfigError for a list of files of one group: Hydra would merge all of them."""
     groups = resume_overrides.group_names(config_dir)
     for word in arguments().overrides:
         if word.partition("=")[2].startswith("[") and word.partition("=")[0] in groups:
@@ -192,21 +192,21 @@ def _refuse_lists(config_dir: Path) -> None:
 def _refuse_rerun() -> None:
     """Raises ConfigError for Hydra's `--experimental-rerun`, which unpickles a file of a run directory."""
     if arguments().experimental_rerun is not None:
-        raise ConfigError("--experimental-rerun unpickles a file, which can run code; take --config-path RUN_DIR")
+        raise ConfigError("--experimental-rerun unpickles a file, which can run code; use --config-path RUN_DIR")
 
 
 def _anchor_config_path(config_name: str) -> None:
-    """A relative `--config-path RUN_DIR` starts here, not (Hydra's rule) at the file of the decorated function.
+    """Resolves a relative `--config-path RUN_DIR` from the current directory; Hydra would start at the script's file.
 
-    The config of a run says nothing of Hydra, whose own defaults would leave a folder `outputs`. It is read once
-    before Hydra does, so that aliases that stand for millions of values raise RunError.
+    The config of a run does not configure Hydra, whose own defaults would create a folder `outputs`. The config is
+    read once before Hydra reads it, so that aliases which expand to millions of values raise RunError.
     """
     given = arguments()
     path = given.config_path
     if path is None:
         return
     if not path.startswith("pkg://"):
-        with contextlib.suppress(FileNotFoundError):  # which Hydra reports
+        with contextlib.suppress(FileNotFoundError):  # Hydra reports it
             read_yaml(Path(path, f"{Path(given.config_name or config_name).stem}.yaml"))
         sys.argv += ["--config-path", str(Path(path).absolute())]  # the last one counts
     place = sys.argv.index(given.overrides[0]) if given.overrides else 1  # argparse wants overrides side by side
@@ -214,7 +214,7 @@ def _anchor_config_path(config_name: str) -> None:
 
 
 class _Job:
-    """The task as Hydra calls it, once or many times; it remembers the worst exit code."""
+    """The task as Hydra calls it, once or several times; keeps the worst exit code."""
 
     def __init__(self, task: Callable[[dict[str, Any]], None], *, traceback_wanted: bool) -> None:
         self.task = task
@@ -223,7 +223,7 @@ class _Job:
         self.continuing: Callable[[dict[str, Any]], dict[str, Any]] | None = None  # with resume=RUN
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Arrived in another process (joblib, submitit), which composes its job there."""
+        """Prepares another process (joblib, submitit), which composes its job itself."""
         outlive_terminal()
         self.__dict__ |= state
         register_resolvers()
@@ -239,17 +239,17 @@ class _Job:
                 raise
             _complain(error)
             if isinstance(error, Interrupted):
-                raise KeyboardInterrupt from error  # ends a sweep too; Hydra would go on with the next job
+                raise KeyboardInterrupt from error  # ends a sweep too; Hydra would start the next job
             self.exit_code = max(self.exit_code, error.exit_code)
 
 
 @contextlib.contextmanager
 def _missing_packages_reported() -> Iterator[None]:
-    """Within the block a package that is not installed is an error of ours."""
+    """Within the block a missing package becomes an error of ours."""
     try:
         yield
     except ModuleNotFoundError as error:
-        hint = f"`make train` installs what is missing; {FULL_ERROR}=1 shows where it is needed"
+        hint = f"`make train` installs missing packages; {FULL_ERROR}=1 shows where it is needed"
         raise RunError(f"{error}; {hint}") from error
 
 
@@ -258,7 +258,7 @@ def _complain(error: AlexNetLabError) -> None:
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """The config without interpolations, `~` expanded; raises ConfigError where a value is missing or unresolved."""
+    """The config without interpolations, `~` expanded; raises ConfigError if a value is missing or unresolved."""
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -268,40 +268,40 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def _count_classes(root: str | None, classes: list[str] | None) -> int:
-    """The number of classes of a folder of images: those asked for, or those that are there."""
-    from alexnet_lab.data.folders import class_names  # noqa: PLC0415 - only where it is asked for
+    """The number of classes of an image folder: the chosen ones, or all that exist."""
+    from alexnet_lab.data.folders import class_names  # noqa: PLC0415 - imported only when needed
 
     if classes:
         return len(classes)
     if not root:
-        raise ConfigError("`data.root` has no value; set it to a folder that holds train/<class>/*.jpg: data.root=...")
+        raise ConfigError("`data.root` has no value; set it to a folder with train/<class>/*.jpg: data.root=...")
     return len(class_names(Path(root)))
 
 
 def _count_among(classes: list[str] | None, every: int) -> int:
-    """The number of classes that were chosen, or of all."""
+    """The number of chosen classes, or of all."""
     return len(classes) if classes else every
 
 
 def _count_mini_imagenet(folder: str, root: str | None, classes: list[str] | str | None) -> int:
-    """The number of classes of mini-ImageNet: those asked for, or those that are there."""
-    from alexnet_lab.data.sources.mini_imagenet_files import count_classes  # noqa: PLC0415 - only where it is asked for
+    """The number of classes of mini-ImageNet: the chosen ones, or all that exist."""
+    from alexnet_lab.data.sources.mini_imagenet_files import count_classes  # noqa: PLC0415 - imported only when needed
 
     return count_classes((Path(root) if root else Path(folder) / "mini_imagenet").expanduser(), classes)
 
 
 def _crop_padding(stored_size: int, image_size: int) -> int:
-    """Pixels around an image that give its crops room: none are needed where more is stored than the model sees."""
+    """The padding in pixels that random crops need: none if the stored images are larger than the model's input."""
     return 0 if stored_size > image_size else stored_size // 8
 
 
 def _cpu_precision() -> str:
-    """The fastest number format of this machine's processor: bfloat16 where it computes in it, else float32."""
+    """The fastest dtype of this machine's CPU: bfloat16 where it has instructions for it, else float32."""
     return "bf16-mixed" if cores.bfloat16_arithmetic() is cores.Bfloat16.NATIVE else "32-true"
 
 
 def _stretched(epoch: int, of_epochs: int, max_epochs: int) -> int:
-    """An epoch of a recorded run, at the same share of a run of another length."""
+    """Scales an epoch of a recorded run to a run of another length."""
     return round(epoch / of_epochs * max_epochs)
 
 
@@ -319,4 +319,4 @@ RESOLVERS = {
     "variable": variable,
     "stretched": _stretched,
 }
-"""What the yaml files may call, as `${name:...}`."""
+"""Functions for the yaml files, as `${name:...}`."""

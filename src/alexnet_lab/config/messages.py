@@ -1,4 +1,4 @@
-"""Hydra's and OmegaConf's errors about a command line or a yaml file, each in one line that says what to do."""
+"""Turns Hydra's and OmegaConf's errors about a command line or yaml file into one line with the fix."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from alexnet_lab.config.schema import LAUNCHER_OWNS, Trainer
 from alexnet_lab.config.signatures import read_signature, torchvision_models
 
 UNREADABLE = (yaml.YAMLError, UnicodeDecodeError)
-"""What Hydra lets through of a file that is no yaml."""
+"""What Hydra raises for a file that is no yaml."""
 
 SEVERAL = re.compile(
     r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'(?:$| requires --multirun)", re.MULTILINE
 )
-"""How Hydra's error begins about a word with several values and no -m."""
+"""The start of Hydra's error about a word with several values without -m."""
 
 
 def own_error(error: BaseException | None) -> AlexNetLabError | None:
-    """An error of ours among the causes: a resolver's, say."""
+    """The first error of ours among the causes, for example from a resolver."""
     while error is not None and not isinstance(error, AlexNetLabError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def omegaconf_error(error: OmegaConfBaseException) -> ConfigError:
-    """OmegaConf's error, with the key that it is about."""
+    """OmegaConf's error with the key that it concerns."""
     message = one_line(error.msg or error).split(" full_key:")[0]
     if "Missing mandatory value" in message:
         return ConfigError(f"`{error.full_key}` has no value; set it on the command line: {error.full_key}=...")
@@ -46,10 +46,10 @@ def omegaconf_error(error: OmegaConfBaseException) -> ConfigError:
 
 
 def explain(error: Exception, config_dir: Path, config_name: str, *, runs: bool) -> AlexNetLabError:
-    """Hydra's error about a command line or a yaml file, in one line.
+    """Explains an error of Hydra about a command line or a yaml file in one line.
 
     Args:
-        error: That Hydra raised.
+        error: As raised by Hydra.
         config_dir: The folder of the yaml files.
         config_name: The primary config in it.
         runs: Whether the command can start several runs.
@@ -61,7 +61,7 @@ def explain(error: Exception, config_dir: Path, config_name: str, *, runs: bool)
         return _missing_choice(error)
     if isinstance(error, OverrideParseException):
         return ConfigError(explain_unreadable(str(error.override)))
-    # the second: a sweep's levels may name the model's own value, ${model.norm}, where the model has none
+    # the second alternative: a sweep's levels may name the model's own value, ${model.norm}, which the model lacks
     unknown = re.search(r"Could not override '([^']+)'|Interpolation key '([^']+)' not found", str(error))
     if unknown:
         key = (unknown.group(1) or unknown.group(2)).partition("@")[0]
@@ -77,7 +77,7 @@ def explain(error: Exception, config_dir: Path, config_name: str, *, runs: bool)
 
 
 def _as_it_is(error: Exception) -> ConfigError:
-    """An error whose own text says enough."""
+    """An error whose own text suffices."""
     if isinstance(error, UNREADABLE):
         return ConfigError(f"a config file cannot be read: {one_line(error)}")
     cause = f": {error.__cause__}" if error.__cause__ else ""
@@ -87,7 +87,7 @@ def _as_it_is(error: Exception) -> ConfigError:
 
 
 def _missing_choice(error: MissingConfigException) -> ConfigError:
-    """A group has no file of the name that was chosen."""
+    """The error for a group without a file of the chosen name."""
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     if not group:
         return ConfigError(f"there is no config `{name}`: {one_line(error)}")
@@ -102,14 +102,14 @@ def _missing_choice(error: MissingConfigException) -> ConfigError:
 
 
 def groups_of(file: Path) -> list[str]:
-    """The groups that the command line may choose from, by the defaults list of a primary config."""
+    """The groups that the command line may choose from, read from the defaults list of a primary config."""
     entries = yaml.safe_load(file.read_text(encoding="utf-8")).get("defaults", [])
     names = [next(iter(entry)).split()[-1] for entry in entries if isinstance(entry, dict)]
     return [name for name in names if "/" not in name]
 
 
 def _unknown_override(key: str, config: DictConfig, groups: list[str]) -> ConfigError:
-    """The command line sets a key that does not exist: names the first part of it that is wrong."""
+    """The error for a key that does not exist; names its first wrong part."""
     node: Any = config
     for part in key.split("."):
         names = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
@@ -122,7 +122,7 @@ def _unknown_override(key: str, config: DictConfig, groups: list[str]) -> Config
 
 
 def how_to_add(key: str) -> str:
-    """What to type instead of a key that may be added, or the reason why it may not."""
+    """How to add this key, or the reason why it cannot be added."""
     group, _, name = key.partition(".")
     if group in targets.SEVERAL and name.endswith("._target_"):
         return f"; to add a part, type +{key}=..."
@@ -135,7 +135,7 @@ def how_to_add(key: str) -> str:
 
 
 def _composed_without(config_dir: Path, config_name: str, *, hydra_too: bool) -> DictConfig:
-    """The config that the groups chosen on the command line give, without its other overrides."""
+    """The config with the groups chosen on the command line, without the other overrides."""
     given = arguments()
     groups = {folder.name for folder in config_dir.iterdir() if folder.is_dir()}
     chosen = [word for word in given.overrides if word.partition("=")[0] in groups]

@@ -1,7 +1,7 @@
-"""`resume=RUN` with other words: what the command line changes of the run, in Hydra's grammar.
+"""`resume=RUN` with further words: what the command line changes in the run, in Hydra's grammar.
 
-Hydra composes the defaults of `configs/`, and these are not the run's. So it gets only the words that choose files;
-the others are parsed here, and `continuing` applies both to the run's own config.
+Hydra composes the defaults of `configs/`, which differ from the run's config. It therefore gets only the words that
+choose files. This module parses the other words, and `continuing` applies both to the run's own config.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 OWN = ("resume", "resume_force", "trusted_packages")
-"""Keys that say how a run is continued."""
+"""Keys that control how a run is resumed."""
 
 SECTIONS = ("trainer", "callbacks")
-"""Groups of which a chosen file changes only what it sets differently from the group's default."""
+"""Groups in which a chosen file changes only the keys that it sets differently from the group's default."""
 
 NO_RUN = ("resume=", "resume=null")
-"""Words that continue nothing."""
+"""Words that resume nothing."""
 
 NEW_RUNS = ("sweep", "debug")
-"""Groups whose files describe runs that start anew."""
+"""Groups whose files describe new runs."""
 
 
 def key_of(word: str) -> str:
@@ -43,17 +43,17 @@ def key_of(word: str) -> str:
 
 
 def is_value(word: str, groups: set[str]) -> bool:
-    """Whether a word sets a value of the run's config, instead of choosing a file or instructing Hydra."""
+    """Whether a word sets a value of the run's config, as opposed to choosing a file or configuring Hydra."""
     key = key_of(word)
     chooses = "/" in key or key in groups
     return "=" in word and not chooses and key not in OWN and not key.startswith("hydra.")
 
 
 def set_aside(config_dir: Path) -> list[str] | None:
-    """Takes the words that set values of a run out of `sys.argv`: Hydra would look for them among its defaults.
+    """Removes the words that set values of a run from `sys.argv`, because Hydra would look them up in its defaults.
 
     Returns:
-        All overrides of a command line that continues a run; None where it does not.
+        All overrides of the command line if it resumes a run, else None.
     """
     given = arguments()
     shows = given.multirun or given.cfg or given.info or given.help or given.hydra_help
@@ -66,10 +66,10 @@ def set_aside(config_dir: Path) -> list[str] | None:
 
 
 def request(composed: dict[str, Any], words: list[str], config_dir: Path, config_name: str) -> dict[str, Any]:
-    """What `run.train` gets to continue a run.
+    """The request with which `run.train` resumes a run.
 
     Args:
-        composed: The config that Hydra made of the other words.
+        composed: The config that Hydra composed from the other words.
         words: Of the command line.
         config_dir: The folder of the yaml files.
         config_name: The primary config in it.
@@ -102,22 +102,22 @@ def group_names(config_dir: Path) -> set[str]:
 
 
 def chosen(item: Override, composed: dict[str, Any], config_name: str) -> dict[str, Any]:
-    """What a file of a group changes of the run."""
+    """The changes that a file of a group makes to the run."""
     group = item.key_or_group
     if group in NEW_RUNS:
-        raise ConfigError(f"`{item.input_line}` describes new runs, and resume= continues one; leave one out")
+        raise ConfigError(f"`{item.input_line}` describes new runs, but resume= continues one; leave one of them out")
     if group not in SECTIONS:
         return {group: composed[group]}
     default = OmegaConf.to_container(compose(config_name)[group], resolve=True)
     values = flat(composed[group], f"{group}.")
     differing = [change.key for change in differences({group: default}, {group: composed[group]})]
-    if not differing:  # the default itself: back to it in everything that is free
+    if not differing:  # the default itself: resets everything that is free
         return {key: value for key, value in values.items() if within(key, FREE)}
     return {key: value for key, value in values.items() if within(key, tuple(differing))}
 
 
 def set_value(item: Override) -> dict[str, Any]:
-    """The value that a word sets, resolved; of a dictionary each of its keys."""
+    """The resolved value that a word sets; a dictionary is split into its keys."""
     word = item.input_line
     if item.is_delete() or item.is_sweep_override() or (item.is_add() and not item.is_force_add()):
         raise ConfigError(f"`{word}`: with resume= a word sets one key of the run to one value: key=value")

@@ -1,4 +1,4 @@
-"""The keys that are no constructor's: the top level, `trainer`, `callbacks`, and those of eval.py."""
+"""Schemas of the keys that no constructor defines: the top level, `trainer`, `callbacks`, and the other commands."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from alexnet_lab.base.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 
 Limit = Annotated[int, Ge(0)] | Annotated[float, Ge(0), Le(1)]
-"""A number of batches (int), or a share of them (float in [0, 1]); 0 is none."""
+"""A number of batches (int), or a share of all batches (float in [0, 1]); 0 means none."""
 
 SomeBatches = Annotated[int, Ge(1)] | Annotated[float, Gt(0), Le(1)]
-"""The same, and not none."""
+"""A `Limit` other than 0."""
 
 Threads = Annotated[int, Ge(1), Le(1024)]
 """Of one process."""
@@ -29,7 +29,7 @@ def _duration(text: str) -> str:
 
 
 Duration = Annotated[str, AfterValidator(_duration)]
-"""As Lightning's Timer reads it."""
+"""A duration in the format of Lightning's Timer."""
 
 
 def _file_name(name: str) -> str:
@@ -39,28 +39,28 @@ def _file_name(name: str) -> str:
 
 
 FileName = Annotated[str, AfterValidator(_file_name)]
-"""A name that becomes part of a file's: no path, so that nothing is written elsewhere or hidden."""
+"""A part of a file's name. It is no path, so nothing is written elsewhere or hidden."""
 
 Level = bool | int | float | str | None
 """A value of a swept key."""
 
 
 class Section(BaseModel):
-    """A group of keys: nothing beyond them, no silent conversion, no NaN or infinity."""
+    """A group of keys: no other keys, no silent conversion, no NaN or infinity."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True, defer_build=True)
 
 
 def section_in(annotation: Any) -> type[Section] | None:
-    """The section that an annotation names, alone or among others; None if there is none."""
+    """The section in an annotation, alone or in a union; None if there is none."""
     kinds = (annotation, *get_args(annotation))
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
 
 
 class Trainer(Section):
-    """How long, on what, and in which number format; the names are those of `lightning.Trainer`.
+    """Length, hardware and number format of training; the names are those of `lightning.Trainer`.
 
-    Its other arguments are allowed too, except for `LAUNCHER_OWNS`; they are checked against its signature.
+    All other arguments of `lightning.Trainer` are allowed too, except `LAUNCHER_OWNS`. Its signature checks them.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -99,30 +99,30 @@ class Trainer(Section):
 
 
 OUR_TRAINER_KEYS = ("progress_bar", "channels_last", "compile", "num_threads")
-"""Keys of `trainer` that are no arguments of `lightning.Trainer`."""
+"""Keys of `trainer` that are not arguments of `lightning.Trainer`."""
 
 LAUNCHER_OWNS = {
-    "barebones": "it would leave out checkpoints and metrics, which every run keeps",
+    "barebones": "it would leave out checkpoints and metrics, which every run needs",
     "callbacks": "name callbacks in the group `callbacks`: +callbacks.NAME._target_=...",
-    "default_root_dir": "the run's files lie in `run_dir`",
+    "default_root_dir": "the run's files are in `run_dir`",
     "enable_checkpointing": "set `callbacks.checkpoint`",
     "enable_model_summary": "set `model_summary=true`",
     "enable_progress_bar": "set `trainer.progress_bar`",
     "limit_predict_batches": "a run trains and tests; `eval.py` predicts",
     "logger": "choose loggers in the group `logger`",
     "model_registry": "checkpoints stay in the run directory, which resume= needs",
-    "plugins": "the launcher gives the processes and writes the checkpoints; set `trainer.precision` or `.strategy`",
-    "reload_dataloaders_every_n_epochs": "the order of the images follows from seed and epoch, so a loader stays",
-    "sync_batchnorm": "batch normalisation is always that of the whole global batch",
-    "use_distributed_sampler": "the loader divides each batch among the processes itself",
+    "plugins": "the launcher sets the environment and writes the checkpoints; set `trainer.precision` or `.strategy`",
+    "reload_dataloaders_every_n_epochs": "seed and epoch determine the order of images, so one loader suffices",
+    "sync_batchnorm": "batch normalisation always uses the whole global batch",
+    "use_distributed_sampler": "the loader itself divides each batch among the processes",
 }
 """Arguments of `lightning.Trainer` that no config sets, each with the reason or the key to set instead."""
 
 
 class Checkpoint(Section):
-    """Which states are kept: `best.ckpt` by `monitor` (least is best); `last.ckpt` after each epoch and within it.
+    """Which checkpoints are kept: `best.ckpt` by `monitor` (lowest is best); `last.ckpt` after and within each epoch.
 
-    `keep` also keeps `epoch_N.ckpt`: of all epochs, or of the latest so many.
+    `keep` adds `epoch_N.ckpt`: for all epochs, or for the latest N.
     """
 
     monitor: Literal["val/loss", "val/top1_error", "val/top5_error"] | None = "val/top1_error"
@@ -132,14 +132,14 @@ class Checkpoint(Section):
 
 
 class Pruning(Section):
-    """Ends a trial of a search that is worse than the median of the complete ones; after so many trials and epochs."""
+    """Ends a trial of a search that is worse than the median of the complete ones, after some trials and epochs."""
 
     startup_trials: NonNegativeInt = 5
     warmup_epochs: NonNegativeInt = 5
 
 
 class Callbacks(Section):
-    """Callbacks that observe training. Any other name holds a `_target_` with its fields, or null."""
+    """Callbacks that observe training. Any other name contains a `_target_` with its fields, or null."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -170,11 +170,11 @@ Metric = Literal[
     "epochs", "images_per_second", "wall_seconds",
 ]  # fmt: skip
 """What a sweep may compare: a metric, or a number of result.json. `train/early_loss` is the mean of the first three
-epochs, `final_` the last epoch; without them, `train/` and `val/` are of the epoch of the best checkpoint. `gap/` is
-the validation's minus that of `train_set/`, or of `train/` where `callbacks.train_set` is off."""
+epochs, `final_` means the last epoch; other `train/` and `val/` metrics are those of the best checkpoint's epoch.
+`gap/` is the validation metric minus `train_set/`, or minus `train/` if `callbacks.train_set` is off."""
 
 EARLY_EPOCHS = 3
-"""Of `train/early_loss`."""
+"""The number of epochs in `train/early_loss`."""
 
 
 def _variant_name(name: str) -> str:
@@ -184,15 +184,15 @@ def _variant_name(name: str) -> str:
 
 
 VariantName = Annotated[str, AfterValidator(_variant_name)]
-"""Of a level of a sweep that sets keys of its own; it becomes a folder's name and a word of a command."""
+"""The name of a level that sets its own keys; it becomes part of a folder's name and of a command."""
 
 
 class Sweep(Section):
-    """What a sweep compares, for its table and its report; a file of `configs/sweep` says it, `-m` runs it.
+    """What a sweep compares, for its table and its report. A file of `configs/sweep` sets it, `-m` runs it.
 
-    `variants` are levels that set any keys: `{base: {}, no_lrn: {model.norm: none}}`; each job is of one `variant`.
-    `paper_points` holds the paper's differences to the base, in points of the metric, by variant or level. `also` are
-    further metrics whose means the table shows. `differs` says, a sentence each, what is not as in the paper.
+    `variants` are levels that set any keys: `{base: {}, no_lrn: {model.norm: none}}`; each job has one `variant`.
+    `paper_points` contains the paper's differences from the base, in points of the metric, by variant or level. `also`
+    lists further metrics whose means the table shows. `differs` lists differences from the paper, one sentence each.
     """
 
     name: str | None = None
@@ -224,7 +224,7 @@ class Launcher(Section):
 
 
 class Train(Section):
-    """The whole config of one run. A `dict` is a `_target_` with its fields, checked against its signature."""
+    """The complete config of one run. A `dict` is a `_target_` with its fields, checked against its signature."""
 
     seed: Seed
     run_dir: str
@@ -249,7 +249,7 @@ class Train(Section):
 
 
 class Sweeper(Section):
-    """The keys of `hydra.sweeper`; the plugin that reads them has their meaning."""
+    """The keys of `hydra.sweeper`; the sweeper plugin explains them."""
 
     params: dict[str, Any] = {}
     max_batch_size: PositiveInt | None = None
@@ -264,7 +264,7 @@ def _joblib_batch(text: str) -> str:
 
 
 class HydraLauncher(Section):
-    """The numbers of `hydra.launcher`, whichever launcher has them; Hydra checks its other keys."""
+    """The numbers of `hydra.launcher`, for all launchers; Hydra checks its other keys."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -281,7 +281,7 @@ class HydraLauncher(Section):
 
 
 class Hydra(Section):
-    """What a sweep takes from the node `hydra`."""
+    """The part of the node `hydra` that a sweep uses."""
 
     sweeper: Sweeper
     launcher: HydraLauncher
@@ -294,7 +294,7 @@ class Multirun(Section):
 
 
 class EvaluatedData(Section):
-    """What eval.py may change of the run's data."""
+    """What eval.py may change in the run's data."""
 
     dir: str | None = None
     root: str | None = None
@@ -305,7 +305,7 @@ Figure = Literal[
     "confusion", "reliability", "mistakes", "top5", "kernels", "feature_maps", "retrieval", "codes", "activations",
     "augmentation", "training_error",
 ]  # fmt: skip
-"""The pictures that eval.py draws; `alexnet_lab.evaluation.figures.registry` makes them."""
+"""The figures of eval.py; `alexnet_lab.evaluation.figures.registry` draws them."""
 
 
 class Evaluate(Section):

@@ -1,9 +1,9 @@
-"""Reads the fields of a `_target_` out of its source, without importing it.
+"""Reads the fields of a `_target_` from its source, without importing it.
 
-Importing torch takes seconds; a misspelt key shall be told within one. So the keyword-only parameters of a
-constructor or function are read with `ast`: their names, annotations and defaults *are* the config's schema, and
-nothing is written down twice. Names of other packages (`torch.optim.AdamW`) are followed through their re-exports;
-of those only the parameters' names are checked, not their types.
+Importing torch takes seconds, and a misspelt key should be reported within half a second. The keyword-only parameters
+of a constructor or function are therefore read with `ast`: their names, annotations and defaults *are* the config's
+schema, stated only once. Names of other packages (`torch.optim.AdamW`) are followed through their re-exports; only the
+names of their parameters are checked, not the types.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from alexnet_lab.base.fields import resolve
 OWN_PACKAGE = "alexnet_lab"
 
 FIELDS = "Fields"
-"""The base class that makes a constructor of class attributes: `alexnet_lab.data.class_fields`."""
+"""The base class that builds a constructor from class attributes: `alexnet_lab.data.class_fields`."""
 
 REGISTERED = re.compile(r"^@register_model\(.*\)\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
-"""How torchvision defines a function that makes a model."""
+"""Matches torchvision's functions that build a model."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """One parameter: its type, and its default (`...` where there is none)."""
+    """One parameter: its type and its default (`...` for none)."""
 
     annotation: Any
     default: Any = ...
@@ -40,7 +40,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Signature:
-    """The fields that a config may set on a target; `open` where the source takes any keyword."""
+    """The fields that a config may set on a target; `open` if the source takes any keyword."""
 
     fields: dict[str, Field]
     open: bool = False
@@ -48,16 +48,16 @@ class Signature:
 
 
 def read_signature(target: str) -> Signature | None:
-    """The keyword parameters of a dotted name, read from its source.
+    """Reads the keyword parameters of a dotted name from its source.
 
     Args:
-        target: Such as `alexnet_lab.models.AlexNet`; a class stands for its `__init__`.
+        target: Such as `alexnet_lab.models.AlexNet`; for a class, its `__init__` is read.
 
     Returns:
-        The signature, or None where the source cannot be read (a compiled module): then the call itself decides.
+        The signature, or None if there is no readable source (a compiled module). The call itself then decides.
 
     Raises:
-        ConfigError: The module or the name in it does not exist.
+        ConfigError: The module, or the name in it, does not exist.
     """
     module, _, name = target.rpartition(".")
     try:
@@ -67,7 +67,7 @@ def read_signature(target: str) -> Signature | None:
 
 
 def torchvision_models() -> list[str]:
-    """The classifiers of `torchvision.models`, read from its source; none where it is not installed."""
+    """The classifiers of `torchvision.models`, read from its source; none if it is not installed."""
     spec = importlib.util.find_spec("torchvision")
     folders = [Path(place, "models") for place in spec.submodule_search_locations or ()] if spec else []
     texts = [path.read_text(encoding="utf-8") for folder in folders for path in folder.glob("*.py")]
@@ -98,7 +98,7 @@ def _find(module: str, name: str, target: str) -> Signature | None:
 
 
 def _find_behind_stars(modules: list[str], name: str, target: str) -> Signature | None:
-    """The name in one of the modules that `from ... import *` names; None if it is out of sight."""
+    """Finds a name in one of the modules of `from ... import *`; None if it is not visible."""
     for module in modules:
         with contextlib.suppress(ConfigError):
             found = _find(module, name, target)
@@ -112,7 +112,7 @@ def _is_own(module: str) -> bool:
 
 
 def _assigns(tree: ast.Module, name: str) -> bool:
-    """Whether a module makes a name by `name = ...`."""
+    """Whether a module assigns a name."""
     for node in _statements(tree):
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if any(isinstance(item, ast.Name) and item.id == name for item in targets):
@@ -121,7 +121,7 @@ def _assigns(tree: ast.Module, name: str) -> bool:
 
 
 def _makes_names(tree: ast.Module) -> bool:
-    """Whether a module has a `__getattr__`; that of our packages only imports what they name anyway."""
+    """Whether a module has a `__getattr__`. Those of our packages only import names that they also state."""
     return any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body)
 
 
@@ -137,7 +137,7 @@ def _suggest(tree: ast.Module, name: str) -> str:
 
 
 def _statements(tree: ast.Module) -> list[ast.stmt]:
-    """The module's statements, those under `if`, `try` and `with` among them: a lazy package imports there."""
+    """The module's statements, including those under `if`, `try` and `with`: a lazy package imports there."""
     found: list[ast.stmt] = []
     waiting = list(tree.body)
     while waiting:
@@ -150,7 +150,7 @@ def _statements(tree: ast.Module) -> list[ast.stmt]:
 
 
 def _absolute(node: ast.ImportFrom, package: str) -> str:
-    """The absolute name of the module that an `import from` in `package` names."""
+    """The absolute name of the module in an `import from` of `package`."""
     if node.level == 0:
         return node.module or ""
     parts = package.split(".")
@@ -159,7 +159,7 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
 
 
 def _source_of(module: str, target: str) -> Path | None:
-    """The file of a module, found without importing its packages; None if it is no Python source."""
+    """The file of a module, found without importing its packages; None if it is not Python source."""
     head, *rest = module.split(".")
     spec = _spec(head)
     if spec is None:
@@ -177,7 +177,7 @@ def _source_of(module: str, target: str) -> Path | None:
 def _spec(package: str) -> ModuleSpec | None:
     try:
         return importlib.util.find_spec(package)
-    except ValueError:  # a module that was made by hand, such as __main__
+    except ValueError:  # a module without a spec, such as __main__
         return None
 
 
@@ -190,7 +190,7 @@ def _parse(path: Path) -> ast.Module:
 
 
 def _class_signature(node: ast.ClassDef, module: str, target: str) -> Signature | None:
-    """The fields of a constructor, perhaps inherited; None where a decorator or a base out of sight makes it."""
+    """The fields of a constructor, possibly inherited; None if a decorator or an unknown base defines it."""
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
             return _function_signature(item, own=_is_own(module))
@@ -207,7 +207,7 @@ def _class_signature(node: ast.ClassDef, module: str, target: str) -> Signature 
 
 
 def _with_attributes(inherited: Signature, node: ast.ClassDef) -> Signature:
-    """The fields of a class whose constructor is made of its attributes: see `alexnet_lab.data.class_fields`."""
+    """The fields of a class whose attributes define its constructor; see `alexnet_lab.data.class_fields`."""
     fields = dict(inherited.fields)
     for item in node.body:
         match item:
@@ -219,7 +219,7 @@ def _with_attributes(inherited: Signature, node: ast.ClassDef) -> Signature:
 
 
 def _function_signature(node: ast.FunctionDef, *, own: bool) -> Signature:
-    """Of our own code the keyword-only parameters; of other packages all but the first, none of them required."""
+    """For our own code the keyword-only parameters; for other packages all but the first, none of them required."""
     arguments = node.args
     pairs = list(zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True))
     if own:
@@ -241,6 +241,6 @@ def _evaluated(annotation: ast.expr | None) -> Any:
 
 
 def _their_annotation(arg: ast.arg, default: ast.expr | None) -> Any:
-    """Of another package, whose `x: int = None` also allows None."""
+    """The annotation in another package, whose `x: int = None` also allows None."""
     annotation, is_none = _evaluated(arg.annotation), isinstance(default, ast.Constant) and default.value is None
     return annotation | None if is_none and annotation is not Any else annotation

@@ -1,4 +1,4 @@
-"""What is written is what runs: each key, type, range and combination is checked before anything starts."""
+"""Checks each key, type, range and combination before anything starts."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ TARGET_GROUPS = ("model", "data", "augment", "loss", "optimizer", "schedule", "l
 """The groups that are a `_target_` with its fields, or hold several under names."""
 
 SUPPLIED = {"data": {"seed", "augment"}}
-"""Fields that the run fills in itself: no key of the group."""
+"""Fields that the run sets itself; they are no keys of the group."""
 
 
 def check_train(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The complete config of one run, defaults filled in, from the command line or from Python.
+    """Checks and completes the config of one run that comes from the command line or from Python.
 
-    Both are trusted like code: the packages that its `_target_`s name join `trusted_packages`. Everything after this
-    (the job of a sweep, a worker process) reads that list and decides nothing anew.
+    Both are trusted like code, so the packages of its `_target_`s join `trusted_packages`. All later steps (a sweep's
+    job, a worker process) only read that list.
 
     Args:
         raw: The composed config as plain dictionaries and lists, interpolations resolved.
 
     Raises:
-        ConfigError: Naming the first key that is wrong, what it holds and what is allowed.
+        ConfigError: Names the first wrong key, its value and the allowed values.
     """
     config = _check_section(Train, raw).model_dump()
     targets = {key: spec["_target_"] for key, spec in parts(config).items()}
@@ -58,21 +58,21 @@ def check_train(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_saved(raw: Mapping[str, Any], trusted_packages: Sequence[str] = ()) -> dict[str, Any]:
-    """The complete config of a run directory, which is data: its `_target_`s must be known or trusted by the caller.
+    """Checks and completes the config of a run directory, which is data: `_target_`s must be known or trusted.
 
     Args:
-        raw: What its config.yaml holds, and what the caller sets.
-        trusted_packages: Those of the command line. What the file says of them does not count.
+        raw: The content of its config.yaml, with the caller's settings.
+        trusted_packages: Those of the command line. The file's own list does not count.
 
     Raises:
-        ConfigError: Like `check_train`; or a `_target_` that is not trusted.
+        ConfigError: As in `check_train`, or a `_target_` that is not trusted.
     """
     config = _check_section(Train, {**raw, "trusted_packages": list(trusted_packages)}).model_dump()
     return _checked_parts(config)
 
 
 def _checked_parts(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with its `_target_`s and the fit of its parts checked."""
+    """Checks the `_target_`s of a config and the fit of its parts."""
     trusted = tuple(config["trusted_packages"])
     _check_trainer_arguments(config["trainer"])
     for group in TARGET_GROUPS:
@@ -95,14 +95,14 @@ def _checked_parts(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_evaluate(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The complete config of eval.py; raises ConfigError like `check_train`."""
+    """Checks and completes the config of eval.py; raises ConfigError as `check_train` does."""
     config = _check_section(Evaluate, raw).model_dump()
     _refuse_empty_text("", config)
     return config
 
 
 def _refuse_empty_text(key: str, value: Any) -> None:
-    """An empty text would be the present directory, or as good as no text: null says so."""
+    """Refuses empty texts: they would mean the current directory or no text, for which there is null."""
     if value == "":
         raise ConfigError(f"`{key}` is '' (str); allowed: a text that is not empty, or null where none is needed")
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -111,7 +111,7 @@ def _refuse_empty_text(key: str, value: Any) -> None:
 
 
 def check_report(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The complete config of report.py; raises ConfigError like `check_train`."""
+    """Checks and completes the config of report.py; raises ConfigError as `check_train` does."""
     config = _check_section(Report, raw).model_dump()
     _refuse_empty_text("", config)
     if (config["sweep"] is None) == (config["runs"] is None):
@@ -129,17 +129,17 @@ def check_multirun(raw: Mapping[str, Any], launcher: str, side_by_side: Any) -> 
     Args:
         raw: The composed node `hydra`, resolved.
         launcher: The chosen file of `hydra/launcher`.
-        side_by_side: `launcher.jobs_side_by_side`; whether it is a number is checked with each job.
+        side_by_side: `launcher.jobs_side_by_side`; each job's check makes sure that it is a number.
 
     Raises:
-        ConfigError: Like `check_train`; or several jobs at a time of a launcher that runs one.
+        ConfigError: As in `check_train`, or several jobs at a time with a launcher that runs one.
     """
     parts = {name: {key: value for key, value in raw[name].items() if key != "_target_"} for name in LAUNCHED}
     _check_section(Multirun, {"hydra": parts})
     if launcher == "basic" and isinstance(side_by_side, int) and side_by_side > 1:
         raise ConfigError(
             f"`launcher.jobs_side_by_side` is {side_by_side}, but this launcher runs one job after the other; "
-            f"take launcher=joblib"
+            f"set launcher=joblib"
         )
 
 
@@ -155,7 +155,7 @@ def _check_section(section: type[Section], raw: Mapping[str, Any]) -> Section:
 
 
 def _explain(section: type[Section], raw: Mapping[str, Any], error: ValidationError) -> str:
-    """The first thing that is wrong, unknown keys before others."""
+    """Explains the first error; unknown keys come before others."""
     details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
     path = [str(part) for part in details[0]["loc"]]
     if details[0]["type"] == "extra_forbidden":
@@ -177,7 +177,7 @@ def unknown_key(key: str, known: list[str]) -> str:
 
 
 def _check_trainer_arguments(trainer: Mapping[str, Any]) -> None:
-    """Checks the arguments of `lightning.Trainer` that `Trainer` does not list."""
+    """Checks the arguments of `lightning.Trainer` that the schema `Trainer` does not list."""
     for name in ("strategy", "profiler"):
         if isinstance(trainer[name], dict) and "_target_" not in trainer[name]:
             raise ConfigError(f"`trainer.{name}` has no `_target_`; give it one, or a name: trainer.{name}=NAME")
@@ -194,7 +194,7 @@ def _check_trainer_arguments(trainer: Mapping[str, Any]) -> None:
 
 
 def _check_is_part(group: str, config: dict[str, Any]) -> None:
-    """Refuses a group without `_target_`, and what else lies among the named parts of a group that holds several."""
+    """Refuses a group without `_target_`, and unknown entries in a group that holds several parts."""
     spec = config[group]
     if spec is None or "_target_" in spec:
         return
@@ -213,7 +213,7 @@ def _check_is_part(group: str, config: dict[str, Any]) -> None:
 
 
 def _check_part(key: str, spec: dict[str, Any], trusted: tuple[str, ...]) -> dict[str, Any]:
-    """A part of the config with its defaults filled in, checked against the signature of its `_target_`."""
+    """Completes a part of the config and checks it against the signature of its `_target_`."""
     target = spec["_target_"]
     if not isinstance(target, str):
         raise ConfigError(f"`{key}._target_` is {target!r}; allowed: a dotted name such as alexnet_lab.models.AlexNet")
@@ -234,7 +234,7 @@ def _check_part(key: str, spec: dict[str, Any], trusted: tuple[str, ...]) -> dic
 
 
 def is_new(name: str, known: Iterable[str]) -> bool:
-    """Whether a field that a signature takes as `**kwargs` is no misspelling of one that it names."""
+    """Whether a field that a signature takes as `**kwargs` is no misspelling of a named one."""
     return not get_close_matches(name, known, n=1, cutoff=0.85)
 
 

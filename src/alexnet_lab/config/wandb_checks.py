@@ -1,4 +1,4 @@
-"""What Weights & Biases would refuse when a run starts, refused beforehand."""
+"""Checks names and modes that Weights & Biases would refuse at the start of a run."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 WANDB = "run.tracking.wandb_logger"
-"""What the `_target_` of the tracker ends in."""
+"""The end of the `_target_` of our W&B logger."""
 
 MODES = {"online": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
-"""What WANDB_MODE may be, and what it stands for."""
+"""The allowed values of WANDB_MODE, and their meaning."""
 
 LONGEST = {"project": 128, "entity": 128, "name": 128, "group": 128, "job_type": 128, "tags": 64}
-"""Characters."""
+"""In characters."""
 
 FORBIDDEN = {"project": "/\\#?%:", "entity": "/\\#?%:"}
-"""Characters that W&B does not take."""
+"""Characters that W&B does not accept."""
 
 VARIABLES = {"project": "WANDB_PROJECT", "entity": "WANDB_ENTITY", "name": "WANDB_NAME", "tags": "WANDB_TAGS"}
-"""Of the environment, which the config's defaults read."""
+"""Environment variables that the config's defaults read."""
 
 
 def check_wandb(config: Mapping[str, Any], environment: Mapping[str, str]) -> None:
-    """Raises ConfigError for a name, tag or mode that W&B does not take; other trackers take anything.
+    """Raises ConfigError for a name, tag or mode that W&B does not accept; other loggers are not checked.
 
     Args:
         config: Of a run.
-        environment: Its variables, as far as they count.
+        environment: The environment variables.
     """
     for key, logger in parts({"logger": config["logger"]}).items():
         if logger["_target_"].endswith(f".{WANDB}"):
@@ -58,7 +58,7 @@ def _check_logger(
 
 
 def check_names(names: Mapping[str, str | None]) -> None:
-    """Raises ConfigError for a name that W&B does not take.
+    """Raises ConfigError for a name that W&B does not accept.
 
     Args:
         names: By `project` or `entity`.
@@ -72,8 +72,8 @@ def _check_text(key: str, field: str, text: str) -> None:
     found = [sign for sign in FORBIDDEN.get(field, "") if sign in text]
     if found:
         allowed = " ".join(FORBIDDEN[field])
-        raise ConfigError(f"{key} is {text!r}, and W&B takes none of the characters {allowed} in it; leave them out")
+        raise ConfigError(f"{key} is {text!r}, but W&B accepts none of the characters {allowed} in it; remove them")
     if len(text) > LONGEST[field]:
         raise ConfigError(
-            f"{key} has {len(text)} characters ({text[:20]!r}...); W&B takes at most {LONGEST[field]}: shorten it"
+            f"{key} has {len(text)} characters ({text[:20]!r}...); W&B accepts at most {LONGEST[field]}: shorten it"
         )

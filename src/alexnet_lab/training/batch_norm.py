@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
-"""Of the classes that can be synchronised; one with a `forward` of its own may do anything."""
+"""The `forward` methods that can be synchronised. A class that defines its own `forward` is left alone."""
 
 
 def synchronise(net: nn.Module) -> None:
     """Makes each batch normalisation of a network use the statistics of all processes' images.
 
-    Only the class of a layer changes: parameters, buffers and their names stay, so a checkpoint fits any number of
-    processes. From then on all processes have to use the network together; `alone` lifts that.
+    Only the class of a layer changes. Parameters, buffers and their names stay, so a checkpoint fits any number of
+    processes. From then on all processes must call the network together, except within `alone`.
 
     Args:
-        net: Is changed in place.
+        net: Changed in place.
     """
     for layer in net.modules():
         if isinstance(layer, _BatchNorm) and type(layer).forward in FORWARDS:
@@ -40,13 +40,13 @@ def synchronise(net: nn.Module) -> None:
 
 @cache
 def _synchronised(kind: type[_BatchNorm]) -> type[_BatchNorm]:
-    """The synchronised form of a class, by the same name."""
+    """The synchronised subclass of a layer class, under the same name."""
     return type(kind.__name__, (GlobalBatchNorm, kind), {"__module__": kind.__module__})
 
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Within the block this process normalises by its own images, so that it may use the network by itself."""
+    """Within the block this process normalises by its own images only, so it may call the network by itself."""
     GlobalBatchNorm.together = False
     try:
         yield
@@ -55,7 +55,7 @@ def alone() -> Iterator[None]:
 
 
 class GlobalBatchNorm(_BatchNorm):
-    """Where a synchronised layer differs from the class that it was."""
+    """The mixin that turns a batch normalisation into a synchronised one."""
 
     together = True
 
@@ -80,20 +80,20 @@ class GlobalBatchNorm(_BatchNorm):
         return OnCpu.apply(x, self.weight, self.bias, *running, self.eps, momentum, together)
 
     def _count_batch(self) -> float:
-        """The weight of this batch in the running statistics."""
+        """Counts the batch and returns its weight in the running statistics."""
         batches = cast("Tensor", self.num_batches_tracked).add_(1)
         return 1.0 / float(batches) if self.momentum is None else self.momentum
 
 
 class OnCpu(torch.autograd.Function):
-    """Normalises x (B, C, ...) by the mean and variance of all processes' x, and differentiates through these.
+    """Normalises x (B, C, ...) by the mean and variance over all processes, and differentiates through both.
 
-    A single process takes it too: torch's own adds up the values of a channel one by one where they lie channels
-    last, which is 1e-5 wrong for an image of 55 x 55; N processes would differ from one by as much.
+    A single process uses it too. For tensors in channels_last, torch's own version adds up a channel's values one by
+    one, with an error of 1e-5 for an image of 55 x 55. N processes would differ from one process by as much.
     """
 
     @staticmethod
-    def forward(  # noqa: PLR0917 # pyright: ignore[reportIncompatibleMethodOverride] - torch's form of it
+    def forward(  # noqa: PLR0917 # pyright: ignore[reportIncompatibleMethodOverride] - torch's signature
         ctx: Any,
         x: Tensor,
         weight: Tensor | None,
@@ -104,7 +104,7 @@ class OnCpu(torch.autograd.Function):
         momentum: float,
         together: bool,
     ) -> Tensor:  # fmt: skip
-        """The normalised x, in its number format; what is computed on the way is at least float32."""
+        """Returns the normalised x in the dtype of x. Intermediate values are float32 or wider."""
         count, mean, variance, centred = statistics(x, together=together)
         if running_mean is not None and running_var is not None:
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
@@ -118,7 +118,7 @@ class OnCpu(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride] - one output
-        """The gradients of x, weight and bias; those of the latter two are summed by DDP, over the processes."""
+        """Returns the gradients of x, weight and bias. DDP sums those of weight and bias over the processes."""
         centred, weight, scale = ctx.saved_tensors
         x_format, weight_format = ctx.formats
         slope = gradient.to(centred.dtype)
@@ -138,14 +138,14 @@ class OnCpu(torch.autograd.Function):
 
 
 def statistics(x: Tensor, *, together: bool) -> tuple[float, Tensor, Tensor, Tensor]:
-    """The number of values of a channel, their mean (C,) and variance (C,) in float64, and x - mean.
+    """Computes the number of values per channel, their mean (C,) and variance (C,) in float64, and x - mean.
 
     Args:
         x: (B, C, ...) of this process; B may be 0.
-        together: Of the values of all processes.
+        together: Whether to include the values of all processes.
 
     Raises:
-        ValueError: There is but one value.
+        ValueError: There are fewer than two values per channel.
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     channels, rest = x.shape[1], [axis for axis in range(x.ndim) if axis != 1]
@@ -162,30 +162,30 @@ def statistics(x: Tensor, *, together: bool) -> tuple[float, Tensor, Tensor, Ten
 
 
 def total_of(sums: Tensor) -> Tensor:
-    """Their sum over all processes, by rank, so that each of them gets the same bits."""
+    """Sums over all processes in rank order, so that each process gets the same bits."""
     every = [torch.empty_like(sums) for _ in range(distributed.get_world_size())]
     distributed.all_gather(every, sums)
     return torch.stack(every).sum(0)
 
 
 def over_channels(values: Tensor, x: Tensor) -> Tensor:
-    """A value a channel (C,) in the shape and number format that combine with x (B, C, ...)."""
+    """Reshapes one value per channel (C,) so that it broadcasts over x (B, C, ...), in the dtype of x."""
     return values.to(x.dtype).view(1, -1, *[1] * (x.ndim - 2))
 
 
 @torch.no_grad()
 def batch_dependent(net: nn.Module, shape: tuple[int, ...]) -> list[str]:
-    """The layers, beyond the synchronised ones, to which it matters which other images are in the batch.
+    """Finds the layers, other than synchronised ones, whose result for one image depends on the rest of the batch.
 
-    Such a layer gives other results in N processes, each of which has its own part of a batch. They are found by what
-    they do: two batches share an image and differ in the other one.
+    Such a layer gives other results in N processes, because each process holds only a part of the batch. To find these
+    layers, the function runs two batches that share one image and differ in the other.
 
     Args:
-        net: Is left as it is.
-        shape: Of an image (C, H, W).
+        net: Not changed.
+        shape: Of one image (C, H, W).
 
     Returns:
-        `name (class)` of each, in the order in which they are used.
+        `name (class)` of each such layer, in order of execution.
     """
     net = copy.deepcopy(net).train()
     for layer in net.modules():
@@ -203,11 +203,11 @@ def batch_dependent(net: nn.Module, shape: tuple[int, ...]) -> list[str]:
 
 
 Seen = dict[str, tuple[list[Tensor], list[Tensor]]]
-"""By the name of a layer what it is given and what it makes of it, of the first image; and its statistics."""
+"""Per layer name: the inputs for the first image, and the outputs for it together with the layer's buffers."""
 
 
 def _seen(net: nn.Module, images: Tensor) -> Seen:
-    """Runs a copy of a network in training mode, with always the same random numbers."""
+    """Records the layers of a network in training mode, always with the same random numbers."""
     seen: Seen = {}
 
     def record(name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
@@ -221,7 +221,7 @@ def _seen(net: nn.Module, images: Tensor) -> Seen:
 
 
 def _first(values: Any) -> list[Tensor]:
-    """What belongs to the first image of two, of all tensors in a tuple, list or dictionary."""
+    """Collects the first image's part of every tensor in a tuple, list or dictionary that holds two images."""
     if isinstance(values, dict):
         values = tuple(values.values())
     if isinstance(values, tuple | list):

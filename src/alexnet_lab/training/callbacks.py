@@ -1,7 +1,7 @@
-"""What looks on while a network trains: one row of metrics an epoch, throughput, one line of log.
+"""Callbacks that observe training: one row of metrics per epoch, the throughput and one log line.
 
-Lightning calls subclasses of its `Checkpoint` last in each hook, when all metrics of the epoch are known; what reads
-them is such a subclass for that reason.
+In each hook Lightning calls subclasses of its `Checkpoint` last, when all metrics of the epoch are known. A callback
+that reads them is therefore a subclass of `Checkpoint`.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STAGES = ("train/", "val/", "test/")
-"""What the names of metrics start with."""
+"""Prefixes of metric names."""
 
 LAYERS = "layers/"
-"""What the names of measurements of single layers start with."""
+"""The prefix of measurements of single layers."""
 
 
 class Throughput(Callback):
-    """Measures the images that training takes in per second, validation and start-up left out."""
+    """Measures the training images per second, without validation and start-up."""
 
     def __init__(self) -> None:
         self.images_per_second = math.nan
@@ -48,7 +48,7 @@ class Throughput(Callback):
         self._epoch_images = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lets the clock of an epoch go on that was interrupted."""
+        """Restarts the clock, keeping the time that an interrupted epoch has used."""
         before = self._end - self._start
         self._end = time.perf_counter()
         self._start = self._end - before
@@ -61,12 +61,12 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Counts the global batch; what comes after an epoch's last batch does not count."""
+        """Counts the images of the global batch. Time after the last batch of an epoch does not count."""
         self._end = time.perf_counter()
         self._epoch_images += as_batch(batch, trainer).total
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reads the clock."""
+        """Adds up the epoch's seconds and images."""
         seconds = self._end - self._start
         self.images_per_second = self._epoch_images / seconds if seconds else math.nan
         self.seconds += seconds
@@ -74,24 +74,24 @@ class Throughput(Callback):
         self._start, self._epoch_images = self._end, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run has to know: whole epochs, and the part of the present one."""
+        """Totals of the completed epochs, and the part of the current epoch."""
         part = {"epoch_seconds": self._end - self._start, "epoch_images": self._epoch_images}
         return {"seconds": self.seconds, "images": self.images} | part
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up the state of the interrupted run."""
+        """Restores the state of the interrupted run."""
         self.seconds, self.images = state_dict["seconds"], state_dict["images"]
         self._start, self._end = 0.0, state_dict["epoch_seconds"]
         self._epoch_images = state_dict["epoch_images"]
 
 
 class MetricsCsv(Checkpoint):
-    """Writes `metrics.csv`: one row an epoch, the file whole after each, and one line of log.
+    """Writes `metrics.csv` with one row per epoch, and one log line per epoch.
 
     Args:
-        path: The file. When a run is resumed it is written anew from the rows in the checkpoint: what became of the
-            file meanwhile does not matter.
-        throughput: Whose images per second are written beside the metrics.
+        path: The file, rewritten as a whole after each epoch. A resumed run restores it from the rows in the
+            checkpoint, whatever has happened to the file since.
+        throughput: Provides the images per second.
     """
 
     def __init__(self, path: Path, throughput: Throughput) -> None:
@@ -100,12 +100,12 @@ class MetricsCsv(Checkpoint):
         self.rows: list[dict[str, Any]] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the rows of the epochs that a resumed run has behind it."""
+        """Writes the rows of the epochs that a resumed run has completed."""
         if trainer.is_global_zero and self.rows:
             write_text(self.path, csv_text(self.rows))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Adds the epoch's row."""
+        """Adds the row of the epoch."""
         metrics = epoch_metrics(trainer, cast("Classifier", pl_module))
         speed, rate = self.throughput.images_per_second, main_rate(trainer.optimizers[0])
         pl_module.log_dict({"learning_rate": rate, "images_per_second": speed})  # for trackers
@@ -121,14 +121,14 @@ class MetricsCsv(Checkpoint):
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up the rows of the interrupted run."""
+        """Restores the rows of the interrupted run."""
         rows = list(state_dict["rows"])
         from_zero = bool(rows) and rows[0]["epoch"] == 0  # written by an older version
         self.rows = [row | {"epoch": row["epoch"] + 1} for row in rows] if from_zero else rows
 
 
 def check_still_there(run_dir: Path) -> None:
-    """Ends a run whose directory was taken away: it would be made anew, without its config.
+    """Ends a run whose directory was removed: writing would recreate the directory without its config.
 
     Raises:
         RunError: The directory is gone.
@@ -138,7 +138,7 @@ def check_still_there(run_dir: Path) -> None:
 
 
 def epoch_metrics(trainer: Trainer, classifier: Classifier) -> dict[str, float]:
-    """What was measured in this epoch; Lightning keeps what an earlier epoch's validation gave."""
+    """The metrics of this epoch only: Lightning also keeps those of an earlier epoch's validation."""
     logged = {name: value for name, value in trainer.callback_metrics.items() if name.startswith(("train/", LAYERS))}
     return {name: plain(value) for name, value in (classifier.validated | logged).items()}
 
@@ -150,12 +150,12 @@ def main_rate(optimizer: Optimizer) -> float:
 
 
 def plain(value: Tensor | float) -> float:
-    """A float32 metric as the shortest decimal that stands for it: 0.8888889, not 0.8888888955116272."""
+    """The shortest decimal that represents a float32 metric: 0.8888889, not 0.8888888955116272."""
     return float(str(np.float32(float(value))))
 
 
 def epoch_line(epoch: int, epochs: int | None, metrics: dict[str, float], images_per_second: float) -> str:
-    """One epoch in one line, errors in per cent."""
+    """One epoch in one line, with errors in per cent."""
     parts = [f"epoch {epoch}/{epochs}"]
     for stage in ("train", "val"):
         if f"{stage}/loss" in metrics:

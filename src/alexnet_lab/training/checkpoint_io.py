@@ -1,4 +1,4 @@
-"""Checkpoints are written whole or not at all, and read without running what they hold."""
+"""Reads and writes checkpoints: writes are atomic, and loading never runs code."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAY_FAIL = {"may_fail": True}
-"""For `trainer.save_checkpoint(storage_options=...)`: a file that the run can do without."""
+"""For `trainer.save_checkpoint(storage_options=...)`: if writing this file fails, the run continues."""
 
 
 class ForeignCheckpointError(RunError):
-    """A checkpoint is whole, and asks for code to be run: somebody else made it."""
+    """An intact checkpoint that would run code when loaded; this package did not write it."""
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint files: the old one stays until the new one is complete on the disk."""
+    """Lightning's checkpoint files; the old file stays until the new one is complete on disk."""
 
     def __init__(self) -> None:
         super().__init__()
         self._ready: dict[Path, dict[str, Any]] = {}
 
     def hand_over(self, path: Path, checkpoint: dict[str, Any]) -> Path:
-        """Keeps what was read from a file until Lightning asks for that file, once."""
+        """Keeps a loaded checkpoint until Lightning asks for its file, once."""
         self._ready[path] = checkpoint
         return path
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Writes `checkpoint` beside `path`, reads it again and then moves it there.
+        """Writes `checkpoint` to a temporary file, reads it back, and then moves it to `path`.
 
         Args:
             checkpoint: Tensors, numbers and strings.
-            path: Where it goes.
-            storage_options: None, or `MAY_FAIL`: where the disk is full, say, that is told in a warning.
+            path: The target file.
+            storage_options: None, or `MAY_FAIL` to log a warning instead of raising when writing fails.
         """
         if storage_options not in (None, MAY_FAIL):
             raise TypeError("storage_options are not supported: checkpoints are local files")
@@ -64,7 +64,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Reads tensors, numbers and strings; see `load_checkpoint`. Code is never run, whatever is asked for."""
+        """Reads tensors, numbers and strings; see the function `load_checkpoint`. Code is never run."""
         ready = self._ready.pop(Path(path), None)
         return ready or load_checkpoint(Path(path), map_location=map_location or "cpu")
 
@@ -73,7 +73,7 @@ def write(checkpoint: dict[str, Any], path: Path) -> None:
     """Writes a checkpoint file.
 
     Raises:
-        OSError: The disk is full, say. Torch would tell of a wrong position in the file.
+        OSError: Writing failed, e.g. because the disk is full. Torch would report a wrong file position instead.
     """
     with path.open("wb") as file:
         try:
@@ -87,16 +87,16 @@ def write(checkpoint: dict[str, Any], path: Path) -> None:
 
 @dataclass
 class Intact:
-    """A checkpoint file whose records were checked."""
+    """A checkpoint file that has passed `check_records`."""
 
     path: Path
-    stamp: tuple[int, int, int, int]  # of the file then
-    content: dict[str, Any] | None = None  # if it is at hand
+    stamp: tuple[int, int, int, int]  # of the file when it was checked
+    content: dict[str, Any] | None = None  # if already loaded
 
     def load(self) -> dict[str, Any] | None:
-        """Its content, without checking the file again; None where it has changed.
+        """Returns the content without checking the file again; None if the file has changed.
 
-        What is at hand is handed over: during training it would take as much memory as the network and its optimiser.
+        The loaded content is released: it takes as much memory as the network and its optimiser.
         """
         if self.content is not None:
             content, self.content = self.content, None
@@ -111,22 +111,22 @@ class Intact:
 def load_checkpoint(
     path: Path, map_location: Any = "cpu", *, check: bool = True, mapped: bool = False
 ) -> dict[str, Any]:
-    """The content of a checkpoint file.
+    """Loads the content of a checkpoint file.
 
     Args:
         path: Of the file.
-        map_location: Where its tensors go, as `torch.load` has it.
-        check: Check its records first, which reads each byte once more; False where that was done.
-        mapped: Read tensors from the file when they are used, if they are.
+        map_location: The device for its tensors, as in `torch.load`.
+        check: Check the records first, which reads each byte once more. False if they were checked before.
+        mapped: Read each tensor from the file only when it is used.
 
     Raises:
-        RunError: The file is missing, cannot be read, is cut short or damaged, or asks for code to be run.
+        RunError: The file is missing, unreadable, cut short or damaged, or would run code.
     """
     try:
         if check:
             check_records(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch wonders about foreign pickles before it refuses them
+            warnings.simplefilter("ignore")  # torch warns about unusual pickles before it refuses them
             return torch.load(path, map_location=map_location, weights_only=True, mmap=mapped)
     except FileNotFoundError:
         raise RunError(
@@ -140,15 +140,16 @@ def load_checkpoint(
         raise RunError(f"checkpoint {path} cannot be read: {error.strerror or error}") from error
     except RunError:
         raise
-    except Exception as error:  # what damaged bytes raise in torch's reader is anybody's guess
+    except Exception as error:  # damaged bytes can raise anything in torch's reader
         raise RunError(f"checkpoint {path} is damaged ({one_line(error)[:200]})") from error
 
 
 def check_records(path: Path) -> None:
-    """Holds each record of a checkpoint against its CRC-32: torch writes them, but does not look at them when it reads.
+    """Compares each record of a checkpoint with its CRC-32; torch writes these checksums but never checks them.
 
     Raises:
-        RunError: The file is no zip archive, as torch writes them since 1.6; or a record is damaged or packed.
+        RunError: The file is no zip archive of the kind that torch has written since 1.6, or a record is damaged or
+            compressed.
     """
     if not zipfile.is_zipfile(path):
         size = path.stat().st_size
@@ -160,28 +161,28 @@ def check_records(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
-                raise RunError(f"checkpoint {path} is packed, which torch never does; it is not loaded")
+                raise RunError(f"checkpoint {path} is compressed, which torch never does; it is not loaded")
             damaged = archive.testzip()
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
         raise RunError(f"checkpoint {path} is damaged or cut short ({path.stat().st_size:,} bytes)") from error
     if damaged is not None:
-        raise RunError(f"checkpoint {path} is damaged: {damaged} has not the content that was written")
+        raise RunError(f"checkpoint {path} is damaged: the content of {damaged} does not match its checksum")
 
 
 def load_weights(module: nn.Module, checkpoint: Any, path: Path) -> None:
-    """Puts the weights of a checkpoint into a module.
+    """Loads the weights of a checkpoint into a module.
 
     Args:
         module: A Classifier.
-        checkpoint: What `load_checkpoint` gave.
+        checkpoint: The result of `load_checkpoint`.
         path: Of its file, for messages.
 
     Raises:
-        RunError: It holds none, or those of another network.
+        RunError: The checkpoint has no weights, or those of another network.
     """
     weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(weights, dict):
-        raise RunError(f"{path} is no checkpoint of a run: it holds no state_dict")
+        raise RunError(f"{path} is no checkpoint of a run: it has no state_dict")
     try:
         module.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError) as error:

@@ -1,4 +1,4 @@
-"""Which states of a run are kept: the last, the one before it, the best, and each epoch's if that is asked for."""
+"""Which checkpoints are kept: the last, the one before it, the best, and optionally one per epoch."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CLOCK_STEPS = 20
-"""Several processes agree on the time once in so many steps; asking each other takes about a millisecond."""
+"""With several processes, the interval in steps at which they agree on the time; each agreement takes about 1 ms."""
 
 
 class Checkpoints(Checkpoint):
-    """Keeps `last.ckpt`, `previous.ckpt` and `best.ckpt`, of the epoch whose `monitor` was least so far.
+    """Keeps `last.ckpt`, `previous.ckpt` and `best.ckpt`, the epoch with the lowest `monitor` so far.
 
-    A run may go on from any of them, to the same end. Of equally good epochs the later one is kept as the best: it has
-    seen more, at lower rates. The best is written before the last: a run killed in between goes on from before
-    the epoch, and finds it again.
+    A run can resume from any of them and ends with the same weights. Among equally good epochs the latest is the best:
+    it has seen more images, at lower rates. The best is written before the last. A run killed in between resumes from
+    the previous epoch and reaches the best one again.
 
     Args:
-        folder: Where the files lie.
-        monitor: A logged metric; less is better. Until it is measured the last epoch counts as the best; with None it
-            always does.
-        every_steps: Write `last.ckpt` within an epoch too, after each so many steps of the optimiser; None: not.
-        every_minutes: The same whenever so much time has passed since the last one; None: not.
-        keep: Keep a checkpoint of each epoch too, `epoch_1.ckpt` and so on: "all", or the latest so many; None: none.
+        folder: The folder of the files.
+        monitor: A logged metric; lower is better. The last epoch is the best until this metric is measured, or
+            always with None.
+        every_steps: Also write `last.ckpt` within an epoch, every N optimiser steps; None: never.
+        every_minutes: The same every N minutes since the last checkpoint; None: never.
+        keep: Also keep one checkpoint per epoch, `epoch_1.ckpt` and so on: "all", or only the latest N; None: none.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Checkpoints(Checkpoint):
         self._stopped = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A run that was interrupted after another callback had ended its training does not train on."""
+        """Stops again if another callback had ended training before the interruption."""
         self._written = time.monotonic()
         if self._stopped:
             trainer.should_stop = True
@@ -73,12 +73,12 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Writes `last.ckpt` within an epoch, if it is time; where that fails, training goes on."""
+        """Writes `last.ckpt` within an epoch when due; if that fails, training continues."""
         if self._is_possible(trainer, batch_idx + 1) and self._is_due(trainer):
             self._write_last(trainer, MAY_FAIL)
 
     def _is_possible(self, trainer: Trainer, batches: int) -> bool:
-        """Not between two parts of a step, before a validation, nor at the end of an epoch, when another is written."""
+        """False between the parts of an accumulated step, before a validation, and at the end of an epoch."""
         at_end = batches >= trainer.num_training_batches or trainer.global_step == trainer.max_steps
         whole_step = batches % trainer.accumulate_grad_batches == 0
         return whole_step and not at_end and not is_trial(trainer) and not is_validated_next(trainer, batches)
@@ -94,7 +94,7 @@ class Checkpoints(Checkpoint):
         return trainer.global_step % CLOCK_STEPS == 0 and trainer.strategy.broadcast(due)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the checkpoints of the epoch; all processes take part, the first one writes."""
+        """Writes the checkpoints of the epoch; all processes take part, rank 0 writes."""
         if is_trial(trainer):
             return
         self._stopped = trainer.should_stop
@@ -111,7 +111,7 @@ class Checkpoints(Checkpoint):
             self._keep_epoch(trainer.current_epoch + 1, self.keep)
 
     def _is_best(self, score: float | None, epoch: int) -> bool:
-        """Whether an epoch is the best so far, which it is from now on."""
+        """Whether an epoch is the best so far; if so, remembers it."""
         known = math.inf if score is None or not math.isfinite(score) else score
         better = known <= self.best_score
         if better:
@@ -136,23 +136,23 @@ class Checkpoints(Checkpoint):
             link_or_copy(self.last, self.previous)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run has to know."""
+        """The state that a resumed run needs."""
         return {"best_score": self.best_score, "best_epoch": self.best_epoch, "stopped": self._stopped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up the state of the interrupted run."""
+        """Restores the state of the interrupted run."""
         self.best_score = state_dict["best_score"]
         self.best_epoch = state_dict["best_epoch"]
         self._stopped = state_dict["stopped"]
 
 
 def epoch_checkpoint(folder: Path, epoch: int) -> Path:
-    """The file of an epoch, from 1, in the folder of checkpoints."""
+    """The checkpoint file of an epoch, counted from 1."""
     return folder / f"epoch_{epoch}.ckpt"
 
 
 def is_validated_next(trainer: Trainer, batches: int) -> bool:
-    """Whether a validation follows so many batches of an epoch: a run that went on from there would leave it out."""
+    """Whether a validation follows this number of batches. A run resumed from there would skip the validation."""
     every = trainer.val_check_batch
     if every is None or every == math.inf or not trainer.enable_validation:
         return False
@@ -161,5 +161,5 @@ def is_validated_next(trainer: Trainer, batches: int) -> bool:
 
 
 def is_trial(trainer: Trainer) -> bool:
-    """Whether nothing of this run is to be kept."""
-    return bool(trainer.fast_dev_run)  # pyright: ignore[reportAttributeAccessIssue] - Lightning sets it out of pyright's sight
+    """Whether this is a `fast_dev_run`, which keeps nothing."""
+    return bool(trainer.fast_dev_run)  # pyright: ignore[reportAttributeAccessIssue] - set where pyright does not see it

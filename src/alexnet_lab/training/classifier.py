@@ -1,4 +1,4 @@
-"""One network being trained to classify: net + loss + metrics + optimiser + schedule."""
+"""The Classifier: net + loss + metrics + optimiser + schedule, as a LightningModule."""
 
 from __future__ import annotations
 
@@ -33,35 +33,35 @@ if TYPE_CHECKING:
 
 
 COUNTS = "train_counts"
-"""Of the counts of the present epoch in a checkpoint, by rank."""
+"""Checkpoint key: the counts of the current epoch, by rank."""
 
 VALIDATED = "validated"
-"""Of the metrics of the present epoch's last validation in a checkpoint."""
+"""Checkpoint key: the metrics of the current epoch's last validation."""
 
 SAVED_FIELDS = ("model", "num_classes", "optimizer", "schedule", "loss", "memory_format")
-"""The fields of a Classifier that its checkpoints hold."""
+"""The constructor arguments that a checkpoint keeps."""
 
 
 class Classifier(LightningModule):
-    """Trains and tests a network that returns logits, by the mean loss over the global batch.
+    """Trains and tests a network that returns logits, with the mean loss over the global batch.
 
     Batches come from a data module of `alexnet_lab.data`, or from any loader whose batches unpack as
     `images, labels = batch[:2]`, such as a plain `DataLoader` of float images (C, H, W) and labels.
 
-    It takes plain dictionaries (a `_target_` and its fields), so that its checkpoints hold nothing but tensors,
-    numbers and strings and `Classifier.load_from_checkpoint(path)` needs no other file.
+    The arguments are plain dictionaries (a `_target_` and its fields). Checkpoints therefore contain only tensors,
+    numbers and strings, and `Classifier.load_from_checkpoint(path)` needs no other file.
 
     Args:
         model: The network, e.g. `{"_target_": "alexnet_lab.models.LeNet5", "activation": "tanh"}`.
         num_classes: The number of classes, >= 2.
         optimizer: E.g. `{"_target_": "alexnet_lab.training.optimizers.sgd", "learning_rate": 0.01}`.
         schedule: E.g. `{"_target_": "alexnet_lab.training.schedules.one_cycle"}`; None keeps the rate constant.
-        loss: A module that gives each image its loss, (B,), from logits and labels, e.g.
+        loss: A module that computes the loss of each image, (B,), from logits and labels, e.g.
             `{"_target_": "alexnet_lab.training.losses.LeNet5Criterion"}`; None is the cross-entropy.
-        memory_format: How images and kernels lie in memory; channels_last is faster for convolutions, the values are
-            the same to rounding.
-        trusted_packages: Packages besides the usual ones that a `_target_` may name. A checkpoint does not keep them:
-            a file cannot grant trust to itself.
+        memory_format: Memory layout of images and kernels. Convolutions are faster with channels_last; the values
+            are equal to rounding.
+        trusted_packages: Additional packages that a `_target_` may name. A checkpoint does not keep them: a file
+            cannot grant trust to itself.
     """
 
     def __init__(
@@ -84,49 +84,49 @@ class Classifier(LightningModule):
         net: nn.Module = build(model, "model", trusted=self.trusted)
         self.net = net.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
         self.loss: nn.Module = CrossEntropy() if loss is None else build(loss, "loss", trusted=self.trusted)
-        self.validated: dict[str, float] = {}  # val/... of this epoch, for what waits for them
+        self.validated: dict[str, float] = {}  # val/... of this epoch, read by callbacks
         self.train_counts = ErrorCounts(num_classes)
         self.val_counts = ErrorCounts(num_classes)
         self.test_counts = ErrorCounts(num_classes)
 
     @classmethod
-    def load_from_checkpoint(  # pyright: ignore[reportIncompatibleMethodOverride] - Lightning's way in trusts the file more
+    def load_from_checkpoint(  # pyright: ignore[reportIncompatibleMethodOverride] - Lightning's version trusts the file
         cls,
         checkpoint_path: str | Path,
         map_location: Any = "cpu",
         *,
         trusted_packages: list[str] | None = None,
     ) -> Classifier:
-        """The trained classifier of a checkpoint file, which needs no other file.
+        """Loads the trained classifier of a checkpoint file; no other file is needed.
 
         Args:
             checkpoint_path: E.g. `RUN_DIR/checkpoints/best.ckpt`.
-            map_location: Where its tensors go, as `torch.load` has it.
-            trusted_packages: See `Classifier`; what the file says of it does not count.
+            map_location: The device for its tensors, as in `torch.load`.
+            trusted_packages: See `Classifier`; any value in the file is ignored.
 
         Raises:
             RunError: The file is missing, damaged, or no checkpoint of a classifier.
-            ConfigError: It names a `_target_` that is not allowed.
+            ConfigError: The file names a `_target_` that is not allowed.
         """
         path = Path(checkpoint_path)
         checkpoint = load_checkpoint(path, map_location)
         fields = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
         if not isinstance(fields, dict) or not set(fields) >= {"model", "num_classes", "optimizer"}:
-            raise RunError(f"{path} is no checkpoint of a Classifier: it does not say which network it holds")
+            raise RunError(f"{path} is no checkpoint of a Classifier: it does not name its network")
         known = {name: fields[name] for name in SAVED_FIELDS if name in fields}
         classifier = cls(**known, trusted_packages=trusted_packages)
         load_weights(classifier, checkpoint, path)
         return classifier
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, num_classes) of images (B, C, H, W)."""
+        """Computes the logits (B, num_classes) of images (B, C, H, W)."""
         return self.net(images.contiguous(memory_format=self.memory_format))
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """The share of this process in the mean loss over the global batch.
+        """Returns this process's share of the mean loss over the global batch.
 
-        DDP averages gradients over processes, which may hold unequal shares of a batch: so the sum is scaled by
-        world size / global batch size, and N processes take the step that one process would take.
+        DDP averages gradients over processes, whose shares of a batch may differ in size. The sum is therefore scaled
+        by world size / global batch size, and N processes take the step that one process would take.
         """
         images, labels, _, total = as_batch(batch, self.trainer)
         logits = self(images)
@@ -135,11 +135,11 @@ class Classifier(LightningModule):
         return losses.sum() * (self.trainer.world_size / total)
 
     def validation_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Counts one batch of the validation part and returns its logits (B, num_classes)."""
+        """Counts one validation batch and returns its logits (B, num_classes)."""
         return self._count(batch, self.val_counts)
 
     def test_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Counts one batch of the test set and returns its logits (B, num_classes)."""
+        """Counts one test batch and returns its logits (B, num_classes)."""
         return self._count(batch, self.test_counts)
 
     def _count(self, batch: Batch, counts: ErrorCounts) -> Tensor:
@@ -149,7 +149,7 @@ class Classifier(LightningModule):
         return logits
 
     def on_train_start(self) -> None:
-        """Places the schedule in a run whose epochs have more steps from now on: by epochs, as it is planned."""
+        """Moves the schedule to the current epoch if the epochs have more steps than before the resume."""
         if getattr(getattr(self.trainer, "datamodule", None), "folded_in", False):
             epochs_done = self.trainer.current_epoch * duration_of(self.trainer).steps_per_epoch
             for config in self.trainer.lr_scheduler_configs:
@@ -157,11 +157,11 @@ class Classifier(LightningModule):
                     go_to(config.scheduler, round(epochs_done))
 
     def on_train_epoch_start(self) -> None:
-        """Nothing is validated yet in this epoch."""
+        """Clears the validation metrics of the last epoch."""
         self.validated = {}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Lets an optimiser that measures curvature see the coming training images, ahead of a pass or within it."""
+        """Lets an optimiser that measures curvature read the coming training images, when an estimate is due."""
         optimizer = self.trainer.optimizers[0]
         if isinstance(optimizer, DiagonalLM):
             loader = readable_ahead(self.trainer)
@@ -170,7 +170,7 @@ class Classifier(LightningModule):
                 optimizer.estimate_curvature(self.net, self.loss, coming)
 
     def on_train_epoch_end(self) -> None:
-        """Logs `train/...` of the epoch, as seen while training: augmented, with dropout; then lowers the rates."""
+        """Logs `train/...` as measured during training (augmented, with dropout), then steps a plateau schedule."""
         self._log("train", self.train_counts)
         self._step_plateau()
 
@@ -179,12 +179,12 @@ class Classifier(LightningModule):
         self.validated = self._log("val", self.val_counts)
 
     def on_test_epoch_end(self) -> None:
-        """Logs `test/...`, or under the name that the data module has for what is tested on."""
+        """Logs `test/...`, or the data module's `test_stage` instead of `test`."""
         data = getattr(self.trainer, "datamodule", None)
         self._log(getattr(data, "test_stage", "test"), self.test_counts)
 
     def _log(self, stage: str, counts: ErrorCounts) -> dict[str, float]:
-        """Reads the counts (summed over processes), logs and clears them."""
+        """Logs the counts, summed over processes, and resets them."""
         values = {f"{stage}/{name}": value for name, value in counts.compute().items()}
         epoch = self.trainer.current_epoch + (counts is not self.test_counts)  # from 1; a test belongs to the last one
         self.log_dict(values | {"epoch": float(epoch), "step": float(self.trainer.global_step)})  # axes of trackers
@@ -192,10 +192,10 @@ class Classifier(LightningModule):
         return {name: float(value) for name, value in values.items()}
 
     def _step_plateau(self) -> None:
-        """Shows this epoch's metric to a plateau schedule; an epoch without validation only makes it less patient.
+        """Passes this epoch's metric to a plateau schedule; an epoch without validation only uses up patience.
 
-        Lightning would do it after the checkpoints of the epoch are written, so that a resumed run would be one
-        epoch behind: hence it is done here, and kept from Lightning in `lr_scheduler_step`.
+        Lightning would do this after it has written the epoch's checkpoints, so a resumed run would be one epoch
+        behind. It therefore happens here, and `lr_scheduler_step` skips Lightning's own call.
         """
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, ReduceLROnPlateau):
@@ -205,7 +205,7 @@ class Classifier(LightningModule):
                     config.scheduler.num_bad_epochs += 1
 
     def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:
-        """Lightning's call, after each step or epoch; of a plateau schedule see `_step_plateau`."""
+        """Lightning's call after each step or epoch; skips plateau schedules, see `_step_plateau`."""
         if not isinstance(scheduler, ReduceLROnPlateau):
             super().lr_scheduler_step(scheduler, metric)
 
@@ -215,11 +215,11 @@ class Classifier(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Limits the norm of all gradients together, or each number, where `trainer.gradient_clip_val` asks for it.
+        """Clips the norm of all gradients, or each value, if `trainer.gradient_clip_val` is set.
 
-        Lightning refuses to clip for fused optimisers under mixed precision, as these divide by the loss scale within
-        their step. With bfloat16 there is no scale; with float16 the scaler divides here, and leaves the step nothing
-        to divide.
+        Lightning refuses to clip for fused optimisers under mixed precision, because these divide by the loss scale
+        within their step. With bfloat16 there is no scale. With float16 the scaler unscales here, and the step then
+        has nothing to divide.
         """
         if gradient_clip_val is None:
             return
@@ -232,17 +232,17 @@ class Classifier(LightningModule):
         clip(parameters, gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what was counted so far in an epoch that is under way, and its last validation."""
+        """Saves the counts of the epoch in progress and its last validation."""
         checkpoint[COUNTS] = gathered(self.train_counts.numbers())
         checkpoint[VALIDATED] = self.validated
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes up the counts."""
+        """Restores the counts."""
         self.train_counts.set_numbers(own_part(checkpoint[COUNTS]))
         self.validated = checkpoint.get(VALIDATED, {})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimiser and schedule of the config; epochs become steps here."""
+        """Builds the optimiser and schedule of the config; epochs become steps here."""
         optimizer = build_optimizer(self.optimizer_spec, self.net, self.trusted)
         if self.schedule_spec is None:
             return optimizer
@@ -250,28 +250,28 @@ class Classifier(LightningModule):
         if isinstance(schedule["scheduler"], ReduceLROnPlateau) and not self._validates():
             raise ConfigError(
                 "`schedule` waits for validation, and `trainer.limit_val_batches` or `data.val_fraction` is 0: set it "
-                "above 0, or take another schedule, e.g. schedule=step"
+                "above 0, or choose another schedule, e.g. schedule=step"
             )
         return cast("OptimizerLRScheduler", {"optimizer": optimizer, "lr_scheduler": schedule})
 
     def _validates(self) -> bool:
-        """Whether there are images to validate on: a data module that counts its images may have none."""
+        """Whether there are images to validate on; a data module may have none."""
         data = getattr(self.trainer, "datamodule", None)
         return self.trainer.limit_val_batches != 0 and getattr(data, "num_val", None) != 0
 
 
 def duration_of(trainer: Trainer) -> Duration:
-    """How long a run is going to be: the whole epochs that `max_epochs` asks for, or less if `max_steps` is less."""
+    """The length of the run: `max_epochs` whole epochs, or less if `max_steps` ends it earlier."""
     steps = int(trainer.estimated_stepping_batches)  # makes Lightning count the batches of an epoch
     steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
     return Duration(steps, steps / steps_per_epoch)
 
 
 def readable_ahead(trainer: Trainer) -> BatchLoader:
-    """The loader of the training images.
+    """Returns the training loader, which must support reading ahead.
 
     Raises:
-        ConfigError: It is not one of this package, and cannot be read ahead.
+        ConfigError: It is not a `BatchLoader`.
     """
     loader = trainer.train_dataloader
     if not isinstance(loader, BatchLoader):
@@ -280,15 +280,15 @@ def readable_ahead(trainer: Trainer) -> BatchLoader:
 
 
 def coming_batches(trainer: Trainer, loader: BatchLoader, first: int, images: int) -> Iterator[Batch]:
-    """The batches of this epoch from number `first` on, as training is going to see them.
+    """Yields this process's share of the coming batches of the epoch, starting with number `first`.
 
-    They are read beside the loader, whose place in the epoch stays what it is. Each process has its share of them.
+    The batches are read separately; the loader keeps its place in the epoch.
 
     Args:
-        trainer: That fits a model.
-        loader: Of the training images.
-        first: The first of them; at the end of an epoch they go on with its beginning.
-        images: In all processes together there are at least so many, if the epoch has them.
+        trainer: The trainer of the run.
+        loader: The training loader.
+        first: The first batch. After the last batch of the epoch, its beginning follows.
+        images: The minimum number of images over all processes, if the epoch has as many.
     """
     order = loader.batch_sampler
     positions = order.positions()

@@ -1,4 +1,4 @@
-"""Which classes a network takes for which, counted while it is tested."""
+"""The confusion matrix of the test set."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class ConfusionMatrix:
-    """Counts images by true class (rows) and the class they are called (columns), as whole numbers.
+    """Counts images by true class (rows) and predicted class (columns).
 
     Args:
         num_classes: The number of classes, >= 2.
-        device: Where the logits are.
+        device: The device of the logits.
 
     Attributes:
         counts: int64 (num_classes, num_classes): 8 MB for 1,000 classes.
@@ -30,11 +30,11 @@ class ConfusionMatrix:
         self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Adds one batch; an image with a NaN among its logits is called nothing and stands in no column.
+        """Adds one batch. An image with a NaN among its logits has no predicted class and is not counted.
 
         Args:
             logits: (B, num_classes), any float type.
-            labels: (B,), int64; an image with a negative one is not counted.
+            labels: (B,), int64; images with negative labels are not counted.
         """
         guess = called(logits)
         known = (guess != NO_CLASS) & (labels >= 0)
@@ -43,13 +43,13 @@ class ConfusionMatrix:
 
 
 class Confusion(Callback):
-    """Counts the test images of each true class (rows) that were called each class (columns), over all processes.
+    """Counts the test images by true class (rows) and predicted class (columns), over all processes.
 
     Args:
         num_classes: The number of classes, >= 2.
 
     Attributes:
-        counts: (num_classes, num_classes) once the test is over, before that None.
+        counts: (num_classes, num_classes) after the test; None before.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -57,7 +57,7 @@ class Confusion(Callback):
         self.counts: list[list[int]] | None = None
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Counts where the network is."""
+        """Creates the matrix on the network's device."""
         self.matrix = ConfusionMatrix(self.num_classes, pl_module.device)
 
     def on_test_batch_end(  # noqa: PLR0917 - Lightning's signature

@@ -5,8 +5,8 @@ With a_i the weighted sum of unit i, x_i = f(a_i) and u_ij the weight of the con
     d2E/du_ij2 = d2E/da_i2 x_j^2                    and a shared weight has the sum over its connections
     d2E/da_i2  = f'(a_i)^2 sum_k u_ki^2 d2E/da_k2   without the term of f'' (Gauss-Newton): never negative
 
-All terms off the diagonal are dropped. So it is one backward pass, in which weights, inputs and slopes are squared;
-the rules below say for each kind of layer what is squared. It starts from the exact diagonal of the loss's second
+Terms off the diagonal are dropped, so one backward pass suffices, with weights, inputs and slopes squared. The rules
+below state for each kind of layer what is squared. The pass starts from the exact diagonal of the loss's second
 derivatives with respect to the last layer's outputs.
 """
 
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Curvature = dict[str, "Tensor"]
-"""By a parameter's name the sum over images of d2E/dw2, in the parameter's shape."""
+"""Per parameter name: the sum over images of d2E/dw2, in the parameter's shape."""
 
 WEIGHTED = (nn.Linear, nn.Conv2d, PartialConv2d, Subsampling, LocallyConnected2d)
-"""Weighted sums and biases."""
+"""Layers that compute weighted sums with biases."""
 
 POINTWISE = (nn.ReLU, nn.Tanh, nn.Sigmoid, ScaledTanh, ClassicDropout, nn.Dropout, nn.Identity)
-"""Functions of single elements; dropout is off."""
+"""Element-wise functions; dropout is off."""
 
 MOVING = (nn.Flatten, nn.MaxPool2d, nn.ZeroPad2d)
-"""Layers that hand elements on unchanged."""
+"""Layers that move elements without changing them."""
 
 
 class Call(NamedTuple):
-    """One layer at work."""
+    """One forward call of a layer."""
 
     name: str
     layer: nn.Module
@@ -54,23 +54,23 @@ class Call(NamedTuple):
 def summed_curvature(
     net: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], images: Tensor, labels: Tensor
 ) -> Curvature:
-    """The diagonal of the second derivatives of the images' losses, Gauss-Newton, summed over the images.
+    """Computes the Gauss-Newton diagonal of the losses' second derivatives, summed over the images.
 
     Args:
-        net: Layers one after the other, each used once; it is left as it was.
-        loss: Gives each image its loss, (B,), from what the net returns and the labels.
+        net: A chain of layers, each used once. It is not changed.
+        loss: Computes the loss of each image, (B,), from the net's output and the labels.
         images: (B, C, H, W).
         labels: (B,).
 
     Raises:
-        ConfigError: A layer whose second derivatives are not known here, or a net that is no chain.
+        ConfigError: A layer has no known rule for second derivatives, or the net is no chain.
     """
     training = net.training
     net.eval()
     try:
         calls, outputs = _watch(net, images)
         known = max((index for index, call in enumerate(calls) if _is_known(call.layer)), default=-1)
-        chain = calls[: known + 1]  # what follows has no weights: it belongs to the loss
+        chain = calls[: known + 1]  # what follows has no weights and belongs to the loss
         _check(net, chain, calls[known + 1 :])
         curvature = _loss_curvature(loss(outputs, labels), chain[-1].y)
         return _back(chain, curvature)
@@ -79,14 +79,14 @@ def summed_curvature(
 
 
 def _watch(net: nn.Module, images: Tensor) -> tuple[list[Call], Tensor]:
-    """What each layer was given and returned, in their order, and what the net returned."""
+    """Records the calls of all layers in order, and the output of the net."""
     calls: list[Call] = []
 
     def record(name: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         calls.append(Call(name, layer, inputs[0].detach(), output))
 
     with watched(net, record), torch.enable_grad():
-        return calls, net.forward(images)  # not net(...): that may be compiled, and the hooks with it
+        return calls, net.forward(images)  # not net(...): that may be compiled, and hooks do not run there
 
 
 def _is_known(layer: nn.Module) -> bool:
@@ -100,7 +100,7 @@ def _check(net: nn.Module, chain: list[Call], rest: list[Call]) -> None:
         known = ", ".join(layer.__name__ for layer in (*WEIGHTED, *POINTWISE, *MOVING, nn.AvgPool2d))
         raise ConfigError(
             f"optimizer=diagonal_lm knows no second derivatives of {type(unknown[0].layer).__name__} "
-            f"(`{unknown[0].name}`); it knows {known}"
+            f"(`{unknown[0].name}`); supported: {known}"
         )
     seen = [f"{call.name}.{name}" for call in chain for name, _ in call.layer.named_parameters()]
     sizes = [(before.y.numel(), after.x.numel()) for before, after in pairwise(chain)]
@@ -109,7 +109,7 @@ def _check(net: nn.Module, chain: list[Call], rest: list[Call]) -> None:
 
 
 def _loss_curvature(losses: Tensor, outputs: Tensor) -> Tensor:
-    """d2E/dz2 (B, K) of the losses (B,) with respect to outputs z (B, K); negative ones count as 0."""
+    """d2E/dz2 (B, K) of the losses (B,) with respect to outputs z (B, K); negative values become 0."""
     (slope,) = torch.autograd.grad(losses.sum(), outputs, create_graph=True)
     if not slope.requires_grad:  # the loss is linear in z
         return torch.zeros_like(outputs)
@@ -122,7 +122,7 @@ def _loss_curvature(losses: Tensor, outputs: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _back(chain: list[Call], curvature: Tensor) -> Curvature:
-    """From the curvature of the last layer's outputs to that of every parameter."""
+    """Propagates the curvature of the last layer's outputs back to every parameter."""
     found: Curvature = {}
     for call in reversed(chain):
         curvature = curvature.reshape(call.y.shape)
@@ -139,7 +139,7 @@ def _of_parameters(call: Call, curvature: Tensor) -> Curvature:
 
 
 def _of_inputs(call: Call, curvature: Tensor) -> Tensor:
-    """d2E/dx2 from d2E/dy2: the ordinary backward pass with whatever multiplies x squared."""
+    """d2E/dx2 from d2E/dy2: the ordinary backward pass, with the factors of x squared."""
     layer, x = call.layer, call.x
     if isinstance(layer, WEIGHTED):
         squares = {name: value.detach().square() for name, value in layer.named_parameters()}
@@ -155,6 +155,6 @@ def _of_inputs(call: Call, curvature: Tensor) -> Tensor:
 
 
 def _pullback(function: Callable[[Any], Tensor], at: Any) -> Callable[[Tensor], Any]:
-    """The backward pass of `function` at one place: from what belongs to its output to what belongs to `at`."""
+    """The vector-Jacobian product of `function` at one point."""
     back = vjp(function, at)[1]
     return lambda cotangent: back(cotangent)[0]

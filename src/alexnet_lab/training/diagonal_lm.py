@@ -2,8 +2,8 @@
 
     w_k <- w_k - eps_k dE/dw_k,   eps_k = eta / (mu + h_kk)
 
-h_kk is the mean over some training images of the second derivative of the loss, estimated anew before each pass:
-flat directions are walked fast, curved ones slowly. There is no momentum and no weight decay.
+h_kk is the mean over some training images of the second derivative of the loss, estimated again before each pass.
+Steps are long in flat directions and short in curved ones. There is no momentum and no weight decay.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
 
 PART = 100
-"""Images whose curvature is computed at once."""
+"""The number of images whose curvature is computed at once."""
 
 
 class DiagonalLM(Optimizer):
-    """A rate for each weight, from the curvature of the loss.
+    """SGD with one learning rate per weight, from the curvature of the loss.
 
-    `estimate_curvature` has to be called before the first step, and again before each pass; the Classifier does it.
-    The estimate is part of the state that a checkpoint holds.
+    Call `estimate_curvature` before the first step and again before each pass; the Classifier does so. The estimate is
+    part of the optimiser's state in a checkpoint.
 
     Args:
         parameters: All trainable parameters of a net.
         lr: eta, the global rate, > 0.
-        damping: mu, > 0: no weight's rate is above lr / damping.
-        samples: Images that an estimate takes.
-        every_images: Estimates are made again within a pass whenever so many more images were seen; None: not.
+        damping: mu, > 0: no weight's rate exceeds lr / damping.
+        samples: The number of images per estimate.
+        every_images: Also estimate within a pass, every N training images; None: never.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class DiagonalLM(Optimizer):
         self.every_images = every_images
 
     def estimate_is_due(self, batch_index: int, batch_size: int) -> bool:
-        """Whether the curvature is to be estimated ahead of a batch: of an epoch's first, and by `every_images`."""
+        """Whether to estimate the curvature before this batch: the first of an epoch, or as `every_images` asks."""
         if self.every_images is None or batch_index == 0:
             return batch_index == 0
         return batch_index % max(1, self.every_images // batch_size) == 0
@@ -61,15 +61,15 @@ class DiagonalLM(Optimizer):
     def estimate_curvature(
         self, net: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], batches: Iterable[Batch]
     ) -> None:
-        """Sets h_kk to the mean over all images of `batches`, those of other processes too.
+        """Sets h_kk to the mean over all images of `batches`, over all processes.
 
         Args:
-            net: Whose parameters these are.
-            loss: Gives each image its loss, (B,), from what the net returns and the labels.
-            batches: Of images and labels.
+            net: The network with these parameters.
+            loss: Computes the loss of each image, (B,), from the net's output and the labels.
+            batches: Batches of images and labels.
 
         Raises:
-            ConfigError: The net has layers whose second derivatives are not known; see `summed_curvature`.
+            ConfigError: The net has a layer without a known rule; see `summed_curvature`.
         """
         device = next(net.parameters()).device
         total: Curvature = {name: torch.zeros_like(value) for name, value in net.named_parameters()}
@@ -104,7 +104,7 @@ class DiagonalLM(Optimizer):
     def step(self, closure: Callable[[], float]) -> float: ...
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One update of all weights; returns what `closure` returns, which is called first."""
+        """Updates all weights; calls `closure` first and returns its result."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -119,7 +119,7 @@ class DiagonalLM(Optimizer):
 
 
 def _gathered(batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images and labels in larger parts: batches of one image, which the method is made for, would cost much more."""
+    """Merges batches to at least `PART` images: single images, which the method is made for, would cost much more."""
     kept: list[Batch] = []
     for batch in batches:
         kept.append(batch)
@@ -139,16 +139,16 @@ def diagonal_lm(
     samples: PositiveInt = 500,
     every_images: PositiveInt | None = None,
 ) -> DiagonalLM:
-    """LeNet-5's optimiser (LeCun et al. 1998, sec. III.B): eta .0005 at first, mu .02, 500 images.
+    """LeNet-5's optimiser (LeCun et al. 1998, sec. III.B): initial eta .0005, mu .02, 500 images.
 
     Args:
         net: A chain of weighted sums, pools and squashing functions.
         learning_rate: eta in the first pass; `schedule=lenet5_1998` lowers it as the paper did.
         damping: mu.
-        samples: Training images whose curvature is averaged before each pass; whole batches are taken, so there may
+        samples: Training images whose curvature is averaged before each pass. Whole batches are used, so there may
             be a few more.
-        every_images: Estimate again within a pass whenever so many more images were seen; None: before each pass
-            alone, as the paper says.
+        every_images: Also estimate within a pass, every N training images; None: only before each pass, as in the
+            paper.
 
     Raises:
         ConfigError: A field out of its range.

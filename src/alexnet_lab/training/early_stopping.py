@@ -1,4 +1,4 @@
-"""Ends training when a metric of the validation, or of training itself, has not improved for some epochs."""
+"""Ends training when a validation or training metric has not improved for some epochs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ log = logging.getLogger(__name__)
 
 
 class Patience:
-    """Counts epochs since the best one. The N-th epoch without improvement acts.
+    """Counts epochs since the best one; over after `epochs` epochs without improvement.
 
-    An epoch without validation counts as one without improvement, but nothing acts before the next validation.
+    An epoch without validation counts as one without improvement, but patience never ends in such an epoch.
 
     Args:
         epochs: N, >= 1.
-        min_delta: What a metric has to fall by to be better, >= 0.
+        min_delta: The decrease that counts as an improvement, >= 0.
 
     Example:
         >>> patience = Patience(2)
@@ -39,7 +39,7 @@ class Patience:
         self.since = 0
 
     def is_over(self, value: float | None) -> bool:
-        """Whether it is time to act, after an epoch whose metric was `value`; None: it was not validated."""
+        """Whether patience is over after an epoch with this metric; None: it was not validated."""
         self.since += 1
         if value is None:
             return False
@@ -49,15 +49,15 @@ class Patience:
 
 
 class EarlyStopping(Callback):
-    """Ends training with the `patience_epochs`-th epoch in a row in which `monitor` did not fall by `min_delta`.
+    """Ends training after `patience_epochs` epochs in a row in which `monitor` did not fall by `min_delta`.
 
-    Lightning's own counts validations instead of epochs.
+    Lightning's own `EarlyStopping` counts validations instead of epochs.
 
     Args:
-        monitor: A metric of the validation, or of training (`train/loss`: as seen while training, augmented and with
-            dropout); less is better.
+        monitor: A validation metric, or a training metric as measured during training (augmented, with dropout).
+            Lower is better.
         patience_epochs: See `Patience`.
-        min_delta: See there.
+        min_delta: See `Patience`.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class EarlyStopping(Callback):
         self.patience = Patience(patience_epochs, min_delta)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks at the epoch's metric; it is the same in all processes, so they end together."""
+        """Checks the epoch's metric; it is the same in all processes, so they stop together."""
         value = self._value(cast("Classifier", pl_module))
         if self.patience.is_over(value) and not trainer.should_stop:
             trainer.should_stop = True
@@ -84,12 +84,12 @@ class EarlyStopping(Callback):
         stage, _, name = self.monitor.partition("/")
         if stage == "val":
             return classifier.validated.get(self.monitor)
-        return float(classifier.train_counts.compute()[name])  # callbacks come before the Classifier, which logs them
+        return float(classifier.train_counts.compute()[name])  # the Classifier logs it only after the callbacks
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run has to know."""
+        """The state that a resumed run needs."""
         return {"best": self.patience.best, "since": self.patience.since}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up the state of the interrupted run."""
+        """Restores the state of the interrupted run."""
         self.patience.best, self.patience.since = state_dict["best"], state_dict["since"]

@@ -1,4 +1,4 @@
-"""A run whose loss is no number any more ends at that step, and says where it was first seen."""
+"""Ends a run at the first step whose loss is NaN or infinite, and reports where the value first appears."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from alexnet_lab.training.classifier import Classifier
     from alexnet_lab.training.step_seeds import StepSeeds
 
-MEND = "lower optimizer.learning_rate or set trainer.gradient_clip_val"
+FIX = "lower optimizer.learning_rate or set trainer.gradient_clip_val"
 
 ANOMALY = "returned nan values"
-"""What torch says where `trainer.detect_anomaly` finds an operation."""
+"""Part of torch's message when `trainer.detect_anomaly` finds an operation."""
 
 
 class FiniteLoss(Callback):
-    """Looks at each step's loss before it is learned from: the weights and the checkpoints are those before.
+    """Checks the loss before each backward pass, so weights and checkpoints stay those of the step before.
 
-    One number is read from the device a step: 0.5 microseconds on a processor; a GPU is waited for, to the end of its
-    forward pass.
+    The check reads one number per step from the device: 0.5 microseconds on a CPU. On a GPU it waits for the forward
+    pass.
 
     Args:
-        seeds: Which repeat what dropout drew, where the step is looked into.
+        seeds: Repeats the step's dropout when the callback searches for the layer.
     """
 
     def __init__(self, seeds: StepSeeds) -> None:
@@ -43,53 +43,53 @@ class FiniteLoss(Callback):
         self._batch_index = 0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        """Remembers the batch, to look into it if need be."""
+        """Remembers the batch for the search."""
         self._batch, self._batch_index = batch, batch_idx
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Raises RunError where the loss of this process's images is NaN or infinite."""
+        """Raises RunError if the loss of this process's images is NaN or infinite."""
         value = loss.item()
         if not math.isfinite(value):
             self._seeds.seed_for(trainer, self._batch_index)
             place = first_not_finite(cast("Classifier", pl_module).net, cast("Batch", self._batch).images)
-            raise RunError(f"the training loss is {value} in {step_line(trainer)}: {place}; {MEND}{deeper()}")
+            raise RunError(f"the training loss is {value} in {step_line(trainer)}: {place}; {FIX}{deeper()}")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Adds the step to what torch says of an operation whose gradient is NaN."""
+        """Adds the step to torch's message about an operation with a NaN gradient."""
         if isinstance(exception, RuntimeError) and ANOMALY in str(exception):
-            raise RunError(f"a gradient is nan in {step_line(trainer)}: {exception}; {MEND}") from exception
+            raise RunError(f"a gradient is nan in {step_line(trainer)}: {exception}; {FIX}") from exception
 
 
 def step_line(trainer: Trainer) -> str:
-    """Where a run is, counted from 1, and the learning rate there."""
+    """The current step and epoch, counted from 1, and the learning rate."""
     rate = main_rate(trainer.optimizers[0])
     return f"step {trainer.global_step + 1} (epoch {trainer.current_epoch + 1}), at a learning rate of {rate:g}"
 
 
 def deeper() -> str:
-    """How to find out more, unless that is done already."""
+    """A hint to detect_anomaly, unless it is on."""
     return "" if torch.is_anomaly_enabled() else "; trainer.detect_anomaly=true finds gradients that are no numbers"
 
 
 @torch.no_grad()
 def first_not_finite(net: nn.Module, images: Tensor) -> str:
-    """Where the first number that is NaN or infinite stands: in the images, the weights, or what a layer gives.
+    """Describes where the first NaN or infinite number appears: in the images, the weights, or a layer's output.
 
     Args:
-        net: In the mode in which it trains.
+        net: In training mode.
         images: (B, C, H, W).
     """
     if not images.isfinite().all():
         return "the images hold numbers that are not finite"
     for name, weights in net.named_parameters():
         if not weights.isfinite().all():
-            return f"the weights `{name}` were no finite numbers any more after the step before"
+            return f"the weights `{name}` are not finite after the previous step"
     found: list[str] = []
 
     def record(name: str, layer: nn.Module, _: Any, output: Any) -> None:
         if not found and isinstance(output, torch.Tensor) and not output.isfinite().all():
-            found.append(f"first seen in what the layer `{name or 'net'}` ({type(layer).__name__}) gives")
+            found.append(f"first seen in the output of the layer `{name or 'net'}` ({type(layer).__name__})")
 
     with watched(net, record, containers=True), torch.compiler.set_stance("force_eager"), alone():
-        net(images)  # eagerly: hooks see nothing of a compiled network
-    return found[0] if found else "the network's outputs are finite, so it is the loss function's"
+        net(images)  # eagerly: hooks do not run in a compiled network
+    return found[0] if found else "the network's outputs are finite, so the loss function is the cause"

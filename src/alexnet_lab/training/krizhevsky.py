@@ -3,10 +3,10 @@
     v <- 0.9 v - 0.0005 eps w - eps <dL/dw>
     w <- w + v
 
-torch's SGD keeps the momentum without the rate: buf <- 0.9 buf + g, w <- w - eps buf. While eps stays the same the two
-are one; when it drops, the printed v still holds the old eps and coasts on. Written for torch's buffer, v = -eps buf,
-the printed rule is torch's with the momentum multiplied by (eps of the last step / eps of this step): so it costs
-nothing, and torch's fused kernel does the work.
+torch's SGD keeps the momentum without the rate: buf <- 0.9 buf + g, w <- w - eps buf. Both rules are the same while eps
+is constant. When eps drops, the printed v still contains the old eps and keeps moving at that pace. In terms of torch's
+buffer, v = -eps buf, the printed rule is torch's with the momentum multiplied by (eps of the last step / eps of this
+step). It therefore costs nothing extra and uses torch's fused kernel.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 
 class KrizhevskySGD(Optimizer):
-    """Momentum that remembers the learning rate it was made with. A group of rate 0 is left out entirely.
+    """SGD whose momentum contains the learning rate of the step that produced it.
 
-    Each group keeps, beside torch's usual keys, `last_lr`: the rate of its last step, which is part of the state that
-    a checkpoint holds. A group whose rate is 0 is skipped: its weights neither coast on nor decay, and its momentum
-    stays as it is until the rate is raised again, as in cuda-convnet.
+    Besides torch's usual keys each group has `last_lr`, the rate of its last step, as part of the state in a
+    checkpoint. A group with rate 0 is skipped: its weights neither move nor decay, and its momentum is kept until the
+    rate rises again, as in cuda-convnet.
 
     Args:
-        groups: Of parameters, each with `lr`, `momentum` and `weight_decay`; other keys are kept.
+        groups: Parameter groups, each with `lr`, `momentum` and `weight_decay`; other keys are kept.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
@@ -49,7 +49,7 @@ class KrizhevskySGD(Optimizer):
     def step(self, closure: Callable[[], float]) -> float: ...
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One update of all groups; returns what `closure` returns, which is called first."""
+        """Updates all groups; calls `closure` first and returns its result."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -97,23 +97,24 @@ def krizhevsky_sgd(
 ) -> KrizhevskySGD:
     """The optimiser of AlexNet and of cuda-convnet's networks: Krizhevsky et al. 2012, sec. 5, and layers-145.cfg.
 
-    Weights and biases of each layer are a group of their own, with `layer` (the module's path, `features.conv1`),
-    `kind` and `name`, so that schedules can tell them apart. What is called `bias` is of kind `biases`; weights of
-    one dimension are `scales` (of a normalisation), which have the rate of `weights` but no decay.
+    The weights and the biases of each layer are separate groups with the keys `layer` (the module's path, such as
+    `features.conv1`), `kind` and `name`, which schedules use. Parameters named `bias` have the kind `biases`.
+    One-dimensional weights are `scales` (of a normalisation): they have the rate of `weights` and no decay.
 
     Args:
-        net: The network whose parameters are trained.
+        net: The network to train.
         learning_rate: Of weights: epsW.
-        bias_factor: The rate of biases is that of the weights times this: epsB. The paper's prose has 1, its code 2.
+        bias_factor: The rate of biases (epsB) is this multiple of the rate of weights. The paper's prose has 1, its
+            code 2.
         momentum: Share of the last step that is kept, in [0, 1).
         weight_decay: Of weights: wc. It is multiplied by the learning rate. Biases have none.
-        layers: What single layers have of their own, by the layer's name, path or a pattern, such as
-            `{"conv1": {"learning_rate": 0.001}, "fc*": {"weight_decay": 0.01}}`; the last pattern that fits counts.
-            A `learning_rate` of 0 freezes a layer; its biases have `bias_factor` times its `learning_rate`, unless
+        layers: Settings of single layers, by a layer's name, path or a pattern, such as
+            `{"conv1": {"learning_rate": 0.001}, "fc*": {"weight_decay": 0.01}}`. The last matching pattern applies.
+            A `learning_rate` of 0 freezes a layer. Its biases have `bias_factor` times its `learning_rate`, unless
             `bias_learning_rate` is given.
 
     Raises:
-        ConfigError: A field out of its range, or `layers` with a name that fits no layer.
+        ConfigError: A field out of its range, or a name in `layers` that matches no layer.
     """
     members = layer_parameters(net)
     own = layer_settings(layers or {}, list(members))
@@ -135,7 +136,7 @@ class Rates(NamedTuple):
 
     @classmethod
     def of_layer(cls, own: Mapping[str, float], common: Rates, bias_factor: float) -> Rates:
-        """Those of a layer that has some of its own."""
+        """The rates of a layer: its own settings, otherwise the common ones."""
         weights = own.get("learning_rate", common.weights)
         biases = own.get("bias_learning_rate", weights * bias_factor)
         return cls(weights, biases, own.get("weight_decay", common.decay))
@@ -149,7 +150,7 @@ class Members(NamedTuple):
 
 
 def layer_parameters(net: nn.Module) -> dict[str, Members]:
-    """The trainable parameters of each module that has some of its own, by the module's path, in the net's order."""
+    """Groups the trainable parameters by the module that owns them, in the net's order."""
     layers: dict[str, Members] = {}
     for path, parameter in net.named_parameters():
         layer, _, name = path.rpartition(".")
@@ -160,7 +161,7 @@ def layer_parameters(net: nn.Module) -> dict[str, Members]:
 
 
 def layer_groups(layer: str, members: Members, rates: Rates) -> list[dict[str, Any]]:
-    """The parameter groups of one layer, without those that would be empty."""
+    """Builds the parameter groups of one layer, without empty ones."""
     rows = (
         ("weights", [weight for weight in members.weights if weight.ndim > 1], rates.weights, rates.decay),
         ("scales", [weight for weight in members.weights if weight.ndim <= 1], rates.weights, 0.0),
@@ -174,14 +175,14 @@ def layer_groups(layer: str, members: Members, rates: Rates) -> list[dict[str, A
 
 
 def layer_settings(layers: Mapping[str, Mapping[Any, float]], names: list[str]) -> dict[str, dict[str, float]]:
-    """What each layer of a net has of its own.
+    """Resolves the patterns of `layers` to the settings of each layer.
 
     Args:
-        layers: By pattern; one with a dot has to fit a layer's path, one without the last part of it.
+        layers: Settings by pattern. A pattern with a dot must match a layer's path, any other the path's last part.
         names: The paths of all layers.
 
     Raises:
-        ConfigError: A pattern that fits nothing.
+        ConfigError: A pattern matches no layer.
     """
     own: dict[str, dict[str, float]] = {name: {} for name in names}
     for pattern, settings in layers.items():
@@ -189,7 +190,7 @@ def layer_settings(layers: Mapping[str, Mapping[Any, float]], names: list[str]) 
         if not fitting:
             short = [name.rpartition(".")[2] for name in names]
             raise ConfigError(
-                f"`optimizer.layers` names `{pattern}`, and no layer is called so; {did_you_mean(pattern, short)}"
+                f"`optimizer.layers` names `{pattern}`, which matches no layer; {did_you_mean(pattern, short)}"
             )
         for name in fitting:
             own[name] |= settings

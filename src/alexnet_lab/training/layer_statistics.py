@@ -1,4 +1,4 @@
-"""What goes on inside: how far each layer's weights move in a step, and how many of its units never fire."""
+"""Per layer and epoch: the size of weight updates, and the share of ReLUs that never fire."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 STEPS_MEASURED = 4
-"""Steps of an epoch whose updates are measured: each costs a copy of the weights."""
+"""The number of steps per epoch whose updates are measured. Each costs a copy of the weights."""
 
 
 class LayerStatistics(Callback):
-    """Logs two numbers of each layer and epoch: `layers/<layer>/update_ratio` and `layers/<layer>/dead_share`.
+    """Logs two numbers per layer and epoch: `layers/<layer>/update_ratio` and `layers/<layer>/dead_share`.
 
-    The ratio is the length of a step's change of a weight tensor to the length of the tensor, the mean over four steps
-    spread over the epoch: about 1e-3 is usual, far less hardly learns, far more is unstable. The share is that of the
-    maps (of a convolution) or units whose ReLU gives 0 for every image, and everywhere in it, of the validation part.
-    Other activations than `nn.ReLU` modules have no dead units to count.
+    `update_ratio` is |change in a step| / |weights| of a weight tensor, the mean over four steps spread over the epoch.
+    About 1e-3 is usual; with far less a layer hardly learns, with far more training is unstable. `dead_share` is the
+    share of maps (of a convolution) or units whose ReLU outputs 0 everywhere for every validation image. Only `nn.ReLU`
+    modules are counted.
 
-    It draws no random numbers, so a run with it ends with the weights of one without. What it costs: docs/speed.md.
+    The callback draws no random numbers, so it does not change the weights of a run. Cost: docs/speed.md.
     """
 
     def __init__(self) -> None:
@@ -41,31 +41,31 @@ class LayerStatistics(Callback):
         self._step = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listens to the ReLUs."""
+        """Registers hooks on the ReLUs."""
         relus = {name: module for name, module in network(pl_module).named_modules() if isinstance(module, nn.ReLU)}
         for name, shown in short_names(relus).items():
             relus[name].register_forward_hook(partial(self._listen, shown))
 
     def _listen(self, name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        """Notes which units fire, outside training."""
+        """Records which units fire, outside training."""
         if not module.training:
             fires = firing(output)
             key = name if name not in self.active or len(self.active[name]) == len(fires) else f"{name}-{len(fires)}"
             self.active[key] = self.active[key] | fires if key in self.active else fires
 
     def state_dict(self) -> dict[str, Any]:
-        """What was measured so far in an epoch that is under way; the weights are the same in all processes."""
+        """The measurements of the epoch in progress; the weights are the same in all processes."""
         ratios = {name: [ratio.item() for ratio in measured] for name, measured in self.ratios.items()}
         return {"ratios": ratios, "measured": sorted(self._measured), "step": self._step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up the state of the interrupted run."""
+        """Restores the state of the interrupted run."""
         self.ratios = {name: [torch.tensor(ratio) for ratio in found] for name, found in state_dict["ratios"].items()}
         self._measured = set(state_dict["measured"])
         self._step = state_dict["step"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Brings what was taken up to where the network is."""
+        """Moves restored measurements to the network's device."""
         device = pl_module.device
         self.ratios = {name: [ratio.to(device) for ratio in found] for name, found in self.ratios.items()}
 
@@ -77,7 +77,7 @@ class LayerStatistics(Callback):
         self.ratios, self.active = {}, {}
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Keeps the weights of before a step that is measured."""
+        """Keeps a copy of the weights before a measured step."""
         if self._step in self._measured:
             self._before = {name: weight.detach().clone() for name, weight in weights(network(pl_module)).items()}
         self._step += 1
@@ -85,20 +85,20 @@ class LayerStatistics(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Compares with the weights of after the step."""
+        """Compares that copy with the weights after the step."""
         if self._before:
             for name, weight in weights(network(pl_module)).items():
                 self.ratios.setdefault(name, []).append(update_ratio(self._before[name], weight.detach()))
             self._before = {}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Logs the epoch's numbers; validation, where there was any, lies behind."""
+        """Logs the epoch's numbers; any validation of the epoch has ended."""
         shown = short_names(self.ratios)
         values = {
             f"{LAYERS}{shown[name]}/update_ratio": torch.stack(ratios).mean() for name, ratios in self.ratios.items()
         }
         for name, fires in self.active.items():
-            seen: Any = trainer.strategy.reduce(fires.float(), reduce_op="sum")  # each process saw a part of the images
+            seen: Any = trainer.strategy.reduce(fires.float(), reduce_op="sum")  # each process has a part of the images
             values[f"{LAYERS}{name}/dead_share"] = (seen == 0).float().mean()
         pl_module.log_dict(values)
 
@@ -109,7 +109,7 @@ def network(module: LightningModule) -> nn.Module:
 
 
 def weights(net: nn.Module) -> dict[str, nn.Parameter]:
-    """The weight tensors that are trained, by the name of their layer; biases and scales are none."""
+    """The trainable weight tensors by layer name, without biases and scales."""
     return {
         name.removesuffix(".weight"): parameter
         for name, parameter in net.named_parameters()
@@ -118,7 +118,7 @@ def weights(net: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:
-    """For each dotted name its last part, if these differ; else the names themselves.
+    """Shortens each dotted name to its last part, if all of these differ.
 
     Example:
         >>> short_names(["features.conv1", "classifier.fc8"])
@@ -130,14 +130,14 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def update_ratio(before: Tensor, after: Tensor) -> Tensor:
-    """|after - before| / |before| in the Euclidean norm, in float32; 0 for weights that are all 0 and stay so."""
+    """|after - before| / |before| in the Euclidean norm, in float32; 0 for weights that are 0 and stay 0."""
     size = torch.linalg.vector_norm(before, dtype=torch.float32)
     change = torch.linalg.vector_norm(after - before, dtype=torch.float32)
     return torch.where(change == 0, torch.zeros_like(change), change / size)
 
 
 def firing(output: Tensor) -> Tensor:
-    """Which units of an activation (B, C, H, W), (B, C) or (B, tokens, C) are above 0 somewhere; bool (C,)."""
+    """Which units of an activation (B, C, H, W), (B, C) or (B, tokens, C) exceed 0 anywhere; bool (C,)."""
     unit = output.ndim - 1 if output.ndim == 3 else 1
     others = [axis for axis in range(output.ndim) if axis != unit]
     return output.detach().amax(others) > 0

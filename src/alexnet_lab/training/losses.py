@@ -1,6 +1,6 @@
-"""Losses: modules that give each image its own loss, (B,), from logits (B, num_classes) and labels (B,).
+"""Losses: modules that compute one loss per image, (B,), from logits (B, num_classes) and labels (B,).
 
-The Classifier weighs and sums them itself, so that unequal shares of a batch over processes count what they should.
+The Classifier sums and weights them, so that unequal shares of a batch over processes have the right weight.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class CrossEntropy(nn.Module):
     """-log p(label) of the softmax: the multinomial logistic objective of Krizhevsky et al. 2012, sec. 3.
 
     Args:
-        label_smoothing: Share of the target that is spread over all classes, in [0, 1). In training mode only: a
-            validation or test loss is always plain.
+        label_smoothing: Share of the target that is spread over all classes, in [0, 1). It applies only in training;
+            validation and test losses are plain.
 
     Raises:
         ConfigError: A share out of its range.
@@ -42,7 +42,7 @@ class CrossEntropy(nn.Module):
 
 
 class LeNet5Criterion(nn.Module):
-    """The criteria of LeCun et al. 1998, image by image; see `alexnet_lab.models.LeNet5Loss`.
+    """The criteria of LeCun et al. 1998 per image; see `alexnet_lab.models.LeNet5Loss`.
 
     Args:
         form: `mse` (eq. 8) or `map` (eq. 9).

@@ -1,4 +1,4 @@
-"""Error rates as the papers count them: fractions of images, each image once, whatever the number of processes."""
+"""Error rates as the papers count them: fractions of images; each image counts once for any number of processes."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NO_CLASS = -2
-"""What an image is called whose logits hold a NaN."""
+"""The predicted class of an image with a NaN among its logits."""
 
 WAITING = 4096
-"""Images that are counted in one go: counting each batch by itself would cost small networks a tenth of their speed."""
+"""The number of images counted at once. Counting each batch by itself would slow small networks by a tenth."""
 
 
 def ranks(logits: Tensor, labels: Tensor) -> Tensor:
-    """How many classes come before each image's label: the top-k guess is wrong where this is k or more.
+    """Counts the classes ranked before each image's label; the top-k prediction is wrong if this is k or more.
 
-    A class comes before the label if its logit is greater, or equal and its index lower. This is the only rule about
-    ties: it depends on neither device, batch nor number format. With bfloat16 logits and 1,000 classes about 3 % of
-    the images tie for the best class. A NaN among the logits puts the label behind all classes.
+    A class ranks before the label if its logit is greater, or equal with a lower index. This is the only rule for
+    ties, so the result depends on neither device, batch nor dtype. With bfloat16 logits and 1,000 classes about 3 % of
+    the images have a tie for the best class. A NaN among the logits ranks the label behind all classes.
 
     Args:
         logits: (B, C), any float type.
+        labels: (B,), int64 in [0, C).
         labels: (B,), int64 in [0, C).
 
     Returns:
@@ -45,7 +46,7 @@ def ranks(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def called(logits: Tensor) -> Tensor:
-    """The class that each image is called, int64 (B,): the one of rank 0; NO_CLASS where a logit is NaN."""
+    """The predicted class of each image, int64 (B,): the class of rank 0, or NO_CLASS if a logit is NaN."""
     logits = logits.float()
     best = logits == logits.amax(1, keepdim=True)  # (B, C); a NaN equals nothing
     classes = logits.shape[1]
@@ -54,7 +55,7 @@ def called(logits: Tensor) -> Tensor:
 
 
 def best_classes(logits: Tensor, count: int = TOP_K) -> Tensor:
-    """The `count` classes of lowest rank, or all if there are fewer, the best first: int64 (B, count)."""
+    """The `count` classes of lowest rank, best first: int64 (B, count), or fewer columns with fewer classes."""
     return logits.float().sort(dim=1, descending=True, stable=True).indices[:, :count]
 
 
@@ -64,10 +65,10 @@ def class_indices(logits: Tensor) -> Tensor:
 
 
 class ErrorCounts:
-    """Mean loss, top-1 and top-5 error over all images seen since the last reset.
+    """Mean loss, top-1 and top-5 error over all images since the last reset.
 
-    Whole counts are added up on the device and read once an epoch; across processes the counts are summed, so that
-    batches of unequal size weigh what they should.
+    Counts are summed on the device and read once an epoch. Across processes the counts are summed too, so that batches
+    of unequal size have the right weight.
 
     Args:
         num_classes: The number of classes, >= 2; with more than 5 the top-5 error is counted too.
@@ -78,9 +79,9 @@ class ErrorCounts:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all images."""
-        self._logits: list[tuple[Tensor, Tensor]] = []  # with their labels, not counted yet
-        self._losses: list[Tensor] = []  # not added up yet
+        """Clears all counts."""
+        self._logits: list[tuple[Tensor, Tensor]] = []  # with their labels, not yet counted
+        self._losses: list[Tensor] = []  # not yet summed
         self._losses_waiting = 0
         self._counts: Tensor | None = None  # int64 (3,): images, top-1 errors, top-5 errors
         self._loss_sum: Tensor | None = None  # float32 ()
@@ -101,7 +102,7 @@ class ErrorCounts:
             self._add_losses()
 
     def _count(self) -> None:
-        """Counts the batches that wait. When that is done makes no difference: these are whole numbers."""
+        """Counts the waiting batches. The time of counting does not matter: counts are whole numbers."""
         if not self._logits:
             return
         logits, labels = (torch.cat(parts) for parts in zip(*self._logits, strict=True))
@@ -111,22 +112,22 @@ class ErrorCounts:
         self._counts = counts if self._counts is None else self._counts.to(counts.device) + counts
 
     def _add_losses(self) -> None:
-        """Adds up the losses that wait: after a fixed number of images, for the order decides about the last bits."""
+        """Sums the waiting losses, always after the same number of images: the order decides the last bits."""
         if not self._losses:
             return
-        device = self._losses[-1].device  # a resumed run's first ones come from a file
+        device = self._losses[-1].device  # the first ones of a resumed run come from a file
         total = torch.cat([losses.to(device) for losses in self._losses]).sum(dtype=torch.float32)
         self._losses, self._losses_waiting = [], 0
         self._loss_sum = total if self._loss_sum is None else self._loss_sum.to(total.device) + total
 
     @property
     def images(self) -> Tensor:
-        """How many this process has seen: int64 ()."""
+        """The number of images that this process has counted: int64 ()."""
         return self._read(0)
 
     @property
     def top1_wrong(self) -> Tensor:
-        """Of how many of them the best guess was wrong: int64 ()."""
+        """The number of wrong top-1 predictions among them: int64 ()."""
         return self._read(1)
 
     def _read(self, place: int) -> Tensor:
@@ -134,9 +135,9 @@ class ErrorCounts:
         return torch.zeros((), dtype=torch.int64) if self._counts is None else self._counts[place]
 
     def numbers(self) -> list[float]:
-        """What this process has seen since the last reset, exactly.
+        """The exact state of this process since the last reset.
 
-        Images, top-1 errors, top-5 errors, the sum of losses, and then each loss that was not added to it yet.
+        The list contains images, top-1 errors, top-5 errors, the sum of losses, and each loss not yet summed.
         """
         self._count()
         counts = [0, 0, 0] if self._counts is None else self._counts.tolist()
@@ -144,7 +145,7 @@ class ErrorCounts:
         return [*counts, loss_sum, *(torch.cat(self._losses).tolist() if self._losses else [])]
 
     def set_numbers(self, numbers: list[float]) -> None:
-        """Goes on from what `numbers` gave."""
+        """Restores the state that `numbers` returned."""
         self.reset()
         if not numbers[0]:
             return
@@ -154,14 +155,14 @@ class ErrorCounts:
         self._losses_waiting = len(numbers) - 4
 
     def compute(self) -> dict[str, Tensor]:
-        """`loss`, `top1_error` and, with more than 5 classes, `top5_error`: scalars; NaN if no image was seen.
+        """`loss`, `top1_error` and, with more than 5 classes, `top5_error`: scalars; NaN without images.
 
-        All processes of a run must ask together.
+        All processes of a run must call this together.
         """
         self._count()
         self._add_losses()
         names = ["loss", "top1_error", *(["top5_error"] if self.num_classes > TOP_K else [])]
-        if self._counts is None or self._loss_sum is None:  # so it is in all processes: each has as many batches
+        if self._counts is None or self._loss_sum is None:  # the same in all processes: each has as many batches
             return {name: torch.tensor(math.nan) for name in names}
         counts, loss_sum = over_processes(self._counts), over_processes(self._loss_sum)
         images, top1, top5 = counts.unbind()
@@ -169,7 +170,7 @@ class ErrorCounts:
 
 
 def over_processes(sums: Tensor) -> Tensor:
-    """The sum over all processes of a run; `sums` itself stays what it is."""
+    """The sum over all processes of a run; `sums` is not changed."""
     if not (dist.is_available() and dist.is_initialized()):
         return sums
     total = sums.clone()

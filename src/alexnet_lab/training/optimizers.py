@@ -1,4 +1,4 @@
-"""Optimisers: from a network and a few published numbers to a `torch.optim.Optimizer`."""
+"""Optimisers: each function turns a network and a few published numbers into a `torch.optim.Optimizer`."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def sgd(
         learning_rate: Of weights and biases alike.
         momentum: Share of the last step that is kept, in [0, 1).
         nesterov: Look ahead by the momentum before the gradient is taken.
-        weight_decay: L2 term added to the gradient, per step, not multiplied by the learning rate beforehand.
-        decay_biases: Decay biases and other vectors too (torch's habit); the papers decay weights only.
+        weight_decay: L2 term added to the gradient in each step, before the multiplication by the learning rate.
+        decay_biases: Also decay biases and other vectors, as torch does; the papers decay weights only.
     """
     groups = decayed_and_not(net, weight_decay, decay_biases=decay_biases)
     return SGD(groups, lr=learning_rate, momentum=momentum, nesterov=nesterov, fused=True)
@@ -52,7 +52,7 @@ def adam(
     weight_decay: NonNegativeFloat = 0.0,
     decay_biases: bool = False,
 ) -> Optimizer:
-    """Adam (Kingma and Ba 2015, algorithm 1), the seeds' choice; `weight_decay` is L2 in the gradient."""
+    """Adam (Kingma and Ba 2015, algorithm 1), as in the seeds; `weight_decay` is an L2 term in the gradient."""
     groups = decayed_and_not(net, weight_decay, decay_biases=decay_biases)
     return Adam(groups, lr=learning_rate, betas=(beta1, beta2), eps=epsilon, fused=True)
 
@@ -68,30 +68,30 @@ def rmsprop(
     weight_decay: NonNegativeFloat = 0.0,
     decay_biases: bool = False,
 ) -> Optimizer:
-    """RMSprop (Hinton 2012, lecture 6e of Neural Networks for Machine Learning), with Keras' numbers.
+    """RMSprop (Hinton 2012, lecture 6e of Neural Networks for Machine Learning), with Keras' defaults.
 
     Args:
         net: The network whose parameters are trained.
         learning_rate: Of weights and biases alike.
-        smoothing: Share of the running mean of squared gradients that is kept in a step, in [0, 1): torch's alpha,
-            Keras' rho. The lecture has .9, torch .99.
+        smoothing: Share of the running mean of squared gradients that a step keeps, in [0, 1): torch's alpha, Keras'
+            rho. The lecture has .9, torch .99.
         momentum: Share of the last step that is kept, in [0, 1).
-        epsilon: Added to the root of that mean, as torch does; Keras adds it to the mean.
+        epsilon: Added to the root of that mean, as in torch; Keras adds it to the mean.
         weight_decay: L2 term added to the gradient.
-        decay_biases: Decay biases and other vectors too.
+        decay_biases: Also decay biases and other vectors.
     """
     groups = decayed_and_not(net, weight_decay, decay_biases=decay_biases)
     return RMSprop(groups, lr=learning_rate, alpha=smoothing, eps=epsilon, momentum=momentum)
 
 
 def decayed_and_not(net: nn.Module, weight_decay: float, *, decay_biases: bool) -> list[dict[str, Any]]:
-    """Parameter groups: matrices and kernels with `weight_decay`, vectors (biases, scales) without unless asked.
+    """Builds parameter groups: matrices and kernels with `weight_decay`, vectors (biases, scales) without by default.
 
-    Every trainable parameter is in exactly one group; an empty group is left out.
+    Every trainable parameter is in exactly one group; empty groups are left out.
     """
     decayed, kept = [], []
     for path, parameter in net.named_parameters():
-        is_vector = parameter.ndim <= 1 or path.rpartition(".")[2] == "bias"  # one bias per position has two dimensions
+        is_vector = parameter.ndim <= 1 or path.rpartition(".")[2] == "bias"  # a bias per position has two dimensions
         if parameter.requires_grad:
             (kept if is_vector and not decay_biases else decayed).append(parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
@@ -99,7 +99,7 @@ def decayed_and_not(net: nn.Module, weight_decay: float, *, decay_biases: bool) 
 
 
 def build_optimizer(spec: Mapping[str, Any], net: nn.Module, trusted: tuple[str, ...] = ()) -> Optimizer:
-    """The optimiser of a config; a class such as `torch.optim.AdamW` gets all parameters in one group."""
+    """Builds the optimiser of a config; a class such as `torch.optim.AdamW` gets all parameters in one group."""
     target = locate(spec["_target_"], "optimizer", trusted)
     foreign = isinstance(target, type) and issubclass(target, Optimizer)
     return build(spec, "optimizer", net.parameters() if foreign else net, trusted=trusted)

@@ -1,4 +1,4 @@
-"""Numbers that each process of a run has its own of, kept in the one checkpoint that they share."""
+"""State that differs between the processes of a run, kept in their common checkpoint."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import distributed
 
 
 def rank_and_size() -> tuple[int, int]:
-    """The place of this process, and the number of processes."""
+    """The rank of this process and the number of processes."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
 
 
 def gathered(numbers: list[Any]) -> list[list[Any]]:
-    """The numbers of all processes, by rank. All of them have to ask."""
+    """Gathers the numbers of all processes by rank; all of them must call this."""
     _, size = rank_and_size()
     if size == 1:
         return [numbers]
@@ -26,9 +26,9 @@ def gathered(numbers: list[Any]) -> list[list[Any]]:
 
 
 def own_part(every: list[list[Any]]) -> list[Any]:
-    """This process's numbers of those that `gathered` gave.
+    """This process's part of a `gathered` list.
 
-    They are addends of sums: among another number of processes the first one takes them all.
+    The numbers are terms of sums: with another number of processes, rank 0 gets the totals and the others zeros.
     """
     rank, size = rank_and_size()
     if len(every) == size:

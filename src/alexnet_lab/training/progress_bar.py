@@ -1,7 +1,6 @@
-"""A progress bar on a terminal: drawn twice a second by a thread of its own, whatever the speed of the steps.
+"""A progress bar on a terminal, drawn twice a second by its own thread at any speed of training.
 
-Lightning's bars are drawn by the training loop, each time after some steps: with small networks that is hundreds of
-times a second.
+Lightning's bars are drawn by the training loop after every few steps, with small networks hundreds of times a second.
 """
 
 from __future__ import annotations
@@ -19,36 +18,36 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 SECONDS = 0.5
-"""Between two pictures."""
+"""The interval between two updates."""
 
 
 class ProgressLine(Callback):
-    """Shows how far the epoch, the validation or the test is; the log's lines appear above."""
+    """Shows the progress of the epoch, the validation or the test, below the log lines."""
 
     def __init__(self) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Progress(
             *columns, console=Console(stderr=True), transient=True, refresh_per_second=1 / SECONDS, expand=False
         )
-        self._tasks: list[TaskID] = []  # validation runs within an epoch
+        self._tasks: list[TaskID] = []  # a stack: validation runs within an epoch
         self._next = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A bar for the epoch."""
+        """Adds the epoch's bar."""
         self._begin(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", trainer.num_training_batches)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Moves it on."""
+        """Updates the bar."""
         self._advance(batch_idx + 1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes it away."""
+        """Removes the bar."""
         self._end()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A bar for the validation."""
+        """Adds the validation's bar."""
         self._begin("validation", sum(trainer.num_val_batches))
 
     def on_validation_batch_end(  # noqa: PLR0917 - Lightning's signature
@@ -60,29 +59,29 @@ class ProgressLine(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Moves it on."""
+        """Updates the bar."""
         self._advance(batch_idx + 1)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes it away."""
+        """Removes the bar."""
         self._end()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A bar for the test."""
+        """Adds the test's bar."""
         self._begin("test", sum(trainer.num_test_batches))
 
     on_test_batch_end = on_validation_batch_end
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes it away."""
+        """Removes the bar."""
         self._end()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leaves the terminal as it was."""
+        """Restores the terminal."""
         self._bar.stop()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """The same at the end."""
+        """Restores the terminal."""
         self._bar.stop()
 
     def _begin(self, title: str, batches: float) -> None:

@@ -1,7 +1,7 @@
 """Learning-rate schedules as the sources recorded them, or as their programs computed them.
 
-Each multiplies the rates that the optimiser starts with. Shares of a run and epochs become steps here, once. A change
-takes effect from the first step at or after its place; `dexp`'s from the first step after it, as in its source.
+Each multiplies the optimiser's initial rates. Shares of a run and epochs become steps here, once. A change applies from
+the first step at or after its place; in `dexp` from the first step after it, as in the source.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 
 class RecordedRun(NamedTuple):
-    """Epochs at which the rates of one run were changed by hand; None: not noted."""
+    """Epochs at which the rates of one run were changed by hand; None: not recorded."""
 
-    drops: tuple[int, ...]  # of the weights' rate, by ten each
-    first_lowered: int | None  # conv1's rate ten times below the others'
-    first_frozen: int  # conv1's rate 0
-    end: int  # killed
+    drops: tuple[int, ...]  # the weights' rate falls tenfold
+    first_lowered: int | None  # conv1's rate falls to a tenth of the others'
+    first_frozen: int  # conv1's rate becomes 0
+    end: int  # the run was killed
 
 
 RUNS: dict[str | int, RecordedRun] = {
     "145-2010": RecordedRun((23, 51, 78), 68, 72, 93),  # the paper's network on ILSVRC-2010
     145: RecordedRun((25, 51, 79), 67, 72, 91),  # the same on ILSVRC-2012
-    "145-half": RecordedRun((20, 48), 66, 72, 96),  # one GPU; its third drop was not noted
+    "145-half": RecordedRun((20, 48), 66, 72, 96),  # one GPU; its third drop was not recorded
     147: RecordedRun((23, 51, 79), None, 79, 90),  # non-overlapping pooling
     148: RecordedRun((22, 44, 86), 69, 73, 97),  # no response normalisation
 }
@@ -54,15 +54,15 @@ def recorded(
 ) -> dict[str, Any]:
     """The drops that Krizhevsky made by hand in 2012, at the same shares of the run.
 
-    Run 145 of 91 epochs: weights x .1 at 25, 51 and 79; conv1 lowered ten times more at 67, and frozen at 72.
+    Run 145 of 91 epochs: weights x .1 at 25, 51 and 79; conv1 lowered by another factor of ten at 67, frozen at 72.
 
     Args:
-        optimizer: Of `krizhevsky_sgd`: its groups tell layers and biases apart. Its first layer counts as conv1.
-        duration: Of the run; the recorded epochs are stretched to it.
+        optimizer: Of `krizhevsky_sgd`, whose groups separate layers and biases. Its first layer counts as conv1.
+        duration: Of the run; the recorded epochs are scaled to it.
         run: Which run. 145 is the paper's network.
-        lower_biases: The biases' rate falls with the weights'. The notes do not say so: 145 and 148 ended with epsB as
-            it began, 145-2010 and 147 with a tenth of it, from when on is not noted.
-        freeze_first: Lower and then freeze the first layer before the others, its biases with it once it is frozen.
+        lower_biases: Whether the biases' rate falls with the weights'. The notes do not say: 145 and 148 ended with
+            the initial epsB, 145-2010 and 147 with a tenth of it, reached at an unrecorded epoch.
+        freeze_first: Lower and then freeze the first layer before the others; freezing includes its biases.
 
     Raises:
         ConfigError: An unknown run, or an optimiser without groups by layer.
@@ -94,22 +94,22 @@ def dexp(
     bias_target_factor: PositiveFloat | None = 10.0,
     bias_levels: PositiveInt = 2,
 ) -> dict[str, Any]:
-    """cuda-convnet2's discrete exponential (2013): equal stretches, each lower by the same factor.
+    """cuda-convnet2's discrete exponential (2013): stretches of equal length, each lower by the same factor.
 
     With the defaults and rates of .01 and .02: .01, .00158740105, .000251984210, .00004 in the four quarters, and
-    .02, .002 for biases in the two halves, as its ImageNet files have it. As in its lr.cu, a step that falls exactly on
-    a boundary still has the rate of the stretch before.
+    .02, .002 for biases in the two halves, as its ImageNet files have it. As in its lr.cu, a step exactly on a boundary
+    still has the rate of the stretch before.
 
     Args:
         optimizer: Its rates are the first level.
         duration: Of the run.
         target_factor: The last level is the first divided by this.
-        levels: Of weights; 1 keeps the rate.
-        bias_target_factor: The same for biases; None: as the weights.
-        bias_levels: The same for biases.
+        levels: Number of levels of the weights; 1 keeps the rate.
+        bias_target_factor: `target_factor` for biases; None: the same levels as the weights.
+        bias_levels: `levels` for biases.
 
     Raises:
-        ConfigError: A field out of its range, or biases that are no groups of their own.
+        ConfigError: A field out of its range, or biases without their own groups.
     """
     weights = _discrete_exponential(target_factor, levels, duration)
     if bias_target_factor is None:
@@ -135,12 +135,12 @@ def caffe_step(
     Args:
         optimizer: Its rates are the base.
         duration: Of the run.
-        step_iterations: Optimiser steps between two drops; or
-        step_share: the share of the run between them. One of the two is given, the other is None.
+        step_iterations: Optimiser steps between two drops.
+        step_share: The share of the run between two drops. Give exactly one of the two; the other is None.
         gamma: The factor of a drop.
 
     Raises:
-        ConfigError: Both or none of the two are given, or a field is out of its range.
+        ConfigError: Both or neither of the two are given, or a field is out of its range.
     """
     if (step_iterations is None) == (step_share is None):
         raise ConfigError("give either schedule.step_iterations or schedule.step_share, and set the other to null")
@@ -152,11 +152,11 @@ def caffe_step(
 def caffe_inv(
     optimizer: Optimizer, duration: Duration, *, gamma: NonNegativeFloat = 1e-4, power: NonNegativeFloat = 0.75
 ) -> dict[str, Any]:
-    """Caffe's `lr_policy: "inv"`: base * (1 + gamma * iteration) ^ -power, in its LeNet for 10,000 iterations.
+    """Caffe's `lr_policy: "inv"`: base * (1 + gamma * iteration) ^ -power; its LeNet runs for 10,000 iterations.
 
     Args:
         optimizer: Its rates are the base.
-        duration: Not used: an iteration is an optimiser step, however long the run.
+        duration: Not used: an iteration is an optimiser step, regardless of the length of the run.
         gamma: Per optimiser step, >= 0.
         power: >= 0; 0 keeps the rate.
 
@@ -174,7 +174,7 @@ def by_pass(
     factors: tuple[NonNegativeFloat, ...] = (1.0, 0.4, 0.2, 0.1, 0.02),
     passes: tuple[PositiveInt, ...] = (2, 3, 3, 4),
 ) -> dict[str, Any]:
-    """A factor for the first passes, another for the next ones, and so on: LeCun et al. 1998, sec. III.B.
+    """Applies one factor for the first passes, another for the next ones, and so on: LeCun et al. 1998, sec. III.B.
 
     LeNet-5's eta was .0005 for two passes, .0002 for three, .0001 for three, .00005 for four, .00001 for the rest.
 
@@ -182,10 +182,10 @@ def by_pass(
         optimizer: Its rates are multiplied.
         duration: Of the run.
         factors: One for each stretch.
-        passes: Epochs of each stretch but the last, which goes on to the end.
+        passes: Epochs of each stretch except the last, which lasts to the end.
 
     Raises:
-        ConfigError: A field out of its range, or not one stretch fewer than factors.
+        ConfigError: A field out of its range, or the number of passes is not one less than that of factors.
     """
     if len(passes) != len(factors) - 1:
         raise ConfigError(
@@ -199,7 +199,7 @@ def by_pass(
 
 
 def _steps_of(epochs: Sequence[int], end: int, duration: Duration) -> list[int]:
-    """Epochs of a run of `end` epochs as steps of ours."""
+    """Converts epochs of a run of `end` epochs to steps of this run."""
     return [round(epoch / end * duration.steps) for epoch in epochs]
 
 
@@ -208,11 +208,11 @@ def _until(frozen: int, factor: Factor) -> Factor:
 
 
 def _discrete_exponential(target_factor: float, levels: int, duration: Duration) -> Factor:
-    """The rule of lr.cu: a step on the boundary between two levels belongs to the first of them."""
+    """The rule of lr.cu: a step on the boundary between two levels belongs to the first."""
 
     def factor(step: int) -> float:
-        progress = min(step / duration.steps, 1.0)  # the step after the last asks too
-        near = max(0, math.ceil(progress * levels) - 2)  # below the level, however the product was rounded
+        progress = min(step / duration.steps, 1.0)  # also called for the step after the last
+        near = max(0, math.ceil(progress * levels) - 2)  # at or below the level, despite rounding of the product
         level = next(level for level in range(near, levels) if progress <= (level + 1) / levels)
         return target_factor ** (-level / max(levels - 1, 1))
 
@@ -220,7 +220,7 @@ def _discrete_exponential(target_factor: float, levels: int, duration: Duration)
 
 
 def _whole_part(quotient: float) -> int:
-    """Floor, for a quotient that rounding may have left just below a whole number."""
+    """Floor, tolerant of quotients that rounding left just below a whole number."""
     return math.floor(quotient + 1e-9)
 
 

@@ -1,7 +1,7 @@
-"""Learning-rate schedules. Durations are given in epochs and become steps once, by `Duration`.
+"""Learning-rate schedules. Durations are given in epochs; `Duration` converts them to steps once.
 
-A rate that depends on the length of the run is a function of (step, steps in all), and a checkpoint keeps the step
-alone. So a run that is continued to more epochs has, from its next step on, the rates of a run of the new length.
+A rate that depends on the length of the run is a function of (step, total steps), and a checkpoint keeps only the step.
+A run that is resumed with more epochs therefore has, from its next step on, the rates of a run of the new length.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ log = logging.getLogger(__name__)
 
 
 def group_kinds(optimizer: Optimizer, wish: str) -> list[str]:
-    """What each parameter group holds: weights, scales or biases.
+    """Returns what each parameter group holds: weights, scales or biases.
 
     Args:
-        optimizer: With groups as `krizhevsky_sgd` makes them.
-        wish: The setting that needs it, for the message.
+        optimizer: With groups as built by `krizhevsky_sgd`.
+        wish: The setting that needs them, for the message.
 
     Raises:
-        ConfigError: The optimiser does not keep them apart.
+        ConfigError: The optimiser does not separate them.
     """
     if any("kind" not in group for group in optimizer.param_groups):
         raise ConfigError(
-            f"{wish} needs parameter groups for weights and for biases, layer by layer; take optimizer=krizhevsky_sgd"
+            f"{wish} needs parameter groups for weights and for biases, layer by layer; set optimizer=krizhevsky_sgd"
         )
     return [group["kind"] for group in optimizer.param_groups]
 
 
 @dataclass(frozen=True)
 class Duration:
-    """How long a run is: optimiser steps in all, and epochs."""
+    """The length of a run in optimiser steps and epochs."""
 
     steps: int
     epochs: float
@@ -63,11 +63,11 @@ class Duration:
 
 
 def warn_beyond(key: str, epochs: Iterable[int], duration: Duration) -> None:
-    """Warns of changes of the rate that the run does not reach.
+    """Warns about changes of the rate beyond the end of the run.
 
     Args:
-        key: Of the config.
-        epochs: At whose start the rate changes, from 0.
+        key: The config key.
+        epochs: The epochs at whose start the rate changes, from 0.
         duration: Of the run.
     """
     late = [str(epoch) for epoch in epochs if epoch >= duration.epochs]
@@ -76,16 +76,16 @@ def warn_beyond(key: str, epochs: Iterable[int], duration: Duration) -> None:
 
 
 class ByStep(LambdaLR):
-    """`LambdaLR` whose checkpoint holds the number of steps and nothing else."""
+    """`LambdaLR` whose checkpoint contains only the number of steps."""
 
     def state_dict(self) -> dict[str, Any]:
-        """The steps taken."""
+        """The number of steps taken."""
         return {"last_epoch": self.last_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Sets the rates of the step that the checkpoint names."""
+        """Sets the rates of the step in the checkpoint."""
         self.last_epoch = state_dict["last_epoch"] - 1
-        self._step_count = 2  # at 1 torch warns that the optimiser has not stepped, which it did before the resume
+        self._step_count = 2  # at 1 torch warns that the optimiser has not stepped; it did before the resume
         self.step()
 
 
@@ -96,13 +96,13 @@ def go_to(scheduler: LRScheduler, step: int) -> None:
 
 
 class OneCycle(OneCycleLR):
-    """`OneCycleLR` whose checkpoint holds the number of steps and nothing else; torch's would bring its old length."""
+    """`OneCycleLR` whose checkpoint contains only the number of steps; torch's would restore its old length."""
 
     state_dict = ByStep.state_dict
     load_state_dict = ByStep.load_state_dict
 
     def get_lr(self) -> list[float | Tensor]:
-        """The rates of this step; after the last one they stay, where torch's would rise again and then fail."""
+        """The rates of this step; they stay after the last one, where torch's would rise again and then fail."""
         step = self.last_epoch
         self.last_epoch = min(step, self.total_steps - 1)
         try:
@@ -122,29 +122,29 @@ def plateau(
     lower_biases: bool = True,
     monitor: Literal["val/loss", "val/top1_error"] = "val/top1_error",
 ) -> dict[str, Any]:
-    """Divides the learning rate when validation stops improving (Krizhevsky 2012, sec. 5: by ten, by hand).
+    """Lowers the learning rate when validation stops improving (Krizhevsky 2012, sec. 5: by ten, by hand).
 
     Args:
         optimizer: Whose rates are changed.
         duration: Not used.
         factor: The rate is multiplied by this, in (0, 1).
         patience_epochs: The N-th epoch in a row without a new best lowers the rate, as in Keras. An epoch without
-            validation counts, but nothing is lowered before the next validation.
-        min_learning_rate: The rate is never lowered below this.
-        lower_biases: The rate of biases is divided too; in the recorded runs of 2012 it was not.
-        monitor: The metric that has to fall.
+            validation counts, but the rate falls only after a validation.
+        min_learning_rate: The lower limit of the rate.
+        lower_biases: Also lower the rate of biases; in the recorded runs of 2012 it stayed.
+        monitor: The metric that should fall.
 
     Raises:
-        ConfigError: The biases' rate is to stay, but they are no groups of their own.
+        ConfigError: `lower_biases` is false, and biases have no groups of their own.
     """
     kinds = group_kinds(optimizer, "schedule.lower_biases=false") if not lower_biases else []
     kept = [kind == "biases" for kind in kinds] or [False] * len(optimizer.param_groups)
     least = [
         group["lr"] if keep else min_learning_rate for group, keep in zip(optimizer.param_groups, kept, strict=True)
     ]
-    borne = patience_epochs - 1  # torch lowers the rate after one epoch more than its patience
+    borne = patience_epochs - 1  # torch lowers the rate one epoch later than its patience says
     scheduler = ReduceLROnPlateau(optimizer, factor=factor, patience=borne, threshold=0.0, min_lr=least)
-    # Not Lightning's kind of plateau: the Classifier shows it the metric, in time for the checkpoint.
+    # Not Lightning's kind of plateau: the Classifier passes it the metric before it writes the checkpoint.
     return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor, "reduce_on_plateau": False}
 
 
@@ -162,12 +162,12 @@ def step(
     Args:
         optimizer: Whose rates are changed.
         duration: Of the run.
-        drop_epochs: After how many epochs; those beyond the end of the run are named in a warning.
+        drop_epochs: Epochs after which the rate drops; a warning lists those beyond the end of the run.
         factor: In (0, 1].
-        lower_biases: The rate of biases falls too; in cuda-convnet's 13pct and 11pct it did not.
+        lower_biases: Also lower the rate of biases; in cuda-convnet's 13pct and 11pct it stayed.
 
     Raises:
-        ConfigError: The epochs do not rise; or the biases' rate is to stay, but they are no groups of their own.
+        ConfigError: The epochs do not rise, or `lower_biases` is false and biases have no groups of their own.
     """
     if drop_epochs != sorted(set(drop_epochs)) or any(not epoch > 0 for epoch in drop_epochs):
         raise ConfigError(f"schedule.drop_epochs must be rising epochs >= 1, got {drop_epochs}")
@@ -179,12 +179,12 @@ def step(
 
 
 def staircase(drops: Sequence[int], factor: float) -> Factor:
-    """1 at first, multiplied by `factor` from each of the steps `drops` on."""
+    """1 at first, multiplied by `factor` at each of the steps `drops`."""
     return lambda step: factor ** sum(step >= drop for drop in drops)
 
 
 def constant(step: int) -> float:
-    """The rate stays."""
+    """Keeps the rate."""
     return 1.0
 
 
@@ -198,12 +198,12 @@ def one_cycle(
     end_divisor: PositiveFloat = 1e4,
     anneal: Literal["cos", "linear"] = "cos",
 ) -> dict[str, Any]:
-    """Up to the optimiser's learning rate and down to almost nothing (Smith and Topin 2018), momentum left alone.
+    """Rises to the optimiser's learning rate and falls to almost nothing (Smith and Topin 2018); momentum stays.
 
     Args:
         optimizer: Its learning rates are the peak.
-        duration: The whole cycle.
-        warmup_fraction: The share of the steps in which the rate rises.
+        duration: Of the run, which is one cycle.
+        warmup_fraction: The share of steps in which the rate rises.
         start_divisor: The first rate is the peak divided by this.
         end_divisor: The last rate is the first divided by this.
         anneal: The shape of both slopes.
@@ -226,14 +226,14 @@ def one_cycle(
 def build_schedule(
     spec: Mapping[str, Any], optimizer: Optimizer, duration: Duration, trusted: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """The schedule of a config, as Lightning takes it; a class such as `torch.optim.lr_scheduler.StepLR` counts epochs.
+    """Builds the schedule of a config for Lightning; a class such as `torch.optim.lr_scheduler.StepLR` counts epochs.
 
     Raises:
-        ConfigError: It is no schedule, or waits for a metric that only schedule=plateau shows it.
+        ConfigError: It is no schedule, or needs a metric, which only schedule=plateau receives.
     """
     target = locate(spec["_target_"], "schedule", trusted)
     if isinstance(target, type) and issubclass(target, ReduceLROnPlateau):
-        raise ConfigError(f"`schedule._target_` is {spec['_target_']}, which waits for a metric; take schedule=plateau")
+        raise ConfigError(f"`schedule._target_` is {spec['_target_']}, which needs a metric; set schedule=plateau")
     if isinstance(target, type) and issubclass(target, LRScheduler):
         return {"scheduler": build(spec, "schedule", optimizer, trusted=trusted), "interval": "epoch"}
     return build(spec, "schedule", optimizer, duration, trusted=trusted)

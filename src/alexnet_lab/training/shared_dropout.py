@@ -1,6 +1,6 @@
-"""Dropout over the global batch: N processes drop the units that one process would drop.
+"""Dropout over the global batch: N processes drop the same units as one process.
 
-Each process draws the numbers for all images of the global batch, and uses those of its own images.
+Each process draws the numbers for all images of the global batch and uses those of its own images.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 KINDS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, ClassicDropout)
-"""Layers that multiply their input by noise of its shape. Others that draw numbers do so in each process."""
+"""Layers that multiply their input by noise of its shape. All other layers draw their numbers in each process."""
 
 
 def share_dropout(net: nn.Module) -> None:
-    """Makes each dropout of a network part of the global batch's; only the classes of the layers change.
+    """Makes each dropout of a network draw its numbers over the global batch; only the classes of layers change.
 
     Args:
-        net: Is changed in place.
+        net: Changed in place.
     """
     for layer in net.modules():
         if type(layer) in KINDS:
@@ -34,7 +34,7 @@ def share_dropout(net: nn.Module) -> None:
 
 @cache
 def _shared(kind: type[nn.Module]) -> type[nn.Module]:
-    """The shared form of a class, by the same name."""
+    """The shared subclass of a layer class, under the same name."""
     return type(kind.__name__, (SharedDropout, kind), {"__module__": kind.__module__})
 
 
@@ -46,14 +46,14 @@ class Part(NamedTuple):
 
 
 class SharedDropout(nn.Module):
-    """Where a shared layer differs from the class that it was."""
+    """The mixin that turns a dropout into a shared one."""
 
     part: Part | None = None  # None: one process has all images
-    seed = 0  # of the numbers that all processes draw, for this batch
-    state: Tensor | None = None  # of their generator; None: nothing was drawn for this batch
+    seed = 0  # of the numbers that all processes draw for this batch
+    state: Tensor | None = None  # of their generator; None: nothing drawn for this batch
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the layer does it; x (B, ...) holds this process's images."""
+        """Applies dropout; x (B, ...) contains this process's images."""
         part = SharedDropout.part
         if not self.training or part is None or len(x) != part.rows.stop - part.rows.start:
             return super().forward(x)
@@ -70,7 +70,7 @@ class SharedDropout(nn.Module):
 
 @contextlib.contextmanager
 def _common_numbers(device: torch.device) -> Iterator[None]:
-    """Within the block all processes draw the same numbers; afterwards each goes on with its own."""
+    """Within the block all processes draw the same numbers; afterwards each continues with its own."""
     generator = torch.cuda.default_generators[device.index] if device.type == "cuda" else torch.default_generator
     own = generator.get_state()
     if SharedDropout.state is None:

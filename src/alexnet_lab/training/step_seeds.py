@@ -1,6 +1,6 @@
-"""Dropout, like order and augmentation, is a function of the place in a run: a resumed run drops the same units.
+"""Seeds dropout by its place in the run, like order and augmentation: a resumed run drops the same units.
 
-So does a run of several processes; see `shared_dropout`.
+A run of several processes drops the same units too; see `shared_dropout`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class StepSeeds(Callback):
-    """Seeds torch's generators ahead of each training batch by (seed, epoch, batch, rank).
+    """Seeds torch's generators before each training batch by (seed, epoch, batch, rank).
 
-    So nothing has to be kept of them in a checkpoint, whatever a network draws. Each process draws other numbers, but
-    for dropout: its numbers are those of one process.
+    A checkpoint therefore needs no generator state, whatever a network draws. Each process draws other numbers, except
+    for dropout, which uses the numbers of one process.
 
     Args:
         seed: Of the run, >= 0.
@@ -35,20 +35,20 @@ class StepSeeds(Callback):
         self._base = 0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Seeds the generators of the processor and of the device that trains; about 5 microseconds."""
+        """Seeds the generators of the CPU and of the training device; about 5 microseconds."""
         rank, size = trainer.global_rank, trainer.world_size
         total = as_batch(batch, trainer).total
         SharedDropout.part = Part(rank_slice(total, rank, size), total) if size > 1 else None
         self.seed_for(trainer, batch_idx)
 
     def seed_for(self, trainer: Trainer, batch_index: int) -> None:
-        """Seeds as ahead of that batch of the present epoch."""
+        """Seeds for a batch of the current epoch."""
         if trainer.current_epoch != self._epoch:
             self._epoch = trainer.current_epoch
             self._base = int(generator(self.seed, "dropout", self._epoch).integers(2**62))
         SharedDropout.seed, SharedDropout.state = self._base + batch_index, None
         seed = self._base + batch_index * trainer.world_size + trainer.global_rank
-        # torch.manual_seed would format the stack for each step, as long as CUDA is not started: 0.2 ms
+        # torch.manual_seed would format the stack in each step until CUDA is initialised: 0.2 ms
         torch.default_generator.manual_seed(seed)
         kind = trainer.strategy.root_device.type
         if kind == "cuda":

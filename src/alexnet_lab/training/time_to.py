@@ -1,10 +1,10 @@
-"""How soon training reaches a given training error or loss: figure 1 of Krizhevsky, Sutskever, Hinton 2012.
+"""When training reaches a given training error or loss: figure 1 of Krizhevsky, Sutskever, Hinton 2012.
 
-The paper counts the epochs until a network's training error falls to 25 %, and does not say over which images. Here it
-is the share of wrong answers among the last N images that were trained on, N being one epoch's: counted while training
-(augmented, with dropout, each image before the step that learns from it), and looked at after every step. At the end
-of an epoch it is the `train/top1_error` of metrics.csv; before the end of the first one it does not exist. The loss is
-the mean over the same images, and `train/loss` at the end of an epoch.
+The paper counts the epochs until a network's training error falls to 25 %, but not over which images. Here the error is
+the share of wrong answers among the last N training images, where N is the size of an epoch. It is counted during
+training (augmented, with dropout, each image before the step that learns from it) and checked after every step. At the
+end of an epoch it equals `train/top1_error` of metrics.csv; before the end of the first epoch it does not exist. The
+loss is the mean over the same images, and equals `train/loss` at the end of an epoch.
 """
 
 from __future__ import annotations
@@ -36,45 +36,45 @@ log = logging.getLogger(__name__)
 
 
 class TimeTo(Callback):
-    """Finds the first step after which a mean over the last epoch's worth of images is low enough.
+    """Finds the first step after which a mean over the last epoch's worth of images reaches the goal.
 
-    Its state is part of the checkpoints, so that an interrupted run finds the same step.
+    Its state is part of the checkpoints, so an interrupted run finds the same step.
 
     Args:
         goal: The mean to reach.
-        stop: End training with the epoch in which it is reached.
+        stop: Whether to end training with the epoch in which the goal is reached.
 
     Attributes:
-        reached: `epochs` (a fraction: steps / steps of an epoch), `steps` of the optimiser, and `seconds` of training
-            (validation and checkpoints left out), or None.
+        reached: `epochs` (a fraction: steps / steps per epoch), `steps` of the optimiser, and `seconds` of training
+            (without validation and checkpoints), or None.
     """
 
     name: str
-    """Of what is measured, in result.json."""
+    """The name of the measured value in result.json."""
 
     def __init__(self, goal: float, *, stop: bool) -> None:
         self.goal = goal
         self.stop = stop
         self.reached: dict[str, float] | None = None
         self._seconds = 0.0  # of the epochs before this one
-        self._before: list[float] = []  # the sum over each batch of the epoch before this one
+        self._before: list[float] = []  # the sum over each batch of the previous epoch
         self._total = 0  # images of that epoch
         self._start = 0.0
-        self._sums: list[Tensor] = []  # in this epoch so far, this process's share, after each batch
-        self._images: list[int] = []  # in each batch of this epoch, all processes together
+        self._sums: list[Tensor] = []  # this process's sum in this epoch, after each batch
+        self._images: list[int] = []  # in each batch of this epoch, over all processes
         self._ends: list[float] = []  # seconds since the start of the epoch
         self._steps: list[int] = []  # of the optimiser, since the start of the run
 
     def measure(self, classifier: Classifier, outputs: Any, batch: Batch) -> Tensor:
-        """This process's number after a batch, on its device: ()."""
+        """This process's value after a batch, on its device: ()."""
         raise NotImplementedError
 
     def per_batch(self, sums: list[float]) -> list[float]:
-        """What `measure` gave in an epoch, added up over the processes, as sums over each batch."""
+        """Converts an epoch's values of `measure`, summed over the processes, to sums over each batch."""
         raise NotImplementedError
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lets the clock of an epoch go on that was interrupted."""
+        """Restarts the clock, keeping the time that an interrupted epoch has used."""
         self._start = time.perf_counter() - (self._ends[-1] if self._ends else 0.0)
         self._sums = [number.to(pl_module.device) for number in self._sums]
 
@@ -86,7 +86,7 @@ class TimeTo(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Measures, on the device; the numbers are read at the end of the epoch."""
+        """Measures on the device; the values are read at the end of the epoch."""
         batch = as_batch(batch, trainer)
         if self.reached is None:
             self._sums.append(self.measure(cast("Classifier", pl_module), outputs, batch))
@@ -95,7 +95,7 @@ class TimeTo(Callback):
         self._steps.append(trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Adds the processes' numbers up and looks for the step."""
+        """Sums the values over the processes and searches for the step."""
         if self.reached is None and self._sums:
             numbers = cast("Tensor", trainer.strategy.reduce(torch.stack(self._sums), reduce_op="sum")).tolist()
             sums = self.per_batch(numbers)
@@ -117,18 +117,18 @@ class TimeTo(Callback):
 
     @property
     def result(self) -> dict[str, float | None]:
-        """For result.json: the goal, and epochs, steps and seconds; null if it was not reached."""
+        """For result.json: the goal, and epochs, steps and seconds; null if not reached."""
         return {self.name: self.goal, **(self.reached or dict.fromkeys(("epochs", "steps", "seconds")))}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run has to know."""
+        """The state that a resumed run needs."""
         epoch = {"sums": gathered([number.item() for number in self._sums])}
         epoch |= {"images": self._images, "ends": self._ends, "steps": self._steps}
         before = {"seconds": self._seconds, "before": self._before, "total": self._total}
         return {"reached": self.reached, **before, "epoch": epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up the state of the interrupted run."""
+        """Restores the state of the interrupted run."""
         self.reached = state_dict["reached"]
         self._seconds = state_dict["seconds"]
         self._before = state_dict["before"]
@@ -139,7 +139,7 @@ class TimeTo(Callback):
 
 
 class TimeToError(TimeTo):
-    """How soon the training error, a fraction in (0, 1), falls to `error`."""
+    """Measures when the training error, a fraction in (0, 1), falls to `error`."""
 
     name = "error"
 
@@ -147,16 +147,16 @@ class TimeToError(TimeTo):
         super().__init__(error, stop=stop)
 
     def measure(self, classifier: Classifier, outputs: Any, batch: Batch) -> Tensor:
-        """The wrong answers of the epoch so far."""
+        """The number of wrong answers in the epoch so far."""
         return classifier.train_counts.top1_wrong.clone()
 
     def per_batch(self, sums: list[float]) -> list[float]:
-        """The wrong answers to each batch."""
+        """The number of wrong answers in each batch."""
         return [after - before for before, after in itertools.pairwise([0, *sums])]
 
 
 class TimeToLoss(TimeTo):
-    """How soon the training loss, in nats for the cross-entropy, falls to `loss`."""
+    """Measures when the training loss, in nats for the cross-entropy, falls to `loss`."""
 
     name = "loss"
 
@@ -164,11 +164,11 @@ class TimeToLoss(TimeTo):
         super().__init__(loss, stop=stop)
 
     def measure(self, classifier: Classifier, outputs: Any, batch: Batch) -> Tensor:
-        """The losses of this process's images, added up; `outputs` holds their share in the mean of the batch."""
+        """The sum of this process's losses; `outputs` contains their share of the batch's mean."""
         return outputs["loss"].detach() * (batch.total / classifier.trainer.world_size)
 
     def per_batch(self, sums: list[float]) -> list[float]:
-        """They are."""
+        """The values are sums over each batch already."""
         return sums
 
 
@@ -176,11 +176,11 @@ def first_crossing(before: Sequence[float], sums: Sequence[float], total: int, g
     """The first batch of an epoch after which the mean over the last epoch's worth of images is at most `goal`.
 
     Args:
-        before: The sum over each batch of the epoch before, such as its wrong answers; empty in the first epoch, which
-            has a whole epoch behind it only at its end.
-        sums: The same of this epoch; fewer, if it was cut short.
-        total: The images of a whole epoch.
-        goal: For each image.
+        before: The sum over each batch of the previous epoch, such as its wrong answers. Empty in the first epoch,
+            where a whole epoch's worth of images exists only at the end.
+        sums: The same for this epoch; fewer if it was cut short.
+        total: The number of images of a whole epoch.
+        goal: Per image.
 
     Returns:
         The number of the batch from 0, or None.
