@@ -44,7 +44,7 @@ def test_sweep_of_jobs_on_two_nodes_of_which_one_is_cancelled_and_goes_on(cluste
     subprocess.run(["scancel", f"{number}_0"], env=os.environ | cluster, check=True)
     ended = finished(sweep, timeout=200)
     assert ended.code == 1, ended.err
-    assert "error: 1 of 2 jobs did not end: seed-0; the same command goes on" in ended.err
+    assert "error: 1 of 2 jobs did not end: seed-0; resume with the same command" in ended.err
     lines = SweepDirectory(place).latest()
     assert {name: line["status"] for name, line in lines.items()} == {"seed-0": "interrupted", "seed-1": "completed"}
 

@@ -128,7 +128,7 @@ def test_a_script_that_no_font_has_is_warned_of_once(installed, tmp_path, monkey
     for name in ("a", "b"):
         style.save(figure_with("猫 犬"), tmp_path, name)
     assert [record.getMessage() for record in caplog.records] == [
-        "no installed font has 犬猫: in figures they are boxes; install one, such as Noto Sans CJK"
+        "no installed font has 犬猫: figures show boxes instead; install e.g. Noto Sans CJK"
     ]
 
 

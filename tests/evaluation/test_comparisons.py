@@ -364,7 +364,7 @@ def test_no_other_evaluation_in_the_folder_is_overwritten(sweep, tmp_path):
     before = (tmp_path / "out" / "average.json").read_bytes()
     outcome = eval_py(f"run={other}/base_*", f"out={tmp_path}/out", "name=average")
     assert outcome.code == 2
-    assert "that file holds another evaluation (checkpoints: " in outcome.err
+    assert "that file contains another evaluation (checkpoints: " in outcome.err
     assert (tmp_path / "out" / "average.json").read_bytes() == before
 
 

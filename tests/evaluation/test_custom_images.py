@@ -137,5 +137,5 @@ def test_folder_that_does_not_fit(folders, message, tmp_path):
 
 
 def test_no_folder(tmp_path):
-    with pytest.raises(DataError, match=r"there is no folder .*nowhere: `data.root` names a folder of images"):
+    with pytest.raises(DataError, match=r"there is no folder .*nowhere: set `data.root` to a folder of images"):
         find_images(str(tmp_path / "nowhere"), CLASSES)

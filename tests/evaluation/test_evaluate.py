@@ -206,7 +206,7 @@ def test_bombs_would_go_off(tmp_path):
 @pytest.mark.parametrize(
     ("status", "message"),
     [
-        (None, "is unfinished; eval.py takes finished runs; go on with it: python train.py resume="),
+        (None, "is unfinished; eval.py takes finished runs; resume it: python train.py resume="),
         ("interrupted", "ended as interrupted; eval.py takes finished runs"),
         ("failed", "ended as failed; eval.py takes finished runs"),
     ],

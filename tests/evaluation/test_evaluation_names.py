@@ -31,7 +31,7 @@ def test_a_name_of_another_evaluation_is_refused(run):
     for words, message in {
         ("name=test_ten",): "`name` is test_ten, the name of the evaluation split=test views=ten; choose another name",
         ("name=Test_Center", "views=ten"): "the name of the evaluation split=test views=center",
-        ("name=mine", "split=val"): "`name` is mine, but that file holds another evaluation (split: test, not val)",
+        ("name=mine", "split=val"): "`name` is mine, but that file contains another evaluation (split: test, not val)",
         ("name=mine", "views=ten"): "another evaluation (views: center, not ten); choose another name",
     }.items():
         outcome = eval_py(f"run={run}", *words)

@@ -157,7 +157,7 @@ def test_gain_is_over_the_mean_single_run():
             made(torch.zeros(2, 3), [0, 1], "abd"),
             r"same classes: those of A and B differ \(`c` is unknown to B\)",
         ),
-        (made(torch.zeros(2, 3), [0, 1], "acb"), "their order or number is another"),
+        (made(torch.zeros(2, 3), [0, 1], "acb"), "their order or number is different"),
         (made(torch.zeros(3, 3), [0, 1, 1]), r"on the same images: those of A and B differ \(2 and 3 images"),
         (made(torch.zeros(2, 3), [1, 1]), "on the same images"),
         (made(torch.zeros(2, 3), [0, 1], indices=torch.tensor([0, 2])), "on the same images"),

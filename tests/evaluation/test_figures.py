@@ -211,8 +211,8 @@ def test_glyphs_that_the_font_lacks_are_no_error(tmp_path):
 @pytest.mark.parametrize(
     ("figures", "message"),
     [
-        (["top5", "feature_maps"], r"figures=feature_maps looks into one network; give one run"),
-        ("augmentation", r"figures=augmentation looks into one network"),
+        (["top5", "feature_maps"], r"figures=feature_maps shows one network; give one run"),
+        ("augmentation", r"figures=augmentation shows one network"),
         ("kernels", r"figures=kernels of several runs compares two towers .*/run has one tower; give one run"),
     ],
 )

@@ -99,7 +99,7 @@ def test_changed_folder_is_refused(change, told, root, tmp_path, compose):
     before = (run / "eval" / "test_center.json").read_bytes()
     change(root)
     line = error_of(evaluated(f"run={run}"))
-    assert f"error: run {run} was trained on other images than its data set holds now " in line
+    assert f"error: run {run} was trained on other images than its data set contains now " in line
     counts, _, now = told.partition(".*")
     assert counts in line
     assert now in line

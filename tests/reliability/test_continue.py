@@ -91,8 +91,8 @@ def test_finished_run_is_trained_further(done, capsys):
     train({"resume": str(done), "changes": {"trainer.max_epochs": 4}, "overrides": ["trainer.max_epochs=4"]})
     told = capsys.readouterr().err
     assert (
-        "training goes on (trainer.max_epochs: 2 -> 4): from step 25 on the learning rate is that of a run of the new "
-        "length; the test set is used once more at the end"
+        "training continues (trainer.max_epochs: 2 -> 4): from step 25 on the learning rate is that of a run of the "
+        "new length; the test set is used once more at the end"
     ) in told
     after = result(done)
     assert (after["status"], after["epochs"], after["steps"]) == ("completed", 4, 4 * STEPS)
@@ -279,7 +279,7 @@ def test_edited_config_is_followed_or_refused(unfinished, capsys):
         train({"resume": str(unfinished)})
     after = train({"resume": str(unfinished), "resume_force": True})
     assert (after["epochs"], after["steps"]) == (3, 3 * STEPS)
-    assert "training goes on (trainer.max_epochs: 2 -> 3)" in capsys.readouterr().err
+    assert "training continues (trainer.max_epochs: 2 -> 3)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

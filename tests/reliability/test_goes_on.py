@@ -71,7 +71,7 @@ def test_other_config_by_force(unfinished, capsys):
     with pytest.raises(RunError, match=message):
         train({"resume": str(unfinished)})
     train({"resume": str(unfinished), "resume_force": True, "overrides": ["resume_force=true"]})
-    assert "the checkpoint has 1.0; resume_force goes on" in capsys.readouterr().err
+    assert "the checkpoint has 1.0; resume_force continues anyway" in capsys.readouterr().err
 
 
 def test_force_needs_a_run(compose):
@@ -147,7 +147,7 @@ def test_file_that_can_be_done_without(tmp_path, caplog):
     with pytest.raises(OSError, match=r"exists|directory"):
         io.save_checkpoint({}, tmp_path / "file" / "a.ckpt")
     io.save_checkpoint({}, tmp_path / "file" / "a.ckpt", MAY_FAIL)
-    assert "training goes on" in caplog.text
+    assert "training continues" in caplog.text
 
 
 def test_best_epoch(tmp_path):

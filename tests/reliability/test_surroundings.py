@@ -78,9 +78,9 @@ def test_disk_that_is_full_for_a_while(compose, tmp_path, monkeypatch, capsys):
         at_step(monkeypatch, {6: lambda: limits.enter_context(room(100_000)), 8: limits.close})
         done = train(compose(f"run_dir={tmp_path / 'run'}", *SHORT, "callbacks.checkpoint.every_steps=2"))
     assert done["status"] == "completed"
-    lines = [line for line in capsys.readouterr().err.splitlines() if "training goes on" in line]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "training continues" in line]
     assert len(lines) == 1
-    assert lines[0].endswith("last.ckpt could not be written (File too large); training goes on")
+    assert lines[0].endswith("last.ckpt could not be written (File too large); training continues")
 
 
 def test_ledger_on_a_full_disk(tmp_path):
@@ -97,7 +97,7 @@ def test_picture_that_cannot_be_written(compose, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(worker, "preview", lambda data, path: (_ for _ in ()).throw(OSError(28, "No space left")))
     words = ("debug=fast", "callbacks.augmentation_preview=true")
     assert train(compose(f"run_dir={tmp_path / 'run'}", *words))["status"] == "completed"
-    assert "augmentation.png could not be written (No space left); training goes on" in capsys.readouterr().err
+    assert "augmentation.png could not be written (No space left); training continues" in capsys.readouterr().err
 
 
 READ_ONLY: list[Path] = []

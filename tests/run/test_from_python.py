@@ -135,8 +135,8 @@ def test_images_of_another_size_are_scaled_and_cut():
         (torch.zeros(2, 3, 8, 8), r"`images` has the shape \(2, 3, 8, 8\); allowed: \(B, 1, H, W\)"),
         (torch.zeros(8, 8), r"`images` has the shape \(8, 8\)"),
         (torch.zeros(1, 1, 8, 8, dtype=torch.int64), r"`images` is torch.int64; allowed: uint8 from 0 to 255, or"),
-        (torch.full((1, 1, 8, 8), 255.0), r"`images` holds numbers from 255 to 255; allowed: floating point from 0"),
-        (torch.full((1, 1, 8, 8), torch.nan), r"`images` holds numbers from nan to nan"),
+        (torch.full((1, 1, 8, 8), 255.0), r"`images` has numbers from 255 to 255; allowed: floating point from 0"),
+        (torch.full((1, 1, 8, 8), torch.nan), r"`images` has numbers from nan to nan"),
     ],
 )
 def test_images_that_are_none(images, message):

@@ -87,7 +87,7 @@ def test_resumed_run_ends_as_if_it_had_not_been_interrupted(compose, tmp_path, m
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     train(compose(f"run_dir={whole}", *SHORT))
     _interrupt_in_epoch(monkeypatch, 2)
-    with pytest.raises(Interrupted, match=r"interrupted by Ctrl-C in epoch 3; go on with it: python train\.py resume="):
+    with pytest.raises(Interrupted, match=r"interrupted by Ctrl-C in epoch 3; resume it: python train\.py resume="):
         train(compose(f"run_dir={parted}", *SHORT))
     monkeypatch.undo()
     assert result(parted)["status"] == "interrupted"
@@ -153,7 +153,7 @@ def test_interrupt_ends_the_command_with_130(compose, tmp_path, monkeypatch, dig
     _interrupt_in_epoch(monkeypatch, 1)
     outcome = call(train, "train", f"run_dir={tmp_path / 'run'}", f"data.dir={digits_dir}", *QUICK, *SHORT)
     assert outcome.code == 130
-    assert outcome.err.splitlines()[-1].startswith("interrupted by Ctrl-C in epoch 2; go on with it: ")
+    assert outcome.err.splitlines()[-1].startswith("interrupted by Ctrl-C in epoch 2; resume it: ")
     assert "Traceback" not in outcome.err
 
 

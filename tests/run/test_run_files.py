@@ -140,7 +140,7 @@ def test_finished_run_is_not_overwritten(digits_run, compose):
     before = content(digits_run)
     with pytest.raises(RunError, match="holds a finished run; choose another run_dir"):
         train(compose(f"run_dir={digits_run}", *SHORT))
-    with pytest.raises(RunError, match="is a finished run; there is nothing to go on with"):
+    with pytest.raises(RunError, match="is a finished run; there is nothing to resume"):
         train({"resume": str(digits_run)})
     assert content(digits_run) == before
 
@@ -157,7 +157,7 @@ def test_unfinished_run_is_to_be_resumed(digits_run, compose, tmp_path):
     shutil.copytree(digits_run, run)
     (run / "result.json").unlink()
     before = content(run)
-    with pytest.raises(RunError, match=r"holds an unfinished run; go on with it: python train\.py resume="):
+    with pytest.raises(RunError, match=r"holds an unfinished run; resume it: python train\.py resume="):
         train(compose(f"run_dir={run}", *SHORT))
     assert content(run) == before
 

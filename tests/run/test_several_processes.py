@@ -139,7 +139,7 @@ def test_signal_ends_all_processes(digits_dir, tmp_path):
     assert outcome.code == 130, outcome.err
     assert [line for line in outcome.err.splitlines() if "SIGTERM" in line and not line.startswith("interrupted")] == []
     assert "Traceback" not in outcome.err
-    assert outcome.err.splitlines()[-1].startswith("interrupted by SIGTERM; go on with it: ")
+    assert outcome.err.splitlines()[-1].startswith("interrupted by SIGTERM; resume it: ")
     assert json.loads((run / "result.json").read_text())["status"] == "interrupted"
 
 

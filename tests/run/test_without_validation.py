@@ -40,7 +40,7 @@ def test_eval_refuses_the_validation_images_that_are_not_there(run, digits_dir):
     outcome = call(evaluate, "eval", f"run={run}", "split=val", f"data.dir={digits_dir}")
     assert outcome.code == 2
     assert (
-        "`split` is val, but run all has no validation images (data.val_fraction=0); take split=test or split=train"
+        "`split` is val, but run all has no validation images (data.val_fraction=0); set split=test or split=train"
         in outcome.err
     )
     assert call(evaluate, "eval", f"run={run}", f"data.dir={digits_dir}").code == 0

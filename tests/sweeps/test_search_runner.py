@@ -121,7 +121,7 @@ def test_trials_that_ended_early_are_told_as_that(tmp_path, capsys):
 
 
 def test_an_interrupted_search_goes_on_where_it_was(tmp_path):
-    with pytest.raises(Interrupted, match="the same command goes on"):
+    with pytest.raises(Interrupted, match="resume with the same command"):
         drive(tmp_path, Launcher(tmp_path, {3: "interrupted"}))
     assert states(tmp_path) == ["COMPLETE"] * 2 + ["RUNNING"] * 2
     again = Launcher(tmp_path)

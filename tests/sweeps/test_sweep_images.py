@@ -109,7 +109,7 @@ def test_search_stops_at_the_first_trial_on_changed_images(root):
     for _ in range(2):
         line = error_of(run_sweep(root, *words, "hydra.sweeper.trials=3"))
         assert " has other images than " in line
-        assert "; the same command goes on: " in line
+        assert "; resume with the same command: " in line
     (root / "train" / "light" / "more.bmp").unlink()
     outcome = run_sweep(root, *words, "hydra.sweeper.trials=3")
     assert outcome.code == 0, outcome.err

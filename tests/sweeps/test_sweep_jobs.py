@@ -83,7 +83,7 @@ def test_failed_job_is_recorded_with_the_end_of_its_log_and_does_not_raise(sweep
 @pytest.mark.parametrize(
     "error",
     [
-        Interrupted("interrupted by SIGTERM; go on with it: python train.py resume=x"),
+        Interrupted("interrupted by SIGTERM; resume it: python train.py resume=x"),
         KeyboardInterrupt("interrupted by SIGTERM"),
     ],
 )

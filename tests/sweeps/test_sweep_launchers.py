@@ -57,7 +57,7 @@ def test_stopped_sweep_leaves_no_process_and_goes_on(launcher, number, tmp_path,
     if number != signal.SIGKILL:
         assert code == 130, err
         assert "Traceback" not in err or launcher == "submitit_local"  # whose own processes print theirs
-        (last,) = [line for line in err.splitlines() if "; the same command goes on: " in line]
+        (last,) = [line for line in err.splitlines() if "; resume with the same command: " in line]
         assert last.startswith("error: interrupted by ")
         assert "interrupted" in statuses(place)
     code, err = finish(sweep(words, place, digits_dir))

@@ -76,7 +76,7 @@ def test_sweep_file_and_command_line_join(tmp_path):
         (("model.nrom=lrn,none",), "error: unknown key `model.nrom`; "),
         (("model=lenet5,alexnext",), "error: there is no `model=alexnext`; did you mean"),
         (("seed=0,1", "run_dir=x"), "error: `run_dir` is the place of one run; a sweep's is hydra.sweep.dir=FOLDER"),
-        (("seed=0,1", "resume=x"), "error: `resume` goes on with one run; a sweep goes on when its command is given"),
+        (("seed=0,1", "resume=x"), "error: `resume` continues one run; to resume a sweep, repeat its command"),
         (("seed=0,1", "sweep.dir=x"), "error: `sweep.dir` is set by the sweep; choose its place by hydra.sweep.dir"),
         (
             ("seed=0,1", "trainer.num_nodes=2"),

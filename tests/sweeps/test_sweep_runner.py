@@ -149,7 +149,7 @@ def test_interrupted_sweep_waits_for_its_jobs_and_can_go_on(number, name, tmp_pa
             os.kill(os.getpid(), number)
             time.sleep(10)
 
-    text = f"interrupted by {name}; 3 jobs: 1 done, 0 failed, 2 to go \\(1 interrupted\\); the same command goes on"
+    text = f"interrupted by {name}; 3 jobs: 1 done, 0 failed, 2 to go \\(1 interrupted\\); resume with the same command"
     with pytest.raises(Interrupted, match=text):
         drive(sweep_plan, launch)
     assert (job / "stopped").exists()  # it was waited for

@@ -1,1 +1,1 @@
-"""A finished run, rebuilt from its directory alone, and what it makes of images."""
+"""Evaluation of finished runs: a run is rebuilt from its directory alone and predicts images."""

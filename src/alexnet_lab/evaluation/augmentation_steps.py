@@ -1,4 +1,4 @@
-"""Training images after each factor of the augmentation alone."""
+"""Training images after each augmentation step applied alone."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ NOT_USED = "\n(not in this run)"
 
 
 def single_factors(run: FinishedRun, count: int) -> dict[str, list[NDArray[np.uint8]]]:
-    """Training images (C, T, T) as the model sees them, by what was done to them: first plain, last as in training.
+    """Training images (C, T, T) as the model sees them, by augmentation step: first without, last as in training.
 
-    A factor that the run does not use is shown with the values of the papers, and its name says so.
+    A step that the run does not use is shown with the papers' values, and its name says so.
 
     Args:
         run: The finished run.
-        count: How many images.
+        count: The number of images.
     """
     data = run.data
     places = generator(data.seed, "factors").permutation(data.num_train)[:count]
@@ -41,7 +41,7 @@ def single_factors(run: FinishedRun, count: int) -> dict[str, list[NDArray[np.ui
 
 
 def _factors(data: ImageDataModule) -> dict[str, tuple[Augment, bool]]:
-    """An augmentation with one factor alone, and whether the run has it, by the name of the factor."""
+    """For each step: an augmentation with this step alone, and whether the run uses it."""
     own = data.augment
     crop = own is not None and own.crop and data.transform.geometry(training=True).room > 0
     centre_room = data.transform.geometry(training=False).room
@@ -64,7 +64,7 @@ def _factors(data: ImageDataModule) -> dict[str, tuple[Augment, bool]]:
 def _seen(
     data: ImageDataModule, images: torch.Tensor, augment: Augment | None, *, mirror_all: bool = False
 ) -> list[NDArray[np.uint8]]:
-    """The images as the model sees them, in grey levels; the same random numbers whatever the factor."""
+    """The images as the model sees them, in grey levels, with the same random numbers for every step."""
     geometry, draws = data.transform.geometry(training=False), None
     if augment is not None:
         geometry = augment.geometry(data.stored_size, data.image_size)

@@ -1,7 +1,7 @@
-"""Predictions on disk: made once, read by everything else, made anew when the checkpoint or the images are others.
+"""Predictions on disk: made once, and again when the checkpoint or the images change.
 
-One file `eval/predictions/<name>.npz` in the run directory: arrays by the names of `Predictions`, and `meta`, JSON with
-the rest and the key. numpy.load(file) opens it.
+Each is one file `eval/predictions/<name>.npz` in the run directory. It contains arrays named like the fields of
+`Predictions`, and `meta`, JSON with the other fields and the key. numpy.load(file) opens it.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ REST = ("names", "class_names", "metrics", "center_metrics")
 
 
 def predict_once(run: FinishedRun, split: str, *, views: Views = "center", own: OwnImages | None = None) -> Predictions:
-    """A run's predictions, read from its directory if they are there and nothing has changed, else made and kept.
+    """Reads a run's predictions from its directory if they are up to date; otherwise predicts and keeps the result.
 
     Args:
         run: The finished run.
         split: "test", "val" or "train".
-        views: How many views of each image.
-        own: Images of the user's, in place of the split.
+        views: The views of each image.
+        own: The user's own images, in place of the split.
 
     Raises:
         RunError: The run directory cannot be written.
@@ -62,7 +62,7 @@ def predict_once(run: FinishedRun, split: str, *, views: Views = "center", own: 
 
 
 def key_of(run: FinishedRun, split: str, views: Views, own: OwnImages | None) -> dict[str, Any]:
-    """All that decides on predictions: weights, images, which of them, and how they are shown."""
+    """Everything that predictions depend on: weights, images, their selection and their preprocessing."""
     config = run.config
     return {
         "format": FORMAT_VERSION,
@@ -81,7 +81,7 @@ def key_of(run: FinishedRun, split: str, views: Views, own: OwnImages | None) ->
 
 
 def write_predictions(path: Path, key: dict[str, Any], predictions: Predictions) -> None:
-    """Writes the file, whole or not at all.
+    """Writes the file atomically.
 
     Raises:
         RunError: It cannot be written.
@@ -96,12 +96,12 @@ def write_predictions(path: Path, key: dict[str, Any], predictions: Predictions)
 
 
 def read_predictions(path: Path, key: dict[str, Any]) -> Predictions | None:
-    """What the file holds; None where there is none, it is damaged, or it was made under another key."""
+    """Reads the file; None if it is missing or damaged, or has another key."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             meta = parse_json(str(archive["meta"]))
             if meta["key"] != json.loads(json.dumps(key)):
-                log.debug("%s was made of other weights or images", path)
+                log.debug("%s belongs to other weights or images", path)
                 return None
             arrays = {name: torch.from_numpy(archive[name]) for name in ARRAYS}
             return Predictions(**arrays, **{name: meta[name] for name in REST})

@@ -1,4 +1,4 @@
-"""Whether a network is as often right as it says: expected calibration error and reliability (Guo et al. 2017)."""
+"""Calibration of predicted probabilities: expected calibration error and reliability (Guo et al. 2017)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ NUM_BINS = 15
 
 
 class Bins(NamedTuple):
-    """Images, gathered by the confidence of their prediction, in M bins of equal width."""
+    """Images in M bins of equal width by the confidence of their prediction."""
 
     edges: torch.Tensor  # (M + 1,), 0 to 1
     images: torch.Tensor  # int64 (M,)
-    confidence: torch.Tensor  # (M,), mean of the images in a bin; NaN of none
-    accuracy: torch.Tensor  # (M,), share of them that was called rightly; NaN of none
+    confidence: torch.Tensor  # (M,), mean over the images of a bin; NaN in an empty bin
+    accuracy: torch.Tensor  # (M,), share of correct predictions; NaN in an empty bin
 
     @property
     def calibration_error(self) -> float:
-        """Mean distance of confidence and accuracy, weighted by images: the ECE."""
+        """The ECE: the mean distance between confidence and accuracy, weighted by images."""
         gaps = (self.accuracy - self.confidence).abs().nan_to_num()
         return float((gaps * self.images).sum() / self.images.sum())
 
@@ -30,13 +30,13 @@ class Bins(NamedTuple):
 def reliability(
     probabilities: torch.Tensor, labels: torch.Tensor, bins: int = NUM_BINS, *, guess: torch.Tensor | None = None
 ) -> Bins:
-    """Confidence and accuracy by bin, for the diagram.
+    """Computes confidence and accuracy by bin, for the diagram.
 
     Args:
         probabilities: (N, num_classes).
         labels: (N,).
-        bins: How many, >= 1.
-        guess: (N,), the class that each image is called, by the logits, which tie less often than probabilities.
+        bins: The number of bins, >= 1.
+        guess: (N,), the predicted classes by the logits, which have fewer ties than probabilities.
     """
     confidence = probabilities.amax(1).clamp(max=1)  # a mean of softmaxes may exceed 1 by rounding
     right = ((called(probabilities) if guess is None else guess) == labels).double()

@@ -1,8 +1,8 @@
-"""Short binary codes of features, and search among them by Hamming distance.
+"""Short binary codes of features, and a search among them by Hamming distance.
 
 Krizhevsky 2012, sec. 6.1: comparing 4096-dimensional vectors is slow, and "could be made efficient by training an
-auto-encoder to compress these vectors to short binary codes" (Krizhevsky and Hinton 2011). Here: an autoencoder of
-one hidden layer each way, trained by Adam, whose middle is a tanh that noise drives to -1 and 1.
+auto-encoder to compress these vectors to short binary codes" (Krizhevsky and Hinton 2011). This autoencoder has one
+hidden layer on each side and is trained with Adam. Its code layer is a tanh whose outputs noise drives to -1 and 1.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WORD = 64
-"""Bits that are compared in one go."""
+"""The number of bits compared at once."""
 
 
 class Autoencoder(nn.Module):
-    """Features (B, D) to codes in [-1, 1]^bits and back.
+    """Encodes features (B, D) as codes in [-1, 1]^bits, and decodes them.
 
     Args:
         mean: (D,), of the features.
-        scale: Of the features, one number for all: which of them vary much is part of what is learnt.
+        scale: One number for all features, so that the autoencoder learns which of them vary much.
         bits: Length of a code, a multiple of 64.
         hidden: Units of the layer on each side of the code.
-        noise: Standard deviation of what is added before the tanh in training: codes that stay near 0 are lost in it.
+        noise: Standard deviation of the noise before the tanh in training. Codes near 0 are lost in this noise.
     """
 
     mean: torch.Tensor
@@ -46,16 +46,16 @@ class Autoencoder(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
         self.noise = noise
-        balance = nn.BatchNorm1d(bits, affine=False)  # each bit on for half of the images: none is wasted
+        balance = nn.BatchNorm1d(bits, affine=False)  # each bit is 1 for half of the images, so none is wasted
         self.encoder = nn.Sequential(nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, bits), balance)
         self.decoder = nn.Sequential(nn.Linear(bits, hidden), nn.ReLU(), nn.Linear(hidden, size))
 
     def normalise(self, features: torch.Tensor) -> torch.Tensor:
-        """Mean 0, variance 1 over all features."""
+        """Scales features to mean 0 and, over all features, variance 1."""
         return (features - self.mean) / self.scale
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """The mean squared error of what comes back, a scalar."""
+        """The mean squared reconstruction error, a scalar."""
         inputs = self.normalise(features)
         signal = self.encoder(inputs)
         codes = torch.tanh(signal + self.noise * torch.randn_like(signal))
@@ -63,7 +63,7 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, features: torch.Tensor) -> NDArray[np.uint64]:
-        """The codes (N, bits / 64) of features (N, D): a bit is the sign of its unit."""
+        """The codes (N, bits / 64) of features (N, D): each bit is the sign of its unit."""
         self.eval()
         signs = [(self.encoder(self.normalise(part)) > 0).numpy() for part in features.split(4096)]
         return pack(np.concatenate(signs))
@@ -72,14 +72,14 @@ class Autoencoder(nn.Module):
 def train_autoencoder(
     features: torch.Tensor, bits: int, *, epochs: int = 5, batch_size: int = 256, seed: int = 0
 ) -> Autoencoder:
-    """An autoencoder for features (N, D); the same for the same seed.
+    """Trains an autoencoder for features (N, D); the same seed gives the same result.
 
     Args:
         features: Of the gallery, D >= 1.
         bits: Length of a code, a multiple of 64.
         epochs: Passes over the features.
-        batch_size: Features in a step.
-        seed: Of its start, its noise and the order.
+        batch_size: Features per step.
+        seed: Of the initial weights, the noise and the order.
     """
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
@@ -90,7 +90,7 @@ def train_autoencoder(
         with progress_bar("autoencoder", steps) as advance:
             for _ in range(epochs):
                 for rows in torch.randperm(len(features)).split(batch_size):
-                    if len(rows) > 1:  # one alone has no variance
+                    if len(rows) > 1:  # a single one has no variance
                         optimizer.zero_grad()
                         net(features[rows]).backward()
                         optimizer.step()
@@ -100,19 +100,19 @@ def train_autoencoder(
 
 
 def pack(signs: NDArray[np.bool_]) -> NDArray[np.uint64]:
-    """Bits (N, bits) as words (N, bits / 64)."""
+    """Packs bits (N, bits) into words (N, bits / 64)."""
     return np.packbits(signs, axis=1).view(np.uint64)
 
 
 def hamming_nearest(queries: NDArray[np.uint64], gallery: NDArray[np.uint64], k: int) -> Neighbours:
-    """The k nearest codes of each query, by the number of bits that differ; of equal ones the lower row comes first.
+    """Finds the k nearest codes of each query by Hamming distance; ties go to the lower row.
 
     Args:
         queries: (Q, words).
         gallery: (N, words).
         k: 1 to N.
     """
-    words = np.ascontiguousarray(gallery.T)  # a whole column of them in one go
+    words = np.ascontiguousarray(gallery.T)  # compares a whole column at once
     indices = np.empty((len(queries), k), dtype=np.int64)
     distances = np.empty((len(queries), k), dtype=np.int64)
 
@@ -121,13 +121,13 @@ def hamming_nearest(queries: NDArray[np.uint64], gallery: NDArray[np.uint64], k:
             indices[place], distances[place] = _nearest_code(queries[place], words, k)
 
     threads = torch.get_num_threads()
-    with ThreadPoolExecutor(threads) as pool:  # numpy lets go of the interpreter
+    with ThreadPoolExecutor(threads) as pool:  # numpy releases the GIL
         list(pool.map(search, np.array_split(np.arange(len(queries)), threads)))
     return Neighbours(torch.from_numpy(indices), torch.from_numpy(distances))
 
 
 SAMPLE = 4096
-"""Codes whose distances bound those of the nearest."""
+"""The number of codes that give an upper bound for the distance of the nearest."""
 
 
 def _nearest_code(
@@ -135,12 +135,13 @@ def _nearest_code(
 ) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
     """Rows (k,) and distances (k,) of the codes `words` (words, N) that are nearest to `query` (words,).
 
-    The k-th least distance among some of the codes is no less than that among all; what lies farther is not sorted.
+    The k-th smallest distance in a sample of codes is an upper bound for that in all of them; only codes within this
+    bound are sorted.
     """
     total = np.zeros(words.shape[1], dtype=np.uint16)
     for column, word in zip(words, query, strict=True):
         total += np.bitwise_count(column ^ word)
-    some = total[:: max(1, len(total) // max(SAMPLE, k))]  # spread, for the codes of a class may lie side by side
+    some = total[:: max(1, len(total) // max(SAMPLE, k))]  # spread out, because codes of a class may be neighbours
     near = np.flatnonzero(total <= np.partition(some, k - 1)[k - 1])
     best = near[np.argsort(total[near], kind="stable")[:k]]
     return best, total[best]

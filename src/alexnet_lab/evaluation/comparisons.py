@@ -1,4 +1,4 @@
-"""What an evaluation compares: the rows with intervals that eval.py prints and that `eval/<name>.json` lists."""
+"""The comparisons of an evaluation: rows with intervals that eval.py prints and `eval/<name>.json` lists."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ SPEAKS_OF: dict[Unit, str] = {
     "runs": "other seeds, on these images",
     "kernels": "whether the tower matters to a kernel of these networks",
 }
-"""What the interval or p over a unit speaks of."""
+"""What an interval or p over each unit refers to."""
 
 
 class Comparison(NamedTuple):
-    """One difference, in the metric's own unit (errors are fractions), with what is known of its precision."""
+    """One difference in the metric's own unit (errors are fractions), with its interval and p."""
 
     metric: str
-    compared: str  # what is subtracted from what
+    compared: str  # minuend and subtrahend
     over: Unit
-    n: int  # of these units
-    mean: float  # of the first
-    base: float  # of what it is compared with
+    n: int  # number of these units
+    mean: float  # of the minuend
+    base: float  # of the subtrahend
     effect: Effect
     runs: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Its fields and those of `effect` side by side."""
+        """Its fields, with those of `effect` at the same level."""
         more = {"runs": [*self.runs], "speaks_of": SPEAKS_OF[self.over]}
         fields = self._asdict() | self.effect._asdict() | more
         return {name: value for name, value in fields.items() if name != "effect"}
@@ -56,14 +56,14 @@ class Comparison(NamedTuple):
 def paired(
     metric: str, compared: str, runs: Sequence[str], one: Values, base: Values, *, unit: Unit = "images"
 ) -> list[Comparison]:
-    """Two results for each run and image: of one run over its images; of R runs over images, over runs, and each alone.
+    """Compares two results per run and image: of one run over its images; of R runs over images, over runs, and each.
 
     Args:
         metric: Its name.
-        compared: What is subtracted from what.
-        runs: Their names (R,).
-        one: (R, N). Booleans are wrong answers, which McNemar's test is for.
-        base: (R, N), of what it is compared with.
+        compared: Minuend and subtrahend.
+        runs: Names of the runs (R,).
+        one: (R, N), the minuend. Booleans are wrong answers, for McNemar's test.
+        base: (R, N), the subtrahend.
         unit: What the N are.
     """
     images = one.shape[1]
@@ -84,22 +84,22 @@ def _effect(one: Values, base: Values) -> Effect:
 
 
 def over_runs(one: NDArray[np.float64], base: NDArray[np.float64]) -> Effect:
-    """The mean difference of pairs (R,), R > 1, with Student's interval; none where all differences are equal."""
+    """The mean difference of pairs (R,), R > 1, with Student's interval, or none if all differences are equal."""
     found = difference(dict(enumerate(one.tolist())), dict(enumerate(base.tolist())))
-    assert found is not None  # noqa: S101 - there are runs
+    assert found is not None  # noqa: S101 - there is at least one run
     return Effect(found.mean, found.low, found.high, found.p, f"Student t over {len(one)} runs")
 
 
 def error_comparisons(
     runs: Sequence[str], each: Sequence[Predictions], together: Predictions, views: str
 ) -> list[Comparison]:
-    """For each error rate: several views against the centre view, and the average of the runs against a single one.
+    """For each error rate: several views against the centre view, and the ensemble against a single run.
 
     Args:
         runs: Their names.
-        each: What each predicts.
-        together: What all predict together.
-        views: What `each` saw.
+        each: The predictions of each run.
+        together: The predictions of the ensemble.
+        views: The views of `each`.
     """
     found = []
     for metric in (name for name in together.metrics if "error" in name):
@@ -117,15 +117,15 @@ def error_comparisons(
 
 
 def wrong(label_ranks: torch.Tensor, metric: str) -> NDArray[np.bool_]:
-    """Which images (N,) count as errors of a metric, `.../top1_error` or `.../top5_error`, by the ranks (N,)."""
+    """Which images (N,) are errors of a metric, `.../top1_error` or `.../top5_error`, given the label ranks (N,)."""
     return (label_ranks >= (TOP_K if metric.endswith("top5_error") else 1)).numpy()
 
 
 def tower_comparisons(runs: Sequence[str], each: Sequence[Kernels]) -> list[Comparison]:
-    """How far the colour saturations of two towers lie apart, over all runs first, then in each; see `tower_test`.
+    """Compares the colour saturations of two towers, over all runs first, then in each run; see `tower_test`.
 
-    The distance is above 0 by chance too, so it is compared with what chance leads one to expect. p is that of the
-    permutation test; the interval of several runs is Student's, of their distances minus chance.
+    The distance exceeds 0 by chance too, so it is compared with its expectation under the null hypothesis. p comes from
+    the permutation test. With several runs the interval is Student's, over their distances minus chance.
     """
     test = tower_test([kernels.saturations for kernels in each])
     what, method = (

@@ -1,4 +1,4 @@
-"""A user's own images: class folders named like the run's classes, or one folder of images without labels."""
+"""The user's own images: class folders named like the run's classes, or one folder of images without labels."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 
 
 class OwnImages(NamedTuple):
-    """Image files, and what they show."""
+    """Image files with their labels."""
 
     root: Path
     names: list[str]  # relative to `root`
-    labels: list[int]  # UNKNOWN for all, or for none
+    labels: list[int]  # UNKNOWN for all or for none
     skip_unreadable: bool = False
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the names, the labels and the content of the files."""
+        """A hash of the names, labels and contents of the files."""
         files = look_up(self.root, self.names)
         files.read(np.arange(len(self.names)), "reading")
         digest = hashlib.sha256(os.fsencode("\0".join(self.names)))
@@ -49,12 +49,12 @@ class OwnImages(NamedTuple):
 
     @property
     def paths(self) -> list[Path]:
-        """The files with their folders."""
+        """The paths of the files."""
         return [self.root / name for name in self.names]
 
     @contextlib.contextmanager
     def rows(self, data: ImageDataModule) -> Iterator[tuple[Rows, list[str]]]:
-        """The images as the run's data stores its own, and the names of their files; on disk while the block runs.
+        """Within the block: the images in the format of the run's store, and their file names.
 
         Raises:
             DataError: A file cannot be read.
@@ -72,7 +72,7 @@ class OwnImages(NamedTuple):
             yield Rows(store.images["own"], store.labels["own"], np.arange(len(kept))), kept
 
     def read(self, names: Sequence[str], data: ImageDataModule) -> NDArray[np.uint8]:
-        """Some of the images (n, C, S, S), as they are stored, to be looked at."""
+        """Some of the images (n, C, S, S), as stored, for display."""
         with strict_decoding():
             return np.stack([read_image(self.root / name, data.stored_size, data.channels) for name in names])
 
@@ -80,26 +80,26 @@ class OwnImages(NamedTuple):
 def find_images(
     root: str, class_names: list[str], aliases: dict[str, str] | None = None, *, skip_unreadable: bool = False
 ) -> OwnImages:
-    """The images of a folder: those of its class folders, or, where it has no folders, all in it without labels.
+    """Lists the images of a folder: those of its class folders, or without folders all images in it, unlabelled.
 
     Args:
-        root: The folder. It may itself hold `train` or `val` beside others; name the one that is meant.
+        root: The folder. If it contains `train`, `val` and others, name the one to use.
         class_names: The run's classes, in the order of their labels.
-        aliases: Other names of them: the WordNet numbers that folders of ImageNet are called by, say.
+        aliases: Other names for them, such as the WordNet numbers of ImageNet's folders.
         skip_unreadable: Leave out files that are no images, instead of stopping.
 
     Raises:
-        DataError: There is no such folder, it holds no images, or a folder in it is called like none of the classes.
+        DataError: The folder does not exist or has no images, or a folder in it is not named like a class.
     """
     folder = Path(root)
     if not folder.is_dir():
-        raise DataError(f"there is no folder {root}: `data.root` names a folder of images, or of class folders")
+        raise DataError(f"there is no folder {root}: set `data.root` to a folder of images, or of class folders")
     entries = visible(folder)
     folders = [name for name in entries if (folder / name).is_dir() and Path(name).suffix.lower() not in EXTENSIONS]
     if not folders:
         names = [name for name in entries if Path(name).suffix.lower() in EXTENSIONS]
         if not names:
-            raise DataError(f"{root} holds no images ({', '.join(EXTENSIONS)}) and no class folders")
+            raise DataError(f"{root} contains no images ({', '.join(EXTENSIONS)}) and no class folders")
         return OwnImages(folder, names, [UNKNOWN] * len(names), skip_unreadable)
     labels = {name: label for label, name in enumerate(class_names)}
     labels |= {alias: labels[name] for alias, name in (aliases or {}).items() if name in labels}
@@ -118,9 +118,9 @@ def find_images(
 def _unknown_class(root: Path, name: str, class_names: list[str]) -> str:
     if name in ("train", "val", "test"):
         word = shell.join([shell.override("data.root", root / name)])
-        return f"{root} has a folder `{name}`: name the one that is meant: {word}"
+        return f"{root} has a folder `{name}`: name the folder to evaluate: {word}"
     hint = did_you_mean(name, class_names)
     return (
         f"{root} has a folder `{name}`, which is no class of the run ({hint}); rename or move it; "
-        f"images of unknown classes go into a folder without folders"
+        f"put images of unknown classes into a folder without subfolders"
     )

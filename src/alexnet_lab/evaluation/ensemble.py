@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 def ensemble(runs: Sequence[str], each: Sequence[Predictions], split: str) -> Predictions:
-    """The mean of the runs' probabilities (Krizhevsky 2012, sec. 6: "averaging the predictions").
+    """Averages the runs' probabilities (Krizhevsky 2012, sec. 6: "averaging the predictions").
 
     Args:
         runs: Their names, for messages.
-        each: What each run predicts for the same images.
-        split: Of the metrics' names.
+        each: The predictions of each run for the same images.
+        split: The prefix of the metrics' names.
 
     Returns:
-        Predictions without features: each network has its own.
+        Predictions without features, which differ between networks.
 
     Raises:
-        RunError: The runs know other classes, or saw other images.
+        RunError: The runs have different classes, or were tested on different images.
     """
     first = each[0]
     for name, other in zip(runs[1:], each[1:], strict=True):
@@ -42,14 +42,14 @@ def ensemble(runs: Sequence[str], each: Sequence[Predictions], split: str) -> Pr
 
 
 def mean_metrics(each: Sequence[Predictions]) -> dict[str, float]:
-    """The mean of each metric over single runs."""
+    """The mean of each metric over the single runs."""
     return {name: sum(one.metrics[name] for one in each) / len(each) for name in each[0].metrics}
 
 
 def _check_same(first: str, one: Predictions, name: str, other: Predictions) -> None:
     if one.class_names != other.class_names:
         missing = [known for known in one.class_names if known not in other.class_names]
-        detail = f"`{missing[0]}` is unknown to {name}" if missing else "their order or number is another"
+        detail = f"`{missing[0]}` is unknown to {name}" if missing else "their order or number is different"
         raise RunError(f"an ensemble needs runs of the same classes: those of {first} and {name} differ ({detail})")
     if not torch.equal(one.indices, other.indices) or not torch.equal(one.labels, other.labels):
         raise RunError(

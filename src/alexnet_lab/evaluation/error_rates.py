@@ -1,4 +1,4 @@
-"""Which images a network gets wrong, and how sure the rates are."""
+"""Which images a network classifies wrongly, and the intervals of its error rates."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from alexnet_lab.training.metrics import NO_CLASS, called
 log = logging.getLogger(__name__)
 
 NORMAL_QUANTILE = 1.959963984540054
-"""Of 97.5 %: two-sided intervals of 95 %."""
+"""The 97.5 % quantile, for two-sided intervals of 95 %."""
 
 
 class Interval(NamedTuple):
-    """Where a rate lies with 95 % confidence."""
+    """A 95 % confidence interval of a rate."""
 
     low: float
     high: float
 
 
 def wilson(wrong: int, images: int, z: float = NORMAL_QUANTILE) -> Interval:
-    """The Wilson score interval of a rate (Wilson 1927): sound for small sets and for rates near 0 or 1.
+    """The Wilson score interval of a rate (Wilson 1927), which is valid for small sets and for rates near 0 or 1.
 
     Args:
         wrong: Images counted, 0 to `images`.
-        images: All images; of none, the rate may be anything.
+        images: All images. With none, the interval is [0, 1].
         z: Quantile of the normal distribution.
 
     Example:
@@ -46,7 +46,7 @@ def wilson(wrong: int, images: int, z: float = NORMAL_QUANTILE) -> Interval:
 
 
 def intervals(predictions: Predictions) -> dict[str, Interval]:
-    """The 95 % interval of each error rate among the metrics, by its name."""
+    """The 95 % interval of each error rate in the metrics, by name."""
     images = len(predictions.labels)
     return {
         name: wilson(round(value * images), images) for name, value in predictions.metrics.items() if "error" in name
@@ -54,46 +54,46 @@ def intervals(predictions: Predictions) -> dict[str, Interval]:
 
 
 def confusion(predictions: Predictions) -> list[list[int]]:
-    """Images of class i that were called class j, in row i and column j; those without an answer are in no column."""
+    """The number of images of class i predicted as class j, in row i and column j; NaN outputs are in no column."""
     matrix = ConfusionMatrix(len(predictions.class_names))
     matrix.update(predictions.logits, predictions.labels)
     silent = int((called(predictions.logits) == NO_CLASS).sum())
     if silent:
-        log.warning("the outputs for %d of %d images are NaN: these count as wrong", silent, len(predictions.labels))
+        log.warning("the outputs for %d of %d images are NaN; they count as wrong", silent, len(predictions.labels))
     return matrix.counts.tolist()
 
 
 def images_of_classes(predictions: Predictions) -> list[int]:
-    """How many images each class has."""
+    """The number of images of each class."""
     known = predictions.labels[predictions.labels != UNKNOWN]
     return known.bincount(minlength=len(predictions.class_names)).tolist()
 
 
 class ClassErrors(NamedTuple):
-    """How one class fares."""
+    """The results of one class."""
 
     name: str
     images: int
     wrong: int
-    error: float | None  # share of its images that were called something else; None of no images
+    error: float | None  # share of its images predicted as another class; None without images
     interval: Interval
-    taken_for: str | None  # the class it was most often called instead
+    taken_for: str | None  # the class most often predicted instead
     times: int
-    false_alarms: int  # images of other classes that were called this
-    precision: float | None  # share of the images called this that are of this class; None where none was called this
-    recall: float | None  # share of its images that were called this, 1 - error; None of no images
-    f1: float | None  # harmonic mean of the two, 0 where no image of it was called this; None of no images
+    false_alarms: int  # images of other classes predicted as this class
+    precision: float | None  # share of the images predicted as this class that belong to it; None if there are none
+    recall: float | None  # share of its images predicted as this class, 1 - error; None without images
+    f1: float | None  # harmonic mean of the two, 0 without correct predictions; None without images
 
 
 def class_errors(
     matrix: list[list[int]], class_names: list[str], class_images: list[int] | None = None
 ) -> list[ClassErrors]:
-    """One row for each class.
+    """Computes the results of each class.
 
     Args:
-        matrix: Images by true class (rows) and the class they are called (columns).
+        matrix: Images by true class (rows) and predicted class (columns).
         class_names: In the order of the rows.
-        class_images: How many images each class has; None: as many as its row counts, all of which have an answer.
+        class_images: The number of images of each class; None: the sums of the rows, if all outputs are numbers.
     """
     rows = []
     for label, (name, row) in enumerate(zip(class_names, matrix, strict=True)):
@@ -122,7 +122,7 @@ def class_errors(
 
 
 def macro_averages(classes: list[ClassErrors]) -> dict[str, float]:
-    """Mean precision, recall and F1 over the classes that have images; a precision of no answers counts as 0."""
+    """Mean precision, recall and F1 over the classes with images; an undefined precision counts as 0."""
     seen = [row for row in classes if row.images]
     rates = {
         "precision": [row.precision or 0.0 for row in seen],
@@ -133,7 +133,7 @@ def macro_averages(classes: list[ClassErrors]) -> dict[str, float]:
 
 
 def confident_mistakes(predictions: Predictions, count: int) -> torch.Tensor:
-    """Places (n,) of up to `count` wrongly called images, the most confident first."""
+    """Places (n,) of up to `count` misclassified images, the most confident first."""
     confidence = predictions.probabilities.amax(1)
     wrong = torch.nonzero((called(predictions.logits) != predictions.labels) & (predictions.labels != UNKNOWN))[:, 0]
     return wrong[confidence[wrong].argsort(descending=True, stable=True)[:count]]

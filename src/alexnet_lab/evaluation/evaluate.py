@@ -1,4 +1,4 @@
-"""What eval.py does: predicts, counts, writes `eval/<name>.json`, tables and figures, and says what is in them."""
+"""The steps of eval.py: predicts, counts, writes `eval/<name>.json`, tables and figures, and prints the results."""
 
 from __future__ import annotations
 
@@ -36,29 +36,29 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FOLDER = "eval"
-"""In a run's directory: all evaluations of it."""
+"""The folder of all evaluations in a run's directory."""
 
 FORMAT_VERSION = 1
 """Of eval/<name>.json."""
 
 WORDS = {"test": "test", "val": "validation", "train": "training"}
-"""For the images of a split."""
+"""The adjective for the images of a split."""
 
 
 def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Evaluates a finished run, or several as one, prints the errors and writes them into `<run>/eval/`.
+    """Evaluates a finished run, or several as an ensemble, prints the errors and writes them into `<run>/eval/`.
 
     Args:
         config: A checked config of eval.py.
 
     Returns:
-        What `eval/<name>.json` holds.
+        The content of `eval/<name>.json`.
 
     Raises:
         RunError: A run is not finished, its checkpoint is damaged, the runs of an ensemble do not fit, or the result
             cannot be written.
-        DataError: Its data, or the user's, is missing or damaged.
-        ConfigError: A figure that cannot be made of this.
+        DataError: The run's data, or the user's, is missing or damaged.
+        ConfigError: A requested figure cannot be drawn.
     """
     start_log()
     subject = predicted(config)
@@ -75,7 +75,7 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write(subject: Evaluated, figures: str | Sequence[str], path: Path) -> dict[str, Any]:
-    """Draws the requested figures, and writes the numbers and tables; returns the numbers."""
+    """Draws the requested figures and writes the numbers and tables; returns the numbers."""
     evaluation = summary(subject)
     labels = [run.label for run in subject.runs]
     compared = error_comparisons(labels, subject.each, subject.predictions, subject.views)
@@ -93,7 +93,7 @@ def _write(subject: Evaluated, figures: str | Sequence[str], path: Path) -> dict
 
 
 def _origin(subject: Evaluated) -> dict[str, Any]:
-    """What an evaluation can be traced to: the images, the commit of the code that evaluated them, and the command."""
+    """The origin of an evaluation: the images, the commit of the evaluating code, and the command."""
     stores = [run.data.store_hash for run in subject.runs] if subject.own is None else [subject.own.fingerprint]
     git = git_state(Path(__file__).parent) or {"commit": None, "dirty": None}
     command = shell.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
@@ -101,17 +101,17 @@ def _origin(subject: Evaluated) -> dict[str, Any]:
 
 
 def _track(subject: Evaluated, pictures: list[Path]) -> None:
-    """Shows the figures in the run's own W&B run too, if it has one."""
+    """Adds the figures to the run's own W&B run, if it has one."""
     run = subject.runs[0]
     steps = (run.directory.read_result() or {}).get("steps", 0)
     tracking.add_pictures(run.directory.path, run.trained_by, pictures, steps)
 
 
 def predicted(config: Mapping[str, Any]) -> Evaluated:
-    """The runs of a checked config of eval.py, and what they predict.
+    """The runs of a checked config of eval.py, with their predictions.
 
     Raises:
-        ConfigError: `run` names a run twice, `split` asks for images that a run did not set apart, `name` belongs to
+        ConfigError: `run` names a run twice, `split` asks for images that a run does not have, `name` belongs to
             another evaluation, or `out` cannot be written.
     """
     out = None if config["out"] is None else out_folder(config["out"])
@@ -163,7 +163,7 @@ def _refuse_sweep(name: str) -> None:
 
 
 def _warn_of_other_recipes(runs: Sequence[FinishedRun]) -> None:
-    """Warns of runs that differ in more than the seed: their mean and its interval are not those of one recipe."""
+    """Warns if runs differ in more than the seed: their mean and interval then mix several recipes."""
     keys = {
         item.key: None
         for run in runs[1:]
@@ -178,7 +178,7 @@ def _warn_of_other_recipes(runs: Sequence[FinishedRun]) -> None:
 
 
 def _about(runs: Sequence[FinishedRun], own: OwnImages | None, split: str, views: str) -> dict[str, Any]:
-    """The fields of `eval/<name>.json` that tell evaluations apart."""
+    """The fields of `eval/<name>.json` that identify an evaluation."""
     return {
         "runs": [run.name for run in runs],
         "split": "own" if own else split,
@@ -189,11 +189,11 @@ def _about(runs: Sequence[FinishedRun], own: OwnImages | None, split: str, views
 
 
 def _default_name(about: Mapping[str, Any], out: Path | None) -> str:
-    """The name of an evaluation's files where the user gives none."""
+    """The name of an evaluation's files if the user gives none."""
     root = about["data_root"]
     what = f"{f'own_{Path(root).resolve().name}' if root else about['split']}_{about['views']}"
     if about["other_images"]:
-        what += "_other_images"  # beside the run's own numbers, not in their place
+        what += "_other_images"  # next to the run's own numbers, not in their place
     if len(about["runs"]) > 1:
         return f"ensemble_of_{len(about['runs'])}_{what}"
     return what if out is None else f"{about['runs'][0]}_{what}"
@@ -204,7 +204,7 @@ def _hashes(runs: Sequence[FinishedRun]) -> list[str]:
 
 
 def _check_different(names: Sequence[str], identities: Sequence[str]) -> None:
-    """Refuses an ensemble of a run with itself, or with a copy of itself."""
+    """Refuses an ensemble that contains a run, or a copy of it, twice."""
     seen: dict[str, str] = {}
     for name, identity in zip(names, identities, strict=True):
         if identity in seen:
@@ -215,19 +215,19 @@ def _check_different(names: Sequence[str], identities: Sequence[str]) -> None:
 
 
 def _check_images(runs: Sequence[FinishedRun], split: str) -> None:
-    """Refuses a split of which a run set no images apart."""
+    """Refuses a split without images in one of the runs."""
     for run in runs:
         counts = {"test": run.data.num_test, "val": run.data.num_val, "train": run.data.num_train}
         if counts[split] == 0:
             others = " or ".join(f"split={name}" for name, count in counts.items() if count)
             raise ConfigError(
                 f"`split` is {split}, but run {run.name} has no {WORDS[split]} images (data.{split}_fraction=0); "
-                f"take {others}"
+                f"set {others}"
             )
 
 
 def _check_same_images(runs: Sequence[FinishedRun], split: str, *, allowed: bool) -> None:
-    """Refuses an ensemble of runs that are tested on different images; stores of several sizes by their files."""
+    """Refuses an ensemble of runs that were tested on different images; stores of several sizes compare files."""
     known = [run for run in runs if isinstance(run.data, ImageDataModule)]
     by_files = len({str(run.data.store.meta["shape"]) for run in known}) > 1
     for other in known[1:]:

@@ -1,4 +1,4 @@
-"""What was evaluated, and what came out: all that tables and figures are made of."""
+"""An evaluation's inputs and predictions, from which tables and figures are made."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ class Evaluated(NamedTuple):
     views: Views
     name: str
     each: list[Predictions]  # of each run
-    predictions: Predictions  # of all of them together
-    folder: Path  # where everything about it goes
+    predictions: Predictions  # of all runs together
+    folder: Path  # of all output
 
     @property
     def reliability(self) -> Bins:
-        """Confidence and accuracy of the predictions, whose labels are known."""
+        """Confidence and accuracy of the predictions; needs labels."""
         seen = self.predictions
         return reliability(seen.probabilities, seen.labels, guess=called(seen.logits))
 
     def images(self, places: NDArray[np.int64], number: int = 0) -> NDArray[np.uint8]:
-        """Some of the evaluated images (n, C, S, S) as they are stored.
+        """Some of the evaluated images (n, C, S, S), as stored.
 
         Args:
             places: (n,), in the order of the predictions.
-            number: Of the run by whose data they are stored.
+            number: The run whose store format is used.
         """
         data = self.runs[number].data
         if self.own is not None:

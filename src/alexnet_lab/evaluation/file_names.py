@@ -1,4 +1,4 @@
-"""The names of an evaluation's files: a name stands for one evaluation, and no other one overwrites it."""
+"""The names of an evaluation's files: a name identifies one evaluation, and no other one overwrites it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 SPLITS, VIEWS = (get_args(Evaluate.model_fields[key].annotation) for key in ("split", "views"))
 
 DEFAULTS = {f"{split}_{views}": f"split={split} views={views}" for split in SPLITS for views in VIEWS}
-"""The names that evaluations of a single run have by default."""
+"""The default names of evaluations of a single run."""
 
 
 TABLES = ("_confusion.csv", "_classes.csv", "_images.csv")
-"""The ends of the names of an evaluation's tables."""
+"""The suffixes of an evaluation's tables."""
 
 
 def out_folder(out: str) -> Path:
-    """The folder that `out` names, checked before any run is read.
+    """The folder in `out`, checked before any run is read.
 
     Raises:
         ConfigError: It is a file, or cannot be written.
@@ -35,7 +35,7 @@ def out_folder(out: str) -> Path:
     folder = Path(out)
     if folder.suffix == ".json" and not folder.is_dir():
         words = shell.join([shell.override("out", folder.parent), shell.override("name", folder.stem)])
-        raise ConfigError(f"`out` is {out}, a file; allowed: a folder, in which `name` is the file: {words}")
+        raise ConfigError(f"`out` is {out}, a file; allowed: a folder, with `name` for the file in it: {words}")
     try:
         try_folder(folder)
     except OSError as error:
@@ -48,15 +48,15 @@ def out_folder(out: str) -> Path:
 def chosen_name(
     folder: Path, given: str | None, default: str, about: Mapping[str, Any], *, shared: bool = False
 ) -> str:
-    """The name that was asked for, or the default one; with a number if another evaluation has that.
+    """The requested or default name; the default gets a number if another evaluation uses it.
 
     Args:
         folder: Of the evaluations.
-        given: By the user; None: no name.
-        default: Of this evaluation.
-        about: The fields of `<name>.json` that tell evaluations apart.
-        shared: The folder may hold other files than evaluations; none of them is overwritten. In a run's own folder a
-            damaged file is.
+        given: The user's choice, or None.
+        default: The default name of this evaluation.
+        about: The fields of `<name>.json` that identify an evaluation.
+        shared: Whether the folder may contain other files, none of which is overwritten. In a run's own folder, a
+            damaged file is overwritten.
 
     Raises:
         ConfigError: The given name belongs to another evaluation.
@@ -74,7 +74,7 @@ def chosen_name(
 
 
 def _obstacle(folder: Path, name: str, about: Mapping[str, Any], *, shared: bool) -> str | None:
-    """Why the files of an evaluation cannot have a name."""
+    """The reason why an evaluation cannot use a name, or None."""
     path = folder / f"{name}.json"
     try:
         there = read_json(path)
@@ -82,13 +82,13 @@ def _obstacle(folder: Path, name: str, about: Mapping[str, Any], *, shared: bool
         there = None
     if isinstance(there, dict):
         difference = _difference(there, about)
-        return None if difference is None else f"that file holds another evaluation ({difference})"
+        return None if difference is None else f"that file contains another evaluation ({difference})"
     others = [path.with_name(f"{name}{end}") for end in (".json", *TABLES)] if shared else []
     return next((f"{other} is no evaluation" for other in others if os.path.lexists(other)), None)
 
 
 def _difference(there: Mapping[str, Any], about: Mapping[str, Any]) -> str | None:
-    """How the evaluation in a file differs; None where it does not."""
+    """How the evaluation in a file differs, or None."""
     for key, value in about.items():
         if _compared(key, there.get(key)) != _compared(key, value):
             return f"{key}: {there.get(key)}, not {value}"
@@ -96,7 +96,7 @@ def _difference(there: Mapping[str, Any], about: Mapping[str, Any]) -> str | Non
 
 
 def _compared(key: str, value: Any) -> Any:
-    """A field as it is compared: places by where they lead, runs without the one whose folder this is."""
+    """A field as it is compared: places by their real path, runs without the run whose folder this is."""
     if key == "data_root" and isinstance(value, str):
         return os.path.realpath(value)
     if key == "runs" and isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Retrieval with a run's features: training images are searched for those most like the evaluated ones."""
+"""Retrieval with a run's features: finds the training images most similar to the evaluated ones."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ log = logging.getLogger(__name__)
 
 MOST_QUERIES = 1000
 MOST_GALLERY = 50_000
-"""More are drawn from at random: their features fill the memory."""
+"""Larger sets are sampled at random, because their features would fill the memory."""
 
 KS = (1, 2, 5, 10, 20, 50, 100)
 
 CODE_BITS = 256
 
 PIXEL_SIDE = 32
-"""Larger images are averaged down to this, in pixels, before they are compared."""
+"""Larger images are averaged down to this side, in pixels, before they are compared."""
 
 
 class Found(NamedTuple):
-    """The result of one way to search."""
+    """The result of one search method."""
 
     neighbours: Neighbours
-    hits: torch.Tensor  # bool (Q, k): which of them are of the query's class
+    hits: torch.Tensor  # bool (Q, k): whether a neighbour has the query's class
     precision: dict[int, float]  # by k
     seconds: float  # for all queries
 
@@ -52,16 +52,16 @@ class Found(NamedTuple):
 class Search:
     """Queries from the evaluated images, and a gallery of a run's training images, unaugmented.
 
-    All ways to search, and all runs on the same data, have the same queries and the same gallery. Of equal distances
-    the one that comes first in the gallery counts, so the gallery is shuffled: stored images may be sorted by class.
-    Queries that are training images themselves (`split=train`) are left out of the gallery.
+    All methods, and all runs on the same data, use the same queries and gallery. Of equal distances, the first in the
+    gallery wins, so the gallery is shuffled: stored images may be sorted by class. Queries that are training images
+    themselves (`split=train`) are not in the gallery.
 
     Args:
-        subject: What is evaluated.
+        subject: The evaluation.
         number: Of the run.
 
     Attributes:
-        queries: Places (Q,) of the queries among the evaluated images, rising.
+        queries: Places (Q,) of the queries among the evaluated images, ascending.
         gallery: Places (N,) of the gallery among the training images.
     """
 
@@ -89,13 +89,13 @@ class Search:
 
     @cached_property
     def by_features(self) -> Found:
-        """Exact, in the space of the last hidden layer."""
+        """Exact search in the space of the last hidden layer."""
         queries, gallery = self.predictions.features[self.queries], self.train.features[self.gallery]
         return self._found(lambda: nearest(queries, gallery, self.most))
 
     @cached_property
     def by_pixels(self) -> Found:
-        """Exact, in the space of the pixels."""
+        """Exact search in the space of pixels."""
         rows = self.run.data.rows("train")
         gallery = pixel_vectors(np.asarray(rows.images), self.train.indices[self.gallery].numpy())
         wanted = self.queries.numpy()
@@ -105,7 +105,7 @@ class Search:
 
     @cached_property
     def by_codes(self) -> Found:
-        """By binary codes of the features."""
+        """Search by binary codes of the features."""
         gallery = self.train.features[self.gallery]
         log.info("training an autoencoder on the features of %d images", len(gallery))
         net = train_autoencoder(gallery, CODE_BITS, seed=self.run.config["seed"])
@@ -114,7 +114,7 @@ class Search:
 
     @property
     def most(self) -> int:
-        """Neighbours that are looked for."""
+        """The number of neighbours to find."""
         return min(max(KS), len(self.gallery))
 
     def _found(self, search: Callable[[], Neighbours]) -> Found:
@@ -130,14 +130,14 @@ WAYS: dict[str, Callable[[Search], Found]] = {
     "codes": lambda search: search.by_codes,
     "pixels": lambda search: search.by_pixels,
 }
-"""The ways to search, by name."""
+"""The search methods by name."""
 
 HEADLINE = 10
-"""The k of the precision that is compared, where the gallery holds as many images."""
+"""The k of the precision that is compared, if the gallery has as many images."""
 
 
 class Kept(NamedTuple):
-    """What stays of one way to search in one run."""
+    """The kept results of one search method in one run."""
 
     precision: dict[int, float]  # by k
     of_queries: NDArray[np.float64]  # (Q,), precision at the headline k
@@ -145,10 +145,10 @@ class Kept(NamedTuple):
 
 
 class Ways:
-    """The precision of each way to search, over all runs. The features of one run are in memory at a time.
+    """The precision of each search method over all runs. Only one run's features are in memory at a time.
 
     Args:
-        subject: What is evaluated.
+        subject: The evaluation.
         first: The search in its first run.
     """
 
@@ -159,7 +159,7 @@ class Ways:
         self._chance: dict[int, NDArray[np.float64]] = {}
 
     def _of(self, *names: str) -> list[list[Kept]]:
-        """What the ways found, in each run."""
+        """The results of some methods in each run."""
         numbers = range(len(self.subject.runs))
         for number in numbers:
             missing = [name for name in names if (name, number) not in self._kept]
@@ -181,12 +181,12 @@ class Ways:
         return {k: statistics.fmean(kept.precision[k] for kept in each) for k in each[0].precision}
 
     def seconds(self, name: str) -> float:
-        """Of the search for all queries, mean over runs."""
+        """The time of the search for all queries, mean over runs."""
         (each,) = self._of(name)
         return statistics.fmean(kept.seconds for kept in each)
 
     def numbers(self, names: Iterable[str]) -> dict[str, Any]:
-        """The numbers of some ways, as JSON holds them."""
+        """The numbers of some methods, for JSON."""
         found: dict[str, Any] = {"queries": len(self.first.queries), "gallery": len(self.first.gallery)}
         for name in names:
             found[f"precision_by_{name}"] = {str(k): value for k, value in self.precision(name).items()}
@@ -194,7 +194,7 @@ class Ways:
         return found | {"chance": float(self.first.chance.double().mean())}
 
     def comparisons(self, *pairs: tuple[str, str]) -> list[Comparison]:
-        """Each way against chance, and the two ways of each pair."""
+        """Compares each method with chance, and the two methods of each pair."""
         names = dict.fromkeys(name for pair in pairs for name in pair)
         found = dict(zip(names, self._of(*names), strict=True))
         shares = {name: np.stack([kept.of_queries for kept in each]) for name, each in found.items()}  # (R, Q)
@@ -213,7 +213,7 @@ def _drawn(places: torch.Tensor, most: int, stream: str) -> torch.Tensor:
 
 
 def pixel_vectors(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> torch.Tensor:
-    """Grey levels (n, D), float32, of some rows of images (N, C, S, S), at `PIXEL_SIDE` where they are larger."""
+    """Grey levels (n, D), float32, of some rows of images (N, C, S, S), averaged down to `PIXEL_SIDE` if larger."""
     parts = []
     for some in np.array_split(rows, max(1, len(rows) // 512)):
         pixels = torch.from_numpy(images[some]).float()

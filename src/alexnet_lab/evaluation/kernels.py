@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from alexnet_lab.evaluation.loaded_run import FinishedRun
 
 PERMUTATIONS = 10_000
-"""Random deals of a run's kernels to its towers."""
+"""Random assignments of a run's kernels to its towers."""
 
 
 class Kernels(NamedTuple):
@@ -28,12 +28,12 @@ class Kernels(NamedTuple):
 
     @property
     def colour(self) -> bool:
-        """Whether they see colour."""
+        """Whether they have three channels."""
         return self.towers[0].shape[1] == 3
 
     @property
     def untestable(self) -> str | None:
-        """Why `tower_test` does not apply to their colour; None if it does."""
+        """Why `tower_test` does not apply to their colour, or None."""
         if len(self.towers) != 2:
             return "has one tower"
         return None if self.colour else "sees no colour"
@@ -49,7 +49,7 @@ def first_kernels(net: nn.Module, towers: int = 1) -> Kernels:
 
     Args:
         net: Any network.
-        towers: Into how many equal parts they belong: the maps of AlexNet's tower 1 come before those of tower 2.
+        towers: The number of equal parts: the maps of AlexNet's tower 1 come before those of tower 2.
 
     Raises:
         ConfigError: The network has no convolution.
@@ -62,10 +62,10 @@ def first_kernels(net: nn.Module, towers: int = 1) -> Kernels:
 
 
 def colour_saturation(kernels: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The share of each kernel's energy that is colour (n,), of kernels (n, 3, K, K).
+    """The share (n,) of each kernel's energy that is colour, of kernels (n, 3, K, K).
 
-    A kernel's pixel is a vector of three weights; what is left of it after the mean of the three is taken away answers
-    to colour alone. 0: the kernel sees grey only; 1: it does not answer to grey at all. Noise has 2/3.
+    A kernel's pixel is a vector of three weights. Its difference from the mean of the three responds only to colour.
+    0: the kernel responds only to grey; 1: it does not respond to grey at all. Noise has 2/3.
     """
     colour = kernels.astype(np.float64)
     grey = colour.mean(axis=1, keepdims=True)
@@ -81,27 +81,26 @@ def kernels_of(run: FinishedRun) -> Kernels:
 class TowerTest(NamedTuple):
     """Whether the two towers of some runs differ in a property of their kernels."""
 
-    gaps: list[float]  # of each run: the absolute difference of the towers' means
-    chances: list[float]  # of each run: what the null hypothesis leads one to expect
-    p_of_runs: list[float]  # of each run by itself; NaN where a value is
+    gaps: list[float]  # per run: the absolute difference of the towers' means
+    chances: list[float]  # per run: its expectation under the null hypothesis
+    p_of_runs: list[float]  # per run; NaN if a value is NaN
     gap: float  # the mean over runs
     chance: float  # the mean of `chances`
-    p: float  # of all runs together, in (0, 1]; NaN where a value is
+    p: float  # of all runs together, in (0, 1]; NaN if a value is NaN
 
 
 def tower_test(runs: Sequence[Sequence[NDArray[np.float64]]], *, seed: int = 0) -> TowerTest:
-    """A permutation test for two towers, within each run and over all of them.
+    """A permutation test for two towers, within each run and over all runs.
 
-    Null hypothesis: it makes no difference in which tower of its run a kernel is, so all ways to deal a run's kernels
-    out to its two towers are equally likely. Kernels never change runs, so differences between runs count for nothing.
-    Which tower becomes the colour one is arbitrary. The statistic is therefore the absolute difference of the towers'
-    means, averaged over the runs; swapping the towers of a run does not change it. It is above 0 under the null
-    hypothesis too: compare it with `chance`. p is the share of random deals with at least this mean, the observed one
-    included.
+    Null hypothesis: the tower of a kernel makes no difference, so all assignments of a run's kernels to its two towers
+    are equally likely. Kernels stay in their run, so differences between runs do not count. Which tower becomes the
+    colour one is arbitrary. The statistic is therefore the absolute difference of the towers' means, averaged over the
+    runs; swapping the towers of a run does not change it. It exceeds 0 under the null hypothesis too: compare it with
+    `chance`. p is the share of assignments, including the observed one, with at least the observed mean.
 
     Args:
         runs: For each run the values of its first tower (n,) and of its second (m,).
-        seed: Of the deals; each run has a stream of its own.
+        seed: Of the permutations; each run has its own stream.
     """
     gaps = [float(abs(one.mean() - other.mean())) for one, other in runs]
     dealt = np.stack([_dealt_gaps(*pair, seed=seed, number=number) for number, pair in enumerate(runs)])
@@ -111,7 +110,7 @@ def tower_test(runs: Sequence[Sequence[NDArray[np.float64]]], *, seed: int = 0) 
 
 
 def _dealt_gaps(one: NDArray[np.float64], other: NDArray[np.float64], *, seed: int, number: int) -> NDArray[np.float64]:
-    """The differences (PERMUTATIONS,) of the means when the values of both towers are dealt out at random."""
+    """The differences (PERMUTATIONS,) of the means when both towers' values are assigned at random."""
     values = np.concatenate([one, other])
     rng = generator(seed, "permutation", number)
     first = rng.permuted(np.tile(values, (PERMUTATIONS, 1)), axis=1)[:, : len(one)].sum(axis=1)

@@ -1,4 +1,4 @@
-"""What each layer makes of one image, and what activation functions look like."""
+"""Each layer's output for one image, and the curves of activation functions."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from alexnet_lab.evaluation.loaded_run import FinishedRun
 
 NOTHING_TO_SEE = (nn.Flatten, nn.Identity, nn.Dropout, ClassicDropout, nn.ZeroPad2d)
-"""Layers that change no map, in evaluation."""
+"""Layers that change no map in evaluation."""
 
 
 class LayerMaps(NamedTuple):
-    """What one layer makes of one image."""
+    """One layer's output for one image."""
 
     name: str
     kind: str
@@ -30,7 +30,7 @@ class LayerMaps(NamedTuple):
 
 
 def layer_maps(run: FinishedRun, image: NDArray[np.uint8]) -> list[LayerMaps]:
-    """What each layer of a run's network makes of an image (C, S, S), as it is stored, in the order of the calls."""
+    """The outputs of a network's layers, in order, for one stored image (C, S, S)."""
     net = run.classifier.net
     raw = RawBatch(torch.from_numpy(image[None].copy()), torch.zeros(1).long(), torch.zeros(1).long(), 1, None)
     weights = next(net.parameters())
@@ -49,7 +49,7 @@ def layer_maps(run: FinishedRun, image: NDArray[np.uint8]) -> list[LayerMaps]:
 
 
 def activation_curves() -> tuple[NDArray, dict[str, tuple[NDArray, NDArray]]]:
-    """The values and slopes of each activation that a network may have, by its name, and the places x (n,) first."""
+    """The places x (n,), then the values and slopes of each available activation, by name."""
     curves = {}
     for name, make in ACTIVATIONS.items():
         x = torch.linspace(-4, 4, 401, requires_grad=True)

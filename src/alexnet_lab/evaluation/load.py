@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 def load(
     run_dir: str | Path, *, data_dir: str | Path | None = None, trusted_packages: list[str] | None = None
 ) -> LoadedRun:
-    """A finished run: its network with the weights of the best epoch, its data, its config.
+    """Loads a finished run: its network with the weights of the best epoch, its data, its config.
 
     Args:
         run_dir: The run directory.
-        data_dir: Where the data sets lie; None: where they lay in training.
-        trusted_packages: Packages besides the usual ones that a `_target_` of its config may name.
+        data_dir: The folder of the data sets; None: as in training.
+        trusted_packages: Additional packages that a `_target_` of its config may name.
 
     Raises:
         RunError: It is no run, has not finished, or its config or checkpoint is damaged.
-        ConfigError: Its config names what is not trusted.
+        ConfigError: Its config names a package that is not trusted.
     """
     return LoadedRun(
         str(run_dir), data_dir=None if data_dir is None else str(data_dir), trusted_packages=trusted_packages
@@ -40,7 +40,7 @@ def load(
 
 
 class LoadedRun(FinishedRun):
-    """A finished run, to be used from Python; see `FinishedRun` for `config` and `data`."""
+    """A finished run for use from Python; see `FinishedRun` for `config` and `data`."""
 
     @property
     def net(self) -> nn.Module:
@@ -53,21 +53,21 @@ class LoadedRun(FinishedRun):
         return self.data.class_names
 
     def predict(self, images: NDArray | Tensor, *, views: Views = "center") -> Tensor:
-        """The probability of each class for images of one size.
+        """Predicts the probability of each class for images of one size.
 
-        Images are treated as in the run's own evaluation: the shorter side is scaled to the size of the stored images
-        and the centre cut out, then they are normalised.
+        Images are processed as in the run's own evaluation: the shorter side is scaled to the size of the stored
+        images, the centre is cropped, and the result is normalised.
 
         Args:
             images: (B, C, H, W) with the channels of the run's data. uint8 from 0 to 255, or floating-point numbers
                 from 0 to 1, which are rounded to 8 bits.
-            views: "center"; "ten" or "nine" average several views.
+            views: "center", or "ten" or "nine" to average several views.
 
         Returns:
             float32 (B, num_classes), on the CPU; rows sum to 1.
 
         Raises:
-            ConfigError: The shape, type or range is another.
+            ConfigError: The shape, dtype or range is not allowed.
         """
         stored = stored_images(torch.as_tensor(images), self.data.channels, self.data.stored_size)
         count = len(stored)
@@ -78,18 +78,18 @@ class LoadedRun(FinishedRun):
 
 
 def stored_images(images: Tensor, channels: int, size: int) -> Tensor:
-    """Images as a store holds them.
+    """Converts images to the format of a store.
 
     Args:
         images: (B, C, H, W), uint8 or floating-point numbers in [0, 1].
-        channels: That C has to be.
+        channels: The required C.
         size: Of the stored images, in pixels.
 
     Returns:
         uint8 (B, C, size, size).
 
     Raises:
-        ConfigError: The shape, type or range is another.
+        ConfigError: The shape, dtype or range is not allowed.
     """
     shape = tuple(images.shape)
     if images.ndim != 4 or shape[1] != channels or 0 in shape[2:]:
@@ -100,7 +100,7 @@ def stored_images(images: Tensor, channels: int, size: int) -> Tensor:
     if images.is_floating_point():
         if not bool(((grey >= 0) & (grey <= 1)).all()):
             low, high = (float(value) for value in grey.aminmax())
-            raise ConfigError(f"`images` holds numbers from {low:g} to {high:g}; allowed: floating point from 0 to 1")
+            raise ConfigError(f"`images` has numbers from {low:g} to {high:g}; allowed: floating point from 0 to 1")
         grey = (grey.float() * 255).round().byte()
     height, width = shape[2:]
     if (height, width) == (size, size):

@@ -34,33 +34,33 @@ WHOLE = {
     "limit_test_batches": 1.0,
     "fast_dev_run": False,
     "overfit_batches": 0.0,
-    "compile": False,  # hooks look into the layers
-    "progress_bar": False,  # of Lightning; ours is shown instead
+    "compile": False,  # hooks do not run in compiled layers
+    "progress_bar": False,  # Lightning's; evaluation shows its own
 }
 """Keys of `trainer` for evaluation: one process, every image."""
 
 
 class FinishedRun:
-    """A run that has completed. Its data is made ready when it is first asked for.
+    """A completed run. Its data is prepared on first use.
 
     Args:
         run: The run directory.
-        data_dir: Where the data sets lie; None: where they lay in training.
-        trusted_packages: Packages besides the usual ones that a `_target_` of its config may name.
+        data_dir: The folder of the data sets; None: as in training.
+        trusted_packages: Additional packages that a `_target_` of its config may name.
         num_threads: Of this process; None: see `run.threads`.
-        other_images: Evaluate on other images than the run was trained on, with a warning.
+        other_images: Evaluate on other images than in training, with a warning.
 
     Attributes:
-        path: Of the run directory, as given.
-        directory: Of the run.
-        trained_by: Its config.
-        config: The same, set to evaluate every image in one process.
+        path: The run directory, as given.
+        directory: The run directory's files.
+        trained_by: The run's config.
+        config: The same config, set to evaluate every image in one process.
         classifier: With the weights of `best.ckpt`.
         checkpoint_hash: SHA-256 of that file.
 
     Raises:
         RunError: It is no run, has not finished, or its config or checkpoint is damaged.
-        ConfigError: Its config names what is not trusted.
+        ConfigError: Its config names a package that is not trusted.
     """
 
     def __init__(
@@ -81,14 +81,14 @@ class FinishedRun:
         torch.set_num_threads(self._threads(num_threads))
         self.classifier: Classifier = build_classifier(self.config)
         load_weights(self.classifier, checkpoint, self.directory.best)
-        if mismatch is not None:  # another network, say, is reported more precisely
+        if mismatch is not None:  # reported last: other checks explain a different network better
             raise mismatch
         self.classifier.eval()
         self.other_images = other_images
         self._difference: str | None = None
 
     def _precision(self, trainer: Mapping[str, Any]) -> dict[str, str]:
-        """The number format of training, or the one that this machine has in its place."""
+        """The dtype of training, or its replacement on this machine."""
         before = trainer["precision"]
         usable = usable_precision(trainer["accelerator"], before)
         if usable != before:
@@ -98,44 +98,44 @@ class FinishedRun:
         return {"precision": usable}
 
     def _threads(self, asked: int | None) -> int:
-        """Those asked for, or as many as a batch has work for in one process."""
+        """The requested number, or as many as a batch has work for in one process."""
         config = self.config | {"trainer": self.config["trainer"] | {"num_threads": asked}}
         return chosen_threads(config, (self.directory.read_result() or {}).get("num_macs", 0), 1)
 
     @property
     def name(self) -> str:
-        """Of the run directory."""
+        """The name of the run directory."""
         return self.directory.path.resolve().name
 
     @property
     def label(self) -> str:
-        """The name with that of the sweep, if the run belongs to one: `ideas/all_ideas_seed-0`."""
+        """The name after that of the sweep, if the run belongs to one: `ideas/all_ideas_seed-0`."""
         path = self.directory.path.resolve()
         return f"{path.parent.name}/{path.name}" if (path.parent / "sweep.json").exists() else path.name
 
     @cached_property
     def data(self) -> ImageDataModule:
-        """The run's data, ready.
+        """The run's data, prepared.
 
         Raises:
-            DataError: It is missing or damaged, or not what the run was trained on.
+            DataError: It is missing or damaged, or differs from the data of training.
         """
         data = build_data(self.config)
         data.prepare_data()
         data.setup()
         recorded, found = self.directory.read_result() or {}, getattr(data, "identity", {})
-        what = f"run {self.directory.path} was trained on other images than its data set holds now"
+        what = f"run {self.directory.path} was trained on other images than its data set contains now"
         self._difference = check_same_images(recorded, found, what, switch="other_images", allowed=self.other_images)
         return data
 
     @property
     def difference(self) -> str | None:
-        """How its images now differ from those of training; None if they do not. Raises DataError like `data`."""
+        """How its images differ from those of training; None if they do not. Raises DataError like `data`."""
         return self._difference if self.data else None
 
 
 def best_checkpoint(directory: RunDirectory) -> tuple[dict[str, Any], str, RunError | None]:
-    """The content of a run's best checkpoint and the SHA-256 of its file; an error if the run left another one."""
+    """The content of a run's best checkpoint, the SHA-256 of its file, and an error if the run wrote another file."""
     try:
         digest = directory.check_file(directory.best)
     except RunError as error:
@@ -144,16 +144,16 @@ def best_checkpoint(directory: RunDirectory) -> tuple[dict[str, Any], str, RunEr
 
 
 def finished_run(run: str, trusted_packages: list[str] | None = None) -> tuple[RunDirectory, dict[str, Any]]:
-    """A run's directory and config.
+    """Finds a finished run's directory and config.
 
     Args:
         run: The run directory.
-        trusted_packages: Packages besides the usual ones that a `_target_` of its config may name. A run from
-            elsewhere cannot grant that to itself: what its own config says of it does not count.
+        trusted_packages: Additional packages that a `_target_` of its config may name. The list in the config itself
+            does not count: a foreign run cannot grant trust to itself.
 
     Raises:
         RunError: It is no run, has not finished, or its config is damaged.
-        ConfigError: Its config names what is not trusted.
+        ConfigError: Its config names a package that is not trusted.
     """
     directory = RunDirectory(run)
     saved = directory.read_config()
@@ -165,6 +165,6 @@ def finished_run(run: str, trusted_packages: list[str] | None = None) -> tuple[R
     if result is None or result.get("status") != "completed":
         status = "is unfinished" if result is None else f"ended as {result.get('status')}"
         line = shell.command("train.py", shell.override("resume", run))
-        raise RunError(f"run {run} {status}; eval.py takes finished runs; go on with it: {line}")
+        raise RunError(f"run {run} {status}; eval.py takes finished runs; resume it: {line}")
     directory.check_file(directory.config)
     return directory, config

@@ -1,4 +1,4 @@
-"""Paired comparisons over images: two ways to classify the same images, compared image by image.
+"""Paired comparisons over images: two classifications of the same images, compared image by image.
 
 Q. McNemar: Note on the sampling error of the difference between correlated proportions, Psychometrika 12, 1947;
 D. G. Bonett and R. M. Price: Adjusted Wald confidence interval for a difference of binomial proportions based on paired
@@ -30,21 +30,21 @@ class Effect(NamedTuple):
     difference: float
     ci95_low: float | None  # None: the values have no spread, so there is no interval
     ci95_high: float | None
-    p: float | None  # two-sided, of no difference
+    p: float | None  # two-sided
     method: str
 
 
 def mcnemar(wrong: NDArray[np.bool_], base: NDArray[np.bool_]) -> Effect:
     """The difference of two error rates on the same images.
 
-    Only the images on which the two disagree count. If both are equally good, each of these is as likely to be wrong
-    in one as in the other, which gives the exact binomial p. The interval is Bonett and Price's: Wald's with one image
-    added to each of the two kinds of disagreement. It has the right coverage for few disagreements too, where Wald's
-    and the bootstrap's are too short.
+    Only images on which the two disagree count. If both are equally good, each of these is wrong in one as likely as in
+    the other, which gives the exact binomial p. The interval is Bonett and Price's: Wald's with one image added to each
+    of the two kinds of disagreement. Its coverage is right with few disagreements too, where Wald's interval and the
+    bootstrap's are too short.
 
     Args:
-        wrong: (n,), which images one gets wrong.
-        base: (n,), the same of the other.
+        wrong: (n,), which images the first gets wrong.
+        base: (n,), which images the second gets wrong.
 
     Example:
         >>> effect = mcnemar(np.array([True] * 2 + [False] * 98), np.array([False] * 88 + [True] * 12))
@@ -62,11 +62,11 @@ def mcnemar(wrong: NDArray[np.bool_], base: NDArray[np.bool_]) -> Effect:
 def bootstrap(gaps: NDArray[np.float64], *, seed: int = 0) -> Effect:
     """The mean of paired differences, with its percentile interval over resampled images.
 
-    Resampled images matter only by how often each value occurs among them, and these counts are multinomial: no image
-    is drawn by itself. p is twice the share of resamples whose mean lies on the other side of 0.
+    A resample matters only by how often each value occurs in it, and these counts are multinomial, so no single image
+    is drawn. p is twice the share of resamples whose mean lies on the other side of 0.
 
     Args:
-        gaps: (n,), the difference in each image, of few distinct values.
+        gaps: (n,), the difference in each image, with few distinct values.
         seed: Of the resamples.
     """
     values, counts = np.unique(gaps.round(12), return_counts=True)  # 0.1 + 0.2 and 0.3 are one value

@@ -1,4 +1,4 @@
-"""What a finished run's network makes of a whole set of images: logits and the features of its last hidden layer."""
+"""Predictions of a finished run's network for a set of images: logits and the features of its last hidden layer."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ if TYPE_CHECKING:
 Views = Literal["center", "ten", "nine"]
 
 CENTRE = {"center": 0, "ten": 2, "nine": 4}
-"""Which of the views is the centre, unmirrored."""
+"""The position of the unmirrored centre among the views."""
 
 UNKNOWN = -1
-"""The label of an image that is in no class folder."""
+"""The label of an image without a class folder."""
 
 
 NO_RANKS = torch.empty(0, dtype=torch.int64)
 
 
 class Predictions(NamedTuple):
-    """What a network says about N images, in the order of the set."""
+    """A network's predictions for N images, in the order of the set."""
 
-    logits: torch.Tensor  # float32 (N, num_classes); of several views, the logarithm of the mean probabilities
-    features: torch.Tensor  # float32 (N, D): the last hidden layer's, of the centre view
-    labels: torch.Tensor  # int64 (N,), UNKNOWN where there is none
+    logits: torch.Tensor  # float32 (N, num_classes); with several views, the logarithm of the mean probabilities
+    features: torch.Tensor  # float32 (N, D): of the last hidden layer, in the centre view
+    labels: torch.Tensor  # int64 (N,), or UNKNOWN
     indices: torch.Tensor  # int64 (N,), rows of the stored images, or numbers of the files
-    names: list[str]  # of the files, where they are the user's own; else empty
+    names: list[str]  # of the user's own files, otherwise empty
     class_names: list[str]
     metrics: dict[str, float]  # test/loss, test/top1_error, ... counted as in training; empty without labels
-    center_metrics: dict[str, float]  # the same of the centre view alone
+    center_metrics: dict[str, float]  # the same for the centre view alone
     center_ranks: torch.Tensor = NO_RANKS  # int64 (N,), of the labels in the centre view; empty if it is the only view
 
     @property
@@ -59,11 +59,11 @@ class Predictions(NamedTuple):
 
 
 class Collector(Callback):
-    """Keeps logits, labels and indices of each evaluated batch, and what reaches the last layer with weights.
+    """Collects logits, labels and indices of each evaluated batch, and the inputs of the last layer with weights.
 
     Args:
-        last: That layer; None keeps no features.
-        advance: Is told how many images were seen.
+        last: That layer; None collects no features.
+        advance: Called with the number of images of each batch.
     """
 
     def __init__(self, last: nn.Module | None, advance: Callable[[int], None]) -> None:
@@ -73,12 +73,12 @@ class Collector(Callback):
         self.kept: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Starts to look at what the last layer is given."""
+        """Registers a hook on the last layer."""
         if self.last is not None:
             self.hook = self.last.register_forward_pre_hook(self._look)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Looks no longer."""
+        """Removes the hook."""
         if self.last is not None:
             self.hook.remove()
 
@@ -108,19 +108,19 @@ class Collector(Callback):
 def predict(
     run: FinishedRun, split: str, *, views: Views = "center", rows: Rows | None = None, names: list[str] | None = None
 ) -> Predictions:
-    """The logits and features of a run's best checkpoint on a set of images, in one process.
+    """Predicts a set of images with a run's best checkpoint, in one process.
 
-    The data, the batches and the number format are those of training, so the metrics are the run's own to the bit.
+    Data, batches and dtype are those of training, so the metrics equal the run's own to the bit.
 
     Args:
         run: The finished run.
         split: "test", "val" or "train" (unaugmented, in the order of the store).
-        views: How many views of each image; of several the probabilities are averaged.
-        rows: Other images, in place of the split's; labels may be UNKNOWN.
+        views: The views of each image; the probabilities of several views are averaged.
+        rows: Other images in place of the split; labels may be UNKNOWN.
         names: Of their files.
 
     Raises:
-        ConfigError: Several views of images that have only one.
+        ConfigError: Several views were asked for, but the images have only one.
     """
     places: list[View | None] = [None] if views == "center" else [*views_of_run(run, views)]
     name = split if rows is None else "test"
@@ -139,20 +139,20 @@ def predict(
 
 
 def views_of_run(run: FinishedRun, views: Views) -> list[View]:
-    """The views of a run: mirrored only if its training images were; raises ConfigError if there is only one."""
+    """The views of a run, mirrored only if training mirrors images; raises ConfigError if there is only one view."""
     return views_of(views, run.data.transform.geometry(training=True).room, mirror=run.data.transform.mirrors)
 
 
 def count_views(run: FinishedRun, views: Views) -> int:
-    """How many views of each image are averaged: 5 of `views=ten` where training mirrored no image."""
+    """The number of averaged views per image: 5 for `views=ten` if training mirrors no image."""
     return 1 if views == "center" else len(views_of_run(run, views))
 
 
 def _all_views(
     run: FinishedRun, stage: str, views: list[ImageDataModule], centre: int
 ) -> tuple[Predictions, torch.Tensor]:
-    """What the centre view gives, and the logits of all views together; `views` holds the data of each."""
-    total: torch.Tensor | None = None  # of probabilities: one sum, however many views
+    """The predictions of the centre view, and the logits of all views together; `views` has the data of each view."""
+    total: torch.Tensor | None = None  # the running sum of probabilities
     found: Predictions | None = None
     images = len(views[0].rows(stage).indices)
     with progress_bar("evaluating", images * len(views)) as advance:
@@ -170,7 +170,7 @@ def _all_views(
 def _one_view(
     run: FinishedRun, stage: str, data: ImageDataModule, advance: Callable[[int], None], *, features: bool
 ) -> Predictions:
-    """One pass over the images, of the view that the data shows."""
+    """One pass over the images, in the view of `data`."""
     collector = Collector(last_layer(run) if features else None, advance)
     trainer = build_trainer(run.config, run.directory, [], [collector])
     evaluate = trainer.test if stage == "test" else trainer.validate
@@ -182,13 +182,13 @@ def _one_view(
 
 
 def last_layer(run: FinishedRun) -> nn.Module:
-    """The layer that makes the logits: the last one with weights. What it sees are the features."""
+    """The layer that computes the logits: the last one with weights. Its inputs are the features."""
     data = run.data
     calls = trace(run.classifier.net, (data.channels, data.image_size, data.image_size))
     return next(
         call.layer
         for call in reversed(calls)
-        if num_parameters(call.layer) or isinstance(call.layer, EuclideanRBF)  # whose prototypes are fixed
+        if num_parameters(call.layer) or isinstance(call.layer, EuclideanRBF)  # its prototypes are fixed
     )
 
 
@@ -200,5 +200,5 @@ def count(logits: torch.Tensor, labels: torch.Tensor, split: str) -> dict[str, f
 
 
 def log_of(probabilities: torch.Tensor) -> torch.Tensor:
-    """Logits of given probabilities; one that is too small for a float32 becomes the smallest there is."""
+    """Logits of given probabilities; values below the smallest normal float32 are raised to it."""
     return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()

@@ -1,4 +1,4 @@
-"""The tables of an evaluation as CSV: confusion matrix, classes, and each image of the user's own."""
+"""The tables of an evaluation as CSV: confusion matrix, classes, and each of the user's own images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def write(subject: Evaluated, evaluation: Mapping[str, Any]) -> None:
-    """Writes `<name>_confusion.csv` and `<name>_classes.csv`; of the user's own images also `<name>_images.csv`."""
+    """Writes `<name>_confusion.csv` and `<name>_classes.csv`; for the user's own images also `<name>_images.csv`."""
     confusion, classes, images = (f"{subject.folder / subject.name}{end}" for end in TABLES)
     if "confusion" in evaluation:
         write_text(confusion, confusion_csv(evaluation["confusion"], evaluation["class_names"]))
@@ -29,13 +29,13 @@ def write(subject: Evaluated, evaluation: Mapping[str, Any]) -> None:
 
 
 def confusion_csv(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> str:
-    """True classes in rows, called ones in columns."""
+    """True classes in rows, predicted ones in columns."""
     rows = ([name, *counts] for name, counts in zip(class_names, matrix, strict=True))
     return csv_lines([["true class", *class_names], *rows])
 
 
 def classes_csv(classes: Sequence[Mapping[str, Any]]) -> str:
-    """One row for each class; see `errors.ClassErrors`."""
+    """One row per class; see `error_rates.ClassErrors`."""
     header = ["class", "images", "wrong", "error", "low", "high", "taken_for", "times", "false_alarms",
               "precision", "recall", "f1"]  # fmt: skip
     rows = (
@@ -47,7 +47,7 @@ def classes_csv(classes: Sequence[Mapping[str, Any]]) -> str:
 
 
 def images_csv(predictions: Predictions) -> str:
-    """One row for each file: its class where it is known, and the most probable ones."""
+    """One row per file: its class if known, and the most probable classes."""
     classes = predictions.class_names
     best = best_classes(predictions.logits)
     values = predictions.probabilities.gather(1, best)

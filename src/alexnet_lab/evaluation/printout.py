@@ -1,4 +1,4 @@
-"""An evaluation on the terminal, 80 columns wide if it has no other width: no name and no number is cut off."""
+"""Prints an evaluation, 80 columns wide unless the terminal has another width; names and numbers are never cut."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from alexnet_lab.evaluation.predict import Predictions
 
 MOST_LINES = 20
-"""Of a table; the files hold all."""
+"""The rows of a table on the terminal; the files contain all rows."""
 
 NARROWEST_NAME = 8
-"""Characters of a class name beside the matrix; longer ones go on in the next line."""
+"""The minimum width of class names beside the matrix; longer names are wrapped."""
 
 
 def show(evaluation: Mapping[str, Any], predictions: Predictions, path: Path) -> None:
@@ -49,7 +49,7 @@ def show(evaluation: Mapping[str, Any], predictions: Predictions, path: Path) ->
 
 
 def show_metrics(console: Console, evaluation: Mapping[str, Any]) -> None:
-    """Prints each metric with its interval, and what several views or several runs gained."""
+    """Prints each metric with its interval, and the gain from several views or runs."""
     for name, value in evaluation["metrics"].items():
         interval = evaluation.get("intervals", {}).get(name)
         surely = f"  (95 %: {interval[0]:.2%} to {interval[1]:.2%})" if interval else ""
@@ -63,7 +63,7 @@ def show_metrics(console: Console, evaluation: Mapping[str, Any]) -> None:
 
 
 def show_comparisons(console: Console, evaluation: Mapping[str, Any]) -> None:
-    """Prints what is compared, with its intervals; of several runs the comparisons of all of them, not of each."""
+    """Prints the comparisons with their intervals; with several runs, only those of all runs together."""
     rows = [row for row in evaluation.get("comparisons", ()) if len(row["runs"]) == len(evaluation["runs"])]
     if not rows:
         return
@@ -81,14 +81,14 @@ def show_comparisons(console: Console, evaluation: Mapping[str, Any]) -> None:
 
 
 def interval_of(row: Mapping[str, Any]) -> str:
-    """The interval of a comparison, in points; `-` where there is none."""
+    """The interval of a comparison, in points; `-` for none."""
     if row["ci95_low"] is None:
         return "-"
     return f"{100 * row['ci95_low']:+.2f} to {100 * row['ci95_high']:+.2f}"
 
 
 def views_note(evaluation: Mapping[str, Any]) -> str:
-    """How many views of each image were averaged, where there are several; of an ensemble, of each run.
+    """The number of averaged views per image, if there are several; for an ensemble, of each run.
 
     Example:
         >>> views_note({"views": "ten", "num_views": [5]})
@@ -103,7 +103,7 @@ def views_note(evaluation: Mapping[str, Any]) -> str:
 
 
 def gains(metrics: Mapping[str, float], before: Mapping[str, float], what: str) -> Iterator[str]:
-    """A line for each error rate: by how many points it is better, or worse, than before."""
+    """A line for each error rate: how many points it lies below or above the value before."""
     for name, value in metrics.items():
         if "error" in name:
             points = 100 * (before[name] - value)
@@ -112,7 +112,7 @@ def gains(metrics: Mapping[str, float], before: Mapping[str, float], what: str) 
 
 
 def classes_table(classes: Sequence[Mapping[str, Any]], macro: Mapping[str, float] | None = None) -> Table:
-    """The classes in their order, or, of many, those with the highest error; last the mean over all classes."""
+    """The classes in order, or if they are many those with the highest error; the last row is the mean over all."""
     title = "classes, rates in percent"
     if len(classes) > MOST_LINES:
         title = f"the {MOST_LINES} of {len(classes)} classes with the highest error, rates in percent"
@@ -136,20 +136,20 @@ def classes_table(classes: Sequence[Mapping[str, Any]], macro: Mapping[str, floa
 
 
 def percent(rate: float | None) -> str:
-    """A rate in percent; `-` where there is none."""
+    """A rate in percent; `-` for none."""
     return "-" if rate is None else f"{100 * rate:.1f}"
 
 
 def matrix_lines(matrix: Sequence[Sequence[int]], class_names: Sequence[str], width: int) -> list[Text] | None:
-    """The confusion matrix, its columns headed by the numbers of the classes, which stand before their names.
+    """Formats the confusion matrix; its columns are headed by the numbers that stand before the class names.
 
     Args:
-        matrix: True classes in rows, called ones in columns.
-        class_names: In their order; long ones are continued in lines of their own.
+        matrix: True classes in rows, predicted ones in columns.
+        class_names: In order; long names continue on further lines.
         width: Columns of the terminal.
 
     Returns:
-        Its lines; None where it does not fit.
+        The lines, or None if the matrix does not fit.
     """
     count = len(class_names)
     cell = max(len(str(number)) for row in matrix for number in (*row, count - 1)) + 1
@@ -161,7 +161,7 @@ def matrix_lines(matrix: Sequence[Sequence[int]], class_names: Sequence[str], wi
     left = max(len(part) for name in names for part in name)
     heads = "".join(f"{number:>{cell}}" for number in range(count))
     lines = [
-        Text("rows: true class; columns: number of the class it was called"),
+        Text("rows: true class; columns: number of the predicted class"),
         Text(" " * (index + 1 + left) + heads, "dim"),
     ]
     for number, (name, row) in enumerate(zip(names, matrix, strict=True)):
@@ -173,7 +173,7 @@ def matrix_lines(matrix: Sequence[Sequence[int]], class_names: Sequence[str], wi
 
 
 def confusions_table(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> Table:
-    """The most frequent confusions of many classes."""
+    """The most frequent confusions, for many classes."""
     pairs = [
         (times, class_names[true], class_names[column])
         for true, row in enumerate(matrix)
@@ -183,22 +183,22 @@ def confusions_table(matrix: Sequence[Sequence[int]], class_names: Sequence[str]
     table = Table(title="the most frequent confusions")
     table.add_column("images", justify="right", no_wrap=True)
     table.add_column("true class", overflow="fold")
-    table.add_column("called", overflow="fold")
+    table.add_column("predicted", overflow="fold")
     for times, true, column in sorted(pairs, reverse=True)[:MOST_LINES]:
         table.add_row(f"{times:,}", Text(true), Text(column))
     return table
 
 
 def images_table(predictions: Predictions) -> Table:
-    """What the first of the user's own images were called."""
+    """The predicted classes of the first of the user's own images."""
     table = Table(title="predictions only")  # there are no labels
     table.add_column("file", overflow="fold")
-    table.add_column("called", overflow="fold")
+    table.add_column("predicted", overflow="fold")
     table.add_column("probability", justify="right", no_wrap=True)
     guesses, shares = called(predictions.logits).tolist(), predictions.probabilities.amax(1).tolist()
     for name, guess, share in list(zip(predictions.names, guesses, shares, strict=True))[:MOST_LINES]:
         answer = "none: the outputs are NaN" if guess == NO_CLASS else predictions.class_names[guess]
         table.add_row(Text(printable(name)), Text(printable(answer)), f"{share:.1%}")
     if len(predictions.names) > MOST_LINES:
-        table.caption = f"the first {MOST_LINES} of {len(predictions.names):,}; the CSV file has all"
+        table.caption = f"the first {MOST_LINES} of {len(predictions.names):,}; the CSV file contains all"
     return table

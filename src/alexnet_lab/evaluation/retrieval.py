@@ -1,4 +1,4 @@
-"""Nearest neighbours: the images that a network, or plain pixels, take for alike (Krizhevsky 2012, sec. 6.1)."""
+"""Nearest neighbours by a network's features or by pixels (Krizhevsky 2012, sec. 6.1)."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SPARE = 16
-"""More candidates than neighbours: the fast distances that choose them are rounded, the exact ones decide."""
+"""Additional candidates: they are chosen by fast, rounded distances, then ranked by exact ones."""
 
 QUERIES_AT_ONCE = 256
 """Their distances to 50,000 images take 50 MB."""
 
 
 class Neighbours(NamedTuple):
-    """The k nearest of a gallery to each of Q queries, the nearest first."""
+    """The k nearest gallery items of each of Q queries, nearest first."""
 
     indices: torch.Tensor  # int64 (Q, k), rows of the gallery
     distances: torch.Tensor  # (Q, k)
 
 
 def nearest(queries: torch.Tensor, gallery: torch.Tensor, k: int) -> Neighbours:
-    """The k nearest by Euclidean distance, by comparing each query with everything.
+    """Finds the k nearest by Euclidean distance, comparing each query with the whole gallery.
 
-    |q - g|^2 = |q|^2 - 2 q.g + |g|^2 makes it a matrix product; as that loses digits where two vectors are close, the
-    best `k + SPARE` are measured again, one difference at a time. Of equal distances the lower row comes first, as far
-    as they are among these.
+    |q - g|^2 = |q|^2 - 2 q.g + |g|^2 turns this into a matrix product, which loses digits where two vectors are close.
+    The best `k + SPARE` are therefore measured again as exact differences. Of equal distances among these, the lower
+    row comes first.
 
     Args:
         queries: (Q, D), float.
         gallery: (N, D), float.
         k: 1 to N.
     """
-    norms = gallery.square().sum(1)  # |q|^2 is the same for all of a query's candidates
+    norms = gallery.square().sum(1)  # |q|^2 is the same for all candidates of a query
     parts = [_nearest(part, gallery, norms, k) for part in queries.split(QUERIES_AT_ONCE)]
     return Neighbours(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
@@ -51,10 +51,10 @@ def _nearest(queries: torch.Tensor, gallery: torch.Tensor, norms: torch.Tensor, 
 
 
 def hits_of(neighbours: torch.Tensor, gallery_labels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Which neighbours are of the query's class, bool (Q, K).
+    """Which neighbours have the query's class, bool (Q, K).
 
     Args:
-        neighbours: (Q, K), rows of the gallery, the nearest first.
+        neighbours: (Q, K), rows of the gallery, nearest first.
         gallery_labels: (N,).
         labels: (Q,), of the queries.
     """

@@ -102,7 +102,7 @@ def check_same_config(
                 f"resume_force cannot change `{item.key}` from {item.old!r} to {item.new!r}: the checkpoint would "
                 f"undo it; bring it back to what it was, or start a new run"
             )
-    log.warning("%s; resume_force goes on", message)
+    log.warning("%s; resume_force continues anyway", message)
     return found
 
 

@@ -190,7 +190,7 @@ def _explained(error: BaseException, config: Mapping[str, Any], directory: RunDi
     """The error that the user sees: one line that says what to do next."""
     if is_interrupt(error):
         if directory.can_be_resumed():
-            next_step = f"; go on with it: {resume_command(config, directory)}"
+            next_step = f"; resume it: {resume_command(config, directory)}"
         else:
             next_step = f"; start it again: {shell.typed()}" if shell.runs_script() else ""
         return Interrupted(f"{str(error) or 'interrupted'}{next_step}")

@@ -65,7 +65,7 @@ def begin(directory: RunDirectory, config: Mapping[str, Any], *, mapped: bool = 
     if result.get("status") == "completed" and not longer:
         words = (shell.override("resume", directory.path), f"trainer.max_epochs={2 * config['trainer']['max_epochs']}")
         raise RunError(
-            f"{directory.path} is a finished run; there is nothing to go on with; "
+            f"{directory.path} is a finished run; there is nothing to resume; "
             f"to train it further: {shell.command('train.py', *words)}"
         )
     if longer:
@@ -179,7 +179,7 @@ def _rule(config: Mapping[str, Any], checkpoint: Mapping[str, Any], longer: list
     joined = "the validation images are trained on too, the last epoch is the result, and " if _folds_in(longer) else ""
     step = checkpoint.get("global_step", 0) + 1
     return (
-        f"training goes on ({changes}): from step {step:,} on the learning rate is that of a run of the new length; "
+        f"training continues ({changes}): from step {step:,} on the learning rate is that of a run of the new length; "
         f"{joined}the test set is used once more at the end"
     )
 

@@ -174,7 +174,7 @@ class RunDirectory:
             raise RunError(f"run_dir {self.path} holds a finished run; choose another run_dir, or delete it")
         if self.can_be_resumed():
             line = shell.command("train.py", shell.override("resume", self.path))
-            raise RunError(f"run_dir {self.path} holds an unfinished run; go on with it: {line}")
+            raise RunError(f"run_dir {self.path} holds an unfinished run; resume it: {line}")
         others = [item.name for item in self.path.iterdir() if item.name != ".lock"]
         if others and not self.config.exists():
             raise RunError(f"run_dir {self.path} is not empty (it holds {min(others)}); choose another run_dir")

@@ -88,7 +88,7 @@ class Steady(Logger):
 
 def given_up(title: str, error: Exception) -> None:
     """Warns, and keeps W&B from trying again when the process ends."""
-    log.warning("%s is given up (%s: %s); metrics.csv goes on", title, type(error).__name__, one_line(error))
+    log.warning("%s is given up (%s: %s); metrics.csv continues", title, type(error).__name__, one_line(error))
     if wandb := sys.modules.get("wandb"):
         with contextlib.suppress(Exception):
             wandb.teardown()

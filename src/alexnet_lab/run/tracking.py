@@ -237,7 +237,7 @@ def show(
         loggers: The run's.
         pictures: PNG files; those that are there are logged under their name without `.png`.
         epochs: The rows of metrics.csv, logged as the table `epochs`.
-        confusion: Images of class i that were called class j, in row i and column j: with up to 100 classes the chart
+        confusion: Images of class i predicted as class j, in row i and column j: with up to 100 classes the chart
             `confusion_matrix`, and always the table `confusions` of the mistakes, the most frequent first.
         class_names: Of the rows and columns.
         after_step: W&B's step of the row that holds them, or the next one that is free.
@@ -296,7 +296,7 @@ def _confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> dict[st
         for called, count in zip(names, row, strict=True)
     ]  # fmt: skip
     mistakes = sorted((cell for cell in cells if cell[0] != cell[1] and cell[2]), key=lambda cell: -cell[2])
-    logged: dict[str, Any] = {"confusions": wandb.Table(["true", "called", "images"], mistakes[:MOST_CELLS])}
+    logged: dict[str, Any] = {"confusions": wandb.Table(["true", "predicted", "images"], mistakes[:MOST_CELLS])}
     if len(cells) <= MOST_CELLS:
         fields = ("Actual", "Predicted", "nPredictions")  # what W&B's chart calls them
         logged["confusion_matrix"] = wandb.plot_table(

@@ -175,7 +175,7 @@ def draw_preview(data: Any, path: Path) -> None:
     try:
         preview(data, path)
     except OSError as error:
-        log.warning("%s could not be written (%s); training goes on", path, error.strerror or error)
+        log.warning("%s could not be written (%s); training continues", path, error.strerror or error)
 
 
 def resumed_from(directory: RunDirectory, config: dict[str, Any], trainer: Trainer, checkpoint: Intact | None) -> Path:

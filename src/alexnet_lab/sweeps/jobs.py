@@ -99,7 +99,7 @@ def _run(sweep: SweepDirectory, definition: Definition, job: Job, config: dict[s
         _record(sweep, definition, job_states.entry(sweep, job, so_far, status=status, error=text), side_by_side)
         if interrupted:
             raise KeyboardInterrupt(
-                re.split("; (?:go on with|start) it", text)[0]
+                re.split("; (?:resume|start) it", text)[0]
             ) from error  # ends the sweep, which says how to go on
         if not isinstance(error, Exception):
             raise

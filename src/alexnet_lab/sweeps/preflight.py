@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 NOT_IN_A_SWEEP = {
     "run_dir": "is the place of one run; a sweep's is hydra.sweep.dir=FOLDER",
-    "resume": "goes on with one run; a sweep goes on when its command is given again",
+    "resume": "continues one run; to resume a sweep, repeat its command",
     "sweep.dir": "is set by the sweep; choose its place by hydra.sweep.dir=FOLDER",
 }
 """Keys that a sweep gives its jobs itself."""

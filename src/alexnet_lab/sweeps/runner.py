@@ -40,7 +40,7 @@ def drive(plan: Plan, launch: Launch) -> None:
     Raises:
         BegunMeanwhileError: Another process has begun another sweep in the same place.
         RunError: The sweep is run by another process; or jobs failed, which says which.
-        Interrupted: After Ctrl-C or SIGTERM; the same command goes on.
+        Interrupted: After Ctrl-C or SIGTERM; resume with the same command.
     """
     start_log()
     sweep = plan.sweep
@@ -70,7 +70,7 @@ def run_left(plan: Plan, launch: Launch) -> None:
         _record_killed(sweep, left, lines)
         counts = job_states.count_line(job_states.states(sweep, plan.jobs).values())
         raise Interrupted(
-            f"{one_line(error) or 'interrupted'}; {counts}; the same command goes on: {shell.typed()}"
+            f"{one_line(error) or 'interrupted'}; {counts}; resume with the same command: {shell.typed()}"
         ) from error
 
 
@@ -146,5 +146,5 @@ def _finish(plan: Plan) -> None:
     if cut:  # somebody stopped them alone
         names = ", ".join(cut)
         raise RunError(
-            f"{len(cut)} of {len(plan.jobs)} jobs did not end: {names}; the same command goes on: {shell.typed()}"
+            f"{len(cut)} of {len(plan.jobs)} jobs did not end: {names}; resume with the same command: {shell.typed()}"
         )

@@ -43,7 +43,7 @@ def drive_search(
     Raises:
         ConfigError: The config or a range is wrong, or the directory holds another search.
         RunError: No trial is complete; or another process runs the search.
-        Interrupted: After Ctrl-C or SIGTERM; the same command goes on.
+        Interrupted: After Ctrl-C or SIGTERM; resume with the same command.
     """
     start_log()
     check_sampler(settings.sampler)
@@ -90,7 +90,7 @@ def _run_batch(
         done = line.get("status") == "completed"
         if name in others:  # the trial stays open
             remedy = f"delete {planned.sweep.run(jobs[overrides]).path} to train it again" if done else REMEDY
-            raise RunError(f"{others[name]}; {remedy}; the same command goes on: {shell.typed()}")
+            raise RunError(f"{others[name]}; {remedy}; resume with the same command: {shell.typed()}")
         metric = planned.settings["metric"]
         search.tell(number, measured(planned.sweep.run(jobs[overrides]), line, metric) if done else None)
 

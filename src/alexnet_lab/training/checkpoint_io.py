@@ -59,7 +59,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
         except OSError as error:
             if storage_options != MAY_FAIL:
                 raise
-            log.warning("%s could not be written (%s); training goes on", path, error.strerror or error)
+            log.warning("%s could not be written (%s); training continues", path, error.strerror or error)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None

@@ -1,1 +1,1 @@
-"""Figures: pure functions from arrays to a matplotlib Figure, and `table`, which makes them from a finished run."""
+"""Figures: pure functions from arrays to a matplotlib Figure; `registry` calls them for a finished run."""

@@ -23,14 +23,14 @@ KINDS = {
     "normalisation": (COLOURS[2], ("LocalResponseNorm", "SpatialResponseNorm", "BatchNorm2d")),
     "dense": (COLOURS[3], ("Linear", "EuclideanRBF")),
 }
-"""Colour and classes of the layers that are drawn; activations, dropout and reshaping are left out."""
+"""Colour and classes of the layers to draw; activations, dropout and reshaping are left out."""
 
 GAP, TALLEST = 0.42, 2.4
 """Inches."""
 
 
 def architecture_figure(rows: Sequence[Row], input_shape: tuple[int, ...], title: str) -> Figure:
-    """One block for each layer: its height grows with the side of the maps, its depth with their number.
+    """Draws one block per layer: its height grows with the side of the maps, its depth with their number.
 
     Args:
         rows: Of `alexnet_lab.models.layer_table.layer_rows`.
@@ -64,7 +64,7 @@ def architecture_figure(rows: Sequence[Row], input_shape: tuple[int, ...], title
 
 
 def _draw(axes: Axes, x: float, block: tuple[str, str, tuple[int, ...], str], image: tuple[int, ...]) -> None:
-    """A box seen from the left: its front shows the size of the maps, its side how many there are."""
+    """Draws a box seen from the left: its front shows the size of the maps, its side their number."""
     name, window, shape, colour = block
     front, height, depth = _front(shape, image), _height(shape, image), _depth(shape)
     slant = 0.35 * front if len(shape) == 3 else 0.0
@@ -83,7 +83,7 @@ def _window(row: Row) -> str:
 
 
 def _height(shape: tuple[int, ...], image: tuple[int, ...]) -> float:
-    """Of maps: the square root of their side, so that 6 px beside 224 can be seen. Of units: by their number."""
+    """For maps: the square root of their side, so that 6 px next to 224 stay visible. For units: by their number."""
     if len(shape) == 1:
         return TALLEST * math.log2(1 + shape[0]) / 14
     return 0.8 * TALLEST * math.sqrt(shape[1] / max(image[1:]))

@@ -1,4 +1,4 @@
-"""Figures of a network: its first kernels, its maps for one image, and the curves of activations."""
+"""Figures of a network: its first kernels, its maps for one image, and the curves of activation functions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAPS_SHOWN = 12
 
 
 def kernels_figure(kernels: Kernels) -> Figure:
-    """The kernels, tower by tower, each scaled so that 0 is grey and its largest weight full (paper, figure 3)."""
+    """Draws the kernels tower by tower, each scaled to grey for 0 and full for its largest weight (paper, figure 3)."""
     blocks = [mosaic(_as_pixels(tower), KERNELS_IN_ROW) for tower in kernels.towers]
     width = 7.0
     heights = [width * block.shape[0] / block.shape[1] + 0.35 for block in blocks]
@@ -54,7 +54,7 @@ def _kernels_title(kernels: Kernels) -> str:
 
 
 def saturation_figure(names: Sequence[str], means: Sequence[Sequence[float]], over_runs: Comparison) -> Figure:
-    """The mean colour saturation of both towers of each run, on one line.
+    """Draws the mean colour saturation of both towers of each run on one line.
 
     Args:
         names: Of the runs (R,).
@@ -80,7 +80,7 @@ def saturation_figure(names: Sequence[str], means: Sequence[Sequence[float]], ov
 
 
 def _as_pixels(kernels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Kernels (n, C, K, K) as colour images (n, K, K, 3) in [0, 1], grey unless they see three channels."""
+    """Kernels (n, C, K, K) as colour images (n, K, K, 3) in [0, 1]; grey unless they have three channels."""
     shown = kernels if kernels.shape[1] == 3 else kernels.mean(axis=1, keepdims=True).repeat(3, axis=1)
     largest: NDArray[np.float32] = np.abs(shown).max(axis=(1, 2, 3), keepdims=True)
     return (0.5 + 0.5 * shown / np.where(largest > 0, largest, 1)).transpose(0, 2, 3, 1).astype(np.float32)
@@ -99,12 +99,12 @@ def mosaic(tiles: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
 
 
 def feature_maps_figure(image: NDArray[np.uint8], title: str, layers: Sequence[LayerMaps]) -> Figure:
-    """A row for each layer: its strongest maps, each scaled to its own range, or all units of a dense layer.
+    """Draws a row for each layer: its strongest maps, each scaled to its own range, or all units of a dense layer.
 
     Args:
-        image: (C, H, W), as it is stored.
-        title: What is to be seen.
-        layers: In their order.
+        image: (C, H, W), as stored.
+        title: Describes the image.
+        layers: In order.
     """
     row = 0.62
     figure = new_figure(8.5, row * len(layers) + 1.3)
@@ -123,34 +123,34 @@ def feature_maps_figure(image: NDArray[np.uint8], title: str, layers: Sequence[L
 
 
 def _maps_strip(maps: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The maps (C, H, W) that vary most, side by side, each over its own range of colours."""
+    """The maps (C, H, W) that vary most, side by side, each with its own colour range."""
     varied = np.sort(np.argsort(-maps.std(axis=(1, 2)), kind="stable")[:MAPS_SHOWN])
     tiles = np.stack([_coloured(values) for values in maps[varied]])
-    size = max(1, 24 // tiles.shape[1])  # so that the gaps are thin beside small maps
+    size = max(1, 24 // tiles.shape[1])  # keeps the gaps thin beside small maps
     tiles = tiles.repeat(size, axis=1).repeat(size, axis=2)
     missing = np.ones((MAPS_SHOWN - len(tiles), *tiles.shape[1:]), dtype=np.float32)
     return mosaic(np.concatenate([tiles, missing]), MAPS_SHOWN)
 
 
 def _units_strip(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """All units (D,) of a dense layer, in as many rows as it takes."""
+    """All units (D,) of a dense layer, in several rows if needed."""
     rows = max(1, len(values) // 256)
     return _coloured(values[: len(values) // rows * rows].reshape(rows, -1))
 
 
 def _coloured(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The least value dark, the largest bright: (H, W, 3)."""
+    """Colours (H, W, 3) from dark for the smallest value to bright for the largest."""
     low, high = values.min(), values.max()
     return mpl.colormaps["viridis"]((values - low) / (high - low if high > low else 1))[..., :3].astype(np.float32)
 
 
 def activations_figure(curves: Mapping[str, tuple[NDArray, NDArray]], x: NDArray, used: str | None) -> Figure:
-    """Each function with its slope: where that is near 0, a unit hardly learns.
+    """Draws each function with its slope; where the slope is near 0, a unit hardly learns.
 
     Args:
         curves: Values and slopes at `x`, by the name of the function.
         x: (n,).
-        used: The function of the run, which is marked.
+        used: The run's function, which is marked.
     """
     columns = 4
     rows = -(-len(curves) // columns)

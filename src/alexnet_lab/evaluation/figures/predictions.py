@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from alexnet_lab.evaluation.calibration import Bins
 
 MOST_NUMBERS = 20
-"""Classes of a matrix whose cells hold numbers; of more, colours alone can be read."""
+"""The most classes whose cells contain numbers; with more, only colours are legible."""
 
 MOST_NAMES = 100
-"""Classes whose names fit beside a matrix."""
+"""The most classes whose names fit beside a matrix."""
 
 SHEET_COLUMNS = 6
 
 
 def confusion_figure(matrix: Sequence[Sequence[int]], class_names: Sequence[str], title: str) -> Figure:
-    """The matrix, coloured by the share of each true class, so that rare classes are seen too."""
+    """Draws the matrix, coloured by the share of each true class, so that rare classes are visible too."""
     counts = np.array(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = float(np.clip(0.42 * len(counts) + 1.6, 3.6, 14))
@@ -46,7 +46,7 @@ def confusion_figure(matrix: Sequence[Sequence[int]], class_names: Sequence[str]
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, shrink=0.6, label="share of the true class")
-    axes.set(title=title, xlabel="called", ylabel="true class")
+    axes.set(title=title, xlabel="predicted class", ylabel="true class")
     for spine in axes.spines.values():
         spine.set_visible(False)
     if len(counts) <= MOST_NAMES:
@@ -63,7 +63,7 @@ def confusion_figure(matrix: Sequence[Sequence[int]], class_names: Sequence[str]
 
 
 def reliability_figure(bins: Bins, title: str) -> Figure:
-    """Accuracy over confidence: on the diagonal it is as often right as it says. Below, how many images a bin has."""
+    """Draws accuracy over confidence, which agree on the diagonal, and below the number of images per bin."""
     figure = new_figure(4.6, 5.2)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     edges, filled = bins.edges.numpy(), bins.images.numpy() > 0
@@ -71,13 +71,13 @@ def reliability_figure(bins: Bins, title: str) -> Figure:
     accuracy, confidence = bins.accuracy.numpy(), bins.confidence.numpy()
     look: dict[str, Any] = {"align": "edge", "edgecolor": "white", "linewidth": 0.8}
     upper.bar(edges[:-1][filled], accuracy[filled], width[filled], color=COLOURS[0], label="accuracy", **look)
-    upper.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1, label="as sure as right")
+    upper.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1, label="perfect calibration")
     dots: dict[str, Any] = {"color": COLOURS[1], "markersize": 4, "linestyle": "none", "marker": "o", "clip_on": False}
     upper.plot(confidence[filled], accuracy[filled], label="mean confidence", **dots)
     upper.set(title=title, ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     upper.legend(loc="upper left")
     lower.bar(edges[:-1], bins.images.numpy() / bins.images.sum().item(), width, color=OTHER, **look)
-    lower.set(xlabel="confidence (probability of the called class)", ylabel="images", ylim=(0, 1))
+    lower.set(xlabel="confidence (probability of the predicted class)", ylabel="images", ylim=(0, 1))
     lower.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     for axes in (upper, lower):
         axes.grid(color=FAINT)
@@ -85,16 +85,16 @@ def reliability_figure(bins: Bins, title: str) -> Figure:
 
 
 class Shown(NamedTuple):
-    """An image and what was made of it."""
+    """An image with its prediction."""
 
     image: NDArray[np.uint8]  # (C, H, W)
     label: str | None  # None: unknown
-    classes: list[str]  # the most probable first
+    classes: list[str]  # most probable first
     probabilities: list[float]
 
 
 def mistakes_figure(mistakes: Sequence[Shown], title: str) -> Figure:
-    """A sheet of wrongly called images: what they are called, and below what they are."""
+    """Draws a sheet of misclassified images, with the predicted class above and the true class below."""
     columns = min(SHEET_COLUMNS, max(1, len(mistakes)))
     rows = max(1, -(-len(mistakes) // columns))
     figure = new_figure(1.45 * columns + 0.2, 1.85 * rows + 0.5)
@@ -107,7 +107,7 @@ def mistakes_figure(mistakes: Sequence[Shown], title: str) -> Figure:
 
 
 def top5_figure(examples: Sequence[Shown], title: str) -> Figure:
-    """Images with their most probable classes as bars, the right one in another colour (paper, figure 4 left)."""
+    """Draws images with their most probable classes as bars, the true one in another colour (paper, figure 4 left)."""
     columns = min(4, max(1, len(examples)))
     rows = max(1, -(-len(examples) // columns))
     figure = new_figure(2.0 * columns + 0.2, 2.9 * rows + 0.5)
@@ -123,7 +123,7 @@ def top5_figure(examples: Sequence[Shown], title: str) -> Figure:
 
 
 def _bars(axes: Axes, shown: Shown) -> None:
-    """The classes' names upon their bars, the most probable one on top."""
+    """Draws bars with the classes' names on them, the most probable one on top."""
     right = [name == shown.label for name in shown.classes]
     colours = [RIGHT if hit else WRONG if rank == 0 and shown.label else OTHER for rank, hit in enumerate(right)]
     places = range(len(shown.classes))
@@ -136,7 +136,7 @@ def _bars(axes: Axes, shown: Shown) -> None:
 
 
 def _cells(figure: Figure, rows: int, columns: int, height_ratios: Sequence[float] | None = None) -> list[Axes]:
-    """Axes in rows, all bare."""
+    """A grid of axes without ticks and frames."""
     cells = list(figure.subplots(rows, columns, squeeze=False, height_ratios=height_ratios).flat)
     for axes in cells:
         bare(axes)

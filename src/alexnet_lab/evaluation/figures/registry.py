@@ -1,4 +1,4 @@
-"""The figures of eval.py by name, and what each is made of."""
+"""The figures of eval.py by name, with their inputs and requirements."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MISTAKES, EXAMPLES, QUERIES, SHOWN_NEIGHBOURS, AUGMENTED = 24, 8, 5, 6, 4
-"""How many images the sheets show."""
+"""The number of images in each figure."""
 
 
 class Studio:
-    """What figures are made of; what takes long is made once, for all that need it."""
+    """The inputs of the figures; expensive ones are computed once and shared."""
 
     def __init__(self, subject: Evaluated) -> None:
         self.subject = subject
@@ -53,12 +53,12 @@ class Studio:
 
     @cached_property
     def ways(self) -> Ways:
-        """What retrieval finds in each run."""
+        """The retrieval results of each run."""
         return Ways(self.subject, self.search)
 
     @property
     def title(self) -> str:
-        """What was evaluated, in short."""
+        """A short description of the evaluation."""
         what = self.subject.own.root.name if self.subject.own else self.subject.split
         runs = self.run.name if len(self.subject.runs) == 1 else f"mean of {len(self.subject.runs)} runs"
         counts = dict.fromkeys(count_views(run, self.subject.views) for run in self.subject.runs)
@@ -77,12 +77,12 @@ class Studio:
         ]
 
     def label(self, label: int) -> str | None:
-        """The name of a class, or None where it is unknown."""
+        """The name of a class, or None if it is unknown."""
         return None if label == UNKNOWN else self.names[label]
 
 
 class Drawn(NamedTuple):
-    """A figure, and the numbers that it tells."""
+    """A figure with its numbers and comparisons."""
 
     figure: Figure
     numbers: dict[str, Any] = {}  # noqa: RUF012 - never written to
@@ -102,12 +102,12 @@ def _reliability(studio: Studio) -> Drawn:
 
 def _mistakes(studio: Studio) -> Drawn:
     places = confident_mistakes(studio.predictions, MISTAKES)
-    title = f"Most confident mistakes: {studio.title}\nabove: what it was called; below: what it is"
+    title = f"Most confident mistakes: {studio.title}\nabove: predicted class; below: true class"
     return Drawn(predictions.mistakes_figure(studio.shown(places), title))
 
 
 def _top5(studio: Studio) -> Drawn:
-    """Half of the examples are mistakes, if there are so many: right ones alone would tell little."""
+    """Half of the examples are mistakes, if there are as many: correct ones alone would show little."""
     labels = studio.predictions.labels
     order = torch.from_numpy(generator(studio.run.config["seed"], "examples").permutation(len(labels)))
     wrong = ((called(studio.predictions.logits) != labels) & (labels != UNKNOWN))[order]
@@ -119,7 +119,7 @@ def _top5(studio: Studio) -> Drawn:
 
 
 def _kernels(studio: Studio) -> Drawn:
-    """Of one run its kernels; of several the colour saturation of their towers."""
+    """For one run its kernels; for several the colour saturation of their towers."""
     runs = studio.subject.runs
     each = [kernels_of(run) for run in runs]
     means = [[float(tower.mean()) for tower in kernels.saturations] for kernels in each if kernels.colour]
@@ -135,7 +135,7 @@ def _kernels(studio: Studio) -> Drawn:
 
 
 def _feature_maps(studio: Studio) -> Drawn:
-    """Of the first image that is called what it is."""
+    """The maps of the first correctly classified image."""
     right = torch.nonzero(called(studio.predictions.logits) == studio.predictions.labels)[:, 0].tolist()
     place = right[0] if right else 0
     image = studio.subject.images(np.array([place]))[0]
@@ -178,7 +178,7 @@ def _neighbours(studio: Studio) -> Figure:
 
 
 def _retrieval(studio: Studio) -> Drawn:
-    """Of one run the neighbours of some queries; of several their precision."""
+    """For one run the neighbours of some queries; for several their precision."""
     ways = studio.ways
     several = len(studio.subject.runs) > 1
     precision = {name: ways.precision(name) for name in ("features", "pixels")}
@@ -216,18 +216,18 @@ def _training_error(studio: Studio) -> Drawn:
     for run in studio.subject.runs:
         rows = [row for row in run.directory.read_metrics() if row.get("train/top1_error")]
         if not rows:
-            raise ConfigError(f"figures=training_error: {run.directory.metrics} holds no training errors")
+            raise ConfigError(f"figures=training_error: {run.directory.metrics} contains no training errors")
         curves[run.name] = [(int(row["epoch"]), float(row["train/top1_error"])) for row in rows]
-    return Drawn(training.training_error_figure(curves, "Training error, as counted in training"))
+    return Drawn(training.training_error_figure(curves, "Training error, as measured during training"))
 
 
 class Entry(NamedTuple):
-    """A figure, and what it needs."""
+    """A figure and its requirements."""
 
     make: Callable[[Studio], Drawn]
-    labels: bool = False  # the images' classes
-    one_run: bool = False  # it looks into one network
-    towers: bool = False  # of several runs it compares two towers by their colour
+    labels: bool = False  # needs the images' classes
+    one_run: bool = False  # needs a single network
+    towers: bool = False  # with several runs, compares two towers by their colour
 
 
 FIGURES = {
@@ -243,22 +243,22 @@ FIGURES = {
     "augmentation": Entry(_augmentation, one_run=True),
     "training_error": Entry(_training_error),
 }
-"""What `figures=` may name; `alexnet_lab.config.schema.Figure` repeats the names."""
+"""The values of `figures=`; `alexnet_lab.config.schema.Figure` repeats the names."""
 
 
 def make_figures(subject: Evaluated, wanted: str | Sequence[str]) -> tuple[dict[str, Any], list[Comparison]]:
-    """Draws figures and writes them to `figures/`, or `figures/<name>/` of another than a run's plain test set.
+    """Draws figures and writes them to `figures/`, or to `figures/<name>/` unless they show a run's plain test set.
 
     Args:
-        subject: What was evaluated.
-        wanted: "all", a name or several.
+        subject: The evaluation.
+        wanted: "all", one name or several.
 
     Returns:
         `figures`, paths relative to the folder of the evaluation, with the numbers that the figures show; and the
         comparisons that belong to them, each once.
 
     Raises:
-        ConfigError: A figure that was asked for by its name cannot be made of this.
+        ConfigError: A figure requested by name cannot be drawn.
     """
     reasons = obstacles(subject.runs, wanted, labelled=bool(subject.predictions.metrics))
     folder = subject.folder / "figures"
@@ -280,15 +280,15 @@ def make_figures(subject: Evaluated, wanted: str | Sequence[str]) -> tuple[dict[
 
 
 def obstacles(runs: Sequence[FinishedRun], wanted: str | Sequence[str], *, labelled: bool) -> dict[str, str | None]:
-    """The figures that `wanted` names, each with the reason why it cannot be made, or None.
+    """The figures that `wanted` names, each with the reason why it cannot be drawn, or None.
 
     Args:
-        runs: Those that are evaluated.
-        wanted: "all", a name or several.
+        runs: The evaluated runs.
+        wanted: "all", one name or several.
         labelled: Whether the classes of the images are known.
 
     Raises:
-        ConfigError: A figure that was asked for by its name cannot be made.
+        ConfigError: A figure requested by name cannot be drawn.
     """
     names = list(FIGURES) if wanted == "all" else [wanted] if isinstance(wanted, str) else wanted
     reasons = {name: _obstacle(FIGURES[name], runs, labelled=labelled) for name in names}
@@ -302,7 +302,7 @@ def _obstacle(entry: Entry, runs: Sequence[FinishedRun], *, labelled: bool) -> s
     if entry.labels and not labelled:
         return "needs the classes of the images; put them into class folders"
     if entry.one_run and len(runs) > 1:
-        return "looks into one network; give one run"
+        return "shows one network; give one run"
     for run in runs if entry.towers and len(runs) > 1 else ():
         reason = kernels_of(run).untestable
         if reason:

@@ -1,4 +1,4 @@
-"""Figures of retrieval: the most alike images, and how many of them are of the query's class."""
+"""Figures of retrieval: the most similar images, and how many of them have the query's class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Query(NamedTuple):
-    """An image, and the most alike ones by two measures, the nearest first."""
+    """An image and its nearest neighbours by two measures, nearest first."""
 
     image: NDArray  # uint8 (C, H, W)
     label: str
@@ -24,12 +24,12 @@ class Query(NamedTuple):
 
 
 def retrieval_figure(queries: Sequence[Query], title: str, heads: tuple[str, str]) -> Figure:
-    """A row for each query: the image, its neighbours in feature space, those in pixel space (paper, figure 4 right).
+    """Draws a row for each query: the image, its neighbours by features and by pixels (paper, figure 4 right).
 
     Args:
         queries: Each with the same number of neighbours.
         title: Of the figure.
-        heads: Of the two blocks, their precision, say.
+        heads: Of the two blocks, e.g. their precision.
     """
     count = len(queries[0].by_features)
     figure = new_figure(0.78 * (2 * count + 1) + 0.6, 0.92 * len(queries) + 0.9)
@@ -50,7 +50,7 @@ def retrieval_figure(queries: Sequence[Query], title: str, heads: tuple[str, str
 
 
 def _tile(axes: Axes, image: NDArray, label: str, colour: str) -> None:
-    """An image over its class; right and wrong classes differ in colour and in a frame."""
+    """Draws an image above its class; right and wrong classes differ in colour and by a frame."""
     show_image(axes, image)
     axes.set_xlabel(shorten(label, 16), fontsize=6, color=colour, labelpad=1)
     if colour == WRONG:
@@ -59,7 +59,7 @@ def _tile(axes: Axes, image: NDArray, label: str, colour: str) -> None:
 
 
 def precision_figure(precision: Mapping[str, Mapping[int, float]], title: str) -> Figure:
-    """Share of the k nearest that are of the query's class, over k, for each way to search."""
+    """Draws the share of the k nearest that have the query's class, over k, for each search method."""
     figure = new_figure(6.4, 4.0)
     axes = figure.subplots()
     for (name, values), colour, mark in zip(precision.items(), COLOURS, "osD^vP*", strict=False):

@@ -1,8 +1,8 @@
-"""How all figures look, and how they reach the disk.
+"""The style of all figures, and how they are saved.
 
-No pyplot: figures are made of `matplotlib.figure.Figure`, which draws with Agg and needs no screen and no global
-state. The background is white, so that a figure can be read on a dark page too. Import this module where a figure
-is made, not earlier: matplotlib takes half a second.
+There is no pyplot: `matplotlib.figure.Figure` draws with Agg and needs no screen and no global state. The background is
+white, so that a figure is legible on a dark page too. Import this module only where a figure is drawn: matplotlib takes
+half a second.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Okabe and Ito's, which the colour-blind can tell apart; in this order."""
+"""The palette of Okabe and Ito, which is safe for colour-blind readers; use it in this order."""
 
 RIGHT, WRONG, OTHER = "#009e73", "#d55e00", "#9aa5b1"
-"""The true class, a class that was called wrongly, any other."""
+"""The true class, a wrong prediction, any other class."""
 
 INK, FAINT = "#222222", "#d8dde3"
 
@@ -41,7 +41,7 @@ DOTS_PER_INCH = 150
 
 RC: dict[Any, Any] = {
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same figure everywhere
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so figures are the same everywhere
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.labelsize": 9,
@@ -52,7 +52,7 @@ RC: dict[Any, Any] = {
     "axes.axisbelow": True,
     "grid.color": FAINT,
     "text.color": INK,
-    "text.parse_math": False,  # a class or a file may be called "$x$"
+    "text.parse_math": False,  # the name of a class or file may be "$x$"
     "xtick.color": INK,
     "ytick.color": INK,
     "legend.frameon": False,
@@ -65,7 +65,7 @@ RC: dict[Any, Any] = {
 
 @contextlib.contextmanager
 def styled() -> Iterator[None]:
-    """Within the block figures are made and saved in the style of the house."""
+    """Within the block figures are drawn and saved in this style."""
     with mpl.rc_context(RC):
         yield
 
@@ -81,30 +81,30 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Writes `<name>.png` and `<name>.svg` into `folder`, whole or not at all, and returns their paths."""
+    """Writes `<name>.png` and `<name>.svg` into `folder` atomically and returns their paths."""
     paths = [folder / f"{name}.{kind}" for kind in ("png", "svg")]
     missing = _write(figure, paths[0])
-    if missing:  # a class in a script that the usual font lacks
+    if missing:  # a class name in a script that the usual font lacks
         fonts, still_missing = fonts_with(missing)
         _warn(still_missing - WARNED)
         for text in figure.findobj(Text) if fonts else ():
             text.set_fontfamily([*RC["font.sans-serif"], *fonts])
         if fonts:
             _write(figure, paths[0])
-    figure.set_layout_engine("none")  # once is enough: that is what takes long where there are many images
+    figure.set_layout_engine("none")  # the layout is computed already; with many images it takes long
     _write(figure, paths[1])
     return paths
 
 
 METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
-"""What each kind of file would hold of the date and of versions."""
+"""Removes dates and versions from each kind of file."""
 
 WARNED: set[str] = set()
 """Characters that a warning has named."""
 
 
 def _write(figure: Figure, path: Path) -> set[str]:
-    """Writes one file, whole or not at all; returns the characters that its fonts lack."""
+    """Writes one file atomically; returns the characters that its fonts lack."""
     kind = path.suffix[1:]
     with styled(), warnings.catch_warnings(record=True) as caught, atomic_path(path) as part:
         warnings.simplefilter("always")
@@ -120,19 +120,18 @@ def _write(figure: Figure, path: Path) -> set[str]:
 
 
 NO_LETTERS = ("Emoji", "Last Resort")
-"""In the names of fonts that have a picture for a character: coloured ones, which matplotlib cannot draw, and its own
-font that has a box for each script."""
+"""Parts of font names to skip: coloured fonts, which matplotlib cannot draw, and its own font of boxes."""
 
 
 def fonts_with(characters: Collection[str]) -> tuple[list[str], set[str]]:
-    """Installed fonts that have the characters, as few as the search finds, and the characters that none has."""
+    """Installed fonts that contain the characters, as few as possible, and the characters that none contains."""
     wanted, found = {ord(character) for character in characters}, []
     for entry in sorted(installed(), key=lambda entry: (entry.style != "normal", entry.weight != 400, entry.name)):
         if not wanted or any(word in entry.name for word in NO_LETTERS):
             continue
         try:
             has = wanted & set(get_font(entry.fname).get_charmap())
-        except (OSError, RuntimeError):  # deleted since, or of a kind that matplotlib cannot read
+        except (OSError, RuntimeError):  # deleted since, or in a format that matplotlib cannot read
             continue
         if has:
             found.append(entry.name)
@@ -146,16 +145,16 @@ def installed() -> list[FontEntry]:
 
 
 def _warn(characters: set[str]) -> None:
-    """Says once which characters become boxes."""
+    """Warns once about characters that become boxes."""
     if not characters:
         return
     WARNED.update(characters)
     shown = "".join(sorted(characters))
-    log.warning("no installed font has %s: in figures they are boxes; install one, such as Noto Sans CJK", shown[:40])
+    log.warning("no installed font has %s: figures show boxes instead; install e.g. Noto Sans CJK", shown[:40])
 
 
 def show_image(axes: Axes, image: NDArray) -> None:
-    """Puts an image (C, H, W), uint8, into axes without ticks; its pixels stay visible where it is small."""
+    """Draws an image (C, H, W), uint8, in axes without ticks; the pixels of small images stay visible."""
     if len(image) == 1:
         axes.imshow(image[0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     else:
@@ -164,7 +163,7 @@ def show_image(axes: Axes, image: NDArray) -> None:
 
 
 def bare(axes: Axes) -> None:
-    """Takes ticks and frame away."""
+    """Removes ticks and frame."""
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -172,5 +171,5 @@ def bare(axes: Axes) -> None:
 
 
 def shorten(text: str, length: int) -> str:
-    """At most `length` characters of a text."""
+    """Cuts a text to at most `length` characters."""
     return text if len(text) <= length else f"{text[: length - 1]}…"

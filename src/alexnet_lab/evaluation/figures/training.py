@@ -1,4 +1,4 @@
-"""Figures of how a run was trained: its augmentation, and its error over epochs."""
+"""Figures of the training: augmentation, and error over epochs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ LINE = 0.25
 
 
 def augmentation_figure(columns: Mapping[str, Sequence[NDArray]], title: str) -> Figure:
-    """A row for each image: as it is stored, after each factor alone, and after all.
+    """Draws a row for each image: as stored, after each step alone, and after all.
 
     Args:
-        columns: Images (C, H, W), uint8, by what was done to them; each column the same ones.
+        columns: Images (C, H, W), uint8, by augmentation step; each column has the same images.
         title: Of the figure.
     """
     rows = len(next(iter(columns.values())))
@@ -38,10 +38,10 @@ def augmentation_figure(columns: Mapping[str, Sequence[NDArray]], title: str) ->
 
 
 def training_error_figure(curves: Mapping[str, Sequence[tuple[int, float]]], title: str) -> Figure:
-    """Training error over epochs with the line at 25 %, and the epoch in which each run crosses it (paper, figure 1).
+    """Draws training error over epochs, a line at 25 %, and where each run crosses it (paper, figure 1).
 
     Args:
-        curves: Pairs of epoch (1 is the first) and error, by the name of the run.
+        curves: Pairs of epoch (from 1) and error, by the name of the run.
         title: Of the figure.
     """
     figure = new_figure(6.4, 4.0)
