@@ -62,7 +62,7 @@ def test_a_damaged_run_is_unreadable(sweep):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "is no sweep: it has no sweep.json; of single runs: runs="),
+        (None, "is no sweep: it has no sweep.json; for single runs: runs="),
         ("{", "sweep.json cannot be read"),
         ("[]", "sweep.json cannot be read"),
         ('{"command": "", "overrides": [], "config": {}, "jobs": []}', "sweep.json lists no jobs"),
@@ -79,7 +79,7 @@ def test_a_run_that_is_taken_for_a_sweep(tmp_path):
     run = make_run(tmp_path / "a run")
     with pytest.raises(RunError) as error:
         from_sweep(run)
-    assert str(error.value).endswith(f"""of single runs: "runs='{run}'\"""")
+    assert str(error.value).endswith(f"""for single runs: "runs='{run}'\"""")
 
 
 def test_no_directory(tmp_path):

@@ -1,4 +1,4 @@
-"""Runs side by side: tables, figures, one HTML page, and a W&B report as code. It only reads what runs have left."""
+"""Compares runs in tables, figures, one HTML page, and a W&B report as code. It only reads files of runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report is about: runs, each with the level of the factor that it has, its seed, its curves, how it ended."""
+"""The subject of a report: runs, each with its level of the factor, its seed, its curves and its status."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PENDING, RUNNING, UNFINISHED, UNREADABLE = "to_go", "running", "unfinished", "unreadable"
-"""The status of a job that has not begun; of a run without a result.json, which a process works on or none does; and
-of one whose files cannot be read. The others are those of result.json."""
+"""The status of a job that has not started; of a run without a result.json, in use by a process or not; and of a run
+with unreadable files. Other statuses are those of result.json."""
 
 PRUNED = "pruned"
 """The status of a trial that a search ended early."""
 
 PARTIAL = ("interrupted", UNFINISHED, RUNNING, PRUNED)
-"""Statuses of runs that are whole as far as they went: their curves are shown, and count towards no mean."""
+"""Statuses of runs whose curves are shown as far as they go; they count towards no mean."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run, as its directory tells it."""
+    """One run, read from its directory."""
 
     name: str
     path: Path
-    level: str  # as it is shown
+    level: str  # as displayed
     seed: int | None
     status: str  # completed, failed, interrupted, or one of those above
-    settings: Mapping[str, str] = field(default_factory=dict)  # what tells it from the others: overrides
-    model: str = ""  # as it is shown
-    data: str = ""  # likewise; runs of different images have different ones
+    settings: Mapping[str, str] = field(default_factory=dict)  # its differences from the others: overrides
+    model: str = ""  # as displayed
+    data: str = ""  # likewise; differs between runs of different images
     error: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     curves: Mapping[str, list[float | None]] = field(default_factory=dict)  # the columns of metrics.csv
@@ -50,15 +50,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
-    """Runs that are compared.
+    """Runs to compare.
 
     Attributes:
         title: Of the report.
-        metric: The one that the claim is about.
+        metric: The metric of the claim.
         runs: In the order of the levels.
         levels: Their names, in the order of the definition.
-        definition: What sweep.json says, or its like for runs that are no sweep: name, factor, base, claim, paper,
-            command.
+        definition: The content of sweep.json, or the same keys for runs without a sweep: name, factor, base, claim,
+            paper, command.
     """
 
     title: str
@@ -69,37 +69,37 @@ class Study:
 
     @property
     def claim(self) -> str:
-        """What the source says, in words; empty where the runs are no sweep of a claim."""
+        """The source's claim in words; empty if the runs are no sweep with a claim."""
         return self.definition.get("claim") or ""
 
     @property
     def paper(self) -> str:
-        """The source's number, and where it stands."""
+        """The source's number, and where it is published."""
         return self.definition.get("paper") or ""
 
     @property
     def command(self) -> str:
-        """What makes these runs."""
+        """The command that computes these runs."""
         return self.definition.get("command") or ""
 
     @property
     def target(self) -> float | None:
-        """The training error that runs were timed to reach (figure 1 of the paper), if they were."""
+        """The training error that the runs were timed to reach (figure 1 of the paper), if any."""
         return next((run.result["to_error"]["error"] for run in self.runs if run.result.get("to_error")), None)
 
     @property
     def completed(self) -> tuple[Run, ...]:
-        """The runs that have reached their end."""
+        """The completed runs."""
         return tuple(run for run in self.runs if run.status == "completed")
 
     @property
     def failures(self) -> tuple[Run, ...]:
-        """The runs that ended before their end."""
+        """The runs that ended before completion."""
         return tuple(run for run in self.runs if run.status not in ("completed", PENDING, RUNNING, PRUNED))
 
     @property
     def groups(self) -> dict[str, list[Run]]:
-        """The runs by their data: only those of one group are compared."""
+        """The runs by their data; only runs of one group are compared."""
         found: dict[str, list[Run]] = {}
         for run in self.runs:
             found.setdefault(run.data, []).append(run)
@@ -107,28 +107,28 @@ class Study:
 
     @property
     def subject(self) -> dict[str, str]:
-        """Model and data of the runs, in words; where they differ, all of them."""
+        """Model and data of the runs in words; if they differ, all of them."""
         found = {what: ", ".join(self.subject_names(what)) for what in ("model", "data")}
-        told = {what: self.definition.get(what) or text for what, text in found.items()}
-        return {what: text for what, text in told.items() if text}
+        named = {what: self.definition.get(what) or text for what, text in found.items()}
+        return {what: text for what, text in named.items() if text}
 
     def subject_names(self, what: Literal["model", "data"]) -> list[str]:
         """The models or data sets of the runs, each once."""
         return list(dict.fromkeys(filter(None, (getattr(run, what) for run in self.runs))))
 
     def of_metric(self, metric: str) -> Study:
-        """The same runs, looked at by another metric."""
+        """The same runs with another metric."""
         return replace(self, metric=metric)
 
     def metric_names(self) -> list[str]:
-        """The metrics that completed runs have, the study's own first, then test/ before val/ before train/."""
+        """The metrics of completed runs: the study's own first, then test/ before val/ before train/."""
         names = {name for run in self.completed for name in run.metrics}
         stages = ("test", "val", "train", "to_error", "to_loss")
         rest = sorted(names - {self.metric}, key=lambda name: (_place(name.split("/")[0], stages), name))
         return [self.metric, *rest] if self.metric in names else rest
 
     def curve_names(self) -> list[str]:
-        """The columns of metrics.csv that can be drawn over the epochs, errors and losses first."""
+        """The columns of metrics.csv that can be drawn over the epochs; errors and losses come first."""
         names = dict.fromkeys(name for run in self.runs for name in run.curves if name not in ("epoch", "step"))
         return sorted(names, key=_curve_place)
 
@@ -139,17 +139,17 @@ def _curve_place(name: str) -> tuple[int, str]:
 
 
 def _place(item: str, order: Sequence[str]) -> int:
-    """Where an item stands in an order; what it lacks comes last."""
+    """The position of an item in an order; unknown items come last."""
     return order.index(item) if item in order else len(order)
 
 
 def read_run(path: Path, *, name: str, settings: Mapping[str, str] | None = None) -> Run:
-    """A run from its directory alone. One with a file that cannot be read has the status `unreadable`, and says why.
+    """Reads a run from its directory. A run with an unreadable file has the status `unreadable` and the reason.
 
     Args:
-        path: The run's directory; where it is not there yet, the run is one to go.
-        name: As it is shown.
-        settings: What tells it from the others, e.g. the overrides of its job.
+        path: The run's directory; if it does not exist, the run has not started.
+        name: As displayed.
+        settings: Its differences from the other runs, e.g. the overrides of its job.
     """
     found = Run(displayable(name), path, "", None, PENDING, settings=settings or {})
     directory = RunDirectory(path)
@@ -173,11 +173,11 @@ def _unended(directory: RunDirectory) -> str:
 
 
 GROUPS = {"train": None, "to_error": "error", "to_loss": "loss"}
-"""The fields of result.json whose numbers are metrics, and the one among them that is a setting."""
+"""The fields of result.json whose numbers are metrics, each with the one number that is a setting."""
 
 
 def _ended(result: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The fields that result.json fills."""
+    """The fields that come from result.json."""
     if result is None:
         return {}
     reached = {
@@ -192,7 +192,7 @@ def _ended(result: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def columns(rows: Sequence[Mapping[str, str]]) -> dict[str, list[float | None]]:
-    """The rows of metrics.csv as columns; a cell without a finite number is None.
+    """Turns the rows of metrics.csv into columns; a cell without a finite number is None.
 
     Example:
         >>> columns([{"epoch": "1", "val/loss": "2.5"}, {"epoch": "2", "val/loss": ""}])
@@ -203,10 +203,10 @@ def columns(rows: Sequence[Mapping[str, str]]) -> dict[str, list[float | None]]:
 
 
 def displayable(text: str) -> str:
-    """A text from elsewhere in one line of limited length, without control characters."""
+    """Foreign text as one line of limited length, without control characters."""
     line = printable(one_line(text))
     return line if len(line) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT]}..."
 
 
 LONGEST_TEXT = 1000
-"""Characters of a text that is shown."""
+"""The most characters of a displayed text."""

@@ -1,7 +1,7 @@
-"""A study in Weights & Biases, as code: a workspace to look around in, a report to read.
+"""A study in Weights & Biases, as code: a workspace to explore and a report to read.
 
-wandb-workspaces builds both. The config of a run lies in W&B under flat keys (`model.norm`), which W&B stores with
-their `value` at the end (`model.norm.value`), where the package would expect nested ones (`model.value.norm`).
+wandb-workspaces builds both. W&B has the config of a run under flat keys (`model.norm`) and stores them with `value` at
+the end (`model.norm.value`), where the package would expect nested keys (`model.value.norm`).
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CURVES = ("val/top1_error", "train/top1_error", "val/loss", "train/loss", "learning_rate", "images_per_second")
-"""What is drawn over the epochs, of what the runs have."""
+"""The curves to draw over the epochs, if the runs have them."""
 
 PICTURES = ("augmentation", "confusion_matrix", "kernels")
 """Keys under which runs log pictures and charts at their end."""
 
 NOBODY = "ENTITY"
-"""Stands in a specification for a user or team that nobody named."""
+"""The placeholder in a specification for a user or team."""
 
 
 class Place(NamedTuple):
-    """Where the study's runs are in W&B."""
+    """The location of the study's runs in W&B."""
 
     entity: str
     project: str
@@ -57,16 +57,16 @@ class FlatColumn(wr.ParallelCoordinatesPlotColumn):
 
 
 def publish(study: Study, folder: Path, *, entity: str | None, project: str | None) -> None:
-    """Writes `wandb_workspace.json` and `wandb_report.json`, and with a login saves both to W&B.
+    """Writes `wandb_workspace.json` and `wandb_report.json`, and saves both to W&B if there is a login.
 
     Args:
-        study: Whose runs W&B has, or will have once they are synchronised.
-        folder: Where the specifications go.
+        study: A study whose runs W&B has, or will have after synchronisation.
+        folder: The folder of the specifications.
         entity: User or team; None: that of the runs, or the login's default.
         project: None: that of the runs.
 
     Raises:
-        RunError: W&B cannot be reached, or does not accept them.
+        RunError: W&B cannot be reached, or rejects them.
     """
     login = _login()
     place = find_place(study, entity or _own_entity(study) or (_default_entity() if login else None), project)
@@ -78,18 +78,18 @@ def publish(study: Study, folder: Path, *, entity: str | None, project: str | No
         log.info("W&B: no login, so the workspace and the report are written as JSON: %s, %s", *paths.values())
         return
     try:
-        for runset in runsets(report):  # with these the package looks the project up, which needs a login
+        for runset in runsets(report):  # with these the package looks up the project, which needs a login
             runset.entity, runset.project = place.entity, place.project
         workspace.save()
         report.save()
-    except Exception as error:  # whatever the network or the server comes up with
+    except Exception as error:  # the network or the server may raise anything
         raise RunError(f"W&B: {type(error).__name__}: {one_line(error)}; the specification is in {folder}") from error
     log.info("W&B workspace: %s", workspace.url)
     log.info("W&B report: %s", report.url)
 
 
 def _login() -> bool:
-    """Whether there is one, without asking anybody."""
+    """Whether there is a login; never prompts."""
     from alexnet_lab.run.tracking import has_login  # noqa: PLC0415 - imports Lightning
 
     return has_login()
@@ -114,7 +114,7 @@ def _tracker(run: Run) -> dict[str, Any]:
 
 
 def find_place(study: Study, entity: str | None, project: str | None) -> Place:
-    """Where the runs are: their project, and what picks them out of it, the sweep's group or else their names."""
+    """The runs' project, and the filter that selects them: the sweep's group, otherwise their names."""
     trackers = [_tracker(run) for run in study.runs if run.config]
     projects = [tracker["project"] for tracker in trackers if tracker.get("project")]
     groups = {tracker.get("group") for tracker in trackers}
@@ -130,10 +130,10 @@ def _shown_name(run: Run) -> str:
 
 
 def group_keys(study: Study) -> list[str]:
-    """The config keys that tell the levels apart, as W&B has them: flat.
+    """The config keys that distinguish the levels, flat as in W&B.
 
-    Of a factor that chooses a whole group (`augment=none`), and of runs that are no sweep, the one key that tells most
-    levels apart.
+    If a factor chooses a whole group (`augment=none`), or the runs are no sweep, this is the one key that distinguishes
+    most levels.
     """
     configs = [flat(dict(run.config)) for run in study.runs if run.config]
     names = sorted({name for config in configs for name in config})
@@ -149,11 +149,11 @@ def group_keys(study: Study) -> list[str]:
 
 
 EXPERIMENT = ("model.", "data.", "augment.", "loss.", "optimizer.", "schedule.", "trainer.")
-"""The groups in which experiments differ; places and trackers say nothing about them."""
+"""The groups in which experiments differ, without directories and loggers."""
 
 
 def panels(study: Study) -> list[Any]:
-    """The metric by level, curves by level, parallel coordinates, layers, what differs between runs, their pictures."""
+    """The metric by level, curves by level, parallel coordinates, layers, run differences and pictures."""
     keys = group_keys(study)
     by = wr.Config(f"{keys[0]}.value") if keys else None
     columns: list[Any] = [FlatColumn(metric=wr.Config(key)) for key in [*keys, "seed"]]
@@ -186,16 +186,16 @@ def panels(study: Study) -> list[Any]:
 
 
 LAYER_KINDS = ("update_ratio", "dead_share")
-"""What callbacks.layer_statistics tells of each layer."""
+"""The measurements of callbacks.layer_statistics for each layer."""
 
 
 def _layout(column: int, row: int, *, wide: bool = False) -> wr.Layout:
-    """A place in a grid of two columns; a section is 24 units wide."""
+    """A cell in a grid of two columns; a section is 24 units wide."""
     return wr.Layout(x=12 * column, y=8 * row, w=24 if wide else 12, h=8)
 
 
 def build_workspace(study: Study, place: Place) -> ws.Workspace:
-    """The study's runs grouped by level, with one section of panels."""
+    """Builds a workspace with the study's runs grouped by level, and one section of panels."""
     keys = group_keys(study)
     runs = ws.RunsetSettings(
         filters=place.filters,
@@ -218,11 +218,11 @@ def build_workspace(study: Study, place: Place) -> ws.Workspace:
 
 
 MOST_RUNS = 100
-"""What W&B draws at once."""
+"""The most runs that W&B draws at once."""
 
 
 def build_report(study: Study, place: Place) -> wr.Report:
-    """Claim, table of levels, panels, and the command that makes the runs."""
+    """Builds a report: claim, table of levels, panels, and the command that computes the runs."""
     grid = wr.PanelGrid(
         runsets=[
             wr.Runset(
@@ -247,11 +247,11 @@ def build_report(study: Study, place: Place) -> wr.Report:
 
 
 def specification(built: ws.Workspace | wr.Report) -> dict[str, Any]:
-    """What would be sent to W&B."""
+    """The JSON that would be sent to W&B."""
     model = built._to_model()
     return model.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def runsets(report: wr.Report) -> list[wr.Runset]:
-    """The sets of runs of a report's panels."""
+    """The sets of runs in a report's panels."""
     return [runset for block in report.blocks if isinstance(block, wr.PanelGrid) for runset in block.runsets]

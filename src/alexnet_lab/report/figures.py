@@ -1,6 +1,6 @@
-"""A study as figures for paper and slides: the levels' results, their curves, the curves of one run.
+"""Figures of a study for papers and slides: the levels' results, their curves, the curves of one run.
 
-Import this module where a figure is made, not earlier: matplotlib takes half a second.
+Import this module only where a figure is drawn: matplotlib takes half a second.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from alexnet_lab.report.forest import Gap
 
 LONGEST_NAME = 28
-"""Characters of a level's name in a figure."""
+"""The most characters of a level's name in a figure."""
 
 LINES = ("-", "--", ":", "-.")
-"""One for each round of the colours."""
+"""Line styles, one for each pass through the colours."""
 
 
 def figures(study: Study) -> dict[str, Figure]:
-    """All that a study has something for, by the name of their file."""
+    """All figures for which a study has data, by the name of their file."""
     found: dict[str, Figure] = {}
     if any(study.metric in run.metrics for run in study.completed):
         found["levels"] = levels_figure(study)
@@ -49,16 +49,16 @@ def figures(study: Study) -> dict[str, Figure]:
 
 
 CURVES = ("train/top1_error", "val/top1_error")
-"""What `curves` shows, of what there is."""
+"""The columns that `curves` shows, if available."""
 
 
 def look(level: int) -> dict[str, str]:
-    """Colour and dashes of a level."""
+    """The colour and line style of a level."""
     return {"color": COLOURS[level % len(COLOURS)], "linestyle": LINES[level // len(COLOURS) % len(LINES)]}
 
 
 def levels_figure(study: Study) -> Figure:
-    """Each run as a dot, each level's mean as a bar with one sample deviation to either side."""
+    """Draws each run as a dot, and each level's mean as a bar with one sample standard deviation on both sides."""
     with styled():
         figure = new_figure(6.4, 1.1 + 0.45 * len(study.levels))
         axes = figure.subplots()
@@ -85,7 +85,7 @@ def levels_figure(study: Study) -> Figure:
 
 
 def differences_figure(shown: Sequence[Gap], metric: str) -> Figure:
-    """Each level's difference to the base with its interval, around zero; a diamond is the paper's number."""
+    """Draws each level's difference from the base with its interval, around zero; diamonds are the paper's numbers."""
     with styled():
         figure = new_figure(6.4, 1.1 + 0.4 * len(shown))
         axes = figure.subplots()
@@ -107,7 +107,7 @@ def differences_figure(shown: Sequence[Gap], metric: str) -> Figure:
 
 
 def curves_figure(study: Study, names: Sequence[str]) -> Figure:
-    """Columns of metrics.csv over the epochs: each level's mean, with a band of one deviation to either side."""
+    """Draws columns of metrics.csv over the epochs: each level's mean with a band of one standard deviation."""
     with styled():
         figure = new_figure(1.2 + 3.4 * len(names), 3.4)
         for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
@@ -123,7 +123,7 @@ def curves_figure(study: Study, names: Sequence[str]) -> Figure:
 
 
 def _draw_level(axes: Axes, runs: Sequence[Run], name: str, place: int) -> None:
-    """The mean of the completed runs with its band; dotted, each run that did not reach its end."""
+    """Draws the mean of the completed runs with its band, and incomplete runs as dotted lines."""
     label = shorten(runs[0].level, LONGEST_NAME)
     course = mean_course([run for run in runs if run.status == "completed"], name)
     if course.epochs:
@@ -132,11 +132,11 @@ def _draw_level(axes: Axes, runs: Sequence[Run], name: str, place: int) -> None:
     for run in runs:
         if run.status in PARTIAL:
             part = mean_course([run], name)
-            _draw(axes, part, "_" if course.epochs else f"{label} (not at its end)", place, linestyle=":", linewidth=1)
+            _draw(axes, part, "_" if course.epochs else f"{label} (incomplete)", place, linestyle=":", linewidth=1)
 
 
 def run_figure(run: Run) -> Figure:
-    """One run over its epochs: loss, error, learning rate, images per second."""
+    """Draws one run over its epochs: loss, error, learning rate, images per second."""
     panels = {
         "loss": ("train/loss", "val/loss"), "top-1 error": ("train/top1_error", "val/top1_error"),
         "learning rate": ("learning_rate",), "images/s": ("images_per_second",),
@@ -155,7 +155,7 @@ def run_figure(run: Run) -> Figure:
 
 
 def layers_figure(run: Run) -> Figure:
-    """One run's layers over its epochs: how far weights move in a step, how many ReLUs never fire."""
+    """Draws one run's layers over its epochs: the size of weight updates and the share of dead ReLUs."""
     with styled():
         figure = new_figure(9.0, 3.6)
         for axes, kind in zip(figure.subplots(1, 2), ("update_ratio", "dead_share"), strict=True):
@@ -165,7 +165,7 @@ def layers_figure(run: Run) -> Figure:
             _over_epochs(axes, {"update_ratio": "|step| / |weights|", "dead_share": "share of dead ReLUs"}[kind])
             if kind == "update_ratio":
                 axes.set_yscale("log")
-                axes.yaxis.set_major_formatter(LogFormatter())  # plain: the default writes formulas, which are off
+                axes.yaxis.set_major_formatter(LogFormatter())  # plain text: the default needs formulas, which are off
                 axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
             if axes.lines:
                 axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -173,12 +173,12 @@ def layers_figure(run: Run) -> Figure:
 
 
 def layer_columns(run: Run, kind: str) -> list[str]:
-    """The columns of metrics.csv that tell this of each layer."""
+    """The columns of metrics.csv with this measurement of each layer."""
     return [name for name in run.curves if name.startswith("layers/") and name.endswith(f"/{kind}")]
 
 
 class Course(NamedTuple):
-    """A column over the epochs, over the runs that have it."""
+    """A column over the epochs, averaged over the runs that have it."""
 
     epochs: list[float]
     means: list[float]
@@ -187,7 +187,7 @@ class Course(NamedTuple):
 
 
 def mean_course(runs: Sequence[Run], name: str) -> Course:
-    """The mean of a column at each epoch, and one sample deviation to either side."""
+    """The mean of a column at each epoch, and one sample standard deviation on both sides."""
     by_epoch: dict[float, list[float]] = {}
     for run in runs:
         for epoch, value in zip(run.curves.get("epoch", []), run.curves.get(name, []), strict=False):
@@ -204,12 +204,12 @@ def mean_course(runs: Sequence[Run], name: str) -> Course:
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample deviation; that of one value is drawn as 0."""
+    """Mean and sample standard deviation, which is 0 for a single value."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def _draw(axes: Axes, course: Course, label: str, place: int, **style: Any) -> None:
-    """A line in the look of a level; a dot where there is but one epoch."""
+    """Draws a line in the style of a level, or a dot for a single epoch."""
     marker = "o" if len(course.epochs) == 1 else None
     (line,) = axes.plot(course.epochs, course.means, marker=marker, markersize=4, label=label)
     line.set(**{**look(place), **style})
@@ -224,6 +224,6 @@ def _over_epochs(axes: Axes, title: str) -> None:
 
 
 def _in_per_cent(axes: Axes, name: str, axis: str) -> None:
-    """Errors and shares are told in per cent."""
+    """Formats errors and shares in per cent."""
     if "error" in name or "share" in name:
         getattr(axes, f"{axis}axis").set_major_formatter(PercentFormatter(1.0))

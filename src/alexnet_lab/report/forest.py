@@ -1,4 +1,4 @@
-"""Differences to the base with their intervals around zero, and what a paper says: a forest plot."""
+"""A forest plot: differences from the base with their intervals around zero, and the paper's numbers."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ if TYPE_CHECKING:
     from alexnet_lab.sweeps.summary import Row, Summary
 
 WIDTH = 400
-"""Of the picture, in units that a phone shows as a pixel each, about."""
+"""The width of the picture; a phone shows a unit as about one pixel."""
 
 ROW = 40
-"""Height of a level: its name and numbers, and under them its interval."""
+"""The height of a level: its name and numbers with the interval below."""
 
 MARGIN = 10
-"""Left and right of the axis, for marks at its ends."""
+"""Space on both sides of the axis, for marks at its ends."""
 
 FEWEST_TICKS = 4
-"""Of the axis, or one fewer."""
+"""The least number of ticks on the axis, sometimes one fewer."""
 
 
 class Gap(NamedTuple):
-    """A level's difference to the base, in the units that are shown: points for error rates."""
+    """A level's difference from the base in the displayed unit: points for error rates."""
 
     label: str
     mean: float
-    low: float | None  # of the interval; None: there is none
+    low: float | None  # of the interval, or None
     high: float | None
     paper: float | None
-    words: str  # the numbers
+    words: str  # the numbers as text
 
     def numbers(self) -> dict[str, float]:
-        """Those that there are, by name."""
+        """The available numbers by name."""
         found = {"mean": self.mean, "low": self.low, "high": self.high, "paper": self.paper}
         return {name: value for name, value in found.items() if value is not None}
 
 
 def gaps(summary: Summary) -> list[Gap]:
-    """One for each level that is compared with the base, in the table's order."""
+    """One gap for each level that is compared with the base, in the table's order."""
     units = Units(summary.about["metric"])
     return [_gap(summary, row, units) for row in summary.rows if row.against_base is not None]
 
 
 def _gap(summary: Summary, row: Row, units: Units) -> Gap:
     gap, scale = row.against_base, 100 if units.per_cent else 1
-    assert gap is not None  # noqa: S101 - rows without one are left out
+    assert gap is not None  # noqa: S101 - other rows are left out
     group = " ".join(value for _, value in row.group)
     label = " ".join(filter(None, [group, level_label(row), pairs_label(row.cell.setting)]))
     low, high = (None if end is None else scale * end for end in (gap.low, gap.high))
@@ -62,7 +62,7 @@ def _gap(summary: Summary, row: Row, units: Units) -> Gap:
 
 
 def span(shown: Sequence[Gap]) -> tuple[float, float]:
-    """The ends of an axis that has room for all intervals, the paper's numbers, and zero."""
+    """The ends of an axis that covers all intervals, the paper's numbers and zero."""
     ends = [0.0]
     for gap in shown:
         ends += gap.numbers().values()
@@ -85,7 +85,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def forest_svg(summary: Summary) -> Markup:
-    """The plot as an element of a page, which gives it its colours; empty where no level is compared."""
+    """The plot as an SVG element; the page's style colours it. Empty if no level is compared."""
     shown = gaps(summary)
     if not shown:
         return Markup()
@@ -111,12 +111,12 @@ def forest_svg(summary: Summary) -> Markup:
 
 
 def _level(gap: Gap, top: int, places: dict[str, str]) -> list[Markup]:
-    """The marks of a level.
+    """Draws the marks of a level.
 
     Args:
-        gap: The level's.
-        top: Of its row.
-        places: On the axis, of each of its numbers.
+        gap: The level's difference.
+        top: The upper edge of its row.
+        places: The position of each of its numbers on the axis.
     """
     middle = top + ROW - 12
     marks = [

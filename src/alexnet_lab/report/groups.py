@@ -1,4 +1,4 @@
-"""Which runs are about the same images: only those are compared with each other."""
+"""Groups runs by their images: only runs on the same images are compared."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Group(NamedTuple):
 
 
 def by_images(runs: Sequence[Run]) -> list[list[Run]]:
-    """The runs by their images, with a name of the data that tells the groups apart.
+    """Groups the runs by their images, with a name of the data that distinguishes the groups.
 
-    Runs of one data config belong together: `alexnet_lab.data.identity` has looked at their hashes. Those of different
-    configs do where their recorded images are the same.
+    Runs with one data config belong together, since `alexnet_lab.data.identity` has compared their hashes. Runs with
+    different data configs belong together if their recorded images are the same.
     """
     groups: list[Group] = []
-    for run in sorted(runs, key=lambda run: not _record(run)):  # those that recorded their images first
+    for run in sorted(runs, key=lambda run: not _record(run)):  # runs with recorded images first
         choice = _choice(run)
         group = next((group for group in groups if group.choice == choice or _same(group.runs[0], run)), None)
         if group is None:
@@ -59,7 +59,7 @@ def _same(one: Run, other: Run) -> bool:
 
 
 def _names(groups: Sequence[Group]) -> list[str]:
-    """The data set of each group; where two have the same, also the keys that differ, or the hash of the images."""
+    """The data set of each group; if two have the same, also the keys that differ, or the hash of the images."""
     plain = [group.runs[0].data for group in groups]
     names = []
     for group, name in zip(groups, plain, strict=True):

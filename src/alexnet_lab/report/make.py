@@ -1,4 +1,4 @@
-"""What report.py does: from a sweep or runs to tables, figures, one HTML page and, if asked for, a W&B report."""
+"""The steps of report.py: from a sweep or runs to tables, figures, one HTML page and an optional W&B report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def make_report(config: Mapping[str, Any]) -> Path:
-    """Writes `report.html`, `summary.md`, `summary.csv` and `figures/`, and says where.
+    """Writes `report.html`, `summary.md`, `summary.csv` and `figures/`, and logs the path.
 
     Args:
         config: A checked config of report.py.
@@ -36,7 +36,7 @@ def make_report(config: Mapping[str, Any]) -> Path:
         The path of report.html.
 
     Raises:
-        ConfigError: The metric is none that the runs have, or the report cannot go where it should.
+        ConfigError: The runs do not have the metric, or the report cannot be written there.
         RunError: There is no such sweep, no run is found, or none can be read.
     """
     start_log()
@@ -45,7 +45,7 @@ def make_report(config: Mapping[str, Any]) -> Path:
         check_readme(folder)
     study = _study(config)
     _check_metric(study)
-    _tell_unreadable(study)
+    _warn_unreadable(study)
     try:
         _write(study, folder, readme=config["readme"])
     except OSError as error:
@@ -54,14 +54,14 @@ def make_report(config: Mapping[str, Any]) -> Path:
     path = folder / PAGE
     log.info("%s; report: %s", state_line(study), path)
     if config["wandb"]:
-        from alexnet_lab.report.dashboard import publish  # noqa: PLC0415 - pydantic models by the hundred
+        from alexnet_lab.report.dashboard import publish  # noqa: PLC0415 - hundreds of pydantic models
 
         publish(study, folder, entity=config["entity"], project=config["project"])
     return path
 
 
 def _study(config: Mapping[str, Any]) -> Study:
-    """The runs that the config names."""
+    """The study of the runs that the config names."""
     if config["sweep"] is not None:
         study = from_sweep(Path(config["sweep"]), other_images=config["other_images"])
     else:
@@ -70,25 +70,25 @@ def _study(config: Mapping[str, Any]) -> Study:
     return study if config["metric"] is None else study.of_metric(config["metric"])
 
 
-def _tell_unreadable(study: Study) -> None:
-    """Warns of the runs that cannot be read; raises RunError where no other has begun."""
+def _warn_unreadable(study: Study) -> None:
+    """Warns about unreadable runs; raises RunError if no other run has started."""
     bad = [run for run in study.runs if run.status == UNREADABLE]
     if not bad:
         return
-    more = f"; and {len(bad) - MOST_TOLD} more, which the report lists" if len(bad) > MOST_TOLD else ""
-    reasons = "; ".join(f"{run.name}: {run.error}" for run in bad[:MOST_TOLD]) + more
-    told = f"{len(bad)} of {len(study.runs)} runs cannot be read: {reasons}"
+    more = f"; and {len(bad) - MOST_NAMED} more, which the report lists" if len(bad) > MOST_NAMED else ""
+    reasons = "; ".join(f"{run.name}: {run.error}" for run in bad[:MOST_NAMED]) + more
+    message = f"{len(bad)} of {len(study.runs)} runs cannot be read: {reasons}"
     if all(run.status in (UNREADABLE, PENDING) for run in study.runs):
-        raise RunError(told)
-    log.warning("%s", told)
+        raise RunError(message)
+    log.warning("%s", message)
 
 
-MOST_TOLD = 3
-"""Runs that a warning names."""
+MOST_NAMED = 3
+"""The most runs that a warning names."""
 
 
 def _write(study: Study, folder: Path, *, readme: bool) -> None:
-    """The page first: by it the folder is known as that of a report."""
+    """Writes the page first: it marks the folder as that of a report."""
     write_text(folder / PAGE, page(study, folder))
     summary = summary_of(study, study.metric)
     name = _summary_name(study)
@@ -100,7 +100,7 @@ def _write(study: Study, folder: Path, *, readme: bool) -> None:
 
 
 def _summary_name(study: Study) -> str:
-    """A sweep's own summary stays what it is where another metric is asked for."""
+    """The name of the summary files; another metric than the sweep's own does not overwrite its summary."""
     own = study.definition.get("metric")
     return "summary" if own in (None, study.metric) else "summary_" + re.sub(r"[^\w.-]+", "_", study.metric)
 

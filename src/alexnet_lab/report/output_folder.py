@@ -1,4 +1,4 @@
-"""Where a report goes: a new or empty folder, the folder of an earlier report, or the directory of the sweep itself."""
+"""The folder of a report: a new or empty folder, that of an earlier report, or the sweep's own directory."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 PAGE = "report.html"
 
 MARK = '<meta name="generator" content="alexnet-lab report">'
-"""Stands in the head of each page, and tells a report from other folders."""
+"""Marks each page, and so distinguishes a report from other folders."""
 
 OTHERS = ("sweep.json", "config.yaml", "result.json")
-"""Files of a sweep or a run, whose folder is no place for a report on something else."""
+"""Files of a sweep or a run; their folder is no place for a report on something else."""
 
 
 def report_folder(config: Mapping[str, str | None]) -> Path:
-    """The folder that `out` names, or the default, checked before any run is read.
+    """The folder in `out`, or the default, checked before any run is read.
 
     Args:
         config: With `out` and `sweep`.
 
     Raises:
-        ConfigError: It cannot be written, or holds something that is no report.
+        ConfigError: It cannot be written, or contains something other than a report.
     """
     sweep = None if config["sweep"] is None else Path(config["sweep"])
     folder = Path(config["out"]) if config["out"] is not None else sweep or _free_folder()
@@ -45,7 +45,7 @@ OUT = "another folder: out=DIR"
 
 
 def _free_folder() -> Path:
-    """`logs/reports/<date>_<time>`, with a number where two reports begin in one second."""
+    """`logs/reports/<date>_<time>`, with a number if two reports start in one second."""
     name = f"logs/reports/{time.strftime('%Y-%m-%d_%H-%M-%S')}"
     numbered = (f"{name}_{number}" for number in itertools.count(2))
     return next(path for path in map(Path, itertools.chain([name], numbered)) if not os.path.lexists(path))
@@ -57,12 +57,12 @@ def _check(folder: Path, sweep: Path | None) -> None:
         raise ConfigError(f"the report cannot go to {folder}: {there} is no folder; choose {OUT}")
     own = sweep is not None and sweep.is_dir() and there.samefile(sweep)
     if there == folder and not own and any(folder.iterdir()) and not is_report(folder):
-        raise ConfigError(f"the report cannot go to {folder}: the folder holds other files; choose {OUT}")
+        raise ConfigError(f"the report cannot go to {folder}: the folder contains other files; choose {OUT}")
     try_folder(folder)
 
 
 def is_report(folder: Path) -> bool:
-    """Whether a folder holds a report and nothing that the report would spoil."""
+    """Whether a folder contains a report and nothing that a report would overwrite."""
     page = folder / PAGE
     if not page.is_file() or any((folder / name).exists() for name in OTHERS):
         return False

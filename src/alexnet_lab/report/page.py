@@ -1,4 +1,4 @@
-"""A study as one HTML file that needs nothing beside it: tables, charts, and the library that draws them."""
+"""A study as one self-contained HTML file: tables, charts, and the library that draws them."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
     from alexnet_lab.report.comparison import Run, Study
 
 CHART_VERSION = "4.6.1"
-"""Of Chart.js, which lies in `assets/` as npm delivers it, with its licence."""
+"""Of Chart.js, which is in `assets/` as npm delivers it, with its licence."""
 
 MOST_NUMBERS = 120_000
-"""Of curves in a page, about 1 MB; longer ones lose epochs evenly."""
+"""The most numbers of curves in a page, about 1 MB; longer curves are thinned evenly."""
 
 DIGITS = 5
-"""Significant ones that a page keeps of a number: a screen shows no more."""
+"""Significant digits of a number in a page; a screen shows no more."""
 
 
 def page(study: Study, folder: Path) -> str:
-    """The page's text.
+    """Renders the page.
 
-    Everything that comes from runs is escaped: texts by the template, data as JSON without `<`. Should something get
-    through all the same, the page's policy runs no script but its own two.
+    Everything that comes from runs is escaped: texts by the template, data as JSON without `<`. Even if something got
+    through, the page's policy runs no script but its own two.
 
     Args:
-        study: What it is about.
-        folder: Where the page will lie; links to the runs' directories start there.
+        study: The study.
+        folder: The folder of the page; links to the runs' directories are relative to it.
     """
     step = epoch_step(study)
     code = {"chart": _without_map(_asset(f"chart-{CHART_VERSION}.umd.min.js")), "script": _asset("page.js")}
@@ -76,19 +76,19 @@ def page(study: Study, folder: Path) -> str:
 
 
 def _shown(value: Any) -> Any:
-    """What the template puts in; code, style and data are ours, and stay as they are."""
+    """Filters the values of the template; code, style and data are ours and stay unchanged."""
     return printable_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 RUN_COLUMNS = {3: "level", 4: "seed", 5: "status", 6: "", 7: "epochs", 8: "images/s", 9: "time"}
-"""The labels of the table of runs, by the numbers of their columns; the box and the name have none."""
+"""The labels of the table of runs by column number; the checkbox and the name have none."""
 
 
 def card_labels(heads: Mapping[str, Mapping[int, str] | Sequence[str]]) -> str:
-    """Style rules that write a column's head before each of its cells, for narrow screens, where rows are cards.
+    """Style rules that show a column's head before each of its cells on narrow screens, where rows are cards.
 
     Args:
-        heads: By the selector of the table: the heads of its columns, or some of them by their numbers from 1.
+        heads: By the selector of the table: the heads of all columns, or of some of them by number from 1.
     """
     rules = []
     for table, head in heads.items():
@@ -104,12 +104,12 @@ def _asset(name: str) -> str:
 
 
 def _without_map(script: str) -> str:
-    """Without the line that would make a browser's tools look for another file."""
+    """Removes the line that would make a browser's tools look for another file."""
     return re.sub(r"\n//# sourceMappingURL=.*", "", script)
 
 
 def _policy(scripts: Any, style: str) -> str:
-    """What the page may do: run these scripts, use this style, fetch nothing."""
+    """The page's content security policy: run these scripts, use this style, fetch nothing."""
 
     def named(text: str) -> str:
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
@@ -118,12 +118,12 @@ def _policy(scripts: Any, style: str) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON that may stand in a script element: no `<`, so no end of it and no comment."""
+    """JSON that is safe in a script element: without `<` there is no end tag and no comment."""
     return json.dumps(printable_texts(finite(value)), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def _data(study: Study, folder: Path, step: int) -> dict[str, Any]:
-    """What the page's script draws."""
+    """The data for the page's script."""
     marks = {} if study.target is None else {"train/top1_error": study.target}
     return {"levels": study.levels, "marks": marks, "runs": [_run_data(run, study, folder, step) for run in study.runs]}
 
@@ -149,7 +149,7 @@ def _run_data(run: Run, study: Study, folder: Path, step: int) -> dict[str, Any]
 
 
 def epoch_step(study: Study) -> int:
-    """Every how many epochs a page draws, so that it stays small."""
+    """The interval of epochs to draw, so that the page stays small."""
     numbers = sum(len(values) for run in study.runs for values in run.curves.values())
     return -(-numbers // MOST_NUMBERS) or 1
 
@@ -165,7 +165,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def link(run: Run, folder: Path) -> str:
-    """The run's directory as an address relative to `folder`; a name with a colon or quotes is no other address."""
+    """The run's directory as a URL relative to `folder`; a colon or quotes in a name do not change the URL."""
     path = os.path.relpath(run.path, folder)
     return f"./{quote(os.fsencode(path))}/"
 

@@ -1,4 +1,4 @@
-"""What of a sweep's directory is published, and whether that names the machine that it was computed on."""
+"""The published files of a sweep, and a check whether they name the machine that computed them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RECORDS = (
     "README.md", "*.json", "ledger.jsonl", "summary.csv", "summary.md", "eval/*.json", "*/eval/*.json",
     "*/config.yaml", "*/result.json", "*/manifest.json", "*/metrics.csv",
 )  # fmt: skip
-"""The text files that are published of a sweep, as patterns below its directory; .gitignore keeps the same ones."""
+"""Patterns of the text files of a sweep that are published; .gitignore has the same ones."""
 
 ABSOLUTE = re.compile(r"""(?:(?<=["'`=\[(,\s])|^)~?/(?:[\w.@+-]+/)*[\w.@+-]+""", re.ASCII | re.MULTILINE)
 """An absolute path."""

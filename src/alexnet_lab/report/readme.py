@@ -1,4 +1,4 @@
-"""The page of a published sweep, README.md: claim, what was run and on what, table, verdicts, commands.
+"""README.md of a published sweep: claim, what was run and on what, table, verdicts, commands.
 
 Every number comes from the sweep's directory, so the same directory gives the same text on any machine.
 """
@@ -35,14 +35,14 @@ log = logging.getLogger(__name__)
 NAME = "README.md"
 
 MARK = "<!-- `report.py readme=true` writes this page from the sweep's files: edit those, and run it again. -->"
-"""The first line of each page, which tells it from a README that somebody wrote."""
+"""The first line of each page; it distinguishes the page from a hand-written README."""
 
 MOST_ROWS = 18
-"""Of the table, so that the page has at most 40 lines; summary.md has all of them."""
+"""The most rows of the table, which keeps the page below 40 lines; summary.md has all rows."""
 
 
 def check_readme(folder: Path) -> None:
-    """Raises ConfigError where the folder holds a README.md that somebody else wrote."""
+    """Raises ConfigError if the folder contains a README.md that report.py did not write."""
     path = folder / NAME
     try:
         ours = read_text(path, errors="replace").startswith(MARK)
@@ -57,7 +57,7 @@ def check_readme(folder: Path) -> None:
 
 
 def write_readme(study: Study, folder: Path) -> None:
-    """Writes the page, and warns of names of this machine in the files that are published with it."""
+    """Writes the page, and warns if files that are published with it name this machine."""
     write_text(folder / NAME, readme(study, folder))
     if found := local_names(folder):
         more = f" and {len(found) - 1} more files" if len(found) > 1 else ""
@@ -110,7 +110,7 @@ def _bullets(texts: dict[str, str]) -> str:
 
 
 def _table(summary: Summary) -> str:
-    """The summary's table with a column of verdicts; long ones are cut."""
+    """The summary's table with a column of verdicts; long tables are cut."""
     head, rows = cells(summary)
     if "verdict" not in head and any(row.against_base for row in summary.rows):
         head = [*head, "verdict"]
@@ -131,18 +131,18 @@ def _what_was_run(study: Study) -> str:
     subject = " on ".join(study.subject.values())
     epochs = _span({run.result["epochs"] for run in study.completed if run.result.get("epochs")})
     seeds = sorted({run.seed for run in study.runs if run.seed is not None})
-    told = [
+    facts = [
         subject,
         "1 epoch" if epochs == "1" else f"{epochs} epochs" if epochs else "",
         f"{len(seeds)} seeds ({_span(seeds)})" if len(seeds) > 1 else f"seed {_span(seeds)}",
         "1 level" if len(study.levels) == 1 else f"{len(study.levels)} levels",
         state_line(study),
     ]
-    return ", ".join(filter(None, told)) + "."
+    return ", ".join(filter(None, facts)) + "."
 
 
 def _span(numbers: Iterable[int]) -> str:
-    """Whole numbers in short.
+    """Abbreviates whole numbers.
 
     Example:
         >>> _span([0, 1, 2, 3]), _span([3, 9]), _span([12])
@@ -155,17 +155,17 @@ def _span(numbers: Iterable[int]) -> str:
 
 
 def _images(study: Study) -> str:
-    """How many images trained, validated and tested the runs, and which ones by their hash."""
+    """The number of images for training, validation and test, and their hash."""
     kinds = Counter(
         (*(run.result.get(f"num_{part}") for part in ("train", "val", "test")), run.result.get("store_hash"))
         for run in study.completed
     )
-    told = [
+    counts = [
         f"{train:,} to train on, {val or 0:,} to validate, {test or 0:,} to test (`store_hash` {(store or '?')[:12]})"
         for train, val, test, store in kinds
         if train is not None
     ]
-    return f"{'; or '.join(told)}. The official test set is used once a run, at its end." if told else ""
+    return f"{'; or '.join(counts)}. The official test set is used once a run, at its end." if counts else ""
 
 
 def _computed_on(runs: Sequence[Run]) -> str:
@@ -177,14 +177,14 @@ def _computed_on(runs: Sequence[Run]) -> str:
     dirty = sum((run.manifest.get("git") or {}).get("dirty", False) for run in runs)
     torch = sorted({run.manifest.get("packages", {}).get("torch", "") for run in runs} - {""})
     seconds = sum(run.result.get("wall_seconds") or 0 for run in runs)
-    told = [
+    facts = [
         ", ".join(f"{_runs(count)} on {name}" for name, count in hardware.most_common()),
         ", ".join(f"{_runs(count)} at commit {name}" for name, count in commits.most_common()),
         f"{_runs(dirty)} with changes that are in no commit" if dirty else "no uncommitted change of the code",
         f"torch {', '.join(torch)}" if torch else "",
         f"{duration(seconds)} of training in all",
     ]
-    return "; ".join(filter(None, told)) + "."
+    return "; ".join(filter(None, facts)) + "."
 
 
 def _runs(count: int) -> str:
@@ -192,14 +192,14 @@ def _runs(count: int) -> str:
 
 
 def _reading(summary: Summary) -> str:
-    """Pairing, correction, seeds; and of several factors each one's own effect."""
+    """Pairing, correction and seeds; with several factors also the effect of each."""
     corrected = "" if family(summary) > 1 else "There is one comparison, so nothing is corrected for."
     effects = "; ".join(line.removeprefix("- ") for line in effect_lines(summary))
     return " ".join(filter(None, [reading(summary), corrected, effects]))
 
 
 def _verdicts(summary: Summary) -> str:
-    """What the words in the column of verdicts mean."""
+    """The meaning of the words in the column of verdicts."""
     if not any(row.against_base for row in summary.rows):
         return ""
     expected = summary.about.get("expects")
@@ -226,7 +226,7 @@ def _selection(study: Study) -> str:
 
 
 def commands(study: Study, folder: Path) -> tuple[str, str]:
-    """The commands that run the sweep again, and that add as many seeds to it.
+    """The commands that run the sweep again, and that double its seeds.
 
     Args:
         study: The sweep.
@@ -260,13 +260,13 @@ def _parts(line: str) -> list[list[str]]:
 
 
 def _words(command: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What a command computes whoever gives it, and its seeds."""
+    """The words of a command that affect its result, and its seeds."""
     kept = [word for word in command if _key(word) not in NOT_REPEATED]
     return kept, [word for word in command if _key(word) == SEED]
 
 
 NOT_REPEATED = (SEED, "data.dir", "hydra.sweep.dir", "sweep.extend", "sweep.dry_run", "--dry-run")
-"""Words of a sweep's command that say where it ran, or that the page's commands say anew."""
+"""Words of a sweep's command that say where it ran, or that the page's commands replace."""
 
 
 def _key(word: str) -> str:
@@ -274,7 +274,7 @@ def _key(word: str) -> str:
 
 
 def _grid(seeds: Sequence[int]) -> str:
-    """Seeds as the command line writes them.
+    """Formats seeds for the command line.
 
     Example:
         >>> _grid([0, 1, 2]), _grid([0, 5]), _grid([3])
@@ -286,6 +286,6 @@ def _grid(seeds: Sequence[int]) -> str:
 
 
 def _place(folder: Path) -> Path:
-    """The sweep's directory as seen from the repository, if it is published; else as it was given."""
+    """The sweep's directory as seen from the repository if it is published; otherwise as given."""
     absolute = folder.absolute()
     return Path(PUBLISHED, absolute.name) if absolute.parent.name == PUBLISHED else folder

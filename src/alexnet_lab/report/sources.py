@@ -1,4 +1,4 @@
-"""Where a study comes from: the directory of a sweep, or any runs."""
+"""Builds a study from the directory of a sweep, or from any runs."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ DEFAULT_METRIC = "test/top1_error"
 
 
 def from_sweep(folder: Path, *, other_images: bool = False) -> Study:
-    """The study that a sweep's definition tells, with whatever jobs have ended so far.
+    """The study of a sweep's definition, with the jobs that have ended so far.
 
     Args:
-        folder: The directory of a sweep, with `sweep.json`; runs lie below it.
-        other_images: Compare jobs although their data set changed in between.
+        folder: The directory of a sweep, with `sweep.json`; its runs are in it.
+        other_images: Compare jobs even if their data set has changed in between.
 
     Raises:
         RunError: It is no sweep's directory, or its definition is damaged.
-        DataError: Jobs of the same data config saw different images.
+        DataError: Jobs with the same data config used different images.
     """
     directory = SweepDirectory(folder)
     if not folder.is_dir():
@@ -54,7 +54,7 @@ def from_sweep(folder: Path, *, other_images: bool = False) -> Study:
     definition = directory.read()
     if definition is None:
         runs = shell.join([shell.override("runs", folder)]) if is_run(folder) else f"runs='{folder}/*'"
-        raise RunError(f"{folder} is no sweep: it has no sweep.json; of single runs: {runs}")
+        raise RunError(f"{folder} is no sweep: it has no sweep.json; for single runs: {runs}")
     if not definition.jobs:
         raise RunError(f"{directory.definition} lists no jobs")
     ended = directory.latest()
@@ -79,7 +79,7 @@ def from_sweep(folder: Path, *, other_images: bool = False) -> Study:
 
 
 def _comparison(path: Path, about: Mapping[str, Any], settings: Sequence[Columns]) -> dict[str, Any]:
-    """What is compared in a sweep; nothing, with a warning, where its sweep.json names what no job has."""
+    """Empty; or, with a warning, a comparison of nothing if sweep.json names a level or key that no job has."""
     try:
         base_level(about, settings)
     except ConfigError as error:
@@ -94,7 +94,7 @@ def _check_images(runs: Iterable[Run], *, allowed: bool) -> None:
 
 
 def _study(title: str, metric: str, runs: Iterable[Run], definition: Mapping[str, Any]) -> Study:
-    """With the runs in the order of the levels, and of the seeds in each."""
+    """Sorts the runs by level and then by seed."""
     runs = list(runs)
     levels = tuple(dict.fromkeys(run.level for run in runs))
     runs.sort(key=lambda run: (levels.index(run.level), run.seed or 0))
@@ -102,11 +102,11 @@ def _study(title: str, metric: str, runs: Iterable[Run], definition: Mapping[str
 
 
 def _job(path: Path, job: Job, values: Columns, factor: Sequence[str], ended: Mapping[str, Any] | None) -> Run:
-    """A job's run; what the ledger says of its end counts more than its directory, which a crash may have cut off."""
+    """A job's run. Its end in the ledger takes precedence over its directory, which a crash may have cut off."""
     run = read_run(path, name=job.name, settings=values)
     others = other_content(job, run.config) if run.config else []
     if others:
-        run = _unusable(run, f"its folder holds another run: {'; '.join(others[:3])}")
+        run = _unusable(run, f"its folder contains another run: {'; '.join(others[:3])}")
     seed = run.settings.get("seed", "")
     if run.seed is None and seed.isdigit():
         run = replace(run, seed=int(seed))
@@ -117,12 +117,12 @@ def _job(path: Path, job: Job, values: Columns, factor: Sequence[str], ended: Ma
 
 
 def _unusable(run: Run, reason: str) -> Run:
-    """A run that is listed with a reason, and counts nowhere."""
+    """A run that is listed with a reason and counts nowhere."""
     return replace(run, status=UNREADABLE, error=displayable(reason), curves={}, metrics={}, result={})
 
 
 def level_name(values: Mapping[str, str], factor: Sequence[str]) -> str:
-    """A level as it is shown: the factor's value, with whatever else is swept beside the seed.
+    """A level as displayed: the factor's value, with everything else that is swept except the seed.
 
     Example:
         >>> level_name({"model.norm": "lrn", "seed": "0"}, ["model.norm"])
@@ -137,17 +137,17 @@ def level_name(values: Mapping[str, str], factor: Sequence[str]) -> str:
 
 
 def from_runs(patterns: Sequence[str], *, other_images: bool = False) -> Study:
-    """Runs found by name; those that differ in nothing but the seed make one level.
+    """Finds runs by name; runs that differ only in the seed form one level.
 
-    A level is called by the overrides of its runs that not all runs share, or by the keys of the config that differ.
+    A level is named by the overrides that not all runs share, or by the config keys that differ.
 
     Args:
         patterns: Run directories, or patterns such as `logs/runs/*`.
-        other_images: Compare runs although their data set changed in between.
+        other_images: Compare runs even if their data set has changed in between.
 
     Raises:
-        RunError: No run is found, or a directory that is named is none of a run.
-        DataError: Runs of the same data config saw different images.
+        RunError: No run is found, or a named directory is no run.
+        DataError: Runs with the same data config used different images.
     """
     found = _without_copies([read_run(path, name=path.name) for path in _run_directories(patterns)])
     _check_images(found, allowed=other_images)
@@ -159,7 +159,7 @@ def from_runs(patterns: Sequence[str], *, other_images: bool = False) -> Study:
 
 
 def _levels(group: Sequence[Run], *, alone: bool) -> list[Run]:
-    """Runs on the same images, with their levels; where there are other images, a level's name begins with the data."""
+    """Runs on the same images with their levels; if other images exist, a level's name begins with the data."""
     identities = [_identity(run.config) for run in group]
     names = _names(group, identities)
     seen: Counter[tuple[str, int | None]] = Counter()
@@ -168,14 +168,14 @@ def _levels(group: Sequence[Run], *, alone: bool) -> list[Run]:
         level = names[what] if alone or len(names) > 1 else run.model or names[what]
         seen[level, run.seed] += 1
         again = seen[level, run.seed]
-        told = f"{run.seed}" if again == 1 else f"{run.seed} ({again})"  # the same run twice is two results
+        seed = f"{run.seed}" if again == 1 else f"{run.seed} ({again})"  # the same run twice is two results
         shown = level if alone else f"{run.data}: {level}"
-        runs.append(replace(run, level=shown, settings={"level": level, "seed": told}))
+        runs.append(replace(run, level=shown, settings={"level": level, "seed": seed}))
     return runs
 
 
 def _run_directories(patterns: Sequence[str]) -> list[Path]:
-    """The run directories, each once, by whatever names they are given."""
+    """The run directories, each once, even if it is given by several names."""
     found: dict[str, Path] = {}
     for path in map(Path, run_names(patterns, "runs")):
         if not is_run(path):
@@ -192,7 +192,7 @@ def _no_run(path: Path) -> str:
 
 
 def _without_copies(runs: Iterable[Run]) -> list[Run]:
-    """The runs, each once: a copied directory holds the same weights, and would count twice."""
+    """The runs, each once: a copied directory has the same weights and would count twice."""
     runs = list(runs)
     known = copies((str(run.path), run.result) for run in runs)
     for path, original in known.items():
@@ -201,7 +201,7 @@ def _without_copies(runs: Iterable[Run]) -> list[Run]:
 
 
 Identity = tuple[tuple[str, str], ...]
-"""What makes a run the experiment that it is: its config without seed, places and trackers."""
+"""What identifies an experiment: its config without seed, directories and loggers."""
 
 
 def _identity(config: Mapping[str, Any]) -> Identity:
@@ -209,7 +209,7 @@ def _identity(config: Mapping[str, Any]) -> Identity:
 
 
 def _names(runs: Sequence[Run], identities: Sequence[Identity]) -> dict[Identity, str]:
-    """A name for each identity: overrides that not all runs share; where two would be alike, the keys that differ."""
+    """A name for each identity: overrides that not all runs share; if two are equal, the keys that differ."""
     own = {what: _words(run) for run, what in zip(runs, identities, strict=True)}
     if not own:
         return {}
@@ -219,13 +219,13 @@ def _names(runs: Sequence[Run], identities: Sequence[Identity]) -> dict[Identity
     taken: set[str] = set()
     for what, name in names.items():
         differing = (f"{key}={value}" for key, value in what if (key, value) not in common)
-        told = " ".join(differing) if name in taken else name
-        taken.add(told)
-        names[what] = told or ("all" if len(names) == 1 else "as configured")
+        label = " ".join(differing) if name in taken else name
+        taken.add(label)
+        names[what] = label or ("all" if len(names) == 1 else "as configured")
     return names
 
 
 def _words(run: Run) -> set[str]:
-    """The run's overrides that say something about the experiment."""
+    """The run's overrides that affect the experiment."""
     keys = {word: word.lstrip("+~").partition("=")[0] for word in run.config.get("overrides", [])}
     return {word for word, key in keys.items() if not is_outward(key) and key != SEED}

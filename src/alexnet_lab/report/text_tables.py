@@ -1,4 +1,4 @@
-"""The texts of a report: the table of levels, how far the study is, where its runs come from."""
+"""Texts of a report: the table of levels, the progress of the study, the origin of its runs."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class LevelTable(NamedTuple):
     factor: str  # the column of the level's name
     head: list[str]
     rows: list[list[str]]
-    lines: list[str]  # what the intervals say
+    lines: list[str]  # the verdicts
     note: str
-    forest: Markup  # the differences as a picture; empty where nothing is compared
+    forest: Markup  # the forest plot; empty if nothing is compared
 
 
 def summary_of(study: Study, metric: str) -> Summary:
-    """What the levels come to in one metric. Runs that are no sweep are compared within the same images."""
+    """Summarises the levels in one metric. Runs without a sweep are compared within the same images."""
     about = {**study.definition, **study.subject, "metric": metric}
     if not study.definition.get("loose"):
         return _summary(study.runs, about, metric, study.metric)
@@ -63,7 +63,7 @@ def _summary(runs: Sequence[Run], about: Mapping[str, Any], metric: str, chosen_
 
 
 def _of_group(runs: Sequence[Run], rows: Sequence[Row], *, several: bool) -> list[Row]:
-    """The rows of runs on the same images, named by level, and by data and model where the table holds several."""
+    """The rows of runs on the same images, named by level, and by data and model if the table has several."""
     first = {run.settings["level"]: run for run in reversed(runs)}
     found = []
     for row in rows:
@@ -78,7 +78,7 @@ def _value(run: Run, metric: str) -> float | None:
 
 
 LEFT_OUT_AS = {RUNNING: PENDING, UNFINISHED: PENDING}
-"""How the table of levels counts a run that has no result yet."""
+"""The status under which the table of levels counts a run without a result."""
 
 
 def _seed_alone(run: Run) -> dict[str, str]:
@@ -96,25 +96,25 @@ def level_table(study: Study, metric: str) -> LevelTable:
 
 
 def state_line(study: Study) -> str:
-    """How many runs have ended, and how.
+    """The number of runs by status.
 
     Example: `14 of 15 runs completed, 1 failed`.
     """
     counts = {status: sum(run.status == status for run in study.runs) for status in STATUS_WORDS}
-    told = [f"{count} {STATUS_WORDS[status]}" for status, count in counts.items() if count]
+    others = [f"{count} {STATUS_WORDS[status]}" for status, count in counts.items() if count]
     done = f"{len(study.completed)} of {len(study.runs)} runs completed"
-    return ", ".join([done, *told])
+    return ", ".join([done, *others])
 
 
 STATUS_WORDS = {
     "failed": "failed", "interrupted": "interrupted", UNREADABLE: "unreadable", UNFINISHED: "unfinished",
     PRUNED: "ended early", RUNNING: "running", PENDING: "to go",
 }  # fmt: skip
-"""How a run is called that is not completed."""
+"""The words for runs that are not completed."""
 
 
 def origin(study: Study) -> list[tuple[str, str]]:
-    """Commit, versions and hardware of the runs; where they differ, all of them."""
+    """Commit, versions and hardware of the runs; if they differ, all of them."""
     manifests = [run.manifest for run in study.runs if run.manifest]
     facts = {
         "commit": _distinct(_commit(manifest.get("git")) for manifest in manifests),
@@ -150,13 +150,13 @@ def _hardware(found: Any) -> str:
 
 
 def _spent(runs: Iterable[Run]) -> str:
-    """The time of all runs, one after the other."""
+    """The total time of all runs."""
     seconds = [run.result["wall_seconds"] for run in runs if run.result.get("wall_seconds")]
     return f"{duration(sum(seconds))} for {len(seconds)} runs" if seconds else ""
 
 
 def amount(metric: str, value: float | None) -> str:
-    """A metric's value; errors in per cent.
+    """A metric's value as text; errors in per cent.
 
     Example:
         >>> amount("test/top1_error", 0.0123), amount("test/loss", 0.51234)
