@@ -146,7 +146,7 @@ def test_a_bad_job_leaves_the_rest_of_its_sweep(tmp_path):
     (sweep / "ledger.jsonl").write_text("\n".join([*lines, *bad]) + "\n")
     outcome = report(f"sweep={sweep}")
     assert outcome.code == 0, outcome.err
-    assert outcome.err.count("is damaged, and passed over") == len(bad)
+    assert outcome.err.count("is damaged and ignored") == len(bad)
     assert "5 of 6 runs completed, 1 unreadable" in outcome.err
     assert "| tanh | 2 | 30.00" in (sweep / "summary.md").read_text()
     assert "1 unreadable" in (sweep / "summary.md").read_text()
@@ -156,8 +156,8 @@ def test_a_bad_job_leaves_the_rest_of_its_sweep(tmp_path):
     ("changes", "reason"),
     [
         ({"jobs": 3}, "`jobs` is 3 (int)"),
-        ({"jobs": [{"job": "../../x", "overrides": []}]}, "allowed: a folder below the sweep's"),
-        ({"jobs": [{"job": "/etc", "overrides": []}]}, "allowed: a folder below the sweep's"),
+        ({"jobs": [{"job": "../../x", "overrides": []}]}, "allowed: a folder inside the sweep's"),
+        ({"jobs": [{"job": "/etc", "overrides": []}]}, "allowed: a folder inside the sweep's"),
         ({"jobs": [{"job": "a", "overrides": []}] * 2}, "allowed: jobs of different names"),
         ({"jobs": [{"job": "a", "overrides": "b"}]}, "`jobs.0.overrides` is 'b' (str)"),
         ({"factor": "model.norm"}, "`factor` is 'model.norm' (str)"),

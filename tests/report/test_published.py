@@ -299,7 +299,7 @@ def test_the_same_command_on_a_clone_continues_and_extends_the_sweep(copy, tmp_p
     assert "2 done, 1 failed, 1 to go (1 interrupted)" in dry.out
     outcome = train(clone, "seed=0,1")
     assert outcome.code == 0, outcome.err
-    begun = re.findall(r"job (\S+ \S+) has no checkpoint here: from the start", outcome.err)
+    begun = re.findall(r"job (\S+ \S+) has no checkpoint: starts again", outcome.err)
     assert begun == [job.label for job in definition.jobs[:2]]
     assert outcome.err.count("job model.") == 2
     there = SweepDirectory(clone / "results" / "tiny")

@@ -52,7 +52,7 @@ def test_ranges_are_those_of_hydras_grammar(text, expected):
     ("text", "message"),
     [
         ("seed=range(0,5)", "a search takes one seed; train the best values with several"),
-        ("a=interval(1.0,0.5)", "`a` cannot be searched in a=interval.*: the first end must lie below the second"),
+        ("a=interval(1.0,0.5)", "`a` cannot be searched in a=interval.*: the first end must be below the second"),
         ("a=tag(log,interval(0.0,0.5))", "with log, 0 < first end < second end"),
     ],
 )

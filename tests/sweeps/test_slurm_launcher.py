@@ -68,7 +68,7 @@ def test_only_numbers_in_the_record_of_a_sweep_reach_scancel(caplog):
     """The sweep's directory is data: its lines must not become flags of a program."""
     text = "71\n--user=me\n 72 -u 73_1 \u0664 all\n" + "9" * 21
     assert slurm_launcher.numbers_in(text) == ["71", "72"]
-    assert "slurm_jobs.txt holds '--user=me', which is no number of a job; it is passed over" in caplog.text
+    assert "slurm_jobs.txt contains '--user=me', which is no number of a job; it is ignored" in caplog.text
 
 
 def test_launcher_file_asks_for_as_many_nodes_as_a_run_has():

@@ -176,7 +176,7 @@ def test_a_tuned_value_that_gets_there_more_often_wins_against_a_quicker_one():
         ({"tuned": ["optimizer.learning_rate"]}, lrn(), "the sweep is over `optimizer.learning_rate`, which no job"),
         ({}, lrn(none=[]), "`model.norm` is lrn in all jobs, so there is nothing to compare; set model.norm=A,B"),
         ({"base": ["lrn", 32]}, lrn(), "`sweep.base` has 2 values for 1 factors: model.norm"),
-        ({"base": ["batch"]}, lrn(), "`sweep.base` is batch for `model.norm`, which no job has; take one of lrn, none"),
+        ({"base": ["batch"]}, lrn(), "`sweep.base` is batch for `model.norm`, which no job has; set one of lrn, none"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_compared_is_told(about, jobs, message):

@@ -184,7 +184,7 @@ def test_a_swept_way_to_run_is_compared(tmp_path):
         (("data=digits", "model.activation=relu", "seed=0"), ("data=mnist,cifar10", "model.activation=tanh", "seed=0"),
          "model.activation was relu, is tanh"),
         (("model.activation=relu,tanh", "sweep.claim=a"), ("model.activation=relu,sigmoid", "sweep.claim=b"),
-         "the sweep there is about another claim: a"),
+         "the existing sweep has another claim: a"),
     ],
 )  # fmt: skip
 def test_jobs_that_make_no_table_are_refused_before_any_starts(first, then, message, tmp_path):
@@ -216,7 +216,7 @@ def test_a_folder_with_another_run_is_not_taken_for_the_job(tmp_path):
     plan = begun(tmp_path / "s", "seed=0,1")
     plan.sweep.definition.unlink()
     outcome = call(check_train, "train", "-m", "seed=0,1", "trainer.max_epochs=3", f"hydra.sweep.dir={tmp_path / 's'}")
-    assert "seed-0 holds another run: trainer.max_epochs was 30, is 3; choose another hydra.sweep.dir" in outcome.err
+    assert "seed-0 contains another run: trainer.max_epochs was 30, is 3; choose another hydra.sweep.dir" in outcome.err
     assert left(planned("seed=0,1", f"hydra.sweep.dir={tmp_path / 's'}")) == []
 
 

@@ -65,7 +65,7 @@ def test_job_on_changed_images_does_not_train(change: Callable[[Path], None], ke
     outcome = run_sweep(root, key, EXTEND)
     assert error_of(outcome).startswith("error: 1 of 2 jobs failed: ")
     assert " has other images than job: " in outcome.err
-    assert "; bring the data set back to what it was, choose another hydra.sweep.dir, or continue with " in outcome.err
+    assert "; restore the data set, choose another hydra.sweep.dir, or continue with " in outcome.err
     sweep = SweepDirectory(root.parent / "sweep")
     (failed,) = [line for line in sweep.latest().values() if line["status"] == "failed"]
     assert not (sweep.path / failed["job"] / "checkpoints").exists()
@@ -150,5 +150,7 @@ def test_job_that_is_a_copy_of_another_is_no_second_result(key, root):
     assert outcome.code == 0
     assert "1 of 2 runs completed, 1 unreadable" in outcome.err
     assert f"{other.name}: " in outcome.err
-    expected = "holds another run: seed was 0, is 1; " if key.startswith("seed") else f"is a copy of {one}; delete it"
+    expected = (
+        "contains another run: seed was 0, is 1; " if key.startswith("seed") else f"is a copy of {one}; delete it"
+    )
     assert expected in error_of(run_sweep(root, key))

@@ -73,7 +73,7 @@ def test_killed_process_of_a_job_under_joblib_does_not_take_the_sweep_with_it(tm
     os.kill(jobs[0], signal.SIGKILL)
     code, err = finish(process)
     assert code == 0, err
-    assert "its process ended without a word" in err
+    assert "its process ended without a record" in err
     assert statuses(place) == ["completed"] * 3
 
 
@@ -93,7 +93,7 @@ def test_worker_that_is_killed_each_time_fails_its_job_and_no_other(tmp_path, di
         time.sleep(0.02)
     code, err = finish(process)
     assert code == 1, err
-    assert "error: 1 of 2 jobs failed: seed-0; the same command tries them again" in err
+    assert "error: 1 of 2 jobs failed: seed-0; to try them again, repeat the command" in err
     line = SweepDirectory(place).latest()["seed-0"]
     assert (line["status"], line["attempts"]) == ("failed", 2)
     assert line["error"] == "worker 0 of the run failed: it was killed by SIGKILL"

@@ -75,12 +75,18 @@ def test_sweep_file_and_command_line_join(tmp_path):
         (("data.batch_size=16,17", "trainer.devices=2"), "images in total, which 2 devices cannot share equally;"),
         (("model.nrom=lrn,none",), "error: unknown key `model.nrom`; "),
         (("model=lenet5,alexnext",), "error: there is no `model=alexnext`; did you mean"),
-        (("seed=0,1", "run_dir=x"), "error: `run_dir` is the place of one run; a sweep's is hydra.sweep.dir=FOLDER"),
+        (
+            ("seed=0,1", "run_dir=x"),
+            "error: `run_dir` is the directory of one run; that of a sweep is hydra.sweep.dir=FOLDER",
+        ),
         (("seed=0,1", "resume=x"), "error: `resume` continues one run; to resume a sweep, repeat its command"),
-        (("seed=0,1", "sweep.dir=x"), "error: `sweep.dir` is set by the sweep; choose its place by hydra.sweep.dir"),
+        (
+            ("seed=0,1", "sweep.dir=x"),
+            "error: `sweep.dir` is set by the sweep; choose its directory with hydra.sweep.dir",
+        ),
         (
             ("seed=0,1", "trainer.num_nodes=2"),
-            "error: `trainer.num_nodes` is 2, which a sweep can start with launcher=",
+            "error: `trainer.num_nodes` is 2, which a sweep can only start with launcher=",
         ),
         (("trainer.num_nodes=1,2", "launcher=slurm"), "error: `trainer.num_nodes` is the same for all jobs of a sweep"),
         (("seed=0,1", "sweep=nothing"), "error: there is no `sweep=nothing`"),
@@ -162,7 +168,9 @@ def test_changed_sweep_is_refused_with_the_difference(tmp_path):
     planned("seed=0,1", "logger=csv", "launcher.retries=5", place)  # where and how may change
     outcome = call(check_train, "train", "-m", "seed=0,1", "trainer.max_epochs=3", "optimizer=adam", place)
     assert outcome.code == 2
-    assert outcome.err.startswith(f"error: {tmp_path} holds another sweep: optimizer._target_ was alexnet_lab.training")
+    assert outcome.err.startswith(
+        f"error: {tmp_path} contains another sweep: optimizer._target_ was alexnet_lab.training"
+    )
     assert "trainer.max_epochs was 30, is 3" in outcome.err
     assert outcome.err.endswith("; choose another hydra.sweep.dir; sweep.extend=true adds jobs to it\n")
     fewer = call(check_train, "train", "-m", "seed=1,2", place)

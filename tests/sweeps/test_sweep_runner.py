@@ -76,7 +76,7 @@ def test_failed_jobs_are_told_at_the_end_and_tried_again_by_the_next_command(tmp
         for words in jobs:
             end(sweep_plan, words, "failed" if words[0] == "seed=1" else "completed")
 
-    with pytest.raises(RunError, match=r"1 of 3 jobs failed: seed-1; the same command tries them again"):
+    with pytest.raises(RunError, match=r"1 of 3 jobs failed: seed-1; to try them again, repeat the command"):
         drive(sweep_plan, launch)
     assert (
         "error: seed-1: it broke\n  first\n  last words\n3 jobs: 2 done, 1 failed, 0 to go" in capsys.readouterr().err
@@ -100,7 +100,7 @@ def test_jobs_whose_process_was_killed_are_launched_again(tmp_path, capsys):
     drive(sweep_plan, launch)
     assert launched == [["seed=0", "seed=1", "seed=2"], ["seed=1", "seed=2"]]
     err = capsys.readouterr().err
-    assert "warning: job seed=1: its process ended without a word (RuntimeError: a worker was killed) (1 of 2)" in err
+    assert "warning: job seed=1: its process ended without a record (RuntimeError: a worker was killed) (1 of 2)" in err
     assert "warning: job seed=2" not in err  # it had not begun
 
 
@@ -124,7 +124,7 @@ def test_job_that_kills_its_process_each_time_is_given_up_and_the_others_go_on(t
         drive(sweep_plan, launch)
     latest = sweep_plan.sweep.latest()
     assert [latest[f"seed-{n}"]["status"] for n in range(3)] == ["completed", "failed", "completed"]
-    assert latest["seed-1"]["error"] == "its process ended without a word (RuntimeError: a worker was killed)"
+    assert latest["seed-1"]["error"] == "its process ended without a record (RuntimeError: a worker was killed)"
 
 
 def test_launcher_that_cannot_start_ends(tmp_path):

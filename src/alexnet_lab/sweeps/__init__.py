@@ -1,1 +1,1 @@
-"""Sweeps: which jobs one has, which are done, and what they come to over seeds."""
+"""Sweeps: their jobs, their progress, and their results over seeds."""

@@ -1,7 +1,7 @@
-"""What the jobs of a sweep differ in, as the columns of a table: one value of each swept key for each job.
+"""The differences between the jobs of a sweep as columns of a table: one value of each swept key per job.
 
-The values of single keys come from the jobs' configs, not from the words of a command, so `0.1` and `1e-1` are one
-level, and a job that does not set a key still has its value.
+The values come from the jobs' configs, not from the words of a command. So `0.1` and `1e-1` are one level, and a job
+that does not set a key still has its value.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Columns = dict[str, str]
 
 
 def compared_keys(jobs: Sequence[Job]) -> list[str]:
-    """The keys that the overrides of any job set, in their order; the seed too where jobs differ in it."""
+    """The keys that the overrides of any job set, in order; also the seed if jobs differ in it."""
     keys = dict.fromkeys(key for job in jobs for key in split(job.overrides))
     seeds = {job.config.get(SEED) for job in jobs}
     return [*keys, SEED] if len(seeds) > 1 and SEED not in keys else list(keys)
@@ -36,11 +36,11 @@ def columns(definition: Definition) -> list[Columns]:
     """The columns of each job; every job has a value for every key.
 
     Raises:
-        ConfigError: A job does not say which file of a compared group it takes.
+        ConfigError: A job does not say which file of a compared group it uses.
     """
     keys = compared_keys(definition.jobs)
     named = [{**split(definition.overrides), **split(job.overrides)} for job in definition.jobs]
-    labels: dict[tuple[str, str], str] = {}  # what content is called
+    labels: dict[tuple[str, str], str] = {}  # a name for each content
     for job, words in zip(definition.jobs, named, strict=True):
         for key in keys:
             if key in words:
@@ -66,18 +66,18 @@ def _value(job: Job, key: str, words: Columns, labels: dict[tuple[str, str], str
 
 
 def _label(job: Job, key: str, word: str) -> str:
-    """What a value is called: as the config has it, or, where it is the name of a group's file, by that name."""
+    """The name of a value: as in the config, or that of a group's file."""
     return literal(job.config[key]) if key in job.config and _means(word, job.config[key]) else word
 
 
 def _means(word: str, value: Any) -> bool:
-    """Whether a word of the command line stands for a value; interpolations do for any."""
+    """Whether a word of the command line stands for a value; an interpolation may stand for any."""
     return word == str(value) or "${" in word or parsed(word) == value
 
 
 @cache
 def parsed(word: str) -> Any:
-    """The value that Hydra's grammar gives a word, such as 0.0005 for 5e-4; the word itself where it is none."""
+    """The value of a word in Hydra's grammar, such as 0.0005 for 5e-4; the word itself if it has none."""
     try:
         return OverridesParser.create().parse_override(f"key={word}").value()
     except HydraException:
@@ -85,13 +85,13 @@ def parsed(word: str) -> Any:
 
 
 def _content(job: Job, group: str) -> str:
-    """What a job's config has at a key and below, as text; empty where there is nothing."""
+    """The part of a job's config at a key and below, as text; empty if there is none."""
     found = {key: value for key, value in job.config.items() if key == group or key.startswith(f"{group}.")}
     return json.dumps(found, sort_keys=True) if found else ""
 
 
 def literal(value: Any) -> str:
-    """A value of a config as the command line writes it.
+    """Formats a value of a config for the command line.
 
     Example:
         >>> literal(1e-1), literal(None), literal(True), literal([1, "a"])

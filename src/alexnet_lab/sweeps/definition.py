@@ -1,4 +1,4 @@
-"""What a sweep is: its jobs, what each computes, and what is compared. It lies in `sweep.json`."""
+"""The definition of a sweep: its jobs, what each computes, and what is compared. It is stored in `sweep.json`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
 RECORDS = ("resume", "overrides", "tags", "experiment", "trusted_packages")
-"""Top-level keys that say nothing of what a job computes."""
+"""Top-level keys that do not affect a job's result."""
 
 
 SEED = "seed"
@@ -24,20 +24,20 @@ SEED = "seed"
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a sweep. Its content says which job it is; its name is a label."""
+    """One job of a sweep. Its content identifies it; its name is only a label."""
 
-    name: str  # of its folder in the sweep's
-    overrides: tuple[str, ...]  # in which it differs from the others: ("model.norm=lrn", "seed=0")
+    name: str  # of its folder in the sweep's directory
+    overrides: tuple[str, ...]  # its differences from the others: ("model.norm=lrn", "seed=0")
     config: dict[str, Any] = field(default_factory=dict)  # what it computes, flat: {"model.norm": "lrn", ...}
 
     @cached_property
     def content(self) -> str:
-        """What it computes, as text: equal for equal jobs. 1, 1.0 and true are three values."""
+        """What it computes, as text: equal for equal jobs. 1, 1.0 and true are different values."""
         return json.dumps(self.config, sort_keys=True)
 
     @property
     def key(self) -> str:
-        """A short form of the content."""
+        """A hash of the content."""
         return short_hash([self.content])
 
     @property
@@ -52,7 +52,7 @@ class Definition:
 
     Attributes:
         about: name, factor and base (as lists), metric, claim, paper: the config's `sweep` node.
-        command: That started it.
+        command: The command that started it.
         overrides: Common to all jobs.
         jobs: In the order in which they run.
     """
@@ -63,7 +63,7 @@ class Definition:
     jobs: tuple[Job, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The content of sweep.json. What all jobs' configs have in common is written once."""
+        """The content of sweep.json, in which the common part of all jobs' configs appears once."""
         common = _common([job.config for job in self.jobs])
         jobs = [
             {
@@ -81,7 +81,7 @@ class Definition:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Definition:
-        """The definition that a sweep.json holds."""
+        """The definition in a sweep.json."""
         about = {key: value for key, value in content.items() if key not in ("version", *OWN_KEYS)}
         compared = {key for item in content["jobs"] for key in split(item["overrides"])}
         jobs = [
@@ -92,11 +92,11 @@ class Definition:
 
 
 OWN_KEYS = ("command", "overrides", "config", "jobs")
-"""What sweep.json holds beside the description."""
+"""The keys of sweep.json besides the description."""
 
 
 def _common(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The items that all have."""
+    """The items that all configs have."""
     first, *others = configs or [{}]
     return {
         key: value
@@ -106,11 +106,11 @@ def _common(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def identity(config: Mapping[str, Any], compared: Collection[str] = ()) -> dict[str, Any]:
-    """The part of a checked config that decides what a job computes, flat.
+    """The part of a checked config that affects a job's result, flat.
 
     Args:
-        config: Checked, so that every default is written out.
-        compared: Keys that belong to it in any case, since a sweep compares their values: `trainer.devices=1,2`.
+        config: Checked, so that it contains every default.
+        compared: Keys to include in any case, because a sweep compares their values: `trainer.devices=1,2`.
     """
     return _deciding({key: value for key, value in flat(dict(config)).items() if key not in RECORDS}, compared)
 
@@ -124,11 +124,11 @@ def _deciding(config: Mapping[str, Any], compared: Collection[str]) -> dict[str,
 
 
 def describe(node: Mapping[str, Any], swept: Iterable[str]) -> dict[str, Any]:
-    """The `sweep` node as sweep.json has it: factors, bases and tuned keys as lists.
+    """The `sweep` node in the form of sweep.json: factors, bases and tuned keys as lists.
 
     Args:
-        node: name, factor, base, metric, ...; the keys that only say how to run (dry_run, extend, dir) are left out.
-        swept: The swept keys; all but the seed and the tuned ones are the factors where the node names none.
+        node: name, factor, base, metric, ...; keys that only control the run (dry_run, extend, dir) are left out.
+        swept: The swept keys. If the node names no factors, these are all of them but the seed and the tuned keys.
     """
     about = {key: value for key, value in node.items() if key not in ("dry_run", "extend", "dir", "variant")}
     lists = {name: [] if node.get(name) is None else _listed(node[name]) for name in ("factor", "base", "tuned")}
@@ -144,7 +144,7 @@ def _listed(value: Any) -> list[Any]:
 def named(overrides: Sequence[Sequence[str]]) -> list[tuple[str, tuple[str, ...]]]:
     """Each job's name and overrides; a job that is listed twice counts once.
 
-    Names that would be alike (`a=x/y`, `a=x y`) get a hash.
+    Names that would be equal (`a=x/y`, `a=x y`) get a hash.
     """
     unique = list(dict.fromkeys(tuple(words) for words in overrides))
     names = [job_name(words) for words in unique]
@@ -155,7 +155,7 @@ def named(overrides: Sequence[Sequence[str]]) -> list[tuple[str, tuple[str, ...]
 
 
 def split(overrides: Iterable[str]) -> dict[str, str]:
-    """Overrides as keys and values.
+    """Splits overrides into keys and values.
 
     Example:
         >>> split(["+model.norm=lrn", "seed=0"])

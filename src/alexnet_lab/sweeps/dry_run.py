@@ -1,4 +1,4 @@
-"""What a sweep would do: its jobs, where they would lie, how large their networks are, how long it may take."""
+"""What a sweep would do: its jobs, their directories, the sizes of their networks and the estimated time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def described_plan(plan: Plan) -> list[str]:
-    """The lines of a dry run: one for each job, then the counts and an estimate of the time."""
+    """The lines of a dry run: one per job, then the counts and an estimate of the time."""
     states = job_states.states(plan.sweep, plan.jobs)
     sizes = _sizes(plan)
     rows = [(states[job.name], f"{sizes[job.name]:,} parameters", job.name, job.label) for job in plan.jobs]
@@ -39,7 +39,7 @@ def described_run(config: dict[str, Any]) -> list[str]:
 
 
 def _sizes(plan: Plan) -> dict[str, int]:
-    """The number of parameters of each job's network; networks of the same config are built once."""
+    """The number of parameters of each job's network; networks with the same config are built once."""
     known: dict[str, int] = {}
     sizes: dict[str, int] = {}
     for job in plan.jobs:

@@ -1,6 +1,6 @@
-"""Jobs as they were recorded before some keys existed: a new key that has its default makes no other job of one.
+"""Jobs recorded before some keys existed: a new key with its default does not change a job's identity.
 
-New keys come with defaults that compute what was computed before, so later versions can continue a published sweep.
+The defaults of new keys keep the former behaviour, so a later version can continue a published sweep.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 def as_recorded(job: Job, there: Definition | None, config: Mapping[str, Any]) -> Job:
-    """A job as the jobs of a sweep are recorded: without keys that they lack, if those have their defaults.
+    """Leaves out keys that the recorded jobs of a sweep lack, if they have their defaults.
 
     Args:
-        job: As it is asked for now.
-        there: The sweep that the directory holds; None for a new one.
+        job: As requested now.
+        there: The sweep in the directory; None for a new one.
         config: The job's whole config, checked.
     """
     known = {other.content for other in there.jobs} if there else set()
@@ -42,12 +42,12 @@ def as_recorded(job: Job, there: Definition | None, config: Mapping[str, Any]) -
 
 
 def are_defaults(keys: Collection[str], config: Mapping[str, Any], trusted_packages: Sequence[str] = ()) -> bool:
-    """Whether a run's config would be the same if it lacked some keys.
+    """Whether a run's config would be the same without some keys.
 
     Args:
         keys: Dotted.
         config: Of a run, nested.
-        trusted_packages: Those whose `_target_`s may be looked at.
+        trusted_packages: The packages whose `_target_`s may be read.
     """
     whole = flat(dict(config))
     kept = {key: value for key, value in whole.items() if key not in keys and not key.startswith("sweep.")}

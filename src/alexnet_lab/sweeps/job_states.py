@@ -1,4 +1,4 @@
-"""How far a sweep is: what became of each job, what is left, and how long that may take."""
+"""The progress of a sweep: the state of each job, what is left, and how long that may take."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 State = Literal["done", "failed", "interrupted", "to go"]
 
 LOG_LINES = 5
-"""Of a failed job's log, kept in the ledger."""
+"""Lines of a failed job's log that the ledger keeps."""
 
 KEPT = ("metrics", "epochs", "steps", "wall_seconds", "attempts", *RECORDED)
 """The fields of result.json that the ledger repeats."""
 
 
 def entry(sweep: SweepDirectory, job: Job, result: dict[str, Any], *, status: str, error: str | None) -> dict[str, Any]:
-    """A job's line of the ledger, from its result.json as far as there is one."""
+    """A job's line of the ledger, from its result.json if there is one."""
     log = last_lines(sweep, job) if status == "failed" else None
     return {
         "job": job.name, "run_dir": job.name, "content": job.key, "overrides": list(job.overrides), "status": status,
@@ -42,7 +42,7 @@ def last_lines(sweep: SweepDirectory, job: Job) -> list[str]:
 
 
 def states(sweep: SweepDirectory, jobs: Iterable[Job]) -> dict[str, State]:
-    """What became of each job, by its name. A finished run's own result counts, whatever the ledger says."""
+    """The state of each job by name. A finished run's own result takes precedence over the ledger."""
     latest = sweep.latest()
     return {job.name: _state(sweep, job, latest.get(job.name)) for job in jobs}
 
@@ -56,7 +56,7 @@ def _state(sweep: SweepDirectory, job: Job, line: dict[str, Any] | None) -> Stat
 
 
 def adopt(sweep: SweepDirectory, jobs: Iterable[Job]) -> None:
-    """Enters finished jobs that the ledger lacks: the sweep was killed in between, or somebody resumed the run."""
+    """Adds finished jobs to the ledger that are missing: the sweep was killed in between, or a user resumed the run."""
     latest = sweep.latest()
     for job in jobs:
         if latest.get(job.name, {}).get("status") != "completed" and sweep.is_done(job):
@@ -64,7 +64,7 @@ def adopt(sweep: SweepDirectory, jobs: Iterable[Job]) -> None:
 
 
 def count_line(found: Collection[State]) -> str:
-    """The counts in one line.
+    """Formats the counts.
 
     Example:
         >>> count_line(["done", "done", "failed", "interrupted", "to go"])
@@ -78,11 +78,11 @@ def count_line(found: Collection[State]) -> str:
 
 
 BAR = 20
-"""Signs of a bar."""
+"""The width of the bar in characters."""
 
 
 def bar_line(sweep: SweepDirectory, jobs: Collection[Job], side_by_side: int) -> str:
-    """How far a sweep is, as a bar, a count, and an estimate of what is left."""
+    """The progress of a sweep as a bar, a count, and an estimate of the time left."""
     ended = sum(state in ("done", "failed") for state in states(sweep, jobs).values())
     filled = BAR * ended // len(jobs)
     bar = "#" * filled + "-" * (BAR - filled)
@@ -90,7 +90,7 @@ def bar_line(sweep: SweepDirectory, jobs: Collection[Job], side_by_side: int) ->
 
 
 def estimate(sweep: SweepDirectory, left: int, side_by_side: int) -> str:
-    """How long the jobs that are left may take, from those of this sweep that are complete."""
+    """Estimates the time for the jobs that are left from the completed jobs of this sweep."""
     ended = [line for line in sweep.latest().values() if line["status"] == "completed"]
     walls = [line["wall_seconds"] for line in ended if line["wall_seconds"] is not None]
     if not left:

@@ -1,4 +1,4 @@
-"""One job of a sweep, wherever the launcher puts it: it runs, goes on or is skipped, and what became of it is kept."""
+"""One job of a sweep, under any launcher: runs, resumes or skips it and records the outcome."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ADDED = ("run_dir=", "sweep.")
-"""How the overrides start that a sweep adds to its jobs': no part of what they are."""
+"""Prefixes of overrides that a sweep adds to its jobs; they are not part of a job's identity."""
 
 
 def run_job(config: dict[str, Any]) -> None:
     """Runs a job to its end, unless it is complete. A failure is recorded and logged, and the sweep continues.
 
     Args:
-        config: Checked; `sweep.dir` and `run_dir` say which job of which sweep it is.
+        config: Checked; `sweep.dir` and `run_dir` identify the job and its sweep.
 
     Raises:
-        KeyboardInterrupt: After Ctrl-C or SIGTERM, recorded too.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, which is recorded too.
     """
     start_log()
-    os.environ.pop("WANDB_RUN_ID", None)  # all jobs would be one W&B run
+    os.environ.pop("WANDB_RUN_ID", None)  # otherwise all jobs would be one W&B run
     sweep = SweepDirectory(config["sweep"]["dir"])
     end_with_sweep(sweep.stop)
     if sweep.stop.exists():
-        raise KeyboardInterrupt("the sweep is to stop")
+        raise KeyboardInterrupt("the sweep is stopping")
     definition, job = _find(sweep, config["run_dir"])
-    while is_first() and sweep.run(job).in_use():  # a job of a sweep that was killed, which is just ending
+    while is_first() and sweep.run(job).in_use():  # a job of a killed sweep that is still ending
         time.sleep(POLL_SECONDS)
     if not sweep.is_done(job):
         shared = config["launcher"]["jobs_side_by_side"] > 1
@@ -100,41 +100,41 @@ def _run(sweep: SweepDirectory, definition: Definition, job: Job, config: dict[s
         if interrupted:
             raise KeyboardInterrupt(
                 re.split("; (?:resume|start) it", text)[0]
-            ) from error  # ends the sweep, which says how to go on
+            ) from error  # ends the sweep, whose message contains the command to resume
         if not isinstance(error, Exception):
             raise
         log.error("job %s failed: %s", job.label, text)
-        log.debug("its traceback", exc_info=True)
+        log.debug("traceback", exc_info=True)
     else:
         _record(sweep, definition, job_states.entry(sweep, job, result, status="completed", error=None), side_by_side)
 
 
 def again(directory: RunDirectory) -> str:
-    """How a job that has begun before goes on, for its line in the log; empty for one that has not."""
+    """How a job continues, for its log line; empty for a new job."""
     if not directory.config.exists():
         return ""
-    return " goes on from its checkpoint" if directory.can_be_resumed() else " has no checkpoint here: from the start"
+    return " resumes from its checkpoint" if directory.can_be_resumed() else " has no checkpoint: starts again"
 
 
 def as_run(config: dict[str, Any]) -> dict[str, Any]:
-    """A job's config as that of a run: in a worker process of its own."""
+    """A job's config as a run's: it runs in its own worker process."""
     own = {key: dict(config[key]) for key in ("launcher", "sweep")}
     if own["launcher"]["workers"] == "auto":
         own["launcher"]["workers"] = True
     own["launcher"]["slurm"] = False
-    own["sweep"]["dir"] = None  # its saved config is that of a run, which can be run again elsewhere
+    own["sweep"]["dir"] = None  # the saved config is a run's, which can be repeated elsewhere
     words = [word for word in config["overrides"] if not word.startswith(ADDED)]
     return config | own | {"overrides": words}
 
 
 def _record(sweep: SweepDirectory, definition: Definition, entry: dict[str, Any], side_by_side: int) -> None:
-    """Appends to the ledger and brings the table up to date; of a job on several nodes the first one does."""
+    """Appends to the ledger and updates the table; on several nodes only the first one does."""
     if is_first():
         with deferred():
             sweep.append(entry)
             summary = results.update_summary(sweep, definition)
             if entry["status"] != "interrupted" and len(sweep.latest()) < len(
                 definition.jobs
-            ):  # the sweep shows the last
+            ):  # the sweep itself shows the last table
                 results.show(summary)
                 log.info(job_states.bar_line(sweep, definition.jobs, side_by_side))

@@ -1,4 +1,4 @@
-"""Two definitions of one sweep, the one that its directory holds and the one asked for: can they be one table?"""
+"""Merges two definitions of a sweep, that in its directory and the requested one, if they form one table."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 def agreed(
     path: Path, there: Definition | None, asked: Definition, node: Mapping[str, Any], words: Sequence[str]
 ) -> Definition:
-    """The definition of a sweep: the one asked for, or the one that its directory holds with jobs added.
+    """The definition of a sweep: the requested one, or that in the directory with added jobs.
 
     Args:
         path: Of the sweep's directory.
-        there: What it holds.
-        asked: Not described yet.
+        there: The definition in the directory.
+        asked: The requested definition, without its description.
         node: The config's `sweep` node, which describes it.
         words: The overrides of all jobs.
 
     Raises:
-        ConfigError: The directory holds another sweep, or the jobs make no table.
+        ConfigError: The directory contains another sweep, or the jobs form no table.
     """
     found = differences(there, asked) if there else []
     keys = compared_keys(asked.jobs)
@@ -43,27 +43,27 @@ def agreed(
             remedy = "choose another hydra.sweep.dir" + (
                 "" if node["extend"] else "; sweep.extend=true adds jobs to it"
             )
-            raise ConfigError(f"{path} holds another sweep: {'; '.join(found)}; {remedy}")
+            raise ConfigError(f"{path} contains another sweep: {'; '.join(found)}; {remedy}")
     about = describe(node, keys)
     about["name"] = about["name"] or path.name
     definition = replace(asked, about=about)
-    base_level(about, columns(definition))  # whether there is something to compare
+    base_level(about, columns(definition))  # raises if there is nothing to compare
     return definition
 
 
 def _inherited(there: Definition, node: Mapping[str, Any], words: Mapping[str, str]) -> dict[str, Any]:
-    """The description of a sweep that is extended: what the command does not say, the sweep's own one does.
+    """The description of an extended sweep: the command's settings, otherwise those of the existing sweep.
 
     Raises:
-        ConfigError: They are about different claims.
+        ConfigError: The two have different claims.
     """
     before = dict(there.about)
     claims = [item.get("claim") for item in (before, node)]
     if all(claims) and claims[0] != claims[1]:
-        raise ConfigError(f"the sweep there is about another claim: {claims[0]}; choose another hydra.sweep.dir")
+        raise ConfigError(f"the existing sweep has another claim: {claims[0]}; choose another hydra.sweep.dir")
     tuned = before.get("tuned") or []
     if set(before.get("factor") or ()) == set(compared_keys(there.jobs)) - {SEED, *tuned}:
-        before["factor"] = None  # all that is swept, which may have become more
+        before["factor"] = None  # all swept keys, which may have become more
     own = {key: value for key, value in node.items() if value not in (None, [])}
     if not (own.keys() & {"name", "claim", "factor"} or "sweep.metric" in words):
         own.pop("metric", None)
@@ -71,20 +71,20 @@ def _inherited(there: Definition, node: Mapping[str, Any], words: Mapping[str, s
 
 
 def can_be_one(old: Definition, new: Definition) -> bool:
-    """Whether two definitions are of one sweep, or could be: jobs in common, or jobs that can be added."""
+    """Whether two definitions are of one sweep, or could be: they share jobs, or jobs can be added."""
     if {job.content for job in old.jobs} & {job.content for job in new.jobs}:
         return True
     try:
         return not confounded(old, new)
-    except ConfigError:  # without a value for a column
+    except ConfigError:  # a column lacks a value
         return False
 
 
 def differences(old: Definition, new: Definition) -> list[str]:
-    """How the jobs of two definitions differ, in words; empty if both compute the same.
+    """Describes how the jobs of two definitions differ; empty if both compute the same.
 
-    Jobs are the same if their content is, whatever they are called. Of others that are asked for in the same words, the
-    keys that changed are listed.
+    Jobs with equal content are the same job, whatever their names. For other jobs with the same overrides, the changed
+    keys are listed.
     """
     before, after = _others(old, new), _others(new, old)
     pairs = [(before[words].config, after[words].config) for words in before if words in after]
@@ -96,7 +96,7 @@ def differences(old: Definition, new: Definition) -> list[str]:
 
 
 def _others(one: Definition, other: Definition) -> dict[frozenset[str], Job]:
-    """The jobs of `one` that `other` has not, by the words that ask for them."""
+    """The jobs of `one` that `other` lacks, by their overrides."""
     shared = {job.content for job in other.jobs}
     return {frozenset(job.overrides): job for job in one.jobs if job.content not in shared}
 
@@ -106,7 +106,7 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any], keys: Iterable
 
 
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """The keys in which two configs differ; 1, 1.0 and true are three values."""
+    """The keys in which two configs differ; 1, 1.0 and true are different values."""
     missing = object()
 
     def text(config: Mapping[str, Any], key: str) -> Any:
@@ -120,9 +120,9 @@ def _few(names: Sequence[str]) -> str:
 
 
 def extended(old: Definition, new: Definition) -> Definition:
-    """The jobs of both, those of `old` first and in their folders; `new` says the rest, and how jobs are described.
+    """Joins the jobs of both, those of `old` first and in their folders; everything else comes from `new`.
 
-    Where it takes both commands to make these jobs, `command` is one after the other.
+    If both commands are needed to create these jobs, `command` is one after the other.
     """
     asked = {job.content: job for job in new.jobs}
     kin = {_without_seed(job): job for job in reversed(new.jobs)}
@@ -143,7 +143,7 @@ def _without_seed(job: Job) -> str:
 
 
 def _kin(job: Job, other: Job | None) -> Job | None:
-    """A job that differs from `job` in the seed alone, with the seed of `job`."""
+    """`other` with the seed of `job`, if the two differ only in the seed."""
     if other is None:
         return None
     words = [word for word in other.overrides if SEED not in split([word])]
@@ -151,17 +151,17 @@ def _kin(job: Job, other: Job | None) -> Job | None:
 
 
 def _all_words(job: Job, old: Definition, new: Definition) -> tuple[str, ...]:
-    """A job's overrides with those that all jobs of `old` had in common, where jobs of `new` differ in them."""
+    """A job's overrides, with those common to all jobs of `old` in which jobs of `new` differ."""
     own, compared = split(job.overrides), {key for other in new.jobs for key in split(other.overrides)}
     common = (f"{key}={value}" for key, value in split(old.overrides).items() if key in compared and key not in own)
     return (*common, *job.overrides)
 
 
 def confounded(old: Definition, new: Definition) -> list[str]:
-    """What else differs between jobs of `old` and `new` than the columns of their table say; empty if nothing does.
+    """Describes differences between jobs of `old` and `new` that no column shows; empty if there are none.
 
-    A key may differ where a column of its own says so, or where jobs of one command differed in it too (a group's file
-    sets many keys, and others follow from them), unless one of the commands set it for all of its jobs.
+    A key may differ if it has a column. It may also differ if jobs of one command differ in it (a group's file sets
+    many keys, and others follow from them), unless one of the commands sets it for all of its jobs.
     """
     merged = extended(old, new)
     places = dict(zip((job.content for job in merged.jobs), columns(merged), strict=True))
@@ -194,7 +194,7 @@ def _below(key: str, groups: Collection[str]) -> bool:
 
 
 def other_content(job: Job, config: Mapping[str, Any]) -> list[str]:
-    """What a run's config computes other than a job does; empty where it is this job's, or nothing is known of that."""
+    """What a run's config computes differently from a job; empty if it is this job's run, or if nothing is known."""
     expected, found = identity(job.config), identity(config)
     newer = found.keys() - expected.keys()
     if expected and newer and are_defaults(newer, config):

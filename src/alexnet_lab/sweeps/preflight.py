@@ -1,4 +1,4 @@
-"""Before a sweep starts: every job's config is composed and checked, and what became of it so far is looked up."""
+"""Before a sweep starts: composes and checks every job's config, and finds the state of each job."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NOT_IN_A_SWEEP = {
-    "run_dir": "is the place of one run; a sweep's is hydra.sweep.dir=FOLDER",
+    "run_dir": "is the directory of one run; that of a sweep is hydra.sweep.dir=FOLDER",
     "resume": "continues one run; to resume a sweep, repeat its command",
-    "sweep.dir": "is set by the sweep; choose its place by hydra.sweep.dir=FOLDER",
+    "sweep.dir": "is set by the sweep; choose its directory with hydra.sweep.dir=FOLDER",
 }
-"""Keys that a sweep gives its jobs itself."""
+"""Keys that a sweep sets for its jobs."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for."""
+    """The request of a command line."""
 
     place: str  # the sweep's directory
     common: tuple[str, ...]  # overrides of all jobs
     grid: tuple[tuple[str, ...], ...]  # those of each job
     command: str
-    is_default: bool = False  # whether nobody has chosen the place
-    variants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # what each of them sets, as overrides
+    is_default: bool = False  # whether `place` is the default
+    variants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the overrides of each variant
 
 
 @dataclass(frozen=True)
@@ -50,33 +50,33 @@ class Plan:
     """A checked sweep."""
 
     sweep: SweepDirectory
-    there: Definition | None  # what the directory holds
+    there: Definition | None  # the definition in the directory
     definition: Definition
-    jobs: tuple[Job, ...]  # those asked for now; a definition that was extended has more
+    jobs: tuple[Job, ...]  # those requested now; an extended definition has more
     words: dict[str, list[str]]  # all overrides of a job, by its name
     configs: dict[str, dict[str, Any]]  # checked, by the job's name
-    asked: dict[tuple[str, ...], Job]  # by the words of the grid: several may mean one job
+    asked: dict[tuple[str, ...], Job]  # by the words of the grid; several may mean one job
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The `sweep` node: the same for all jobs."""
+        """The `sweep` node, the same for all jobs."""
         return self.configs[self.jobs[0].name]["sweep"]
 
     @property
     def launcher(self) -> dict[str, Any]:
-        """The `launcher` node: the same for all jobs."""
+        """The `launcher` node, the same for all jobs."""
         return self.configs[self.jobs[0].name]["launcher"]
 
 
 def plan(request: Request, compose: Compose) -> Plan:
-    """Composes and checks every job, and finds the sweep and the folders that have them already.
+    """Composes and checks every job, and finds the sweep and folders that already contain them.
 
     Args:
         request: The sweep.
-        compose: Takes a job's overrides and returns its checked config; raises ConfigError.
+        compose: Returns the checked config for a job's overrides; raises ConfigError.
 
     Raises:
-        ConfigError: A job's config is wrong, or the directory holds a sweep that computes something else.
+        ConfigError: A job's config is wrong, or the directory contains a sweep that computes something else.
     """
     keys = [word.partition("=")[0].lstrip("+~") for word in request.grid[0]]
     _check_keys([*keys, *(word.partition("=")[0].lstrip("+~") for word in request.common)])
@@ -86,8 +86,8 @@ def plan(request: Request, compose: Compose) -> Plan:
     sweep, there, drafts = _find(request, keys, drafts)
     if there is None and node["extend"] and any(word.startswith("sweep.extend=") for word in request.common):
         log.warning(
-            "sweep.extend=true adds jobs to a sweep, and %s holds none: this is a new one; name the place of the other "
-            "one by hydra.sweep.dir=...", sweep.path,
+            "sweep.extend=true adds jobs to a sweep, but %s contains none, so this starts a new one; name the other "
+            "one's directory with hydra.sweep.dir=...", sweep.path,
         )  # fmt: skip
     settled = [_moved(draft, replace(request, place=str(sweep.path)), compose, there) for draft in _warned_once(drafts)]
     unique = {draft.job.content: draft.job for draft in settled}
@@ -104,7 +104,7 @@ def plan(request: Request, compose: Compose) -> Plan:
 
 
 class _Draft(NamedTuple):
-    """A job as the command line asks for it."""
+    """A job as the command line requests it."""
 
     own: tuple[str, ...]  # its words of the grid
     words: list[str]  # all of them
@@ -122,7 +122,7 @@ def _draft(request: Request, own: tuple[str, ...], name: str, compose: Compose) 
 
 
 def _words(request: Request, own: Sequence[str], name: str) -> list[str]:
-    """All overrides of a job. What its variant sets counts more than what all jobs set, and less than its own words.
+    """All overrides of a job. A variant's settings take precedence over common ones; the job's own come first.
 
     Raises:
         ConfigError: There is no such variant.
@@ -140,9 +140,10 @@ def _words(request: Request, own: Sequence[str], name: str) -> list[str]:
 def _find(
     request: Request, keys: Collection[str], drafts: Sequence[_Draft]
 ) -> tuple[SweepDirectory, Definition | None, list[_Draft]]:
-    """The directory of the sweep, what it holds, and the jobs with their content.
+    """Finds the directory of the sweep, its definition, and the jobs with their content.
 
-    A place that nobody has chosen is free, or holds this sweep, or one that this sweep extends: others are passed over.
+    A default directory is used if it is free, contains this sweep, or contains one that this sweep extends. Otherwise
+    the next number is tried.
     """
     for number in itertools.count(1):
         sweep = SweepDirectory(request.place if number == 1 else f"{request.place}_{number}")
@@ -155,12 +156,12 @@ def _find(
         jobs = [draft.job for draft in found]
         if not request.is_default or there is None or can_be_one(there, _asked(request, jobs)):
             return sweep, there, found
-        log.info("%s holds another sweep", sweep.path)
+        log.info("%s contains another sweep", sweep.path)
     raise AssertionError("unreachable")
 
 
 def _asked(request: Request, jobs: Iterable[Job]) -> Definition:
-    """The definition that the command asks for, not described yet; jobs of the same content count once."""
+    """The requested definition without its description; jobs with equal content count once."""
     unique: dict[str, Job] = {}
     for job in jobs:
         unique.setdefault(job.content, job)
@@ -169,17 +170,17 @@ def _asked(request: Request, jobs: Iterable[Job]) -> Definition:
 
 
 def _warned_once(drafts: Iterable[_Draft]) -> list[_Draft]:
-    """The first of the jobs that compute the same; says which others do."""
+    """The first of each set of jobs that compute the same; warns about the others."""
     found: dict[str, _Draft] = {}
     for draft in drafts:
         first = found.setdefault(draft.job.content, draft)
         if first is not draft:
-            log.warning("%s computes the same as %s, and counts once", draft.job.label, first.job.label)
+            log.warning("%s computes the same as %s and counts once", draft.job.label, first.job.label)
     return list(found.values())
 
 
 def _moved(draft: _Draft, request: Request, compose: Compose, there: Definition | None) -> _Draft:
-    """A job in the folder of the job with the same content, or else in one of its own."""
+    """Moves a job to the folder of the job with the same content, or else to its own."""
     known = {job.content: job.name for job in there.jobs} if there else {}
     name = known.get(draft.job.content, draft.job.name)
     if draft.job.content not in known and name in known.values():
@@ -198,7 +199,7 @@ def _check_keys(keys: Sequence[str]) -> None:
 
 
 def _check_nodes(configs: Sequence[dict[str, Any]]) -> None:
-    """A sweep runs once, and jobs of several nodes need somebody who starts them there."""
+    """Refuses a sweep in several processes, and jobs on several nodes without SLURM."""
     here = cluster.place()
     if here is not None:
         raise ConfigError(
@@ -206,13 +207,13 @@ def _check_nodes(configs: Sequence[dict[str, Any]]) -> None:
         )
     nodes = {config["trainer"]["num_nodes"] for config in configs}
     if nodes != {1} and not all(config["launcher"]["slurm"] for config in configs):
-        raise ConfigError(f"`trainer.num_nodes` is {max(nodes)}, which a sweep can start with launcher=slurm alone")
+        raise ConfigError(f"`trainer.num_nodes` is {max(nodes)}, which a sweep can only start with launcher=slurm")
     if len(nodes) > 1:
-        raise ConfigError("`trainer.num_nodes` is the same for all jobs of a sweep; start one sweep for each number")
+        raise ConfigError("`trainer.num_nodes` must be the same for all jobs of a sweep; start one sweep per value")
 
 
 def _added(sweep: str, name: str) -> list[str]:
-    """The overrides that say where a job lies."""
+    """The overrides that set a job's directories."""
     path = Path(sweep)
     return [
         f"run_dir={quoted(str(path / name))}",

@@ -1,4 +1,4 @@
-"""After each job: the sweep's directory read, its table written to `summary.csv` and `summary.md`, and shown."""
+"""After each job: reads the sweep's directory, writes `summary.csv` and `summary.md`, and prints the table."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def update_summary(directory: SweepDirectory, definition: Definition) -> Summary:
-    """Writes `summary.csv` and `summary.md` anew, each whole or not at all."""
+    """Rewrites `summary.csv` and `summary.md`, each atomically."""
     with directory.locked():
         about = definition.about | subject(definition)
         summary = summarise(about, outcomes(directory, definition))
@@ -40,7 +40,7 @@ def update_summary(directory: SweepDirectory, definition: Definition) -> Summary
 
 
 def show(summary: Summary) -> None:
-    """Prints the table to standard output; where that is no terminal it gets the width that it needs."""
+    """Prints the table to standard output; without a terminal it is as wide as it needs."""
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDE).print(terminal_table(summary))
 
 
@@ -49,7 +49,7 @@ WIDE = 160
 
 
 def outcomes(directory: SweepDirectory, definition: Definition) -> list[Outcome]:
-    """What became of each job, in the sweep's order."""
+    """The outcome of each job, in the sweep's order."""
     latest = directory.latest()
     found = [
         _outcome(directory.run(job), values, _line(job, latest), definition.about)
@@ -67,12 +67,12 @@ def outcomes(directory: SweepDirectory, definition: Definition) -> list[Outcome]
 def jobs_on_other_images(
     definition: Definition, latest: Mapping[str, Mapping[str, Any]], statuses: Sequence[str] = ("completed",)
 ) -> dict[str, str]:
-    """The jobs whose images are not those of the others, by name, with the difference.
+    """The jobs whose images differ from those of the others, by name, with the difference.
 
     Args:
         definition: Of the sweep.
         latest: The last line of the ledger of each job.
-        statuses: Of the jobs that are compared, those to compare with first.
+        statuses: Of the jobs to compare, reference jobs first.
     """
     return on_other_images(result for status in statuses for result in _ended(definition, latest, status))
 
@@ -80,17 +80,17 @@ def jobs_on_other_images(
 def check_images(
     directory: SweepDirectory, definition: Definition, job: Job, found: Mapping[str, Any], *, allowed: bool
 ) -> None:
-    """Refuses to train a job on other images than the finished jobs, unless the user asked for it.
+    """Refuses to train a job on other images than those of the finished jobs, unless allowed.
 
     Args:
         directory: Of the sweep.
         definition: Of the sweep.
-        job: That is about to start.
+        job: The job that is about to start.
         found: The record of its images.
         allowed: Warn instead.
 
     Raises:
-        DataError: With the difference.
+        DataError: The images differ; the message contains the difference.
     """
     others = ((other, directory.run(other)) for other in definition.jobs if other.name != job.name)
     done = [(other, run.read_result() or {}) for other, run in others if run.is_completed()]
@@ -104,7 +104,7 @@ def check_images(
 
 
 def refuse_other_images(definition: Definition, latest: Mapping[str, Mapping[str, Any]], *, allowed: bool) -> None:
-    """Raises RunError where completed jobs are about other images than the others, unless the user asked for it."""
+    """Raises RunError if completed jobs used other images than the rest, unless allowed."""
     others = {} if allowed else jobs_on_other_images(definition, latest)
     if others:
         raise RunError(
@@ -113,13 +113,11 @@ def refuse_other_images(definition: Definition, latest: Mapping[str, Mapping[str
         )
 
 
-REMEDY = (
-    "bring the data set back to what it was, choose another hydra.sweep.dir, or continue with sweep.other_images=true"
-)
+REMEDY = "restore the data set, choose another hydra.sweep.dir, or continue with sweep.other_images=true"
 
 
 def _ended(definition: Definition, latest: Mapping[str, Mapping[str, Any]], status: str) -> list[Result]:
-    """The jobs that ended so, with the images that the ledger says they are about."""
+    """The jobs that ended with a status, with the images that the ledger records."""
     lines = [(job, latest.get(job.name)) for job in definition.jobs]
     return [Result(job.name, _data_of(job), line) for job, line in lines if line and line["status"] == status]
 
@@ -130,7 +128,7 @@ def _data_of(job: Job) -> dict[str, Any]:
 
 
 def _line(job: Job, latest: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The ledger's last line about a job; one about another job of the same name does not count."""
+    """The ledger's last line about a job; a line about another job with the same name does not count."""
     line = latest.get(job.name)
     return line if line is not None and (line.get("content") or job.key) == job.key else None
 
@@ -157,7 +155,7 @@ def measured(run: RunDirectory, entry: Mapping[str, Any], metric: str) -> float 
     if metric in metrics:
         return _number(metrics[metric])
     node: Any = run.read_result() or {}
-    metrics = with_gap(node.get("metrics", {}))  # of a ledger that was written by hand, or cut short
+    metrics = with_gap(node.get("metrics", {}))  # for a ledger that was edited or cut short
     if metric in metrics:
         return _number(metrics[metric])
     for part in metric.split("/"):
@@ -166,9 +164,10 @@ def measured(run: RunDirectory, entry: Mapping[str, Any], metric: str) -> float 
 
 
 def with_gap(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Metrics with `gap/...`: how much more the validation part has than the training part, if both are there.
+    """Adds `gap/...` to metrics: the validation metric minus the training metric, if both exist.
 
-    The training part is that of `train_set/`, or else that of `train/`: with augmentation and dropout, while training.
+    The training metric is that of `train_set/`, otherwise that of `train/`, measured during training (augmented, with
+    dropout).
     """
     found = {**metrics}
     for name in ("top1_error", "loss"):

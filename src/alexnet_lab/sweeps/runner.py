@@ -1,4 +1,4 @@
-"""A sweep from its plan to its end: what is left is handed to a launcher until nothing is."""
+"""Runs a sweep from its plan to its end: passes the remaining jobs to a launcher until none is left."""
 
 from __future__ import annotations
 
@@ -26,36 +26,36 @@ log = logging.getLogger(__name__)
 
 
 class BegunMeanwhileError(RunError):
-    """The place was free when the sweep was planned, and is not any more."""
+    """The directory was free when the sweep was planned, but no longer is."""
 
 
 def drive(plan: Plan, launch: Launch) -> None:
-    """Runs what is left of a sweep.
+    """Runs the remaining jobs of a sweep.
 
     Args:
         plan: The checked sweep.
-        launch: Runs jobs, given by their overrides, and returns when all have ended. It may raise: jobs of which the
-            ledger says nothing afterwards are handed to it again.
+        launch: Runs jobs, given by their overrides, and returns when all have ended. It may raise; jobs without a
+            new line in the ledger are then launched again.
 
     Raises:
-        BegunMeanwhileError: Another process has begun another sweep in the same place.
-        RunError: The sweep is run by another process; or jobs failed, which says which.
+        BegunMeanwhileError: Another process has started another sweep in the same directory.
+        RunError: Another process runs the sweep, or jobs failed; the message names them.
         Interrupted: After Ctrl-C or SIGTERM; resume with the same command.
     """
     start_log()
     sweep = plan.sweep
     if plan.there is None and not sweep.begin(plan.definition) and sweep.read() != plan.definition:
-        raise BegunMeanwhileError(f"another process has begun a sweep in {sweep.path}; give the command again")
+        raise BegunMeanwhileError(f"another process has started a sweep in {sweep.path}; repeat the command")
     with sweep.claimed(), stoppable(sweep.stop, lambda: busy(sweep, plan.jobs)):
         if sweep.read() not in (plan.there, plan.definition):
-            raise RunError(f"another process has changed the sweep {sweep.path} meanwhile; give the command again")
+            raise RunError(f"another process has changed the sweep {sweep.path} meanwhile; repeat the command")
         log.info("sweep directory: %s", sweep.path)
         run_left(plan, launch)
         _finish(plan)
 
 
 def run_left(plan: Plan, launch: Launch) -> None:
-    """Runs the jobs of a plan that are not done, in a sweep that is claimed; raises Interrupted like `drive`."""
+    """Runs the jobs of a plan that are not done, in a locked sweep; raises Interrupted like `drive`."""
     sweep = plan.sweep
     sweep.write(plan.definition)
     _wait(sweep, plan.jobs)
@@ -75,19 +75,19 @@ def run_left(plan: Plan, launch: Launch) -> None:
 
 
 def _run(plan: Plan, left: list[Job], lines: Counter[str], launch: Launch) -> None:
-    """Launches jobs, and those whose process ended without a word (it was killed) again, as often as workers are."""
+    """Launches jobs, and launches those that ended without a record (killed) again, up to `retries` times."""
     sweep, retries = plan.sweep, plan.launcher["retries"]
     vanished: Counter[str] = Counter()
     while left:
-        error = "its process ended without a word"
+        error = "its process ended without a record"
         try:
             launch([plan.words[job.name] for job in left])
-        except Exception as caught:  # a launcher may fail in any way; what its jobs did counts
+        except Exception as caught:  # a launcher may fail in any way; the jobs' records decide
             error = one_line(f"{error} ({type(caught).__name__}: {caught})")
             log.debug("the launcher failed", exc_info=True)
         _wait(sweep, left)
         left = _without_a_word(sweep, left, lines)
-        for job in [job for job in left if sweep.run(job).config.exists()] or left:  # others had not begun
+        for job in [job for job in left if sweep.run(job).config.exists()] or left:  # others had not started
             vanished[job.name] += 1
             log.warning("job %s: %s (%d of %d)", job.label, error, vanished[job.name], retries + 1)
             if vanished[job.name] > retries:
@@ -96,12 +96,12 @@ def _run(plan: Plan, left: list[Job], lines: Counter[str], launch: Launch) -> No
 
 
 def _lines(sweep: SweepDirectory) -> Counter[str]:
-    """How many lines of the ledger each job has."""
+    """The number of lines that each job has in the ledger."""
     return Counter(line["job"] for line in sweep.entries())
 
 
 def _without_a_word(sweep: SweepDirectory, jobs: list[Job], lines: Counter[str]) -> list[Job]:
-    """The jobs that the ledger has got no line of since `lines` were counted."""
+    """The jobs without a new line in the ledger since `lines` were counted."""
     now = _lines(sweep)
     return [job for job in jobs if now[job.name] == lines[job.name]]
 
@@ -112,13 +112,13 @@ def busy(sweep: SweepDirectory, jobs: Iterable[Job]) -> bool:
 
 
 def _wait(sweep: SweepDirectory, jobs: Iterable[Job]) -> None:
-    """Until no process works on one of the jobs: a launcher, or a sweep, that was killed may leave some running."""
+    """Waits until no process works on the jobs: a killed launcher or sweep may leave some running."""
     while busy(sweep, jobs):
         time.sleep(POLL_SECONDS)
 
 
 def _record_killed(sweep: SweepDirectory, left: list[Job], lines: Counter[str]) -> None:
-    """Enters the jobs that the launcher killed when it was interrupted, so that they could not do so themselves."""
+    """Records jobs that the launcher killed on an interrupt before they could do so themselves."""
     _wait(sweep, left)
     for job in _without_a_word(sweep, left, lines):
         if job_states.states(sweep, [job])[job.name] == "interrupted":
@@ -127,8 +127,8 @@ def _record_killed(sweep: SweepDirectory, left: list[Job], lines: Counter[str]) 
 
 
 def _finish(plan: Plan) -> None:
-    """Tells how the sweep ended, and raises RunError if jobs failed."""
-    from alexnet_lab.sweeps import results  # noqa: PLC0415 - statistics take a while to import
+    """Reports how the sweep ended; raises RunError if jobs failed."""
+    from alexnet_lab.sweeps import results  # noqa: PLC0415 - slow to import
 
     sweep = plan.sweep
     results.show(results.update_summary(sweep, plan.definition))
@@ -141,9 +141,9 @@ def _finish(plan: Plan) -> None:
     if failed:
         names = ", ".join(line["job"] for line in failed)
         problem = f"{len(failed)} of {len(plan.jobs)} jobs failed: {names}"
-        raise RunError(f"{problem}; the same command tries them again: {shell.typed()}")
+        raise RunError(f"{problem}; to try them again, repeat the command: {shell.typed()}")
     cut = [job.name for job in plan.jobs if latest[job.name]["status"] != "completed"]
-    if cut:  # somebody stopped them alone
+    if cut:  # only these were stopped
         names = ", ".join(cut)
         raise RunError(
             f"{len(cut)} of {len(plan.jobs)} jobs did not end: {names}; resume with the same command: {shell.typed()}"

@@ -1,7 +1,7 @@
-"""A search: what earlier trials came to decides which values the next ones try. optuna proposes, jobs of a sweep run.
+"""A search: the results of earlier trials decide the values of later ones. optuna proposes, jobs of a sweep run.
 
-All that is known of the trials lies in `search.journal` in the sweep's directory, a file that is appended to. A trial
-that was asked for and has no result is one whose job was interrupted: the search continues with it.
+Everything about the trials is in `search.journal` in the sweep's directory, an append-only file. A trial without a
+result is one whose job was interrupted: the search resumes it.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 SPACE = "space"
-"""The study's attribute that holds the ranges."""
+"""The study's attribute with the ranges."""
 
 
 SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler"}
-"""optuna's classes by the names in the config."""
+"""optuna's classes by their names in the config."""
 
 
 class Settings(NamedTuple):
-    """How a search goes about it."""
+    """The settings of a search."""
 
-    trials: int  # in all
+    trials: int  # in total
     sampler: str  # tpe, random
     seed: int = 0  # of the sampler
 
@@ -52,12 +52,12 @@ class Search:
 
     Args:
         folder: The sweep's directory.
-        space: The overrides whose values are searched for.
-        settings: How.
+        space: The overrides whose values are searched.
+        settings: Of the search.
 
     Raises:
-        ConfigError: A range that cannot be searched, another search in the folder, no optuna.
-        RunError: The journal holds trials that this search does not make.
+        ConfigError: A range cannot be searched, the folder contains another search, or optuna is missing.
+        RunError: The journal contains trials that this search does not allow.
     """
 
     def __init__(self, folder: Path, space: Sequence[Override], settings: Settings) -> None:
@@ -73,7 +73,7 @@ class Search:
         self.study = optuna.create_study(study_name=STUDY, storage=storage, load_if_exists=True)
         done = len(self.study.trials)
         sampler = getattr(optuna.samplers, SAMPLERS[settings.sampler])
-        self.study.sampler = sampler(seed=settings.seed + done)  # a continued search draws other numbers
+        self.study.sampler = sampler(seed=settings.seed + done)  # a resumed search draws other numbers
         self._check_space({item.get_key_element(): str(item.input_line).partition("=")[2] for item in space})
         self._check_trials(journal)
 
@@ -84,14 +84,14 @@ class Search:
         elif known != space:
             changed = next(key for key in {**known, **space} if known.get(key) != space.get(key))
             raise ConfigError(
-                f"the directory holds a search in which {changed} is {known.get(changed, 'fixed')}, not "
+                f"the directory contains a search in which {changed} is {known.get(changed, 'fixed')}, not "
                 f"{space.get(changed, 'fixed')}; choose another hydra.sweep.dir"
             )
 
     def _check_trials(self, journal: Path) -> None:
-        """Refuses trials with other keys or values than the ranges allow: their values become overrides of jobs.
+        """Refuses trials with other keys or values than the ranges allow, because their values become overrides.
 
-        The journal is data, which may come from elsewhere; overrides are code.
+        The journal is data that may come from elsewhere, and overrides are code.
         """
         for trial in self.study.trials:
             odd = [key for key, value in trial.params.items() if not _allows(self.space.get(key), value)]
@@ -102,7 +102,7 @@ class Search:
                 )
 
     def batch(self, size: int) -> dict[int, tuple[str, ...]]:
-        """The overrides of the next trials by their numbers: first those that are still open, then new ones."""
+        """The overrides of the next trials by number: first those still open, then new ones."""
         open_trials = {trial.number: words(self._completed(trial)) for trial in self.trials("RUNNING")}
         room = min(size - len(open_trials), self.settings.trials - len(self.study.trials))
         for _ in range(room):
@@ -111,19 +111,19 @@ class Search:
         return dict(list(open_trials.items())[:size])
 
     def _completed(self, trial: FrozenTrial) -> dict[str, Any]:
-        """The values of an open trial; those that were not drawn yet when the search was killed are drawn now."""
+        """The values of an open trial; values that were not drawn before the search was killed are drawn now."""
         import optuna  # noqa: PLC0415 - an optional package
 
         drawn = optuna.trial.Trial(self.study, trial._trial_id)
         return {key: drawn._suggest(key, values) for key, values in self.space.items()}
 
     def name(self, number: int, job: str) -> None:
-        """Notes the job of a trial, so that the job finds its trial."""
-        trial_id = self.study.trials[number]._trial_id  # optuna has no public way from a number to these two
+        """Records the job of a trial, so that the job finds its trial."""
+        trial_id = self.study.trials[number]._trial_id  # optuna's public API cannot look this up by number
         self.study._storage.set_trial_user_attr(trial_id, JOB, job)
 
     def tell(self, number: int, value: float | None) -> None:
-        """Tells what a trial came to: complete, pruned, or failed where there is no finite value."""
+        """Reports the outcome of a trial to optuna: complete, pruned, or failed without a finite value."""
         import optuna  # noqa: PLC0415 - an optional package
 
         states = optuna.trial.TrialState
@@ -135,21 +135,21 @@ class Search:
             self.study.tell(number, value)
 
     def _pruned(self, job: str | None) -> bool:
-        """Whether a job ended early; another trial may have had the same values, and so the same job."""
+        """Whether a job ended early; another trial with the same values has the same job."""
         return any(PRUNED_AT in trial.user_attrs and trial.user_attrs.get(JOB) == job for trial in self.study.trials)
 
     def trials(self, *states: str) -> list[FrozenTrial]:
-        """The trials in one of some states of optuna's: RUNNING, COMPLETE, PRUNED, FAIL."""
+        """The trials in some of optuna's states: RUNNING, COMPLETE, PRUNED, FAIL."""
         return [trial for trial in self.study.trials if trial.state.name in states]
 
     def best(self, count: int = 5) -> list[tuple[float, int, tuple[str, ...]]]:
-        """The best complete trials: value, number, overrides; least value first."""
+        """The best complete trials: value, number, overrides; lowest value first."""
         complete = [(trial.value, trial.number, words(trial.params)) for trial in self.trials("COMPLETE")]
         return sorted((value, number, found) for value, number, found in complete if value is not None)[:count]
 
 
 def _allows(distribution: BaseDistribution | None, value: Any) -> bool:
-    """Whether a value lies within a range."""
+    """Whether a value lies in a range."""
     if distribution is None:
         return False
     try:
@@ -203,14 +203,14 @@ def distribution(item: Override) -> BaseDistribution:
     return distributions.FloatDistribution(low, high, log=log)
 
 
-LIMITS = {False: "the first end must lie below the second", True: "with log, 0 < first end < second end"}
+LIMITS = {False: "the first end must be below the second", True: "with log, 0 < first end < second end"}
 
 
 def drop_half_line(journal: Path) -> None:
-    """Removes the half line that a killed process may have left at the journal's end.
+    """Removes an incomplete last line, which a killed process may have left in the journal.
 
     Raises:
-        RunError: The last whole line is damaged, which optuna would pass over until another one follows.
+        RunError: The last complete line is damaged; optuna would only notice after the next one.
     """
     lines, end, half = journal.read_bytes().rpartition(b"\n")
     if half:

@@ -1,4 +1,4 @@
-"""A search from its first trial to its last: asks for values, runs their jobs, reports their results."""
+"""Runs a search from its first to its last trial: asks for values, runs their jobs, reports the results."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ log = logging.getLogger(__name__)
 def drive_search(
     request: Request, space: Sequence[Override], settings: Settings, compose: Compose, launch: Launch
 ) -> None:
-    """Runs what is left of a search.
+    """Runs the remaining trials of a search.
 
     Args:
-        request: The sweep's directory, and the overrides of all trials; its grid is not looked at.
-        space: The overrides whose values are searched for.
-        settings: How many trials, and how they are proposed.
-        compose: Gives the checked config of a trial.
+        request: The sweep's directory, and the overrides of all trials; its grid is ignored.
+        space: The overrides whose values are searched.
+        settings: The number of trials, and how they are proposed.
+        compose: Returns the checked config of a trial.
         launch: Runs jobs, given by their overrides.
 
     Raises:
-        ConfigError: The config or a range is wrong, or the directory holds another search.
-        RunError: No trial is complete; or another process runs the search.
+        ConfigError: The config or a range is wrong, or the directory contains another search.
+        RunError: No trial is complete, or another process runs the search.
         Interrupted: After Ctrl-C or SIGTERM; resume with the same command.
     """
     start_log()
@@ -63,7 +63,7 @@ def drive_search(
 
 
 def example(item: Override) -> str:
-    """One value of a range, with which the config can be checked before the first trial."""
+    """One value of a range, used to check the config before the first trial."""
     found = distribution(item)
     choices = getattr(found, "choices", None)
     return f"{item.get_key_element()}={choices[0] if choices else getattr(found, 'low', None)}"
@@ -96,7 +96,7 @@ def _run_batch(
 
 
 ENDED = ("completed", "failed")
-"""The statuses of trials whose images are compared: one on other images than the finished ones has not trained."""
+"""Statuses of trials whose images are compared; a trial on other images than the finished ones was not trained."""
 
 
 def counts(search: Search) -> str:

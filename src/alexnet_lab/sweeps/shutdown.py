@@ -1,7 +1,7 @@
-"""How the processes of jobs and that of their sweep end together, whoever started them.
+"""Ends the processes of jobs together with their sweep, under any launcher.
 
-A launcher may put a job into a process of its own, and kill it or forget it when the sweep is interrupted. So the sweep
-leaves a word in its directory when it is to stop, and the jobs' processes look for it, and whether the sweep still is.
+A launcher may run a job in its own process, and kill or abandon it when the sweep is interrupted. The sweep therefore
+creates a file in its directory when it stops. The jobs' processes watch this file and the sweep's process.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from types import FrameType
 
 VARIABLE = "ALEXNET_LAB_SWEEP"
-"""Tells a job's process on which machine, in which SLURM job and under which number its sweep runs."""
+"""The machine, SLURM job and process number of the sweep, for its jobs' processes."""
 
 POLL_SECONDS = 0.3
 PATIENCE_SECONDS = 20.0
-"""What jobs get to stop; their workers have 10 s of it."""
+"""The time for jobs to stop, of which their workers get 10 s."""
 
 
 def place() -> str:
-    """This machine, and the SLURM job if it is one: processes in one place live and die together."""
+    """This machine and, if any, the SLURM job: processes in one place can see each other."""
     return f"{socket.gethostname()}/{os.environ.get('SLURM_JOB_ID', '')}"
 
 
 QUIET_TRACKER = "ignore:resource_tracker"
-"""A filter of `PYTHONWARNINGS`. Killed jobs leave semaphores, which Python's tracker of resources removes; it
-would warn although nothing is left to do."""
+"""A filter of `PYTHONWARNINGS`. Killed jobs leave semaphores, which Python's resource tracker removes with a needless
+warning."""
 
 
 @contextlib.contextmanager
@@ -58,11 +58,11 @@ def _variables(**values: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stoppable(stop: Path, busy: Callable[[], bool]) -> Iterator[None]:
-    """Within the block Ctrl-C and SIGTERM stop the jobs first, and raise KeyboardInterrupt when they have ended.
+    """Within the block Ctrl-C and SIGTERM first stop the jobs and then raise KeyboardInterrupt.
 
     Args:
         stop: The file that the jobs' processes watch.
-        busy: Whether a job still runs.
+        busy: Whether a job is still running.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -89,13 +89,13 @@ def stoppable(stop: Path, busy: Callable[[], bool]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-@cache  # once in a process, which may run many jobs
+@cache  # once per process, which may run many jobs
 def end_with_sweep(stop: Path) -> None:
-    """Sends this process SIGTERM when its sweep is to stop, or is gone; the sweep's own process needs no such word."""
+    """Sends this process SIGTERM when its sweep stops or is gone; does nothing in the sweep's own process."""
     where, _, number = os.environ.get(VARIABLE, "").rpartition("/")
     if not where or (where == place() and number == str(os.getpid())):
         return
-    pid = int(number) if where == place() else None  # a job elsewhere outlives its sweep
+    pid = int(number) if where == place() else None  # on other machines only the file is watched
 
     def watch() -> None:
         while not stop.exists() and (pid is None or is_alive(pid)):
@@ -108,12 +108,12 @@ def end_with_sweep(stop: Path) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process is there and has not ended; one that nobody has waited for yet has."""
+    """Whether a process exists and has not ended; a zombie has ended."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
         return False
-    except (AttributeError, OSError):  # no Linux, or one that is too old
+    except (AttributeError, OSError):  # not Linux, or an old version
         return _answers(pid)
     try:
         return not select.select([handle], [], [], 0)[0]

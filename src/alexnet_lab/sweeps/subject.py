@@ -1,4 +1,4 @@
-"""Which network and which images a table speaks of, in words, from the configs of its runs."""
+"""Names the network and the data of a table, from the configs of its runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def model_name(config: Mapping[str, Any], overrides: Iterable[str] = ()) -> str:
-    """The network of a flat config: its class, and the config file where the command line chose one.
+    """The network of a flat config: its class, and the config file if the command line chose one.
 
     Example:
         >>> model_name({"model._target_": "alexnet_lab.models.AlexNet"}, ["model=alexnet_owt"])
@@ -48,7 +48,7 @@ def _with_choice(name: str, group: str, overrides: Iterable[str]) -> str:
 
 
 def subject(definition: Definition) -> dict[str, str]:
-    """Model and data of a sweep's jobs, for the lines above its table; where they differ, all of them."""
+    """Model and data of a sweep's jobs, for the lines above its table; if they differ, all of them."""
     jobs = definition.jobs
     named = {
         "model": dict.fromkeys(model_name(job.config, (*job.overrides, *definition.overrides)) for job in jobs),

@@ -1,8 +1,8 @@
-"""What a sweep has come to so far: one row for each level of its factor.
+"""The results of a sweep so far: one row per level of its factor.
 
-A job's overrides fall into parts: the factor's keys (their values are the level), the seed (it pairs jobs), tuned keys
-(each level counts with the best of their values), and whatever else is swept, the setting: levels are compared within
-it. A sweep that has only begun has a summary too, of what is there.
+A job's overrides fall into parts: the factor's keys (their values are the level), the seed (which pairs jobs), tuned
+keys (each level counts with their best values), and all other swept keys, the setting, within which levels are
+compared. An unfinished sweep has a summary of its finished jobs.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 Pairs = tuple[tuple[str, str], ...]
-"""Keys and their values, as the overrides write them."""
+"""Keys and their values, as in the overrides."""
 
 LEFT_OUT = ("failed", "interrupted", "unreadable", "to_go", "pruned", "other_images", "empty", "other_hardware")
-"""Why a job does not count. `pruned`: a search ended it early; `other_images`: its images are not those of the other
-jobs; `empty`: it never came to what is measured. `other_hardware`: it has a value, but is not compared with the base,
-whose run of this seed was computed on another kind of hardware."""
+"""Why a job does not count. `pruned`: a search ended it early; `other_images`: its images differ from those of the
+other jobs; `empty`: it never reached what is measured. `other_hardware`: it has a value, but is not compared with the
+base, whose run of this seed used another kind of hardware."""
 
 Partner = tuple[str, str]
-"""A seed and a kind of hardware: two runs are a pair if they have both in common."""
+"""A seed and a kind of hardware: two runs form a pair if both are equal."""
 
 
 class Outcome(NamedTuple):
-    """One job of a sweep, and what became of it."""
+    """The outcome of one job of a sweep."""
 
-    overrides: dict[str, str]  # in which it differs from the others
+    overrides: dict[str, str]  # its differences from the others
     status: str  # completed, failed, interrupted, to_go, pruned, other_images
     value: float | None = None  # of the sweep's metric
-    choice: float | None = None  # what tuned keys are chosen by; less is better
+    choice: float | None = None  # the metric that selects tuned keys; lower is better
     also: tuple[float | None, ...] = ()  # of the sweep's further metrics
     hardware: str = ""  # the kind that computed it; empty: unknown
 
@@ -54,19 +54,19 @@ class Row:
     """One level of the factor, in one setting."""
 
     cell: Cell
-    tuned: Pairs  # the values of the tuned keys that were chosen
+    tuned: Pairs  # the chosen values of the tuned keys
     sample: Sample
-    against_base: Difference | None  # None: the base itself, or nothing to compare
-    ratio: float | None  # of the means; None likewise
+    against_base: Difference | None  # None for the base itself, or without a comparison
+    ratio: float | None  # of the means, or None likewise
     counts: dict[str, int]  # of the jobs that `sample` or `against_base` leaves out, by the names of LEFT_OUT
     is_base: bool = False
     also: tuple[float | None, ...] = ()  # means of the sweep's further metrics
-    group: Pairs = ()  # model and data, where a table holds several; rows are compared within the same data
+    group: Pairs = ()  # model and data, if a table has several; rows are compared within the same data
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What one of several factors does, averaged over the others."""
+    """The effect of one of several factors, averaged over the others."""
 
     key: str
     level: str
@@ -78,25 +78,25 @@ class Effect:
 class Summary:
     """The table of a sweep."""
 
-    about: dict[str, Any]  # name, factor, base, metric, claim, paper: as sweep.json has them
+    about: dict[str, Any]  # name, factor, base, metric, claim, paper: as in sweep.json
     rows: list[Row]  # the base first, then in the sweep's order
     effects: list[Effect] = field(default_factory=list)
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many jobs do not count, in all rows together, by the names of LEFT_OUT."""
+        """The number of jobs that do not count, over all rows, by the names of LEFT_OUT."""
         return {name: sum(row.counts[name] for row in self.rows) for name in LEFT_OUT}
 
 
 def base_level(about: Mapping[str, Any], jobs: Sequence[Mapping[str, str]]) -> Pairs:
-    """The level that the others are compared with: the one named by `sweep.base`, or the first.
+    """The level that the others are compared with: the one in `sweep.base`, or the first.
 
     Args:
         about: The sweep's description.
         jobs: The overrides of all jobs.
 
     Raises:
-        ConfigError: A factor or tuned key is not swept, a factor has one level only, or no job has the base's.
+        ConfigError: A factor or tuned key is not swept, a factor has only one level, or no job has the base's.
     """
     keys = about["factor"]
     for key in (*keys, *(about.get("tuned") or ())):
@@ -117,15 +117,15 @@ def _named_level(key: str, base: Any, jobs: Sequence[Mapping[str, str]]) -> tupl
     for value in values:
         if value in (str(base), literal(base)) or base == parsed(value):
             return key, value
-    raise ConfigError(f"`sweep.base` is {base} for `{key}`, which no job has; take one of {', '.join(values)}")
+    raise ConfigError(f"`sweep.base` is {base} for `{key}`, which no job has; set one of {', '.join(values)}")
 
 
 def summarise(about: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Summary:
-    """The table of a sweep.
+    """Computes the table of a sweep.
 
     Args:
-        about: Its description, as sweep.json has it: name, factor, base, tuned, metric, claim, paper.
-        outcomes: Of all jobs, those that have not run too, in the sweep's order.
+        about: Its description, as in sweep.json: name, factor, base, tuned, metric, claim, paper.
+        outcomes: Of all jobs in the sweep's order, including those that have not run.
 
     Raises:
         ConfigError: See `base_level`.
@@ -158,7 +158,7 @@ def _part(outcome: Outcome, keys: Sequence[str]) -> Pairs:
 
 
 def by_partner(outcomes: Sequence[Outcome]) -> dict[Partner, float]:
-    """The values that are there, by seed and hardware."""
+    """The available values by seed and hardware."""
     return {
         (outcome.overrides.get(SEED, ""), outcome.hardware): outcome.value
         for outcome in outcomes
@@ -169,7 +169,7 @@ def by_partner(outcomes: Sequence[Outcome]) -> dict[Partner, float]:
 def comparable(
     values: Mapping[Partner, float], base: Mapping[Partner, float]
 ) -> tuple[dict[Partner, float], dict[Partner, float]]:
-    """Both sides of a comparison without the results that only other hardware could be compared with.
+    """Removes results from both sides that only other hardware could be compared with.
 
     Example:
         >>> comparable({("0", "A"): 0.1, ("1", "A"): 0.2}, {("0", "A"): 0.3, ("1", "B"): 0.4})
@@ -179,7 +179,7 @@ def comparable(
 
 
 def _with_partners(values: Mapping[Partner, float], others: Mapping[Partner, float]) -> dict[Partner, float]:
-    """Those whose seed the others have on the same hardware, or not at all while they have other seeds on it."""
+    """Values whose seed the others have on the same hardware, or lack while they have other seeds on it."""
     seeds, kinds = {seed for seed, _ in others}, {kind for _, kind in others}
     return {
         (seed, kind): value
@@ -189,7 +189,7 @@ def _with_partners(values: Mapping[Partner, float], others: Mapping[Partner, flo
 
 
 def _best(outcomes: list[Outcome], tuned: Sequence[str]) -> list[Outcome]:
-    """The jobs of one choice of the tuned keys: of those with most results the one whose mean is least."""
+    """The jobs with one choice of the tuned keys: the lowest mean among those with most results."""
     groups: dict[Pairs, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         groups[_part(outcome, tuned)].append(outcome)
@@ -219,7 +219,7 @@ def _row(
 
 
 def _effects(base: Pairs, values: Mapping[Cell, dict[Partner, float]]) -> list[Effect]:
-    """Each factor's own effect: within a seed the mean over all other cells, then over seeds."""
+    """Each factor's own effect: the mean over all other cells within a seed, then over seeds."""
     places: list[tuple[str, str, str]] = []
     pairs: list[tuple[dict[Partner, float], dict[Partner, float]]] = []
     for key, reference in base:
@@ -236,6 +236,6 @@ def _effects(base: Pairs, values: Mapping[Cell, dict[Partner, float]]) -> list[E
 
 
 def _averaged(cells: Sequence[Mapping[Partner, float]]) -> dict[Partner, float]:
-    """By seed and hardware the mean over all cells, for those that every cell has."""
+    """The mean over all cells by seed and hardware, for those that every cell has."""
     partners = set.intersection(*(set(cell) for cell in cells)) if cells else set()
     return {partner: sum(cell[partner] for cell in cells) / len(cells) for partner in sorted(partners)}

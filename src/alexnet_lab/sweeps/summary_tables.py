@@ -1,4 +1,4 @@
-"""A sweep's summary as text: numbers for machines (CSV), tables for people (Markdown, terminal)."""
+"""A sweep's summary as text: CSV for programs, tables for readers (Markdown, terminal)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ COUNT_WORDS = {
     "pruned": "ended early", "other_images": "on other images", "empty": "without a value",
     "other_hardware": "on other hardware than the base's",
 }  # fmt: skip
-"""Jobs that a row's n leaves out, or its difference alone (`other_hardware`), in words."""
+"""Words for jobs that a row's n leaves out, or only its difference (`other_hardware`)."""
 
 
 def csv_text(summary: Summary) -> str:
-    """All numbers in full; fields that do not apply are empty."""
+    """All numbers with full precision; fields that do not apply are empty."""
     rows = [_record(summary, row) for row in summary.rows]
     return csv_tables.csv_text(rows, None if rows else ["level"])
 
@@ -52,7 +52,7 @@ def _record(summary: Summary, row: Row) -> dict[str, Any]:
 
 
 def further(summary: Summary, row: Row) -> list[tuple[str, float | None]]:
-    """The sweep's further metrics, and their means in a row."""
+    """The sweep's further metrics and their means in a row."""
     names = summary.about.get("also") or []
     return list(zip(names, row.also or [None] * len(names), strict=True))
 
@@ -68,18 +68,18 @@ def markdown(summary: Summary) -> str:
 
 
 def markdown_table(summary: Summary, head: list[str], rows: list[list[str]]) -> str:
-    """The summary's table: the columns of `cells`, or more of them."""
+    """The summary's table with the columns of `cells`, or more."""
     lines = [head, [_alignment(summary, name) for name in head], *rows]
     return "\n".join(f"| {' | '.join(map(_markdown_cell, line))} |" for line in lines)
 
 
 def _markdown_cell(text: str) -> str:
-    """A text that neither ends its cell nor begins an HTML element."""
+    """Escapes a text so that it neither ends its cell nor begins an HTML element."""
     return re.sub(r"([|<])", r"\\\1", text)
 
 
 WORDS = ("data", "model", "setting", "tuned", "left out", "verdict")
-"""Columns of words, besides that of the level; the others hold numbers."""
+"""Columns of words, besides that of the level; all others contain numbers."""
 
 
 def _alignment(summary: Summary, name: str) -> str:
@@ -101,12 +101,12 @@ def terminal_table(summary: Summary) -> Table:
         words = _alignment(summary, name) == "---"
         table.add_column(name, justify="left" if words else "right", overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))  # as they are: [red] is a value here, not markup
+        table.add_row(*map(Text, row))  # plain text: [red] is a value here, not markup
     return table
 
 
 def introduction(summary: Summary) -> list[str]:
-    """What the paper says, and of which network and images the table speaks."""
+    """The paper's claim, and the network and images of the table."""
     about = summary.about
     lines = ("claim", "paper", "model", "data")
     return [printable(f"{name.capitalize()}: {about[name]}") for name in lines if about.get(name)]
@@ -119,7 +119,7 @@ def title(summary: Summary) -> str:
 
 
 def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
-    """The head and the rows, formatted; columns that no row fills are left out."""
+    """The formatted head and rows, without empty columns."""
     units = Units(summary.about["metric"])
     mean, gap = ("mean, %", "difference, points") if units.per_cent else ("mean", "difference")
     span = "simultaneous 95 % interval" if family(summary) > 1 else "95 % interval"
@@ -155,14 +155,14 @@ def heading(metric: str) -> str:
 
 
 FURTHER = {"train_set/top1_error": "training error", "gap/top1_error": "gap"}
-"""How a table calls the further metrics of a sweep, where that is clearer than their name."""
+"""Names of further metrics in a table, if clearer than the metric's name."""
 
 COLUMNS = ("setting", "tuned", "n", "p (Holm)", "ratio", "left out")
-"""The heads that are the same in every table."""
+"""Heads that are the same in every table."""
 
 
 CLAIMED = ("paper, points", "verdict")
-"""The heads of what a paper claims of each level, and what the interval says of it."""
+"""Heads of the paper's claim for each level, and of the interval's verdict on it."""
 
 
 def _claimed(summary: Summary, row: Row) -> list[str]:
@@ -180,10 +180,10 @@ def factor_label(summary: Summary) -> str:
 
 
 OPTIONAL = (1, 2, 8, 9, 10)
-"""The columns that are left out where no row fills them."""
+"""Columns that are left out if empty."""
 
 COMPARED = (5, 6, 7)
-"""The deviation and the comparison: likewise, where no levels are compared (a search, seeds alone)."""
+"""The deviation and the comparison: left out if no levels are compared (a search, only seeds)."""
 
 
 def _cells(row: Row, units: Units) -> list[str]:
@@ -205,7 +205,7 @@ def _cells(row: Row, units: Units) -> list[str]:
 
 
 def interval(gap: Difference | None, units: Units) -> str:
-    """Such as `+0.80 to +1.60`, with digits enough for its ends to differ; Welch's says so, and why there is none."""
+    """Such as `+0.80 to +1.60`, with enough digits for its ends to differ; otherwise why there is no interval."""
     if gap is None:
         return ""
     if gap.low is None or gap.high is None:
@@ -219,18 +219,18 @@ NO_INTERVAL = {"equal": "all differences are equal", "none": "n too small"}
 """Why a difference has no interval, by its method."""
 
 MOST_DIGITS = 7
-"""How many further ones an interval may show."""
+"""The most additional digits of an interval."""
 
 
 def verdict(gap: Difference, expected: str | None) -> str:
-    """What these seeds say, from the interval alone.
+    """The verdict of these seeds, from the interval alone.
 
     Args:
-        gap: The difference to the base.
-        expected: Where the claim puts it: "higher" or "lower" than the base; None: the claim does not say.
+        gap: The difference from the base.
+        expected: The claim's direction, "higher" or "lower" than the base; None if it has none.
 
     Returns:
-        supported, contradicted, or undecided where the interval holds 0 or there is none; without an expectation
+        supported, contradicted, or undecided if the interval contains 0 or does not exist; without an expectation
         higher, lower, or undecided.
     """
     if gap.low is None or gap.high is None or gap.low <= 0 <= gap.high:
@@ -242,7 +242,7 @@ def verdict(gap: Difference, expected: str | None) -> str:
 
 
 def verdict_lines(summary: Summary) -> list[str]:
-    """What the interval of each level says, in a line."""
+    """The verdict on each level, in a line."""
     units = Units(summary.about["metric"])
     return [
         f"- {_row_label(row)}: {_verdict_words(row.against_base, summary.about.get('expects'), units)}"
@@ -252,7 +252,7 @@ def verdict_lines(summary: Summary) -> list[str]:
 
 
 def _row_label(row: Row) -> str:
-    """The level, and where it stands."""
+    """The level and its place in the table."""
     return " ".join(filter(None, [*(value for _, value in row.group), level_label(row), pairs_label(row.cell.setting)]))
 
 
@@ -267,7 +267,7 @@ def _verdict_words(gap: Difference, expected: str | None, units: Units) -> str:
 
 
 def family(summary: Summary) -> int:
-    """How many comparisons the table makes; more than one are corrected for."""
+    """The number of comparisons in the table, for which intervals and p are corrected."""
     return max((row.against_base.family for row in summary.rows if row.against_base), default=1)
 
 
@@ -277,7 +277,7 @@ def probability(gap: Difference | None) -> str:
 
 
 def correction(summary: Summary) -> str:
-    """What is corrected for in a table of several comparisons; empty for a single one."""
+    """The correction in a table of several comparisons; empty for a single one."""
     count = family(summary)
     if count < 2:
         return ""
@@ -289,7 +289,7 @@ def correction(summary: Summary) -> str:
 
 
 def effect_lines(summary: Summary) -> list[str]:
-    """Of several factors each one's own effect, in a line."""
+    """The effect of each of several factors, in a line."""
     units = Units(summary.about["metric"])
     lines = []
     for effect in summary.effects:
@@ -331,7 +331,7 @@ def _tuned(summary: Summary) -> bool:
 
 
 def level_label(row: Row) -> str:
-    """`lrn`; of several factors `norm=across local3=32`."""
+    """`lrn`; with several factors `norm=across local3=32`."""
     level = row.cell.level
     return printable(level[0][1]) if len(level) == 1 else pairs_label(level) or "all"
 
@@ -342,7 +342,7 @@ def pairs_label(pairs: tuple[tuple[str, str], ...]) -> str:
 
 
 class Units:
-    """How the numbers of a metric are written: error rates in per cent, others to four digits."""
+    """Formats the numbers of a metric: error rates in per cent, others with four digits."""
 
     def __init__(self, metric: str) -> None:
         self.per_cent = metric.endswith("_error")
@@ -354,7 +354,7 @@ class Units:
         return f"{100 * value:.2f}" if self.per_cent else f"{value:.4g}"
 
     def signed(self, value: float | None, more: int = 0) -> str:
-        """A difference, with so many more digits than usual."""
+        """A difference, with `more` digits than usual."""
         if value is None:
             return ""
         return f"{100 * value:+.{2 + more}f}" if self.per_cent else f"{value:+.{4 + more}g}"

@@ -1,4 +1,4 @@
-"""The directory of one sweep: its definition, its ledger, one folder per job, and who may run it."""
+"""The directory of one sweep: its definition, its ledger, one folder per job, and its lock."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REQUIRED = ("name", "factor", "base", "metric", "command", "overrides", "config")
-"""The fields of sweep.json that are filled in where it lacks them."""
+"""The fields of sweep.json that get defaults if missing."""
 
 
 class SweepDirectory:
-    """A sweep's directory and the places of its files."""
+    """A sweep's directory and the paths of its files."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.definition = self.path / "sweep.json"
         self.ledger = self.path / "ledger.jsonl"
-        self.stop = self.path / ".stop"  # is there when the sweep's jobs are to stop
+        self.stop = self.path / ".stop"  # exists while the sweep's jobs should stop
         self.summary_csv = self.path / "summary.csv"
         self.summary_md = self.path / "summary.md"
 
@@ -46,28 +46,28 @@ class SweepDirectory:
         return RunDirectory(self.path / job.name)
 
     def check_run(self, job: Job) -> None:
-        """Raises RunError if a job's folder holds another run; one that cannot be read fails when its turn comes."""
+        """Raises RunError if a job's folder contains another run; an unreadable one fails when its turn comes."""
         run = self.run(job)
         try:
             found = other_content(job, run.read_config())
         except RunError:
             return
         if found:
-            raise RunError(f"{run.path} holds another run: {'; '.join(found[:3])}; choose another hydra.sweep.dir")
+            raise RunError(f"{run.path} contains another run: {'; '.join(found[:3])}; choose another hydra.sweep.dir")
 
     def check_copies(self, jobs: Iterable[Job]) -> None:
-        """Checks that no finished job is a copy of another one's folder, whose result would count twice.
+        """Refuses a finished job that is a copy of another one's folder: its result would count twice.
 
         Raises:
-            RunError: With both folders.
+            RunError: Names both folders.
         """
         runs = [self.run(job) for job in jobs]
         found = copies((str(run.path), run.readable_result()) for run in runs)
         for copy, original in found.items():
-            raise RunError(f"{copy} is a copy of {original}; delete it, and the job is trained")
+            raise RunError(f"{copy} is a copy of {original}; delete it to train the job")
 
     def check_readable(self, job: Job) -> None:
-        """Raises RunError if a job's folder holds a run that cannot be read; it is never overwritten."""
+        """Raises RunError if a job's folder contains an unreadable run, which is never overwritten."""
         run = self.run(job)
         try:
             if run.read_result() is not None or run.config.exists():
@@ -76,7 +76,7 @@ class SweepDirectory:
             raise RunError(f"{error}; repair it, or delete {run.path} to train the job again") from error
 
     def is_done(self, job: Job) -> bool:
-        """Whether a job's folder holds its finished run, and that can be read."""
+        """Whether a job's folder contains its finished run, and the run is readable."""
         try:
             self.check_readable(job)
         except RunError:
@@ -84,7 +84,7 @@ class SweepDirectory:
         return self.run(job).is_completed()
 
     def read(self) -> Definition | None:
-        """What `sweep.json` says, or None where there is none.
+        """Reads `sweep.json`; None if it does not exist.
 
         Raises:
             RunError: It is damaged.
@@ -97,7 +97,7 @@ class SweepDirectory:
         return Definition.from_json({key: checked[key] for key in REQUIRED} | content)
 
     def write(self, definition: Definition) -> None:
-        """Writes sweep.json, whole or not at all."""
+        """Writes sweep.json atomically."""
         write_json(self.definition, definition.to_json())
 
     def begin(self, definition: Definition) -> bool:
@@ -117,10 +117,10 @@ class SweepDirectory:
         return True
 
     def append(self, entry: dict[str, Any]) -> None:
-        """Appends one line to the ledger, at once and in one piece; several processes may do so.
+        """Appends one line to the ledger immediately and in one piece; several processes may do so.
 
         Raises:
-            RunError: It cannot be written. What it held is still there.
+            RunError: It cannot be written. Its former content remains.
         """
         line = {"version": LEDGER_VERSION, **entry, "ended": datetime.now(UTC).isoformat(timespec="seconds")}
         text = json.dumps(sealed(finite(line)), allow_nan=False) + "\n"
@@ -128,16 +128,16 @@ class SweepDirectory:
             with self.locked(), self.ledger.open("a+b") as file:
                 if file.tell():
                     file.seek(-1, 2)
-                    text = text if file.read(1) == b"\n" else "\n" + text  # a line that a killed process left half
+                    text = text if file.read(1) == b"\n" else "\n" + text  # a killed process left half a line
                 file.write(text.encode())
                 file.flush()
         except OSError as error:
             raise RunError(f"{self.ledger} cannot be written: {error.strerror or error}") from error
 
     def entries(self) -> list[dict[str, Any]]:
-        """The ledger's lines, in order. One that is damaged, or that a killed process left half, is passed over.
+        """The ledger's lines, in order, without damaged and incomplete ones.
 
-        Its job counts as not recorded: the sweep looks at its run again.
+        A job without a line counts as not recorded: the sweep checks its run again.
 
         Raises:
             RunError: The file cannot be read.
@@ -151,7 +151,7 @@ class SweepDirectory:
             try:
                 found.append(_entry(line))
             except (RunError, ValueError) as error:
-                log.warning("%s: line %d is damaged, and passed over: %s", self.ledger, number, error)
+                log.warning("%s: line %d is damaged and ignored: %s", self.ledger, number, error)
         return found
 
     def latest(self) -> dict[str, dict[str, Any]]:
@@ -160,13 +160,13 @@ class SweepDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Within the block no other process appends to the ledger, or writes the summary."""
+        """Within the block no other process appends to the ledger or writes the summary."""
         with FileLock(self.path / ".ledger.lock", timeout=60):
             yield
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """Makes the sweep this process's own for the time of the block.
+        """Locks the sweep for this process within the block.
 
         Raises:
             RunError: Another process runs it, or the directory cannot be written.
@@ -177,9 +177,9 @@ class SweepDirectory:
 
 
 def _entry(line: str) -> dict[str, Any]:
-    """What a line of the ledger holds; raises ValueError or RunError if it is not what was written."""
+    """Parses a line of the ledger; raises ValueError or RunError if it is damaged."""
     entry = parse_json(line)
     checked = check_record(LedgerLine, entry, "the line")
     if not is_whole(entry):
-        raise ValueError("its checksum is not that of its content")
+        raise ValueError("its checksum does not match its content")
     return checked

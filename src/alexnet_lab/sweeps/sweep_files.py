@@ -1,4 +1,4 @@
-"""What the files of a sweep hold, as schemas: sweep.json, and a line of ledger.jsonl."""
+"""Schemas of a sweep's files: sweep.json, and a line of ledger.jsonl."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEDGER_VERSION = 1
 def _below(name: str) -> str:
     path = PurePath(name)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name:
-        raise ValueError("a folder below the sweep's")
+        raise ValueError("a folder inside the sweep's")
     return name
 
 

@@ -1,1 +1,1 @@
-"""What Hydra finds of AlexNet Lab: the sweeper. Hydra imports each module here at every start: keep them light."""
+"""AlexNet Lab's Hydra plugins. Hydra imports each module here at every start, so keep them light."""

@@ -1,7 +1,7 @@
-"""The sweeper of `-m`: Hydra's grammar and launchers, with a check before, a ledger, and a way to go on.
+"""The sweeper of `-m`: Hydra's grammar and launchers, plus a check of all jobs, a ledger and resuming.
 
-It composes each job with Hydra and leaves the rest to `alexnet_lab.sweeps`. A job's config is composed once for each
-choice of groups; other overrides are laid upon it as Hydra itself does it last, which takes a tenth of the time.
+It composes each job with Hydra and leaves the rest to `alexnet_lab.sweeps`. It composes a config once for each choice
+of groups and then applies the other overrides with Hydra's own last step, which takes a tenth of the time.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 
 CONFIG = {
     "_target_": "hydra_plugins.alexnet_lab.ledger_sweeper.LedgerSweeper",
-    "params": {},  # the swept keys of a sweep's file; the command line wins
-    "max_batch_size": None,  # jobs that the launcher gets at a time; null: all
-    "trials": None,  # of a search, in all; null: every combination of the values
+    "params": {},  # the swept keys of a sweep's file; the command line takes precedence
+    "max_batch_size": None,  # jobs per call of the launcher; null: all
+    "trials": None,  # of a search, in total; null: every combination of the values
     "sampler": "tpe",  # of a search; or random
 }
-"""The keys of `hydra.sweeper`. (Hydra runs this module in a way in which it can define no dataclass.)"""
+"""The keys of `hydra.sweeper`. (Hydra imports this module in a way that does not allow dataclasses.)"""
 
 ConfigStore.instance().store(group="hydra/sweeper", name="ledger", node=CONFIG, provider="alexnet_lab")
 
@@ -60,7 +60,7 @@ class LedgerSweeper(Sweeper):
         self.sampler = sampler
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Takes what Hydra hands over."""
+        """Stores Hydra's arguments."""
         if str(config.hydra.sweep.dir).startswith("~"):
             with read_write(config):
                 config.hydra.sweep.dir = expanded(str(config.hydra.sweep.dir))
@@ -70,7 +70,7 @@ class LedgerSweeper(Sweeper):
         self.task = task_function
 
     def sweep(self, arguments: list[str]) -> None:
-        """Checks all jobs, then runs those that are left, or lists them.
+        """Checks all jobs, then runs the remaining ones, or lists them.
 
         Args:
             arguments: The overrides of the command line.
@@ -90,7 +90,7 @@ class LedgerSweeper(Sweeper):
             pass
 
     def check(self) -> None:
-        """Raises ConfigError for a key of `hydra.sweeper` or `hydra.launcher` that cannot work."""
+        """Raises ConfigError for a wrong key of `hydra.sweeper` or `hydra.launcher`."""
         from alexnet_lab.config.validate import check_multirun  # noqa: PLC0415 - a plugin is imported at each start
 
         hydra = self.master.hydra
@@ -98,7 +98,7 @@ class LedgerSweeper(Sweeper):
         check_multirun(parts, hydra.runtime.choices["hydra/launcher"], self.master.launcher.jobs_side_by_side)
 
     def ran(self, planned: Plan) -> bool:
-        """Runs a sweep, or lists its jobs; False if another process has taken its place meanwhile."""
+        """Runs a sweep, or lists its jobs; False if another process has taken its directory meanwhile."""
         if planned.settings["dry_run"]:
             from alexnet_lab.sweeps import dry_run  # noqa: PLC0415 - a plugin is imported at each start
 
@@ -117,10 +117,10 @@ class LedgerSweeper(Sweeper):
         return True
 
     def parted(self, arguments: list[str]) -> tuple[list[Override], list[Override]]:
-        """The overrides that all jobs have in common, and those with several values, of the file and the command line.
+        """Splits the overrides into those common to all jobs and those with several values.
 
         Args:
-            arguments: The overrides of the command line, which wins over the sweep's file.
+            arguments: The overrides of the command line, which take precedence over the sweep's file.
         """
         names = [f"{VARIANT}={','.join(self.variants)}"] if self.variants else []
         words = names + [f"{key}={value}" for key, value in self.params.items()] + arguments
@@ -130,14 +130,14 @@ class LedgerSweeper(Sweeper):
         return common, [item for item in last.values() if item.is_sweep_override()]
 
     def request(self, common: list[Override], swept: Sequence[Override] = ()) -> Request:
-        """The sweep that the command line and the sweep's file ask for."""
+        """The sweep that the command line and the sweep's file request."""
         from alexnet_lab.base.errors import ConfigError  # noqa: PLC0415 - a plugin is imported at each start
         from alexnet_lab.sweeps.columns import literal  # noqa: PLC0415
         from alexnet_lab.sweeps.preflight import Request  # noqa: PLC0415
 
         for item in swept:
             if not item.is_discrete_sweep():
-                raise ConfigError(f"{item.input_line} is a range to search in: take sweep=search, or give values: a,b")
+                raise ConfigError(f"{item.input_line} is a range to search: use sweep=search, or give values: a,b")
         grid = hydra_adapter.combinations(list(swept))
         return Request(
             place=str(self.master.hydra.sweep.dir),
@@ -153,12 +153,12 @@ class LedgerSweeper(Sweeper):
 
     @property
     def variants(self) -> dict[str, dict[str, Any]]:
-        """The named levels of the sweep's file, `sweep.variants`, and the keys that each sets."""
+        """The named levels in `sweep.variants` of the sweep's file, with the keys that each sets."""
         found = OmegaConf.to_container(self.master.sweep.get("variants") or OmegaConf.create({}), resolve=True)
         return cast("dict[str, dict[str, Any]]", found)
 
     def has_default_place(self) -> bool:
-        """Whether nobody has chosen the sweep's directory."""
+        """Whether the sweep's directory is the default."""
         hydra = self.master.hydra
         chosen = any(word.startswith("hydra.sweep.dir=") for word in hydra.overrides.hydra)
         return not chosen and hydra.sweep.dir == default_sweep_dir(hydra.runtime.choices, hydra.overrides.task)
@@ -169,14 +169,14 @@ class LedgerSweeper(Sweeper):
         return words
 
     def launch(self, jobs: Sequence[list[str]]) -> None:
-        """Hands jobs to Hydra's launcher, `max_batch_size` at a time."""
+        """Passes jobs to Hydra's launcher, `max_batch_size` at a time."""
         size = self.max_batch_size or len(jobs)
         for start in range(0, len(jobs), size):
             self.built_launcher.launch(jobs[start : start + size], initial_job_idx=start)
 
     @cached_property
     def built_launcher(self) -> Launcher:
-        """Hydra's launcher; built when the place of the sweep is known, which its parameters refer to."""
+        """Hydra's launcher, built after the sweep's directory is known, because its parameters refer to it."""
         return Plugins.instance().instantiate_launcher(
             hydra_context=self.context, task_function=self.task, config=self.master
         )
@@ -217,12 +217,12 @@ class Composer:
         return self.groups[key]
 
     def _base(self, groups: tuple[str, ...]) -> tuple[HydraConf | None, DictConfig]:
-        """What `${hydra:...}` refers to with these groups, and their config; composed once."""
+        """The `hydra` node and the config for these groups, composed once."""
         if groups not in self.bases:
             whole = self.loader.load_sweep_config(self.master, list(groups))
             config = copy.deepcopy(whole)
             with read_write(config), open_dict(config):
                 del config["hydra"]
-            HydraConfig.instance().set_config(whole)  # copies it, which takes a third as long as checking a job
+            HydraConfig.instance().set_config(whole)  # makes a copy, which takes a third as long as checking a job
             self.bases[groups] = HydraConfig.instance().cfg, config
         return self.bases[groups]

@@ -1,7 +1,7 @@
-"""Hydra's SLURM launcher, made to wait until every job has left the queue, however it ended.
+"""Hydra's SLURM launcher, changed to wait until every job has left the queue, however it ended.
 
-Hydra's own asks for each job's result in turn, and raises the first error with the other jobs still in the queue. What
-became of each job is in the ledger of the sweep, so nothing is asked here but SLURM.
+Hydra's own asks for each job's result in turn and raises the first error while other jobs are still in the queue. The
+outcome of each job is in the sweep's ledger, so this launcher only asks SLURM.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ log = logging.getLogger("alexnet_lab.sweeps.slurm")
 
 FIRST_POLL_SECONDS = 1.0
 LAST_POLL_SECONDS = 30.0
-"""Between two looks at the queue, the longer the older the jobs are: many users ask the same daemon."""
+"""The intervals between two queries of the queue, which grow with the jobs' age: many users query the same daemon."""
 
 SUBMITTED = "slurm_jobs.txt"
-"""In the sweep's directory: the numbers of its jobs, so that those that a killed sweep left can be taken back."""
+"""The file in the sweep's directory with its jobs' numbers, so that jobs of a killed sweep can be cancelled."""
 
 
 if SlurmLauncher is not None and SlurmQueueConf is not None:
 
     class QueueLauncher(SlurmLauncher):
-        """Submits jobs as one array and waits for it; what ends the waiting takes them back."""
+        """Submits jobs as one array and waits for it; cancels them if the wait is interrupted."""
 
         def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
-            """Returns when all jobs have left the queue.
+            """Submits the jobs and returns when all have left the queue.
 
             Args:
                 job_overrides: Of each job.
-                initial_job_idx: Number of the first one.
+                initial_job_idx: The number of the first job.
             """
             record = Path(str(cast("DictConfig", self.config).hydra.sweep.dir)) / SUBMITTED
             if record.exists():
@@ -65,7 +65,7 @@ if SlurmLauncher is not None and SlurmQueueConf is not None:
             return []
 
         def submit(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> str:
-            """Submits an array of jobs; returns its number."""
+            """Submits an array of jobs and returns its number."""
             import submitit  # noqa: PLC0415 - a plugin is imported at each start
 
             own = {"submitit_folder", "max_num_timeout"}
@@ -99,7 +99,7 @@ if SlurmLauncher is not None and SlurmQueueConf is not None:
 
 
 def wait(number: str) -> None:
-    """Until an array of jobs has left the queue; says what changes."""
+    """Waits until an array of jobs has left the queue; logs changes."""
     before: Counter[str] | None = None
     pause = FIRST_POLL_SECONDS
     while (states := in_queue(number)) is None or states:
@@ -112,7 +112,7 @@ def wait(number: str) -> None:
 
 
 def in_queue(number: str) -> Counter[str] | None:
-    """How many jobs of an array are in which state; none if it has left the queue, None if SLURM does not say."""
+    """The number of jobs of an array by state; empty if it has left the queue, None if SLURM does not answer."""
     try:
         answer = slurm("squeue", "--noheader", "--array", f"--jobs={number}", "--format=%T")
     except subprocess.CalledProcessError as error:
@@ -123,16 +123,16 @@ def in_queue(number: str) -> Counter[str] | None:
 
 
 def numbers_in(text: str) -> list[str]:
-    """The numbers of jobs in a record; it is data, and a line such as `--user=me` would be a flag of scancel."""
+    """The job numbers in a file, which is data: a line such as `--user=me` would be a flag of scancel."""
     words = text.split()
     wrong = [word for word in words if not re.fullmatch(r"[0-9]{1,20}", word)]
     if wrong:
-        log.warning("%s holds %r, which is no number of a job; it is passed over", SUBMITTED, wrong[0][:40])
+        log.warning("%s contains %r, which is no number of a job; it is ignored", SUBMITTED, wrong[0][:40])
     return [word for word in words if word not in wrong]
 
 
 def cancel(numbers: Iterable[str]) -> None:
-    """Takes jobs back: those that wait at once, those that run get SIGTERM, and record themselves as interrupted."""
+    """Cancels jobs: waiting jobs end at once, running jobs get SIGTERM and record themselves as interrupted."""
     for number in numbers:
         try:
             slurm("scancel", number)
@@ -141,5 +141,5 @@ def cancel(numbers: Iterable[str]) -> None:
 
 
 def slurm(*words: str) -> str:
-    """What a command of SLURM says."""
+    """The output of a SLURM command."""
     return subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout  # noqa: S603 - fixed words
