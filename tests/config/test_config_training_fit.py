@@ -112,7 +112,7 @@ def test_colour_noise_needs_colours_and_a_mean_of_0(data: dict[str, Any], messag
 
 def test_a_sweep_of_what_nothing_measures_is_refused():
     with pytest.raises(
-        ConfigError, match=r"`sweep\.metric` is to_error/epochs, which nothing measures; take callbacks="
+        ConfigError, match=r"`sweep\.metric` is to_error/epochs, which nothing measures; set callbacks="
     ):
         check(sweep={"metric": "to_error/epochs"})
     check(sweep={"metric": "to_error/epochs"}, callbacks={"to_error": {"error": 0.25}})

@@ -90,5 +90,5 @@ def test_two_runs_that_start_in_one_second_both_run(compose, tmp_path, monkeypat
         train({**short, "run_dir": name, "overrides": []})
     for folder in (name, f"{name}_2"):
         assert json.loads((tmp_path / folder / "result.json").read_text())["status"] == "completed"
-    with pytest.raises(RunError, match="holds a finished run"):
+    with pytest.raises(RunError, match="contains a finished run"):
         train({**short, "run_dir": name, "overrides": [f"run_dir={name}"]})

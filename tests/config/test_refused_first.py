@@ -58,7 +58,7 @@ REFUSED = {
     "optimizer=krizhevsky_sgd optimizer.layers={conv9:{weight_decay:0.0}}": "conv9",
     LBFGS: "`optimizer`: torch.optim.LBFGS fails on kernels in the memory layout of `trainer.channels_last`; set train",
     "optimizer={lr:1}": "`optimizer` is a group of keys and takes no value; choose one of its files, or set its keys:",
-    "trainer.devices=2 launcher.workers=false": "`launcher.workers` is false, so the run has the calling process alone",
+    "trainer.devices=2 launcher.workers=false": "`launcher.workers` is false, so the run can only use the calling",
     "launcher=slurm": "`launcher=slurm` sends jobs of a sweep to the cluster; add -m",
     "model=torchvision model.name=resnet9999": "resnet9999",
 }

@@ -148,7 +148,9 @@ def test_damaged_metrics_are_not_drawn(how, run):
     path = run / "metrics.csv"
     path.unlink() if how == "removed" else path.write_text(path.read_text().replace("0.", "0.9", 1))
     line = error_of(evaluated(f"run={run}", "figures=training_error"))
-    assert "metrics.csv is not what the run left" in line or "metrics.csv cannot be read: No such file" in line
+    assert (
+        "metrics.csv is not the file that the run wrote" in line or "metrics.csv cannot be read: No such file" in line
+    )
 
 
 def test_ensemble_checks_each_run(root, tmp_path, compose):

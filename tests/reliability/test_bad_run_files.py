@@ -132,14 +132,14 @@ def test_weights_of_another_run_are_not_evaluated(run):
     torch.save(checkpoint, path)
     outcome = call(lambda config: evaluate(check_evaluate(config)), "eval", f"run={run}", "num_threads=1")
     assert outcome.code == 1
-    assert "best.ckpt is not what the run left (its SHA-256 differs from that in result.json)" in outcome.err
+    assert "best.ckpt is not the file that the run wrote (its SHA-256 differs from that in result.json)" in outcome.err
 
 
 def test_changed_config_is_not_evaluated(run):
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["data"]["val_seed"] = 7
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(RunError, match=r"config\.yaml is not what the run left"):
+    with pytest.raises(RunError, match=r"config\.yaml is not the file that the run wrote"):
         evaluate(check_evaluate({"run": str(run)}))
 
 

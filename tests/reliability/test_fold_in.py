@@ -102,7 +102,7 @@ def test_not_within_an_epoch(compose, tmp_path, monkeypatch):
     with pytest.raises(Interrupted):
         train(compose(*FIELDS, f"run_dir={run}"))
     monkeypatch.undo()
-    words = r"`data.val_fraction` can become 0 between two epochs, .* within one \(epoch 2, step 16\); finish the run"
+    words = r"`data.val_fraction` can only become 0 between epochs, .* within one \(epoch 2, step 16\); finish the run"
     with pytest.raises(RunError, match=words):
         train({"resume": str(run), "changes": FOLD})
     assert train({"resume": str(run)})["epochs"] == 2

@@ -39,7 +39,7 @@ def test_last_checkpoint_cut_short(unfinished, digits_run, size, capsys):
     lines = [line for line in capsys.readouterr().err.splitlines() if "last.ckpt" in line]
     assert len(lines) == 1
     assert f"last.ckpt is damaged or cut short ({size:,} bytes)" in lines[0]
-    assert lines[0].endswith("going on from previous.ckpt, of epoch 2, step 24")
+    assert lines[0].endswith("resuming from previous.ckpt, of epoch 2, step 24")
     shutil.copy(digits_run / "checkpoints" / "last.ckpt", folder)  # the run had no step to do any more
     assert_same_ending(unfinished, digits_run)
 
@@ -47,7 +47,7 @@ def test_last_checkpoint_cut_short(unfinished, digits_run, size, capsys):
 def test_best_is_gone_on_from_where_nothing_else_is_whole(unfinished, capsys):
     (unfinished / "checkpoints" / "last.ckpt").write_bytes(b"PK\x03\x04")
     assert train({"resume": str(unfinished)})["status"] == "completed"
-    assert "going on from best.ckpt" in capsys.readouterr().err
+    assert "resuming from best.ckpt" in capsys.readouterr().err
 
 
 def test_nothing_whole(unfinished):
@@ -75,7 +75,7 @@ def test_other_config_by_force(unfinished, capsys):
 
 
 def test_force_needs_a_run(compose):
-    with pytest.raises(ConfigError, match=r"`resume_force` applies to a run that is continued; add resume=RUN_DIR"):
+    with pytest.raises(ConfigError, match=r"`resume_force` only applies to a resumed run; add resume=RUN_DIR"):
         train(compose("resume_force=true"))
 
 
@@ -100,7 +100,7 @@ def test_other_code_is_told(caplog):
     assert caplog.messages == []
     checkpoint_identity.warn_of_other_code({"code": now | {"torch": "1.0"}})
     assert caplog.messages == [
-        f"the code has changed since the checkpoint: torch 1.0 -> {now['torch']}; the run may end otherwise"
+        f"the code has changed since the checkpoint: torch 1.0 -> {now['torch']}; the result may differ"
     ]
 
 

@@ -216,7 +216,7 @@ def test_home_that_cannot_be_written_no_git_and_a_wandb_service_that_dies(compos
     assert done["status"] == "completed"
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["git"] is None
     err = capfd.readouterr().err
-    assert err.count("warning: W&B is given up") == 1
+    assert err.count("warning: W&B is dropped") == 1
     assert "Traceback" not in err
 
 

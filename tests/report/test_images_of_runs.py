@@ -149,5 +149,5 @@ def test_damaged_file_of_a_finished_run_is_not_drawn(name, how, tmp_path):
     outcome = report(f"runs=[{run},{make_run(tmp_path / 'whole')}]", f"out={tmp_path / 'out'}")
     assert "1 of 2 runs completed, 1 unreadable" in outcome.err
     page = (tmp_path / "out" / "report.html").read_text()
-    reasons = (f"{name} is not what the run left", f"{name} cannot be read", f"it has no {name}")
+    reasons = (f"{name} is not the file that the run wrote", f"{name} cannot be read", f"it has no {name}")
     assert any(reason in page for reason in reasons)

@@ -162,7 +162,7 @@ EDITS = {
     ),
     "curves": (
         lambda sweep: replace(sweep / "model.activation-relu_seed-0" / "metrics.csv", "0.", "1."),
-        "metrics.csv is not what the run left",
+        "metrics.csv is not the file that the run wrote",
     ),
     "ledger": (lambda sweep: replace(sweep / "ledger.jsonl", '"epochs": 1', '"epochs": 2'), "no line in the ledger"),
     "uncommitted": (lambda sweep: change_manifest(sweep, dirty=True), "no clean commit"),

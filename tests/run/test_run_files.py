@@ -138,7 +138,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_finished_run_is_not_overwritten(digits_run, compose):
     before = content(digits_run)
-    with pytest.raises(RunError, match="holds a finished run; choose another run_dir"):
+    with pytest.raises(RunError, match="contains a finished run; choose another run_dir"):
         train(compose(f"run_dir={digits_run}", *SHORT))
     with pytest.raises(RunError, match="is a finished run; there is nothing to resume"):
         train({"resume": str(digits_run)})
@@ -147,7 +147,7 @@ def test_finished_run_is_not_overwritten(digits_run, compose):
 
 def test_folder_of_other_things_is_left_alone(compose, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(RunError, match=r"is not empty \(it holds notes.txt\)"):
+    with pytest.raises(RunError, match=r"is not empty \(it contains notes.txt\)"):
         train(compose(f"run_dir={tmp_path}", *SHORT))
     assert content(tmp_path) == {"notes.txt": b"mine"}
 
@@ -157,7 +157,7 @@ def test_unfinished_run_is_to_be_resumed(digits_run, compose, tmp_path):
     shutil.copytree(digits_run, run)
     (run / "result.json").unlink()
     before = content(run)
-    with pytest.raises(RunError, match=r"holds an unfinished run; resume it: python train\.py resume="):
+    with pytest.raises(RunError, match=r"contains an unfinished run; resume it: python train\.py resume="):
         train(compose(f"run_dir={run}", *SHORT))
     assert content(run) == before
 
@@ -221,7 +221,7 @@ def test_resume_of_what_is_no_run(what, tmp_path):
     messages = {
         "directory": "there is no run directory", "file": "there is no run directory|cannot be read",
         "empty": "is no run directory: it has no config.yaml", "damaged": "config.yaml cannot be read",
-        "list": "config.yaml holds no config",
+        "list": "config.yaml contains no config",
     }  # fmt: skip
     if what == "file":
         run.write_text("")
@@ -237,7 +237,7 @@ def test_resume_without_a_checkpoint(digits_run, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     shutil.copy(digits_run / "config.yaml", run)
-    with pytest.raises(RunError, match=r"has no checkpoint to go on from; start it again with its config.yaml"):
+    with pytest.raises(RunError, match=r"has no checkpoint to resume from; start it again with its config.yaml"):
         train({"resume": str(run)})
 
 
@@ -253,5 +253,5 @@ def test_damaged_result(digits_run, compose, tmp_path):
     with pytest.raises(RunError, match=r"result.json cannot be read"):
         train(compose(f"run_dir={run}"))
     (run / "result.json").write_text("[]")
-    with pytest.raises(RunError, match=r"result.json holds no result"):
+    with pytest.raises(RunError, match=r"result.json contains no result"):
         train(compose(f"run_dir={run}"))

@@ -161,7 +161,7 @@ def test_what_wandb_does_not_take_is_said_and_does_not_end_the_run(tmp_path, no_
     logger = started(tmp_path)
     tracking.show([logger], pictures=[], epochs=[{"epoch": "no number"}], confusion=None, class_names=[])
     tracking.finish([logger], 0)
-    assert "W&B is given up (ValueError: could not convert" in caplog.text
+    assert "W&B is dropped (ValueError: could not convert" in caplog.text
 
 
 def test_nothing_is_shown_to_other_trackers(tmp_path):
@@ -294,7 +294,7 @@ def test_id_that_is_none(tmp_path, no_login, monkeypatch, caplog, content):
     monkeypatch.setattr(tracking.log, "propagate", True)
     (tmp_path / "wandb_id.txt").write_bytes(content)
     tracking.finish([started(tmp_path)], 0)
-    assert "holds no id of a W&B run" in caplog.text
+    assert "contains no id of a W&B run" in caplog.text
     assert wandb_file.read(tmp_path).id == (tmp_path / "wandb_id.txt").read_text().strip()
 
 
@@ -319,7 +319,7 @@ def test_file_in_the_place_of_the_folder(compose, tmp_path, no_login, capsys):
         spec: dict[str, Any] = {"_target_": f"alexnet_lab.run.tracking.{logger}_logger"}
         assert train({"resume": str(copy), "changes": {"logger": spec}})["status"] == "completed"
         title = {"wandb": "W&B", "tensorboard": "TensorBoard"}[logger]
-        assert capsys.readouterr().err.count(f"{title} is given up") == 1
+        assert capsys.readouterr().err.count(f"{title} is dropped") == 1
 
 
 @pytest.mark.parametrize("method", ["log", "finish", "define_metric", "init"])
@@ -332,7 +332,7 @@ def test_errors_of_wandb_in_the_middle(compose, tmp_path, monkeypatch, capsys, m
 
     monkeypatch.setattr(*((wandb, "init") if method == "init" else (wandb.Run, method)), broken)
     assert train(compose(f"run_dir={tmp_path / 'run'}", "debug=fast", "logger=wandb"))["status"] == "completed"
-    assert capsys.readouterr().err.count("W&B is given up (RuntimeError: W&B is broken)") == 1
+    assert capsys.readouterr().err.count("W&B is dropped (RuntimeError: W&B is broken)") == 1
     monkeypatch.undo()
     wandb.teardown()
 
@@ -346,7 +346,7 @@ def test_wandb_that_cannot_be_imported(words, compose, tmp_path):
     words = (*words, f"run_dir={run}", *SHORT, f"data.dir={compose('logger=csv')['data']['dir']}", "logger=wandb")
     outcome = finished(command("train.py", *words, cwd=tmp_path, PYTHONPATH=str(tmp_path / "broken")), 300)
     assert outcome.code == 0, outcome.err
-    assert outcome.err.count("W&B is given up (RuntimeError: numpy.dtype size changed)") == 1
+    assert outcome.err.count("W&B is dropped (RuntimeError: numpy.dtype size changed)") == 1
     assert "Traceback" not in outcome.err
     assert json.loads((run / "result.json").read_text())["status"] == "completed"
 

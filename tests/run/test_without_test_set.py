@@ -55,7 +55,7 @@ def test_nothing_is_set_apart_and_nothing_is_tested(run):
     assert result["status"] == "completed"
     assert not any(name.startswith("test/") for name in result["metrics"])
     assert "test/" not in (run / "metrics.csv").read_text()
-    assert "there is no test set, and data.test_fraction=0 sets none apart" in (run / "train.log").read_text()
+    assert "there is no test set, and data.test_fraction=0 splits none off" in (run / "train.log").read_text()
 
 
 def test_eval_names_the_splits_that_are_there(run):

@@ -187,7 +187,7 @@ def test_damaged_journal_is_one_line_and_stays_as_it_is(lines, tmp_path):
     outcome = call(check_train, "train", "-m", "sweep=search", f"hydra.sweep.dir={tmp_path}")
     assert (outcome.code, outcome.err.count("\n")) == (1, 1), outcome.err
     assert outcome.err.startswith(f"error: {journal} cannot be read (")
-    assert "delete it: the search then begins anew" in outcome.err
+    assert "delete it: the search then starts again" in outcome.err
     assert journal.read_bytes() == before
 
 

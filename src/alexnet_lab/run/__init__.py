@@ -1,6 +1,6 @@
-"""One run: `train(config)` takes it from the config to `result.json`. It knows no Hydra.
+"""One run: `train(config)` takes it from the config to `result.json`, without Hydra.
 
-`run` is the same for a config that is checked already.
+`run` does the same for a config that is already checked.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether a checkpoint belongs to the config beside it: a run continues as the same experiment or not at all."""
+"""Checks whether a checkpoint belongs to the config beside it: a run continues as the same experiment or not at all."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KEY = "config"
-"""Of the config in a checkpoint."""
+"""Checkpoint key: the config."""
 
 SECONDS = "wall_seconds"
-"""Of the time that a run had taken, all its attempts together."""
+"""Checkpoint key: the run's time so far, over all attempts."""
 
 CODE = "code"
-"""Of the versions of the packages and of this one's source."""
+"""Checkpoint key: the versions of the packages and a hash of this one's source."""
 
 
 class KeepIdentity(Callback):
-    """Puts into a run's checkpoints what it is: config, code, and the time that it took so far."""
+    """Saves the run's config, code and time so far in its checkpoints."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
@@ -41,11 +41,11 @@ class KeepIdentity(Callback):
 
     @property
     def seconds(self) -> float:
-        """That the run has taken so far, all its attempts together."""
+        """The run's time so far, over all attempts."""
         return time.monotonic() - self._start
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Adds the three."""
+        """Adds config, code and time."""
         checkpoint |= {KEY: self.config, CODE: self._code, SECONDS: self.seconds}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -54,35 +54,35 @@ class KeepIdentity(Callback):
 
 
 def with_defaults(saved: dict[str, Any], trusted: Sequence[str]) -> dict[str, Any]:
-    """A checkpoint's config with the defaults of keys that did not exist when it was written."""
+    """A checkpoint's config, with defaults for keys that did not exist when it was written."""
     try:
         return check_saved(saved, trusted)
-    except ConfigError:  # the differences will say what is wrong
+    except ConfigError:  # the differences will show what is wrong
         return saved
 
 
 def warn_of_other_code(checkpoint: Mapping[str, Any]) -> None:
-    """Warns where the code is not that of the checkpoint: it may compute something else."""
+    """Warns if the code differs from that of the checkpoint, since it may compute something else."""
     before, now = checkpoint.get(CODE, {}), provenance.code()
     changed = [f"{name} {before[name]} -> {now.get(name)}" for name in before if before[name] != now.get(name)]
     if changed:
-        log.warning("the code has changed since the checkpoint: %s; the run may end otherwise", ", ".join(changed))
+        log.warning("the code has changed since the checkpoint: %s; the result may differ", ", ".join(changed))
 
 
 def check_same_config(
     checkpoint: Mapping[str, Any], config: Mapping[str, Any], path: Path, asked: set[str], *, forced: bool = False
 ) -> list[Difference]:
-    """Refuses a config that describes another experiment than the one that a checkpoint was trained by.
+    """Refuses a config that describes another experiment than that of a checkpoint.
 
     Args:
-        checkpoint: What the file holds; one without a config fits any.
+        checkpoint: The content of the file; one without a config fits any.
         config: Of the run from now on.
         path: Of the run's config.yaml, for the message.
         asked: Keys that a command line has changed; others were changed in the file itself.
-        forced: Warn instead, where the new value takes effect.
+        forced: Warn instead, if the new value has an effect.
 
     Returns:
-        The differences, those that are free or let the run train further among them.
+        All differences, including those that are free or extend the training.
 
     Raises:
         RunError: With the first keys that differ.
@@ -95,19 +95,19 @@ def check_same_config(
     differing = [f"`{item.key}` is {item.new!r}, the checkpoint has {item.old!r}" for item in others[:3]]
     message = f"{path} is not the config of its checkpoint: {'; '.join(differing)}{more}"
     if not forced:
-        raise RunError(f"{message}; bring it back to what it was, start a new run, or set resume_force=true")
+        raise RunError(f"{message}; restore it, start a new run, or set resume_force=true")
     for item in others:
         if item.kind == "other" and not within(item.key, FORCED):
             raise RunError(
                 f"resume_force cannot change `{item.key}` from {item.old!r} to {item.new!r}: the checkpoint would "
-                f"undo it; bring it back to what it was, or start a new run"
+                f"undo it; restore it, or start a new run"
             )
     log.warning("%s; resume_force continues anyway", message)
     return found
 
 
 def log_free(found: list[Difference]) -> None:
-    """Logs in one line the other differences, and whether bits may differ."""
+    """Logs the free differences in one line, and whether bits may differ."""
     items = [item for item in found if item.kind == "free" and not within(item.key, RECORDS)]
     if items:
         rounding = any(within(item.key, ROUNDING) for item in items)

@@ -1,4 +1,4 @@
-"""The devices of a run: which kind, how many processes, and in which number format."""
+"""The devices of a run: their kind and number, and the dtype."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def check_devices(trainer: Mapping[str, Any]) -> None:
-    """Raises ConfigError where more GPUs are asked for than this machine has."""
+    """Raises ConfigError if a run needs more GPUs than this machine has."""
     wanted, devices = trainer["accelerator"], trainer["devices"]
     if wanted not in GPUS:
         return
@@ -29,10 +29,10 @@ def check_devices(trainer: Mapping[str, Any]) -> None:
 
 
 def check_precision(accelerator: str, precision: str) -> None:
-    """Warns of a number format that the processor only emulates.
+    """Warns about a dtype that the CPU only emulates.
 
     Raises:
-        ConfigError: The device lacks the format; Lightning would silently train in another one.
+        ConfigError: The device lacks the dtype; Lightning would silently use another one.
     """
     on_cpu = is_cpu(accelerator)
     if precision == "16-mixed" and on_cpu:
@@ -47,10 +47,10 @@ def check_precision(accelerator: str, precision: str) -> None:
 
 
 def usable_precision(accelerator: str, precision: str) -> str:
-    """The number format in which this machine evaluates a network that was trained in `precision`.
+    """The dtype in which this machine evaluates a network that was trained in `precision`.
 
-    Half precision needs a GPU, or a processor with bfloat16 arithmetic. Other machines take float32, whose results
-    differ from those of the training machine in the last digits.
+    Half precision needs a GPU, or a CPU with bfloat16 arithmetic. Other machines use float32, whose results differ from
+    those of the training machine in the last digits.
 
     Example:
         >>> usable_precision("cpu", "64-true")
@@ -62,12 +62,12 @@ def usable_precision(accelerator: str, precision: str) -> str:
 
 
 def is_cpu(accelerator: str) -> bool:
-    """Whether a run computes on the CPU: `auto` takes a GPU where there is one."""
+    """Whether a run computes on the CPU; `auto` uses a GPU if there is one."""
     return accelerator == "cpu" or (accelerator == "auto" and not any(count() for count in GPUS["gpu"]))
 
 
 def count_mps() -> int:
-    """1 where Apple's GPU can be used, else 0."""
+    """1 if Apple's GPU can be used, else 0."""
     return int(torch.backends.mps.is_available())
 
 
@@ -76,11 +76,11 @@ GPUS: dict[str, tuple[Callable[[], int], ...]] = {
     "cuda": (torch.cuda.device_count,),
     "mps": (count_mps,),
 }
-"""For each kind of GPU how many there are."""
+"""For each kind of GPU, functions that count them."""
 
 
 def count_processes(trainer: Mapping[str, Any]) -> int:
-    """One process per device; `auto` is every GPU, or one process where there is none."""
+    """One process per device; `auto` is every GPU, or one process without a GPU."""
     if trainer["devices"] != "auto":
         return trainer["devices"]
     on_gpu = trainer["accelerator"] in ("auto", "gpu", "cuda")
@@ -88,7 +88,7 @@ def count_processes(trainer: Mapping[str, Any]) -> int:
 
 
 def uses_workers(config: Mapping[str, Any]) -> bool:
-    """Whether a run gets processes of its own; one of a single process can use the calling one.
+    """Whether a run gets worker processes; a run of one process can use the calling one.
 
     Raises:
         ConfigError: It needs several, and `launcher.workers` forbids them.
@@ -99,7 +99,7 @@ def uses_workers(config: Mapping[str, Any]) -> bool:
         return processes > 1
     if processes > 1 and not workers:
         raise ConfigError(
-            f"`launcher.workers` is false, so the run has the calling process alone, but it needs {processes}; "
+            f"`launcher.workers` is false, so the run can only use the calling process, but it needs {processes}; "
             f"set trainer.devices=1, or launcher=local"
         )
     return workers

@@ -1,4 +1,4 @@
-"""The processes of a run as Lightning sees them, and how they share their gradients."""
+"""The processes of a run for Lightning, and how they share their gradients."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Processes(ClusterEnvironment):
 
     @property
     def main_address(self) -> str:
-        """Where the processes of the run meet."""
+        """The address where the processes of the run meet."""
         return os.environ["MASTER_ADDR"]
 
     @property
     def main_port(self) -> int:
-        """On that machine."""
+        """The port on that machine."""
         return int(os.environ["MASTER_PORT"])
 
     @staticmethod
@@ -57,35 +57,35 @@ class Processes(ClusterEnvironment):
         return False
 
     def world_size(self) -> int:
-        """How many processes share the run."""
+        """The number of processes of the run."""
         return self.size
 
     def set_world_size(self, size: int) -> None:
         """Lightning's own count, which is the same."""
 
     def global_rank(self) -> int:
-        """Of this process."""
+        """The rank of this process."""
         return self.rank
 
     def set_global_rank(self, rank: int) -> None:
         """Lightning's own count, which is the same."""
 
     def local_rank(self) -> int:
-        """Among the processes of this node."""
+        """The rank among the processes of this node."""
         return self.own
 
     def node_rank(self) -> int:
-        """Of this node."""
+        """The rank of this node."""
         return self.node
 
 
 class ExactDDP(DDPStrategy):
     """DDP that sums gradients in the same order in every step, so that a resumed run repeats the bits.
 
-    DDP sorts its buckets anew after its first backward pass, by the order in which that pass reached the parameters.
-    A resumed run would do so after another step than the uninterrupted one; from three processes on, the order within
-    a bucket decides in which order an all-reduce adds. Here the first backward pass is one that computes nothing,
-    before any step, in fresh and resumed runs alike.
+    DDP sorts its buckets again after its first backward pass, by the order in which that pass reached the parameters. A
+    resumed run would do so after another step than the uninterrupted one. With three or more processes, the order in a
+    bucket decides the order in which an all-reduce adds. Here the first backward pass computes nothing and comes before
+    any step, in new and resumed runs alike.
     """
 
     def __init__(self, *, find_unused_parameters: bool = False) -> None:
@@ -98,7 +98,7 @@ class ExactDDP(DDPStrategy):
 
 
 DDP = {"auto": False, "ddp": False, "ddp_find_unused_parameters_true": True}
-"""Names of `trainer.strategy` that stand for `ExactDDP`, with its `find_unused_parameters`."""
+"""Names of `trainer.strategy` that mean `ExactDDP`, with its `find_unused_parameters`."""
 
 
 def check_strategy(asked: str | dict[str, Any]) -> None:
@@ -109,7 +109,7 @@ def check_strategy(asked: str | dict[str, Any]) -> None:
 
 
 def build_strategy(asked: str | dict[str, Any], processes: int, trusted: tuple[str, ...]) -> Strategy | str:
-    """The strategy of `trainer.strategy`: DDP that repeats the bits, unless another one is asked for."""
+    """Builds the strategy of `trainer.strategy`; the default is a DDP that reproduces bits."""
     if isinstance(asked, str) and asked in DDP:
         return ExactDDP(find_unused_parameters=DDP[asked]) if processes > 1 else "auto"
     check_strategy(asked)
@@ -118,9 +118,9 @@ def build_strategy(asked: str | dict[str, Any], processes: int, trusted: tuple[s
 
 
 def settle_buckets(wrapped: DistributedDataParallel) -> None:
-    """Makes DDP sort its buckets once and for all; weights, gradients, buffers and random streams do not change.
+    """Makes DDP sort its buckets for good; weights, gradients, buffers and random streams do not change.
 
-    A function of the parameters alone is enough for a backward pass: the network is not called.
+    The backward pass only needs a function of the parameters, so the network is not called.
     """
     net = wrapped.module
     net.forward = lambda: _zero(net)
@@ -128,11 +128,11 @@ def settle_buckets(wrapped: DistributedDataParallel) -> None:
         for _ in range(2):  # the buckets are sorted at the beginning of the second pass
             wrapped().backward()
     finally:
-        del net.forward  # its class's own again
+        del net.forward  # restores that of its class
         net.zero_grad(set_to_none=True)
 
 
 def _zero(net: nn.Module) -> Tensor:
-    """0, with a gradient of 0 for each parameter that is trained; backward reaches the last parameter first."""
+    """0, with a gradient of 0 for each trained parameter; backward reaches the last parameter first."""
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
     return torch.stack([parameter.flatten()[:0].sum().float() for parameter in trained]).sum()

@@ -1,7 +1,7 @@
 """The worker processes of one run, started from its config by torch's elastic launch.
 
-Lightning's own launcher would start the command line again in each process; under Hydra's multirun that is the whole
-sweep. So the workers get the config as an argument, and Lightning finds the elastic environment and starts nothing.
+Lightning's own launcher would start the command line again in each process, which is the whole sweep under Hydra's
+multirun. Here the workers get the config as an argument. Lightning finds the elastic environment and starts nothing.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ AGENT_LOG = "torch.distributed.elastic.agent.server.api"
 """Prints the signals that the parent of the workers gets."""
 
 REPLACED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
-"""Whose handlers elastic launch sets and does not restore; SIGHUP keeps ours."""
+"""Signals whose handlers elastic launch sets and does not restore; SIGHUP keeps ours."""
 
 
 PRELOADED = "alexnet_lab.run.preloaded"
-"""What the fork server imports once, so that workers start in tenths of a second."""
+"""The module that the fork server imports once, so that workers start in tenths of a second."""
 
 DIED = re.compile(
     r"^Interrupted:|[Cc]onnection (closed|reset|refused)|[Bb]roken pipe|gloo|NCCL|Dist\w*Error|TCPStore|OutOfMemory"
 )
-"""Errors of a worker after which another attempt may succeed: this worker alone was interrupted, the process that it
-waited for has ended, or other programs took the memory."""
+"""Errors of a worker after which another attempt may succeed: only this worker was interrupted, the process that it
+waited for has ended, or other programs used up the memory."""
 
 
 class WorkerDiedError(RunError):
@@ -69,7 +69,7 @@ class WorkerDiedError(RunError):
 
 
 class Rendezvous(NamedTuple):
-    """Where the workers of one attempt meet, if they are on several nodes."""
+    """The meeting point of one attempt's workers, if they are on several nodes."""
 
     name: str
     nodes: int
@@ -90,22 +90,22 @@ def run_workers(
 
     Args:
         config: A checked config.
-        directory: The run's directory, claimed by the caller; on all nodes the same one.
+        directory: The run's directory, locked by the caller; the same on all nodes.
         resume: Continue from the newest checkpoint that is intact.
-        checkpoint: That checkpoint, where it was found already.
-        rendezvous: With the workers of other nodes; None: there are none.
+        checkpoint: That checkpoint, if already found.
+        rendezvous: With the workers of other nodes; None for one node.
 
     Returns:
-        What the first process of this node returns.
+        The result of the first process of this node.
 
     Raises:
         Interrupted: After Ctrl-C or SIGTERM, when all workers have ended.
-        WorkerDiedError: A worker was killed or died; says which and how.
-        RunError: A worker raised an error; says which and why.
+        WorkerDiedError: A worker was killed or died; the message says which and how.
+        RunError: A worker raised an error; the message says which and why.
     """
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN_SECONDS))
     if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
-        multiprocessing.set_start_method("forkserver", force=True)  # joblib's own, which workers could not take over
+        multiprocessing.set_start_method("forkserver", force=True)  # joblib's own method does not work in workers
     _start_server()
     with (
         tempfile.TemporaryDirectory(prefix="alexnet-lab-") as scratch,
@@ -125,10 +125,10 @@ def run_workers(
 
 
 def _start_server() -> None:
-    """Starts the fork server, which stays for later jobs; it ignores Ctrl-C, also while it imports."""
+    """Starts the fork server, which stays for later jobs and ignores Ctrl-C, even while it imports."""
     multiprocessing.set_forkserver_preload([PRELOADED])
     if threading.current_thread() is not threading.main_thread():
-        return  # it starts with the first worker
+        return  # the first worker starts it
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with hangups_ignored():
@@ -138,7 +138,7 @@ def _start_server() -> None:
 
 
 def _launch_config(rendezvous: Rendezvous | None, processes: int, scratch: str) -> LaunchConfig:
-    """Workers from the fork server, without restarts: each attempt is a launch of its own."""
+    """Starts workers from the fork server, without restarts: each attempt is a new launch."""
     return LaunchConfig(
         **_rendezvous_settings(rendezvous),
         nproc_per_node=processes,
@@ -151,7 +151,7 @@ def _launch_config(rendezvous: Rendezvous | None, processes: int, scratch: str) 
 
 
 def _rendezvous_settings(rendezvous: Rendezvous | None) -> dict[str, Any]:
-    """How torch's agents find each other: one alone takes any free port, several have agreed on one."""
+    """How torch's agents find each other: a single one uses any free port, several have agreed on one."""
     if rendezvous is None:
         return {
             "min_nodes": 1, "max_nodes": 1, "run_id": uuid.uuid4().hex, "rdzv_backend": "c10d",
@@ -171,7 +171,7 @@ def work(
     resume: bool,
     checkpoint: Intact | None,
 ) -> dict[str, Any]:
-    """What each worker does. It takes the parent's environment: the fork server's is that of its first job."""
+    """The function of each worker. It uses the parent's environment: the fork server has that of its first job."""
     from alexnet_lab.run.worker import fit_and_test  # noqa: PLC0415 - the parent of the workers does not need it
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -187,7 +187,7 @@ def work(
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed ends too, instead of training on as an orphan."""
+    """Ends a worker whose parent was killed, instead of training on as an orphan."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
@@ -196,7 +196,7 @@ def _end_with_parent() -> None:
 
 @contextlib.contextmanager
 def _signals_restored() -> Iterator[None]:
-    """Puts the signal handlers back at the end; in a thread there is nothing to put back."""
+    """Restores the signal handlers after the block; in a thread there are none to restore."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -209,7 +209,7 @@ def _signals_restored() -> Iterator[None]:
 
 
 def _explained(error: ChildFailedError) -> RunError:
-    """The failure that came first, in one line."""
+    """The first failure, in one line."""
     rank, failure = error.get_first_failure()
     if failure.exitcode < 0:
         died, text = True, f"it was killed by {signal.Signals(-failure.exitcode).name}"

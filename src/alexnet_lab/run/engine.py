@@ -1,4 +1,4 @@
-"""Builds what a run consists of from its config: data, model, callbacks, logger, trainer."""
+"""Builds the parts of a run from its config: data, model, callbacks, logger, trainer."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def build_data(config: dict[str, Any]) -> Any:
 
 
 def build_classifier(config: dict[str, Any]) -> Classifier:
-    """The LightningModule of a config, in the memory layout that it asks for, compiled if it asks for that.
+    """The LightningModule of a config, in its memory layout, and compiled if requested.
 
-    Its batch normalisations and dropouts are those of the whole global batch.
+    Batch normalisation and dropout work over the whole global batch.
     """
     classifier = Classifier(
         model=config["model"],
@@ -69,10 +69,10 @@ def build_classifier(config: dict[str, Any]) -> Classifier:
 
 
 def warn_of_shared_batches(net: nn.Module, data: Mapping[str, Any]) -> None:
-    """Warns of layers whose result depends on how many processes share a batch.
+    """Warns about layers whose result depends on the number of processes that share a batch.
 
     Args:
-        net: Before it is trained.
+        net: Before training.
         data: The config's `data`.
     """
     here = cluster.place()
@@ -88,7 +88,7 @@ def warn_of_shared_batches(net: nn.Module, data: Mapping[str, Any]) -> None:
 
 
 def optional_callbacks(config: dict[str, Any], directory: RunDirectory) -> list[Callback]:
-    """Those that the config asks for."""
+    """The callbacks that the config asks for."""
     callbacks: list[Callback] = list(parts.build_callbacks(config).values())
     pruning = config["callbacks"]["pruning"]
     if pruning is not None:
@@ -104,14 +104,14 @@ def optional_callbacks(config: dict[str, Any], directory: RunDirectory) -> list[
 def build_trainer(
     config: dict[str, Any], directory: RunDirectory, loggers: list[Steady], callbacks: list[Callback]
 ) -> Trainer:
-    """Lightning's Trainer; what it does beside training is left to our callbacks."""
+    """Builds Lightning's Trainer; our callbacks do everything besides training."""
     settings = {name: value for name, value in config["trainer"].items() if name not in OUR_TRAINER_KEYS}
     processes, trusted = Processes(), tuple(config["trusted_packages"])
     settings["strategy"] = build_strategy(settings["strategy"], processes.size, trusted)
     settings["profiler"] = build_profiler(settings["profiler"], directory.path, trusted)
-    warnings.filterwarnings("ignore", message=".*srun. command is available")  # a login node of SLURM is a machine too
+    warnings.filterwarnings("ignore", message=".*srun. command is available")  # on SLURM's login nodes
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # between Lightning 2.6 and torch 2.14
-    # A debugging aid of `deterministic`, which writes every new tensor twice.
+    # A debugging aid of `deterministic` that writes every new tensor twice.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue] - by torch's own trick
     trainer = Trainer(
         **settings,
@@ -121,17 +121,17 @@ def build_trainer(
         default_root_dir=directory.path,
         enable_model_summary=False,
         enable_progress_bar=False,  # ours is a callback
-        use_distributed_sampler=False,  # the loader shares the batches out itself
+        use_distributed_sampler=False,  # our loader divides the batches itself
     )
     if not has_validation_images(config["data"]):  # now: overfit_batches and fast_dev_run set the limit themselves
         trainer.limit_val_batches = 0
-    # with max_steps, Lightning would resume an epoch that is over as one that is under way
+    # with max_steps, Lightning would resume a finished epoch as one in progress
     trainer.fit_loop._iteration_based_training = lambda: False
     return trainer
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds Python, NumPy and torch, without a trace in the environment."""
+    """Seeds Python, NumPy and torch without setting an environment variable."""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - libraries that still use the global stream
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""From a config to result.json: claims the directory, trains, starts again what died, records how it ended."""
+"""From a config to result.json: locks the directory, trains, restarts failed workers, records how the run ended."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ log = logging.getLogger(__name__)
 
 
 def train(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Does one run, in one process or several.
+    """Trains one run, in one process or several.
 
     Args:
-        config: What `alexnet_lab.compose` returns; or `{"resume": RUN_DIR}` with perhaps `changes`, by dotted key.
+        config: The result of `alexnet_lab.compose`, or `{"resume": RUN_DIR}` with optional `changes` by dotted key.
 
     Returns:
-        What the run's result.json holds.
+        The content of the run's result.json.
 
     Raises:
         ConfigError: The config is wrong; nothing was written.
-        DataError: The data set is missing or damaged; no run directory was made.
+        DataError: The data set is missing or damaged; no run directory was created.
         RunError: The run directory cannot be used, or training failed; result.json says how.
         Interrupted: After Ctrl-C or SIGTERM; `resume=RUN_DIR` continues.
     """
@@ -60,7 +60,7 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
 def run(
     config: dict[str, Any], *, resume: bool, inspect: Callable[[Mapping[str, Any]], None] = lambda _: None
 ) -> dict[str, Any]:
-    """`train` of a checked config: from the start, or from the last checkpoint of its directory.
+    """`train` for a checked config, from the start or from the last checkpoint of its directory.
 
     `inspect` is called with the record of the images (see `alexnet_lab.data.identity`) before training; it may raise.
     """
@@ -70,7 +70,7 @@ def run(
     check_precision(config["trainer"]["accelerator"], config["trainer"]["precision"])
     coordinator = None
     if place() is not None or config["trainer"]["num_nodes"] > 1:
-        from alexnet_lab.run import multinode  # noqa: PLC0415 - for runs of several processes that others started
+        from alexnet_lab.run import multinode  # noqa: PLC0415 - only for runs of several externally started processes
 
         member = multinode.join(config["trainer"])
         if isinstance(member, multinode.Follower):
@@ -108,15 +108,15 @@ def fit(
     ready: Prepared | None,
     checkpoint: Intact | None,
 ) -> None:
-    """Trains here or in worker processes, and starts again from the last checkpoint where one died.
+    """Trains here or in worker processes, and starts again from the last checkpoint if a worker died.
 
     Args:
         config: A checked config.
-        directory: Of the run, claimed.
-        result: Gets what training decides.
-        coordinator: Of the processes of the run, where others were started for it.
+        directory: Of the run, locked.
+        result: Gets the results of training.
+        coordinator: Of externally started processes, if any.
         ready: The data, to train in this process; None trains in worker processes.
-        checkpoint: To continue from; None starts anew.
+        checkpoint: The checkpoint to resume from; None starts a new run.
     """
     resume, retries = checkpoint is not None, config["launcher"]["retries"]
     for attempt in itertools.count(1):
@@ -146,13 +146,13 @@ def fit(
 def recorded(
     config: dict[str, Any], directory: RunDirectory, size: dict[str, int], seconds: float | None
 ) -> Iterator[dict[str, Any]]:
-    """Within the block a run trains; result.json says how it ended.
+    """Trains a run within the block; result.json records how it ended.
 
     Args:
         config: A checked config.
-        directory: Of the run, claimed.
+        directory: Of the run, locked.
         size: See `network_size`.
-        seconds: What a resumed run had taken; None for a new one.
+        seconds: The time that a resumed run had taken; None for a new one.
 
     Yields:
         The content of result.json, to be completed.
@@ -164,7 +164,7 @@ def recorded(
         "error": None,
     }  # fmt: skip
     try:
-        if seconds is not None:  # recorded before anything changes: after a kill this is what lies on disk
+        if seconds is not None:  # recorded before anything changes, in case the process is killed
             result |= directory.continued(config)
             directory.write_result(result | {"status": "interrupted", "error": "continued, and not ended yet"})
         else:
@@ -183,11 +183,11 @@ def recorded(
         with deferred():
             result["wall_seconds"] = round(time.perf_counter() - start, 2)
             _record(directory, result)
-    directory.previous.unlink(missing_ok=True)  # a completed run is not resumed from it
+    directory.previous.unlink(missing_ok=True)  # not needed for a completed run
 
 
 def _explained(error: BaseException, config: Mapping[str, Any], directory: RunDirectory) -> BaseException:
-    """The error that the user sees: one line that says what to do next."""
+    """The error for the user: one line with the next step."""
     if is_interrupt(error):
         if directory.can_be_resumed():
             next_step = f"; resume it: {resume_command(config, directory)}"
@@ -203,7 +203,7 @@ def _explained(error: BaseException, config: Mapping[str, Any], directory: RunDi
 
 
 def resume_command(config: Mapping[str, Any], directory: RunDirectory) -> str:
-    """The command that continues a run; trust is never taken from the run itself, so it is given again."""
+    """The command that resumes a run. It repeats `trusted_packages`, which the run itself cannot grant."""
     words = [shell.override("resume", directory.path)]
     if config.get("resume_force"):
         words.append("resume_force=true")
@@ -213,7 +213,7 @@ def resume_command(config: Mapping[str, Any], directory: RunDirectory) -> str:
 
 
 def _record(directory: RunDirectory, result: dict[str, Any]) -> None:
-    """Writes result.json; where that fails too (a full disk), the user sees the error that led here."""
+    """Writes result.json; if that fails too (a full disk), the user sees the error that led here."""
     if not directory.path.is_dir():  # it was removed meanwhile
         return
     try:

@@ -1,8 +1,8 @@
-"""Runs that several processes were started for: one on each node of a cluster, or the workers of `torchrun`.
+"""Runs with externally started processes: one on each node of a cluster, or the workers of `torchrun`.
 
-The first process coordinates: it claims the run's directory, starts each attempt everywhere, collects how it went,
-and keeps the records. The others follow. They exchange messages through one store of torch, which the coordinator
-(under SLURM) or torchrun's agent holds.
+The first process coordinates: it locks the run's directory, starts each attempt everywhere, collects the outcomes and
+keeps the records. The others follow. They exchange messages through one store of torch, which belongs to the
+coordinator (under SLURM) or to torchrun's agent.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ JOIN_SECONDS = 600.0
 """How long the coordinator waits for the others to start and to prepare their data."""
 
 COORDINATOR_SECONDS = 24 * 3600.0
-"""How long the others wait for the coordinator, which may prepare a large data set; if it dies they notice."""
+"""How long the others wait for the coordinator, which may prepare a large data set; they notice if it dies."""
 
 OUTCOME_SECONDS = {"nodes": 30.0, "workers": 2.0}
-"""How long the coordinator, whose own part failed, waits for the others' outcomes; torchrun kills soon."""
+"""How long the coordinator, after a failure of its own, waits for the others' outcomes; torchrun kills soon."""
 
 PORTS = 10_000
-"""Ports from 20000 on, one of which the coordinator of a SLURM job listens to; the system chooses higher ones."""
+"""The number of ports from 20000 on from which the coordinator of a SLURM job chooses; the system uses higher ones."""
 
 Kind = Literal["nodes", "workers"]
-"""One process on each node, which starts the workers there; or the workers of torchrun."""
+"""One process per node, which starts the workers there, or the workers of torchrun."""
 
 
 class Attempt(NamedTuple):
-    """What the coordinator announces before each attempt, and at the end."""
+    """The coordinator's announcement before each attempt, and at the end."""
 
     run_dir: str
     resume: bool
     rendezvous: Rendezvous | None = None  # of the workers of all nodes
-    status: str | None = None  # how the run ended: there is no further attempt
+    status: str | None = None  # how the run ended; no attempt follows
     error: str = ""
 
 
@@ -70,7 +70,7 @@ class Outcome(NamedTuple):
 
     @classmethod
     def of(cls, error: BaseException) -> Outcome:
-        """What the coordinator is sent of an error."""
+        """The outcome for an error."""
         if is_interrupt(error):
             return cls("interrupted", one_line(error) or "interrupted")
         kind = "died" if isinstance(error, WorkerDiedError) else "failed"
@@ -81,10 +81,10 @@ class Member:
     """One of the processes of a run.
 
     Args:
-        kind: What the processes are.
-        rank: Of this one; 0 coordinates.
+        kind: Of the processes.
+        rank: Of this process; 0 coordinates.
         size: The number of processes.
-        store: Through which they exchange messages.
+        store: For the messages between them.
         address: Of the coordinator's machine, where workers meet.
     """
 
@@ -100,7 +100,7 @@ class Member:
         self._store.set(key, json.dumps(value))
 
     def _receive(self, key: str, seconds: float, sender: str) -> Any:
-        """Waits for a message; unlike torch's own waiting it can be interrupted by signals."""
+        """Waits for a message; unlike torch's own wait, signals can interrupt it."""
         end = time.monotonic() + seconds
         try:
             while not self._store.check([key]):
@@ -122,7 +122,7 @@ class Coordinator(Member):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Announces how the run ended, and waits a little until the others know."""
+        """Announces how the run ended, and waits briefly until the others know."""
         status = "completed" if error is None else "interrupted" if is_interrupt(error) else "failed"
         self._announce(Attempt(self._run_dir, resume=False, status=status, error=one_line(error or "")))
         end = time.monotonic() + OUTCOME_SECONDS[self.kind] / 3
@@ -131,7 +131,7 @@ class Coordinator(Member):
             time.sleep(POLL_SECONDS)
 
     def wait_for_all(self) -> None:
-        """Until all others have joined and can read their data; raises RunError with what the first one lacks."""
+        """Waits until all others have joined and can read their data; raises RunError with the first problem."""
         for rank in range(1, self.size):
             error = self._receive(f"ready/{rank}", JOIN_SECONDS, f"{self._name(rank)} of the run")
             if error:
@@ -139,7 +139,7 @@ class Coordinator(Member):
 
     @contextlib.contextmanager
     def attempt(self, run_dir: str, *, resume: bool) -> Iterator[Rendezvous | None]:
-        """Starts an attempt everywhere; where it fails, it does with the first reason, wherever that was."""
+        """Starts an attempt everywhere. If it fails, raises the first reason, whichever process had it."""
         rendezvous = None
         if self.kind == "nodes":
             name = f"{os.environ.get('SLURM_JOB_ID', '')}-{self._attempt + 1}"
@@ -159,11 +159,11 @@ class Coordinator(Member):
         self._send(f"attempt/{self._attempt}", attempt)
 
     def _first_reason(self, error: BaseException) -> BaseException:
-        """What ended an attempt, by all outcomes; the coordinator's own part ended with `error`."""
+        """The reason for the end of an attempt, from all outcomes; `error` ended the coordinator's own part."""
         outcomes = {0: Outcome.of(error)}
         end = time.monotonic() + OUTCOME_SECONDS[self.kind]
         for rank in range(1, self.size):
-            with contextlib.suppress(RunError):  # it is still at work, or cannot answer
+            with contextlib.suppress(RunError):  # it is still working, or cannot answer
                 key = f"outcome/{self._attempt}/{rank}"
                 outcomes[rank] = Outcome(*self._receive(key, end - time.monotonic(), self._name(rank)))
         if len(outcomes) == 1:
@@ -183,7 +183,7 @@ class Follower(Member):
     """Every other process."""
 
     def ready(self, error: str = "") -> None:
-        """Reports that this process has joined, or why it cannot do its part."""
+        """Reports that this process has joined, or why it cannot take part."""
         self._send(f"ready/{self.rank}", error)
 
     def next_attempt(self) -> Attempt:
@@ -200,7 +200,7 @@ class Follower(Member):
         self._send(f"outcome/{self._attempt}/{self.rank}", Outcome.of(error))
 
     def follow(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Does this process's part of the run; raises the error that ended the run on the coordinator's side."""
+        """Takes part in the run; raises the error that ended the run on the coordinator's side."""
         with terminable():
             try:
                 size = network_size(config | {"model_summary": False})
@@ -217,7 +217,7 @@ class Follower(Member):
         return RunDirectory(attempt.run_dir).read_result() or {}
 
     def _take_part(self, config: dict[str, Any], attempt: Attempt) -> None:
-        """One attempt; the coordinator decides what follows if it fails."""
+        """Takes part in one attempt; if it fails, the coordinator decides what follows."""
         directory = RunDirectory(attempt.run_dir)
         try:
             if self.kind == "workers" or not uses_workers(config):
@@ -227,23 +227,24 @@ class Follower(Member):
         except BaseException as error:
             self.report(error)
             if self.kind == "workers" or not isinstance(error, Exception):
-                raise  # torchrun ends all workers when one has ended
+                raise  # torchrun ends all workers when one ends
 
 
 def join(trainer: Mapping[str, Any]) -> Coordinator | Follower:
-    """This process's part in a run of several, by its environment.
+    """This process's role in a run of several, from its environment.
 
     Args:
         trainer: The config's `trainer`.
 
     Raises:
-        ConfigError: `trainer.num_nodes` and `trainer.devices` are not what was started, or the environment is wrong.
+        ConfigError: `trainer.num_nodes` and `trainer.devices` do not match what was started, or the environment is
+            wrong.
         RunError: The coordinator cannot be reached.
     """
     nodes, processes, here = trainer["num_nodes"], count_processes(trainer), place()
     if here is None:
         raise ConfigError(
-            f"`trainer.num_nodes` is {nodes}, but this process was started alone; start one on each node by "
+            f"`trainer.num_nodes` is {nodes}, but this process was started alone; start one per node with "
             f"`srun --nodes={nodes} --ntasks-per-node=1` or by torchrun, or sweep with launcher=slurm"
         )
     member = Follower if here.rank else Coordinator
@@ -283,7 +284,7 @@ def _scontrol(*words: str) -> str:
 
 
 def _own_store(address: str, rank: int) -> Store:
-    """The store that the coordinator of a SLURM job holds, at a port that follows from the job's number."""
+    """The store of the coordinator of a SLURM job, at a port derived from the job's number."""
     port = number("MASTER_PORT", 0) or 20_000 + number("SLURM_JOB_ID") % PORTS
     try:
         return distributed.TCPStore(
@@ -297,7 +298,7 @@ def _own_store(address: str, rank: int) -> Store:
 
 
 def free_port() -> int:
-    """A port that nobody listens to at the moment."""
+    """A port that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         return probe.getsockname()[1]

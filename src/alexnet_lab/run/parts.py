@@ -1,4 +1,4 @@
-"""The parts of a run that other packages may provide, tried before the run directory is made."""
+"""The parts of a run that other packages may provide, checked before the run directory is created."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
 EARLY = ("model", "data")
-"""The groups that are built before the run directory is made anyway."""
+"""Groups that are built before the run directory is created anyway."""
 
 
 def check_parts(config: dict[str, Any]) -> None:
-    """Raises ConfigError where a part that is built late does not exist, is of another kind, or refuses its fields.
+    """Raises ConfigError if a part that is built late does not exist, has the wrong kind, or rejects its fields.
 
-    The optimiser and the schedule are built for a network without numbers, classes of other packages on a stand-in.
+    The optimiser and the schedule are built for a network without data, other packages' classes for a stand-in.
     """
     if config["callbacks"]["pruning"] is not None:
         journal_of(Path(config["run_dir"]))
@@ -56,7 +56,7 @@ def check_parts(config: dict[str, Any]) -> None:
 
 
 def _try(group: str, spec: dict[str, Any], num_classes: int, trusted: tuple[str, ...]) -> None:
-    """Builds a part on a stand-in for what it belongs to."""
+    """Builds a part for a stand-in of its network."""
     if group == "augment":
         build(spec, group, trusted=trusted)
     elif group == "loss":
@@ -68,7 +68,7 @@ def _try_optimizer(config: dict[str, Any], trusted: tuple[str, ...]) -> None:
     spec, trainer = config["optimizer"], config["trainer"]
     with torch.device("meta"), quiet("alexnet_lab.models"):
         net = build(config["model"], "model", trusted=trusted)
-    with quiet("alexnet_lab.training", logging.ERROR):  # the run itself will log what it finds
+    with quiet("alexnet_lab.training", logging.ERROR):  # the run itself logs these messages
         with _as_config_error("optimizer"):
             optimizer = build_optimizer(spec, net.to_empty(device="cpu"), trusted)
         if config["schedule"] is not None:
@@ -81,7 +81,7 @@ def _try_optimizer(config: dict[str, Any], trusted: tuple[str, ...]) -> None:
 
 @contextlib.contextmanager
 def _as_config_error(group: str) -> Iterator[None]:
-    """Within the block what torch says about the fields of a group is an error of ours."""
+    """Within the block torch's errors about the fields of a group become ConfigError."""
     try:
         yield
     except (ValueError, TypeError) as error:
@@ -89,7 +89,7 @@ def _as_config_error(group: str) -> Iterator[None]:
 
 
 def _try_channels_last(spec: dict[str, Any], trusted: tuple[str, ...]) -> None:
-    """Raises ConfigError for an optimiser that takes a step in the usual memory layout alone, such as LBFGS."""
+    """Raises ConfigError for an optimiser that only supports the usual memory layout, such as LBFGS."""
     if not _steps(spec, trusted, torch.channels_last) and _steps(spec, trusted, torch.contiguous_format):
         raise ConfigError(
             f"`optimizer`: {spec['_target_']} fails on kernels in the memory layout of `trainer.channels_last`; "
@@ -107,13 +107,13 @@ def _steps(spec: dict[str, Any], trusted: tuple[str, ...], layout: torch.memory_
 
     try:
         build_optimizer(spec, net, trusted).step(closure)
-    except Exception:  # of any kind: it is another package's
+    except Exception:  # another package may raise anything
         return False
     return True
 
 
 def _try_loss(loss: nn.Module, target: str, num_classes: int) -> None:
-    """Raises ConfigError unless a loss gives each of two images its own."""
+    """Raises ConfigError unless a loss returns one value per image."""
     try:
         losses = loss(torch.zeros(2, num_classes), torch.tensor([0, 1]))
     except Exception as error:
@@ -131,7 +131,7 @@ PARTS = {"limit_train_batches": "train", "limit_val_batches": "val", "limit_test
 
 
 def check_batches(trainer: Mapping[str, Any], data: Any) -> None:
-    """Raises ConfigError for a share of the batches that is less than one.
+    """Raises ConfigError for a share of the batches that is less than one batch.
 
     Args:
         trainer: Of the config.
@@ -154,7 +154,7 @@ def check_batches(trainer: Mapping[str, Any], data: Any) -> None:
 
 
 def _check_interval(trainer: Mapping[str, Any], batches: int) -> None:
-    """Refuses to validate within epochs after more batches than one has."""
+    """Refuses a validation interval that is longer than an epoch."""
     interval, limit = trainer["val_check_interval"], trainer["overfit_batches"] or trainer["limit_train_batches"]
     batches = min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
     if isinstance(interval, int) and trainer["check_val_every_n_epoch"] is not None and interval > batches:
@@ -170,7 +170,7 @@ def _check_interval(trainer: Mapping[str, Any], batches: int) -> None:
 
 
 def build_callbacks(config: dict[str, Any]) -> dict[str, Callback]:
-    """The callbacks of a config that a `_target_` names, or a name of `BUILT_IN`, by their keys."""
+    """The callbacks of a config with a `_target_`, or a name of `BUILT_IN`, by their keys."""
     trusted, specs = tuple(config["trusted_packages"]), targets.parts({"callbacks": config["callbacks"]})
     for name, target in BUILT_IN.items():
         if config["callbacks"][name] is not None:
@@ -179,7 +179,7 @@ def build_callbacks(config: dict[str, Any]) -> dict[str, Callback]:
 
 
 def _check_states(callbacks: Mapping[str, Callback]) -> None:
-    """Raises ConfigError for two callbacks whose states a checkpoint could not tell apart."""
+    """Raises ConfigError for two callbacks that share one key in a checkpoint."""
     keys: dict[str, str] = {}
     for key, callback in callbacks.items():
         other = keys.setdefault(callback.state_key, key)
@@ -191,7 +191,7 @@ def _check_states(callbacks: Mapping[str, Callback]) -> None:
 
 
 def build_loggers(config: dict[str, Any], run_dir: Path) -> list[Steady]:
-    """The trackers of a config, started, in the first process; none in a trial run."""
+    """Starts the loggers of a config in rank 0; none with `fast_dev_run`."""
     if config["trainer"]["fast_dev_run"] or not cluster.is_first():
         return []
     specs = targets.parts({"logger": config["logger"]})
@@ -202,16 +202,16 @@ def build_loggers(config: dict[str, Any], run_dir: Path) -> list[Steady]:
 
 
 def build_logger(key: str, spec: dict[str, Any], run_dir: Path, config: dict[str, Any]) -> Logger:
-    """One tracker of a config.
+    """Builds one logger of a config.
 
     Ours, and functions of other packages, get the run directory and the config. A class of another package gets its
-    own fields, and the run directory as `save_dir` unless the config says otherwise.
+    own fields, and the run directory as `save_dir` unless the config sets it.
 
     Args:
-        key: Of the tracker in the config.
+        key: Of the logger in the config.
         spec: A `_target_` and its fields.
         run_dir: Of the run.
-        config: The checked config; its `trusted_packages` count.
+        config: The checked config, with its `trusted_packages`.
     """
     trusted = tuple(config["trusted_packages"])
     found = locate(spec["_target_"], key, trusted)

@@ -1,6 +1,6 @@
 """Imported once by the fork server, whose workers then start in tenths of a second.
 
-A package that is broken (a tracker, say) must not end the server: the worker that needs it reports the error.
+A broken package (e.g. a logger's) must not end the server: the worker that needs it reports the error.
 """
 
 import contextlib

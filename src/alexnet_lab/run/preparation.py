@@ -1,4 +1,4 @@
-"""What is checked and prepared before a run directory is made: the network's size and the data."""
+"""Checks and preparation before a run directory is created: the network's size and the data."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class Prepared(NamedTuple):
     """The data of a run, ready to train on."""
 
     data: Any  # a data module that is set up
-    messages: list[logging.LogRecord]  # what it logged, for the run's own log
+    messages: list[logging.LogRecord]  # its log records, for the run's own log
 
     @property
     def images(self) -> dict[str, Any]:
-        """The record of the images (`alexnet_lab.data.identity`); empty for a data module that has none."""
+        """The record of the images (`alexnet_lab.data.identity`); empty for a data module without one."""
         return getattr(self.data, "identity", {})
 
 
 def prepare(config: dict[str, Any]) -> Prepared:
-    """Makes the data set's store and opens it, so that what does not fit is reported before the run starts."""
+    """Makes and opens the data set's store, so that errors are reported before the run starts."""
     data = engine.build_data(config)
     data.prepare_data()
     with held_back("alexnet_lab.data") as messages:
@@ -41,15 +41,15 @@ def prepare(config: dict[str, Any]) -> Prepared:
 
 
 def network_size(config: dict[str, Any]) -> dict[str, int]:
-    """Parameters and multiply-adds of the network, built without numbers; ConfigError if it cannot be built.
+    """Parameters and multiply-adds of the network, built without data; ConfigError if it cannot be built.
 
-    With `model_summary` its layers are printed too.
+    With `model_summary` the layers are printed too.
     """
     target, data = config["model"]["_target_"], config["data"]
     try:
-        with torch.device("meta"), quiet("alexnet_lab.models"):  # the run itself will log what it builds
+        with torch.device("meta"), quiet("alexnet_lab.models"):  # the run itself logs what it builds
             net = build(config["model"], "model", trusted=tuple(config["trusted_packages"]))
-    except (RuntimeError, ValueError, TypeError, OverflowError) as error:  # of torch, about numbers beyond its own
+    except (RuntimeError, ValueError, TypeError, OverflowError) as error:  # torch's, for numbers out of its range
         raise ConfigError(f"`model`: {target} cannot be built: {one_line(error)[:300]}") from error
     shape = (data["channels"], data["image_size"], data["image_size"])
     try:

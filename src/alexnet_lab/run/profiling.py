@@ -1,4 +1,4 @@
-"""The profiler of a run: none, or one of Lightning's, which leaves a file in the run directory."""
+"""The profiler of a run: none, or one of Lightning's, which writes a file into the run directory."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ NOTHING = contextlib.nullcontext()
 
 
 class NoProfiler(PassThroughProfiler):
-    """Lightning asks its profiler around each hook of each callback, even if it measures nothing: this one is quick."""
+    """A fast profiler that measures nothing. Lightning calls its profiler around each hook of each callback."""
 
     def profile(self, action_name: str) -> Any:
-        """Nothing around the action."""
+        """Does nothing around the action."""
         return NOTHING
 
 
 def build_profiler(asked: str | dict[str, Any] | None, run_dir: Path, trusted: tuple[str, ...]) -> Profiler:
-    """The profiler of `trainer.profiler`; one that is named writes `fit-profile.txt` into the run directory."""
+    """The profiler of `trainer.profiler`; a named one writes `fit-profile.txt` into the run directory."""
     if asked is None:
         return NoProfiler()
     if isinstance(asked, dict):

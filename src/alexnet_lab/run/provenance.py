@@ -21,15 +21,15 @@ PACKAGES = (
 )  # fmt: skip
 
 COMPUTING = ("base", "data", "models", "training")
-"""The packages of ours that decide what a run computes."""
+"""Our packages that affect a run's result."""
 
 
 ASIDE = ("results", "docs", "notebooks", "tests", "benchmarks", "*.md")
-"""Folders and files without code that computes: publishing a sweep there does not make the repository dirty."""
+"""Folders and files that do not affect a run's result: publishing a sweep does not make the repository dirty."""
 
 
 def manifest(*, on_gpu: bool) -> dict[str, Any]:
-    """What manifest.json holds.
+    """The content of manifest.json.
 
     Args:
         on_gpu: Whether the run computes on a GPU.
@@ -45,7 +45,7 @@ def manifest(*, on_gpu: bool) -> dict[str, Any]:
 
 
 def code() -> dict[str, str]:
-    """What computes: the versions of the packages that do, and a hash of this package's source."""
+    """The versions of the packages that affect results, and a hash of this package's source."""
     digest = hashlib.sha256()
     folder = Path(alexnet_lab.__file__).parent
     for name in COMPUTING:
@@ -56,7 +56,7 @@ def code() -> dict[str, str]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """The commit that `folder` is at, and whether a file that a run may compute with differs from it.
+    """The commit of `folder`, and whether files that may affect a run differ from it.
 
     Returns:
         None outside a repository or without git.
@@ -76,7 +76,7 @@ def _git(folder: Path, *words: str) -> str:
 
 
 def hardware(*, on_gpu: bool) -> dict[str, Any]:
-    """What computes (`device`), processor, the vector instructions that torch uses, cores, memory in GiB, GPUs."""
+    """The device that computes, CPU, vector instructions that torch uses, cores, memory in GiB, GPUs."""
     processor, instructions = _processor(), torch.backends.cpu.get_cpu_capability()
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {

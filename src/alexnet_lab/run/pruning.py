@@ -1,6 +1,6 @@
-"""Ends a trial of a search early when it does worse than the others did at the same epoch.
+"""Ends a trial of a search early if it is worse than the others were at the same epoch.
 
-The trials of a search know of each other through the search's journal, a file that each of them appends to.
+The trials share the search's journal, a file that each of them appends to.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 JOURNAL = "search.journal"
-"""Lies in the sweep's directory, beside the runs."""
+"""The file in the sweep's directory, beside the runs."""
 
 STUDY = "search"
-"""The name of the one study in a journal."""
+"""The name of the single study in a journal."""
 
 JOB = "job"
 """A trial's attribute: the name of its job, which is that of its run directory."""
 
 PRUNED_AT = "pruned_at_epoch"
-"""A trial's attribute: how many epochs it had when it was ended early."""
+"""A trial's attribute: the number of epochs after which it was ended early."""
 
 
 def open_journal(path: str) -> BaseStorage:
-    """The storage in a journal file, which is read as a whole.
+    """Opens the storage in a journal file, which is read as a whole.
 
     Raises:
         ConfigError: optuna is not installed.
@@ -48,20 +48,20 @@ def open_journal(path: str) -> BaseStorage:
         raise ConfigError("sweep=search needs optuna: pip install 'alexnet-lab[sweeps]'") from error
     try:
         return JournalStorage(JournalFileBackend(path))
-    except Exception as error:  # optuna replays the lines as they are: any of them may be of any kind
+    except Exception as error:  # optuna replays unchecked lines, so they may raise anything
         raise damaged(path, error) from error
 
 
 def damaged(path: object, error: Exception) -> RunError:
     """The error for a journal that cannot be read."""
     return RunError(
-        f"{path} cannot be read ({type(error).__name__}: {error}); restore it, or delete it: the search then begins "
-        f"anew, and uses the jobs that are done"
+        f"{path} cannot be read ({type(error).__name__}: {error}); restore it, or delete it: the search then starts "
+        f"again, and uses the jobs that are done"
     )
 
 
 def pruned_jobs(folder: Path) -> set[str]:
-    """The jobs in a search's directory that were ended early; none where there is no search."""
+    """The jobs in a search's directory that were ended early; none without a search."""
     if not (folder / JOURNAL).exists():
         return set()
     storage = open_journal(str(folder / JOURNAL))
@@ -71,7 +71,7 @@ def pruned_jobs(folder: Path) -> set[str]:
 
 
 def journal_of(run_dir: Path) -> Path:
-    """The journal of the search that a run is a trial of; raises ConfigError where it is none."""
+    """The journal of the search that a run belongs to; raises ConfigError if there is none."""
     journal = run_dir.absolute().parent / JOURNAL
     if not journal.exists():
         raise ConfigError(f"`callbacks.pruning` is for the trials of sweep=search, and there is no {journal}")
@@ -79,22 +79,22 @@ def journal_of(run_dir: Path) -> Path:
 
 
 class Rule(NamedTuple):
-    """Which trials are ended."""
+    """When trials are ended."""
 
-    startup_trials: int  # so many run to their end before any is ended
-    warmup_epochs: int  # so many epochs each trial has in any case
+    startup_trials: int  # trials that complete before any is ended
+    warmup_epochs: int  # epochs that each trial trains in any case
 
 
 class Pruning(Callback):
-    """Reports the monitored metric after each epoch, and ends training where the median rule says so.
+    """Reports the monitored metric after each epoch, and ends training by the median rule.
 
     The rule (optuna's MedianPruner): the trial's best value so far is worse than the median of the completed trials'
-    values at the same epoch. The first process reports and decides, the others follow.
+    values at the same epoch. Rank 0 reports and decides, the others follow.
 
     Args:
         run_dir: Of the trial.
-        monitor: What is reported; less is better.
-        rule: Which trials are ended.
+        monitor: The reported metric; lower is better.
+        rule: When trials are ended.
 
     Raises:
         ConfigError: The run is no trial of a search.
@@ -107,17 +107,17 @@ class Pruning(Callback):
         self.rule = rule
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A trial that was interrupted after it had been ended does not train on."""
+        """Stops again if the trial had been ended before an interruption."""
         self._follow(trainer, trainer.is_global_zero and self._pruned())
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reports the epoch, and asks whether to go on."""
+        """Reports the epoch, and decides whether to continue."""
         value = float(trainer.callback_metrics.get(self.monitor, math.nan))  # NaN: this epoch has no validation
         asked = trainer.is_global_zero and math.isfinite(value)
         self._follow(trainer, asked and self._worse(trainer.current_epoch + 1, value))
 
     def _follow(self, trainer: Trainer, decision: bool) -> None:
-        """All processes do what the first one says."""
+        """Makes all processes follow rank 0's decision."""
         if trainer.strategy.broadcast(decision):
             trainer.should_stop = True
 
@@ -140,6 +140,6 @@ class Pruning(Callback):
         return True
 
     def _trial_id(self, storage: BaseStorage) -> int:
-        """The trial of this job; of several with the same values the last."""
+        """The trial of this job; if several have the same values, the last."""
         trials = storage.get_all_trials(storage.get_study_id_from_name(STUDY))
         return next(trial._trial_id for trial in reversed(trials) if trial.user_attrs.get(JOB) == self.job)

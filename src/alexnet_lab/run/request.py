@@ -1,4 +1,4 @@
-"""The run that a config asks for, new or continued, checked without heavy imports."""
+"""The run that a config requests, new or resumed, checked without heavy imports."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 COMPOSE = 'compose a complete one: alexnet_lab.compose("model=lenet5", "data=digits", "trainer.max_epochs=1")'
-"""What to do about a config that is none."""
+"""The fix for an incomplete config."""
 
 
 def checked(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The checked config of the run that a command line asks for, a new one or one that is continued.
+    """The checked config of the requested run, a new or a resumed one.
 
     Raises:
         ConfigError: The config is wrong, or incomplete.
@@ -35,19 +35,19 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
     if missing:
         raise ConfigError(f"the config lacks {', '.join(missing)}; {COMPOSE}")
     if config.get("resume_force"):
-        raise ConfigError("`resume_force` applies to a run that is continued; add resume=RUN_DIR")
+        raise ConfigError("`resume_force` only applies to a resumed run; add resume=RUN_DIR")
     return check_train(config)
 
 
 def requested(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The checked config of a run with what the command line changes of it; nothing heavy is imported.
+    """The checked config of a resumed run with the changes of the command line, without heavy imports.
 
     Args:
-        config: With `resume`, and perhaps `changes` (values by dotted key), `overrides` (the words they come from),
-            `resume_force` and `trusted_packages`: what the run's own config says of these does not count.
+        config: With `resume`, and optionally `changes` (values by dotted key), `overrides` (the words they come from),
+            `resume_force` and `trusted_packages`. The run's own values of these do not count.
 
     Raises:
-        ConfigError: A change is wrong, or makes another experiment of the run.
+        ConfigError: A change is wrong, or would make another experiment of the run.
         RunError: There is no run, or its config cannot be read.
     """
     run = str(config["resume"])
@@ -78,7 +78,7 @@ def targets_of(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merged(before: list[str], now: list[str]) -> list[str]:
-    """The words of a run's command line and of the one that continues it; of two that set the same key the later one.
+    """Merges the words of a run's command line with those that resume it; for the same key the later word wins.
 
     Example:
         >>> merged(["seed=1", "trainer.max_epochs=2"], ["resume=RUN", "trainer.max_epochs=4"])

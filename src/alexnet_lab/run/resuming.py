@@ -1,4 +1,4 @@
-"""How a run is continued: from its own config, what may change of it, and the newest intact checkpoint."""
+"""Resuming a run: from its own config, the allowed changes, and the newest intact checkpoint."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ OF_A_SWEEP = "ledger.jsonl"
 
 
 class Before(NamedTuple):
-    """What a run was up to the checkpoint that it continues from."""
+    """The state of a run at the checkpoint that it resumes from."""
 
-    seconds: float  # that it had taken
-    images: Mapping[str, Any]  # the record of them; see `alexnet_lab.data.identity`
-    checkpoint: Intact  # that it continues from
+    seconds: float  # its time so far
+    images: Mapping[str, Any]  # their record; see `alexnet_lab.data.identity`
+    checkpoint: Intact  # the checkpoint to resume from
 
 
 def begin(directory: RunDirectory, config: Mapping[str, Any], *, mapped: bool = False) -> Before:
-    """Checks that a run can be continued by this config, and logs what changes; nothing is written.
+    """Checks that a run can be resumed with this config, and logs what changes; nothing is written.
 
     Args:
         directory: Of the run.
         config: Of the run from now on.
-        mapped: Leave the tensors of the checkpoint in the file: worker processes will read them.
+        mapped: Leave the tensors of the checkpoint in the file, because worker processes will read them.
 
     Returns:
-        What the run was up to its checkpoint.
+        The state of the run at its checkpoint.
 
     Raises:
-        RunError: There is nothing to continue, or the config is not that of the checkpoint.
+        RunError: There is nothing to resume, or the config is not that of the checkpoint.
     """
     found_there = newest_intact(directory, mapped=mapped, warn=True)
     checkpoint = found_there.content or {}
@@ -75,7 +75,7 @@ def begin(directory: RunDirectory, config: Mapping[str, Any], *, mapped: bool = 
         log.info("%s", _rule(config, checkpoint, longer))
     checkpoint_identity.warn_of_other_code(checkpoint)
     checkpoint_identity.log_free(found)
-    data = checkpoint.get(config["data"]["_target_"].rpartition(".")[2])  # Lightning's name of its state
+    data = checkpoint.get(config["data"]["_target_"].rpartition(".")[2])  # the key that Lightning gives its state
     return Before(
         float(checkpoint.get(checkpoint_identity.SECONDS, 0.0)),
         data if isinstance(data, dict) else {},
@@ -84,14 +84,14 @@ def begin(directory: RunDirectory, config: Mapping[str, Any], *, mapped: bool = 
 
 
 def check_images(directory: RunDirectory, before: Before, images: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Refuses to continue on other images before anything of the run is written; a finished one stays finished.
+    """Refuses to resume on other images before anything is written; a finished run stays finished.
 
-    With `resume_force` it continues, and the data module warns when it restores its state.
+    With `resume_force` the run continues, and the data module warns when it restores its state.
 
     Args:
         directory: Of the run.
         before: See `begin`.
-        images: The record of the images that are there now.
+        images: The record of the present images.
         config: Of the run from now on.
 
     Raises:
@@ -105,7 +105,7 @@ def check_images(directory: RunDirectory, before: Before, images: Mapping[str, A
 def _check_longer(
     directory: RunDirectory, config: Mapping[str, Any], checkpoint: Mapping[str, Any], result: Mapping[str, Any]
 ) -> None:
-    """Refuses to train a run further that cannot be, or that a sweep compares with runs of its length."""
+    """Refuses to extend a run that cannot be extended, or that a sweep compares with runs of its length."""
     if (directory.path.absolute().parent / OF_A_SWEEP).exists():
         raise RunError(
             f"{directory.path} is a job of a sweep, whose table compares runs of one length; "
@@ -118,7 +118,7 @@ def _check_longer(
         )
     schedule = (config["schedule"] or {"_target_": OURS})["_target_"]
     if not schedule.startswith(OURS) and not schedule.rpartition(".")[2][:1].isupper():  # a function gets the length
-        raise RunError(f"how {schedule} goes on in a longer run is not known; start a new run of that length")
+        raise RunError(f"how {schedule} continues in a longer run is unknown; start a new run of that length")
     trainer, done = config["trainer"], {"max_epochs": result.get("epochs", 0), "max_steps": result.get("steps", 0)}
     for key, count in done.items():
         if -1 < trainer[key] <= count:
@@ -131,19 +131,19 @@ def _folds_in(found: Iterable[continuing.Difference]) -> bool:
 
 
 def _check_epoch_is_over(directory: RunDirectory, checkpoint: Mapping[str, Any]) -> None:
-    """Refuses to change the number of steps of an epoch within it."""
+    """Refuses to change the number of steps per epoch within an epoch."""
     if not checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"]:
         raise RunError(
-            f"`{continuing.FOLD_IN}` can become 0 between two epochs, and the last checkpoint of {directory.path} is "
+            f"`{continuing.FOLD_IN}` can only become 0 between epochs, and the last checkpoint of {directory.path} is "
             f"within one ({place_of(checkpoint)}); finish the run first: "
             f"{shell.command('train.py', shell.override('resume', directory.path))}"
         )
 
 
 def _at_next_epoch(loops: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of Lightning's loops at the end of an epoch, as that at the start of the next one.
+    """Converts the state of Lightning's loops at the end of an epoch to that at the start of the next one.
 
-    Lightning ends an epoch by counting its batches, of which the next one has another number.
+    Lightning detects the end of an epoch by its number of batches, which differs in the next epoch.
     """
     state = copy.deepcopy(dict(loops))
     fit = state["fit_loop"]
@@ -162,11 +162,11 @@ STOPS = {
     "callbacks.pruning": "null",
     "trainer.max_time": "null",
 }
-"""Keys whose callbacks end training, with the values that switch them off."""
+"""Keys of callbacks that end training, with the values that switch them off."""
 
 
 def is_stopped(checkpoint: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """Whether a callback had ended the training, and none was switched off since."""
+    """Whether a callback had ended the training, and none of them has been switched off since."""
     trained = checkpoint.get(checkpoint_identity.KEY, config)
     released = any(item.key in STOPS for item in continuing.differences(trained, config))
     state = checkpoint.get("callbacks", {}).get("Checkpoints", {})
@@ -174,7 +174,7 @@ def is_stopped(checkpoint: Mapping[str, Any], config: Mapping[str, Any]) -> bool
 
 
 def _rule(config: Mapping[str, Any], checkpoint: Mapping[str, Any], longer: list[continuing.Difference]) -> str:
-    """What a longer run does, in one line."""
+    """What an extended run does, in one line."""
     changes = ", ".join(map(str, longer))
     joined = "the validation images are trained on too, the last epoch is the result, and " if _folds_in(longer) else ""
     step = checkpoint.get("global_step", 0) + 1
@@ -187,13 +187,13 @@ def _rule(config: Mapping[str, Any], checkpoint: Mapping[str, Any], longer: list
 def prepared(
     directory: RunDirectory, config: Mapping[str, Any], callbacks: Iterable[str], known: Intact | None = None
 ) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint that Lightning continues from, as this config has it.
+    """The checkpoint that Lightning resumes from, adapted to this config.
 
     Args:
         directory: Of the run.
         config: Of the run from now on.
-        callbacks: The state keys of its callbacks; the states of others are dropped.
-        known: The checkpoint that was found already; None looks for it.
+        callbacks: The state keys of its callbacks; other states are dropped.
+        known: The checkpoint, if already found; None searches for it.
     """
     checkpoint = known and known.load()
     if known is None or checkpoint is None:
@@ -204,9 +204,9 @@ def prepared(
     states = {key: state for key, state in checkpoint["callbacks"].items() if key in set(callbacks)}
     if "Checkpoints" in states:
         states["Checkpoints"] = states["Checkpoints"] | {"stopped": is_stopped(checkpoint, config)}
-        if folds_in:  # no epoch is validated from now on: the last one is the best
+        if folds_in:  # there is no validation from now on, so the last epoch is the best
             states["Checkpoints"] |= {"best_score": math.inf}
-    images = config["data"]["_target_"].rpartition(".")[2]  # Lightning's name of the data module's state
+    images = config["data"]["_target_"].rpartition(".")[2]  # the key that Lightning gives the data module's state
     known_images = checkpoint.get(images)
     data = {images: known_images | {OTHER_IMAGES: config["resume_force"]}} if isinstance(known_images, dict) else {}
     loops = {"loops": _at_next_epoch(checkpoint["loops"])} if folds_in else {}
@@ -214,15 +214,15 @@ def prepared(
 
 
 def newest_intact(directory: RunDirectory, *, mapped: bool = False, warn: bool = False) -> Intact:
-    """The first of a run's checkpoints that is intact, the last one first, with its content.
+    """The newest intact checkpoint of a run, with its content.
 
     Args:
         directory: Of the run.
         mapped: See `load_checkpoint`.
-        warn: Warn if that is not the last one.
+        warn: Warn if it is not the last one.
 
     Raises:
-        RunError: There is none, or one that asks for code to be run.
+        RunError: There is none, or one would run code.
     """
     there = [path for path in (directory.last, directory.previous, directory.best) if path.exists()]
     damaged: list[RunError] = []
@@ -231,19 +231,19 @@ def newest_intact(directory: RunDirectory, *, mapped: bool = False, warn: bool =
             then = stamp(path.stat())
             checkpoint = load_checkpoint(path, mapped=mapped)
         except ForeignCheckpointError:
-            raise  # nothing of such a run can be trusted
+            raise  # nothing in such a run can be trusted
         except RunError as error:
             damaged.append(error)
             continue
         if warn and path != directory.last:
             reason = damaged[0] if damaged else f"there is no {directory.last}"
-            log.warning("%s; going on from %s, of %s", reason, path.name, place_of(checkpoint))
+            log.warning("%s; resuming from %s, of %s", reason, path.name, place_of(checkpoint))
         return Intact(path, then, checkpoint)
     if damaged:
         raise damaged[0]
-    raise RunError(f"{directory.path} has no checkpoint to go on from; start it again with its config.yaml")
+    raise RunError(f"{directory.path} has no checkpoint to resume from; start it again with its config.yaml")
 
 
 def place_of(checkpoint: Mapping[str, Any]) -> str:
-    """Where in a run a checkpoint was written: "epoch 3, step 120"."""
+    """The place of a checkpoint in a run: "epoch 3, step 120"."""
     return f"epoch {checkpoint.get('epoch', 0) + 1}, step {checkpoint.get('global_step', 0)}"

@@ -1,4 +1,4 @@
-"""The directory of one run: who may write to it, and the files that describe the run."""
+"""The directory of one run: its lock, and the files that describe the run."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CONTINUED_BY = "continued_by"
-"""The field of a result that names the config by which a run is being continued."""
+"""The field of a result with the hash of the config that resumes a run."""
 
 CLAIMED: set[str] = set()
-"""The directories that this process works in."""
+"""The directories that this process has locked."""
 
 
 class RunDirectory:
-    """A run directory and the places of its files (design: what a run leaves)."""
+    """A run directory and the paths of its files."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -50,7 +50,7 @@ class RunDirectory:
         """The run's own config.
 
         Raises:
-            RunError: The directory is none of a run, or its config is damaged.
+            RunError: The directory is no run's, or its config is damaged.
         """
         if not self.path.is_dir():
             raise RunError(f"there is no run directory {self.path}")
@@ -59,11 +59,11 @@ class RunDirectory:
         except FileNotFoundError:
             raise RunError(f"{self.path} is no run directory: it has no config.yaml") from None
         if not isinstance(config, dict):
-            raise RunError(f"{self.config} holds no config")
+            raise RunError(f"{self.config} contains no config")
         return without_variable(config)
 
     def read_result(self) -> dict[str, Any] | None:
-        """What `result.json` says, checked against its schema, or None where there is none.
+        """Reads `result.json`, checked against its schema; None if there is none.
 
         Raises:
             RunError: It cannot be read, is damaged, or comes from a newer version.
@@ -73,27 +73,27 @@ class RunDirectory:
         except FileNotFoundError:
             return None
         if not isinstance(content, dict) or "status" not in content:
-            raise RunError(f"{self.result} holds no result")
+            raise RunError(f"{self.result} contains no result")
         result = check_record(Result, content, self.result)
         if not is_whole(content):
-            raise RunError(f"{self.result} is damaged: its checksum is not that of its content")
+            raise RunError(f"{self.result} is damaged: its checksum does not match its content")
         return result
 
     def readable_result(self) -> dict[str, Any]:
-        """What `result.json` says; empty where there is none, or none that can be read."""
+        """The content of `result.json`; empty if there is none, or it cannot be read."""
         try:
             return self.read_result() or {}
         except RunError:
             return {}
 
     def continued(self, config: dict[str, Any]) -> dict[str, Any]:
-        """The fields of result.json of a run that is continued.
+        """The fields of result.json for a run that is being resumed.
 
         Args:
-            config: By which it is; see `is_continued_by`.
+            config: The config that resumes it; see `is_continued_by`.
 
         Returns:
-            `continued_by`, and `history` if the run was completed before: in short what it had reached each time.
+            `continued_by`, and `history` if the run was completed before: a short form of each earlier result.
         """
         result = self.read_result() or {}
         now = [{key: result.get(key) for key in Earlier.model_fields}] if result.get("status") == "completed" else []
@@ -101,13 +101,13 @@ class RunDirectory:
         return {CONTINUED_BY: digest(config)} | ({"history": history} if history else {})
 
     def is_completed(self) -> bool:
-        """Whether it holds a finished run."""
+        """Whether it contains a finished run."""
         return (self.read_result() or {}).get("status") == "completed"
 
     def in_use(self) -> bool:
-        """Whether another process works on the run; none does where no lock can be taken.
+        """Whether another process works on the run; False if no lock can be created.
 
-        That is a disk that can only be read, or a folder that its process has just removed since it wrote nothing.
+        That is the case on a read-only disk, or if the process has just removed its folder, having written nothing.
         """
         if os.path.realpath(self.path) in CLAIMED or not (self.path / ".lock").exists():
             return False
@@ -120,7 +120,7 @@ class RunDirectory:
             return False
 
     def read_manifest(self) -> dict[str, Any]:
-        """Where the run came from, as `manifest.json` says; empty where there is none.
+        """The run's provenance in `manifest.json`; empty if there is none.
 
         Raises:
             RunError: It cannot be read or is damaged.
@@ -131,10 +131,10 @@ class RunDirectory:
             return {}
 
     def read_metrics(self) -> list[dict[str, str]]:
-        """The rows of `metrics.csv`, values as text, epochs from 1; empty where there is none.
+        """The rows of `metrics.csv`, values as text, epochs from 1; empty if there is none.
 
         Raises:
-            RunError: It cannot be read, is damaged, or is not what a completed run left.
+            RunError: It cannot be read, is damaged, or differs from what a completed run wrote.
         """
         rows = read_rows(self.metrics)
         if rows and "epoch" not in rows[0]:
@@ -143,7 +143,7 @@ class RunDirectory:
         return from_one(rows)
 
     def pictures(self) -> list[Path]:
-        """The pictures that training leaves, for a tracker."""
+        """The pictures that training writes, for a logger."""
         return sorted(self.path.glob("*.png"))
 
     @contextlib.contextmanager
@@ -151,10 +151,10 @@ class RunDirectory:
         """Locks the directory for this run within the block.
 
         Args:
-            resume: Continue the run that is there; False requires an empty directory.
+            resume: Resume the run in it; False requires an empty directory.
 
         Raises:
-            RunError: It holds a run already, is in use by another process, or cannot be written.
+            RunError: It contains a run, is in use by another process, or cannot be written.
         """
         taken = f"run_dir {self.path} is in use by another process; choose another run_dir"
         with claimed_folder(self.path, ".lock", taken=taken, what="run_dir"):
@@ -168,16 +168,16 @@ class RunDirectory:
                 CLAIMED.discard(os.path.realpath(self.path))
 
     def _check_free(self) -> None:
-        """A finished run is never overwritten; one that failed before its first checkpoint may be started again."""
+        """Refuses to overwrite a finished run; one that failed before its first checkpoint may be started again."""
         result = self.read_result()
         if result is not None and result.get("status") == "completed":
-            raise RunError(f"run_dir {self.path} holds a finished run; choose another run_dir, or delete it")
+            raise RunError(f"run_dir {self.path} contains a finished run; choose another run_dir, or delete it")
         if self.can_be_resumed():
             line = shell.command("train.py", shell.override("resume", self.path))
-            raise RunError(f"run_dir {self.path} holds an unfinished run; resume it: {line}")
+            raise RunError(f"run_dir {self.path} contains an unfinished run; resume it: {line}")
         others = [item.name for item in self.path.iterdir() if item.name != ".lock"]
         if others and not self.config.exists():
-            raise RunError(f"run_dir {self.path} is not empty (it holds {min(others)}); choose another run_dir")
+            raise RunError(f"run_dir {self.path} is not empty (it contains {min(others)}); choose another run_dir")
 
     def _clear_parts(self) -> None:
         """Deletes the incomplete files of a killed run."""
@@ -186,11 +186,11 @@ class RunDirectory:
                 part.unlink(missing_ok=True)
 
     def can_be_resumed(self) -> bool:
-        """Whether a checkpoint is there."""
+        """Whether there is a checkpoint."""
         return any(path.is_file() for path in (self.last, self.previous, self.best))
 
     def is_continued_by(self, config: dict[str, Any]) -> bool:
-        """Whether a command has continued the run by this config, so that nobody has edited `config.yaml` since."""
+        """Whether a command has resumed the run with this config, so nobody has edited `config.yaml` since."""
         return (self.read_result() or {}).get(CONTINUED_BY) == digest(config)
 
     def write_config(self, config: dict[str, Any]) -> None:
@@ -199,7 +199,7 @@ class RunDirectory:
         write_text(self.config, yaml.safe_dump(written, sort_keys=False, allow_unicode=True))
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Writes result.json, whole or not at all; that of a completed run says what its files hold."""
+        """Writes result.json atomically; for a completed run it contains the hashes of its files."""
         record = result | {"version": RESULT_VERSION}
         if result["status"] == "completed":
             files = (self.config, self.metrics, self.best)
@@ -210,10 +210,10 @@ class RunDirectory:
         """Compares a file of a completed run with its SHA-256 in result.json.
 
         Returns:
-            The SHA-256; None where result.json has none.
+            The SHA-256, or None if result.json has none.
 
         Raises:
-            RunError: It is not what the run left.
+            RunError: It differs from the file that the run wrote.
         """
         expected = ((self.read_result() or {}).get("files") or {}).get(str(file.relative_to(self.path)))
         try:
@@ -222,12 +222,12 @@ class RunDirectory:
             raise RunError(f"{file} cannot be read: {error.strerror or error}") from error
         if not same:
             raise RunError(
-                f"{file} is not what the run left (its SHA-256 differs from that in {self.result.name}); "
-                f"bring it back, or train again"
+                f"{file} is not the file that the run wrote (its SHA-256 differs from that in {self.result.name}); "
+                f"restore it, or train again"
             )
         return expected
 
 
 def digest(config: dict[str, Any]) -> str:
-    """Of a config's values."""
+    """A hash of a config's values."""
     return hashlib.sha256(yaml.safe_dump(config).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The schemas of the files of a run: result.json, manifest.json, and what a report reads of config.yaml."""
+"""The schemas of a run's files: result.json, manifest.json, and the parts of config.yaml that a report reads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Status = Literal["completed", "failed", "interrupted"]
 """How a run ended."""
 
 ERROR_RATES = ("top1_error", "top5_error")
-"""The last parts of metrics' names whose values are shares."""
+"""The ends of metric names whose values are shares."""
 
 
 def _metrics(metrics: dict[str, float | None]) -> dict[str, float | None]:
@@ -30,11 +30,11 @@ def _metrics(metrics: dict[str, float | None]) -> dict[str, float | None]:
 
 
 Metrics = Annotated[dict[Name, Number | None], AfterValidator(_metrics)]
-"""Metrics by their names; None: the run came to no finite value."""
+"""Metrics by name; None: not finite."""
 
 
 class ToError(Schema):
-    """How soon a training error was reached; None: it was not."""
+    """When a training error was reached; None: never."""
 
     error: Annotated[float, Gt(0), Le(1)]
     epochs: Amount | None = None
@@ -43,7 +43,7 @@ class ToError(Schema):
 
 
 class ToLoss(Schema):
-    """How soon a training loss was reached; None: it was not."""
+    """When a training loss was reached; None: never."""
 
     loss: Annotated[float, Gt(0)]
     epochs: Amount | None = None
@@ -52,7 +52,7 @@ class ToLoss(Schema):
 
 
 class Earlier(Schema):
-    """What a run had reached when it was completed, before it was trained further."""
+    """The result of a completed run before it was trained further."""
 
     epochs: Total | None = None
     steps: Total | None = None
@@ -62,7 +62,7 @@ class Earlier(Schema):
 
 
 class Course(Schema):
-    """How training began and ended: the mean loss of the first three epochs, if there were as many; the last epoch."""
+    """The start and end of training: the mean loss of the first three epochs, if there were as many; the last epoch."""
 
     early_loss: Number | None = None
     final_loss: Number | None = None
@@ -102,13 +102,13 @@ class Result(Schema):
 
 
 def copies(results: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
-    """The runs that are copies of earlier ones: equal checkpoints, since each checkpoint holds its run's config.
+    """The runs that are copies of earlier ones: their checkpoints, which contain the run's config, are equal.
 
     Args:
         results: Names and contents of result.json.
 
     Returns:
-        By the name of the copy that of the original.
+        The name of the original by that of the copy.
     """
     first: dict[str, str] = {}
     found = {}
@@ -127,7 +127,7 @@ class Git(Schema):
 
 
 class Hardware(Schema):
-    """What the run ran on; `device` is what computed: the model of a GPU, or of the processor."""
+    """The hardware of the run; `device` computed it: the model of a GPU or CPU."""
 
     device: str = ""
     processor: str = ""
@@ -148,17 +148,17 @@ class Manifest(Schema):
 
 
 def computed_on(manifest: Mapping[str, Any]) -> str:
-    """The kind of hardware that computed a run; empty where its manifest does not say.
+    """The kind of hardware that computed a run; empty if its manifest does not name it.
 
     Args:
-        manifest: The content of manifest.json, checked; one of an older version names no device.
+        manifest: The checked content of manifest.json; those of older versions name no device.
     """
     hardware = manifest.get("hardware") or {}
     return hardware.get("device") or next(iter(hardware.get("gpus") or ()), hardware.get("processor") or "")
 
 
 class Tracker(Schema):
-    """What is read of the group `logger`."""
+    """The fields that a report reads of the group `logger`."""
 
     project: str | None = None
     group: str | None = None
@@ -167,7 +167,7 @@ class Tracker(Schema):
 
 
 class Config(Schema):
-    """What a report reads of a run's config.yaml; the rest may be that of an older version."""
+    """The fields that a report reads of a run's config.yaml; the rest may be from an older version."""
 
     seed: Total | None = None
     overrides: list[str] = Field(default_factory=list)

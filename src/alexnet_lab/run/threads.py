@@ -1,4 +1,4 @@
-"""The number of threads of a process, and a warning where other programs occupy the cores."""
+"""The number of threads of a process, and a warning if other programs occupy the cores."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MACS_PER_THREAD = 50_000_000
-"""Multiply-adds of a step's forward pass that are worth a thread of their own.
+"""Multiply-adds of a step's forward pass that justify another thread.
 
-LeNet-5 has 27 million with 64 images: it gets one thread. Beside a busy process two threads train 62 % of the images/s
-of one there, and 72 to 109 % with 256 and 512 images; alone one thread trains 69 to 94 % of what two do. docs/speed.md
-has the table.
+LeNet-5 has 27 million with 64 images, so it gets one thread. Beside a busy process, two threads reach 62 % of the
+images/s of one there, and 72 to 109 % with 256 and 512 images. On idle cores one thread reaches 69 to 94 % of two.
+docs/speed.md has the table.
 """
 
 WINDOW_SECONDS = 20.0
 """The interval after which a run checks its share of the cores."""
 
 MOST_WAITED = 0.2
-"""A run is crowded where its threads wait for a core for a larger share of their time."""
+"""A run is crowded if its threads wait for a core for a larger share of their time."""
 
 LEAST_SHARE, MOST_LOAD = 0.7, 1.4
-"""Where the system does not say how long threads wait, a run is crowded where its main thread gets less than that share
-of a core while the machine has that many times as many threads to run as it has cores, or as the run has itself. Either
+"""If the system does not report how long threads wait, a run is crowded if its main thread gets less than this share of
+a core, while the machine has this many times as many runnable threads as it has cores, or as the run has itself. Each
 alone has harmless reasons."""
 
 
 def chosen_threads(config: Mapping[str, Any], macs: int, processes: int) -> int:
-    """The threads of one process: `trainer.num_threads`, or `OMP_NUM_THREADS`, or as many as a step has work for.
+    """The threads of one process: `trainer.num_threads`, `OMP_NUM_THREADS`, or as many as a step has work for.
 
     Args:
         config: A checked config.
@@ -60,13 +60,13 @@ def chosen_threads(config: Mapping[str, Any], macs: int, processes: int) -> int:
 
 
 def with_threads(config: dict[str, Any], macs: int, processes: int) -> dict[str, Any]:
-    """The config with the number of threads in it: a resumed run adds up in the same order only with as many."""
+    """The config with the number of threads: a resumed run needs the same number to sum in the same order."""
     threads = chosen_threads(config, macs, processes)
     return config | {"trainer": config["trainer"] | {"num_threads": threads}}
 
 
 class CrowdedCores(Callback):
-    """Warns once where training is slow because its threads wait for cores."""
+    """Warns once if training is slow because its threads wait for cores."""
 
     def __init__(self) -> None:
         self._warned = False
@@ -99,7 +99,7 @@ class CrowdedCores(Callback):
 
 
 def lost_by_load(share: float, own: int) -> float:
-    """The share of its time that the main thread waits for a core, as far as the machine's load lets one guess it.
+    """Estimates the share of time that the main thread waits for a core from the machine's load.
 
     Args:
         share: Of a core that the main thread got.

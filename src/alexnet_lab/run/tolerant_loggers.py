@@ -1,4 +1,4 @@
-"""Trackers that cannot stop a run: after its first error a tracker is dropped with a warning."""
+"""Loggers that cannot stop a run: after its first error a logger is dropped with a warning."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Steady(Logger):
 
     Args:
         inner: The logger; attributes beyond Lightning's interface are passed through.
-        title: Of the tracker, for the warning.
+        title: Of the logger, for the warning.
     """
 
     def __init__(self, inner: Logger, title: str = "W&B") -> None:
@@ -38,26 +38,26 @@ class Steady(Logger):
 
     @property
     def name(self) -> str | None:
-        """The tracker's."""
+        """The inner logger's name."""
         return self.inner.name
 
     @property
     def version(self) -> int | str | None:
-        """The tracker's."""
+        """The inner logger's version."""
         return self.inner.version
 
     @property
     def save_dir(self) -> str | None:
-        """The tracker's."""
+        """The inner logger's directory."""
         return self.inner.save_dir
 
     def attempt(self, action: Callable[[], object]) -> None:
-        """Does something with the tracker, as long as it works."""
+        """Runs an action unless the logger has failed before."""
         if self.lost:
             return
         try:
             action()
-        except Exception as error:  # of any kind: a tracker must not stop the run
+        except Exception as error:  # of any kind: a logger must not stop the run
             self.lost = True
             given_up(self.title, error)
 
@@ -74,11 +74,11 @@ class Steady(Logger):
         self.attempt(lambda: self.inner.log_graph(model, input_array))
 
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
-        """Looks at a checkpoint."""
+        """Passes on a checkpoint callback."""
         self.attempt(lambda: self.inner.after_save_checkpoint(checkpoint_callback))
 
     def save(self) -> None:
-        """Writes what is held back."""
+        """Writes buffered data."""
         self.attempt(self.inner.save)
 
     def finalize(self, status: str) -> None:
@@ -87,19 +87,19 @@ class Steady(Logger):
 
 
 def given_up(title: str, error: Exception) -> None:
-    """Warns, and keeps W&B from trying again when the process ends."""
-    log.warning("%s is given up (%s: %s); metrics.csv continues", title, type(error).__name__, one_line(error))
+    """Warns, and keeps W&B from retrying when the process ends."""
+    log.warning("%s is dropped (%s: %s); metrics.csv continues", title, type(error).__name__, one_line(error))
     if wandb := sys.modules.get("wandb"):
         with contextlib.suppress(Exception):
             wandb.teardown()
 
 
 TITLES = {"wandb_logger": "W&B", "tensorboard_logger": "TensorBoard"}
-"""What our loggers are called in messages."""
+"""Names of our loggers in messages."""
 
 
 def steady(target: str, make: Callable[[], Logger]) -> Steady | None:
-    """Starts a tracker; None, with a warning, where that fails.
+    """Starts a logger; None, with a warning, if that fails.
 
     Args:
         target: The `_target_` of its config.
@@ -109,6 +109,6 @@ def steady(target: str, make: Callable[[], Logger]) -> Steady | None:
     title = TITLES.get(name, name)
     try:
         return Steady(make(), title)
-    except Exception as error:  # of any kind: a tracker must not stop the run
+    except Exception as error:  # of any kind: a logger must not stop the run
         given_up(title, error)
         return None

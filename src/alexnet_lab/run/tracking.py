@@ -1,4 +1,4 @@
-"""Experiment trackers. W&B is online where a login exists and offline otherwise; it never prompts."""
+"""Experiment loggers. W&B is online if there is a login and offline otherwise; it never prompts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ QUIET = {"WANDB_SILENT": "true", "WANDB_CONSOLE": "off", "WANDB_ERROR_REPORTING"
 INIT_TIMEOUT_SECONDS = 20.0
 
 FINISH_TIMEOUT_SECONDS = 60.0
-"""What an upload gets at the end of a run, before its result is written; `wandb sync` uploads the rest later."""
+"""The time for an upload at the end of a run, before its result is written; `wandb sync` uploads the rest later."""
 
 ID_FILE = "wandb_id.txt"
 
@@ -41,14 +41,14 @@ OURS_AT_WANDB = f"{__name__}.wandb_logger"
 """The `_target_` of configs/logger/wandb.yaml."""
 
 MOST_CELLS = 10_000
-"""What W&B draws of a table."""
+"""The most cells that W&B draws of a table."""
 
 
 class WandbRows(WandbLogger):
-    """A W&B logger that logs one row an epoch, at the number of optimiser steps that were taken.
+    """A W&B logger that logs one row per epoch, at the number of optimiser steps taken.
 
-    The number comes from the checkpoint when a run is resumed, so W&B's own step continues where it was, and a row that
-    is logged again gets its old place.
+    A resumed run takes this number from its checkpoint. W&B's own step therefore continues where it was, and a row
+    that is logged again gets its old place.
     """
 
     def __init__(self, run: Any, **settings: Any) -> None:
@@ -59,7 +59,7 @@ class WandbRows(WandbLogger):
 
     @property
     def experiment(self) -> Any:
-        """The run; Lightning would define another x axis here."""
+        """The run, without the x axis that Lightning would define here."""
         return self.run
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -72,7 +72,7 @@ class WandbRows(WandbLogger):
         self._row = {}
 
     def log(self, row: Mapping[str, Any], step: int = 0) -> None:
-        """Writes a row at a step, or at the first one that is free after it."""
+        """Writes a row at a step, or at the next free one."""
         place = max(step, self._next)
         self.run.log(dict(row), step=place, commit=True)
         self._next = place + 1
@@ -90,20 +90,20 @@ def wandb_logger(
     job_type: str | None = "train",
     notes: str | None = None,
 ) -> Logger:
-    """A W&B run, started; a resumed run keeps its old id.
+    """Starts a W&B run; a resumed run keeps its id.
 
     Args:
         run_dir: Where offline files and the run's id are kept.
         config: The resolved config; W&B gets it as flat keys (`model.norm`), so that its tables can sort by them.
         project: W&B project.
         entity: User or team; None is the login's default.
-        mode: `auto` is online where a login exists, else offline.
-        name: Shown name; None is the name of the run directory.
-        group: Runs that belong together.
+        mode: `auto` is online if there is a login, else offline.
+        name: Displayed name; None is the name of the run directory.
+        group: Groups runs that belong together.
         job_type: W&B's job type.
         notes: Free text.
     """
-    import wandb  # noqa: PLC0415 - 0.3 s, only where it is used
+    import wandb  # noqa: PLC0415 - takes 0.3 s
 
     _set_up()
     chosen = _mode(mode)
@@ -118,23 +118,23 @@ def wandb_logger(
     run = _start(chosen, arguments)
     if run.id != run_id:  # under `wandb agent` the agent chooses it
         _keep_id(run_dir, run.id)
-    run.config.update(flat(config), allow_val_change=True)  # of a run that is continued with changes
+    run.config.update(flat(config), allow_val_change=True)  # for a run resumed with changes
     run.define_metric("epoch")
     run.define_metric("*", step_metric="epoch", step_sync=True)
     return WandbRows(run, save_dir=run_dir, project=project)
 
 
 def _set_up() -> None:
-    """Keeps W&B from asking and from writing to the screen."""
+    """Keeps W&B from prompting and from writing to the terminal."""
     for variable, value in QUIET.items():
         os.environ.setdefault(variable, value)
-    if not os.access(Path.home(), os.W_OK):  # its log would be printed to the terminal
+    if not os.access(Path.home(), os.W_OK):  # otherwise its log would be printed to the terminal
         os.environ.setdefault("WANDB_CACHE_DIR", str(Path(tempfile.gettempdir(), "wandb-cache")))
     os.environ.pop("WANDB_SERVICE", None)  # the service of a parent that has ended does not answer
 
 
 def _start(mode: Literal["online", "offline"], arguments: dict[str, Any]) -> Any:
-    """Starts the run; an online one that cannot be started becomes an offline one."""
+    """Starts the run, offline if it cannot be started online."""
     import wandb  # noqa: PLC0415
 
     settings = wandb.Settings(
@@ -153,7 +153,7 @@ def _start(mode: Literal["online", "offline"], arguments: dict[str, Any]) -> Any
 
 
 def _mode(mode: str) -> Any:
-    """Online or offline: decided without a prompt, and logged in one line."""
+    """Online or offline, decided without a prompt and logged in one line."""
     wanted = os.environ.get("WANDB_MODE") or mode if mode == "auto" else mode
     if wanted != "auto":
         if wanted not in MODES:
@@ -162,7 +162,7 @@ def _mode(mode: str) -> Any:
         return MODES.get(wanted, "offline")
     try:
         known = has_login()
-    except Exception as error:  # no network, or a key that is none
+    except Exception as error:  # no network, or an invalid key
         log.warning("W&B cannot be reached, or refuses the login (%s); this run is kept offline", one_line(error))
         return "offline"
     if known:
@@ -173,10 +173,10 @@ def _mode(mode: str) -> Any:
 
 
 def has_login() -> bool:
-    """Whether W&B knows a key of the user; never prompts.
+    """Whether W&B has the user's key; never prompts.
 
     Raises:
-        wandb.errors.Error: There is a key, and the server does not answer or does not know it.
+        wandb.errors.Error: There is a key, but the server does not answer or rejects it.
     """
     import wandb  # noqa: PLC0415
 
@@ -185,7 +185,7 @@ def has_login() -> bool:
 
 
 RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""What W&B takes as the id of a run."""
+"""Ids of runs that W&B accepts."""
 
 
 def _run_id(run_dir: Path) -> str:
@@ -200,7 +200,7 @@ def _run_id(run_dir: Path) -> str:
     if RUN_ID.fullmatch(kept):
         return kept
     if path.exists():
-        log.warning("%s holds no id of a W&B run; the run is continued there as a new one", path)
+        log.warning("%s contains no id of a W&B run; W&B gets a new run for it", path)
     given = os.environ.get("WANDB_RUN_ID", "")
     made = given if RUN_ID.fullmatch(given) else secrets.token_hex(4)
     _keep_id(run_dir, made)
@@ -208,7 +208,7 @@ def _run_id(run_dir: Path) -> str:
 
 
 def _keep_id(run_dir: Path, run_id: str) -> None:
-    """Writes the id down for a resumed run."""
+    """Saves the id for a resumed run."""
     try:
         write_text(run_dir / ID_FILE, f"{run_id}\n")
     except OSError as error:
@@ -231,16 +231,16 @@ def show(
     class_names: Sequence[str],
     after_step: int = 0,
 ) -> None:
-    """Logs pictures and tables of a run once, at its end; only W&B gets them.
+    """Logs pictures and tables of a run once, at its end, to W&B only.
 
     Args:
         loggers: The run's.
-        pictures: PNG files; those that are there are logged under their name without `.png`.
+        pictures: PNG files; existing ones are logged under their name without `.png`.
         epochs: The rows of metrics.csv, logged as the table `epochs`.
-        confusion: Images of class i predicted as class j, in row i and column j: with up to 100 classes the chart
-            `confusion_matrix`, and always the table `confusions` of the mistakes, the most frequent first.
+        confusion: Images of class i predicted as class j, in row i and column j. With up to 100 classes they become
+            the chart `confusion_matrix`, and always the table `confusions` of mistakes, most frequent first.
         class_names: Of the rows and columns.
-        after_step: W&B's step of the row that holds them, or the next one that is free.
+        after_step: W&B's step of their row, or the next free one.
     """
     for logger, rows in _of_wandb(loggers):
         logger.attempt(lambda: rows.log(_shown(pictures, epochs, confusion, class_names), after_step))  # noqa: B023 - called at once
@@ -269,20 +269,20 @@ def _shown(
 
 
 def add_pictures(run_dir: Path, config: Mapping[str, Any], pictures: Sequence[Path], steps: int) -> None:
-    """Logs pictures that were made of a finished run, each under its name, to that run; if W&B has it.
+    """Adds pictures of a finished run, each under its name, to its W&B run, if there is one.
 
     Args:
         run_dir: The run's directory.
         config: The run's config.
         pictures: PNG files.
-        steps: Of the optimiser that the run took.
+        steps: The run's optimiser steps.
     """
     specs = [spec for spec in parts({"logger": config["logger"]}).values() if spec["_target_"] == OURS_AT_WANDB]
     if not specs or not (run_dir / ID_FILE).is_file():
         return
     logger = steady(OURS_AT_WANDB, lambda: build(specs[0], "logger", run_dir, config))
     loggers = [] if logger is None else [logger]
-    attempts = len(list(run_dir.glob("wandb/*run-*")))  # each further one comes after those before
+    attempts = len(list(run_dir.glob("wandb/*run-*")))  # each further attempt comes after the earlier ones
     show(loggers, pictures=pictures, epochs=[], confusion=None, class_names=[], after_step=steps + 1 + attempts)
     finish(loggers, 0)
 
@@ -298,7 +298,7 @@ def _confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> dict[st
     mistakes = sorted((cell for cell in cells if cell[0] != cell[1] and cell[2]), key=lambda cell: -cell[2])
     logged: dict[str, Any] = {"confusions": wandb.Table(["true", "predicted", "images"], mistakes[:MOST_CELLS])}
     if len(cells) <= MOST_CELLS:
-        fields = ("Actual", "Predicted", "nPredictions")  # what W&B's chart calls them
+        fields = ("Actual", "Predicted", "nPredictions")  # the names in W&B's chart
         logged["confusion_matrix"] = wandb.plot_table(
             "wandb/confusion_matrix/v1", wandb.Table(list(fields), cells), {field: field for field in fields}
         )
@@ -311,14 +311,14 @@ def _number(text: Any) -> float | None:
 
 
 def summarize(loggers: Sequence[Steady], summary: Mapping[str, Any]) -> None:
-    """Sets what W&B shows of a run in its table of runs; other trackers get nothing."""
+    """Sets the summary of a run in W&B's table of runs; other loggers have none."""
     for logger, rows in _of_wandb(loggers):
         logger.attempt(lambda: rows.run.summary.update(dict(summary)))  # noqa: B023 - called at once
 
 
 @contextlib.contextmanager
 def finishing(loggers: list[Steady]) -> Iterator[list[Steady]]:
-    """Ends the loggers' runs after the block, as failed where the block fails."""
+    """Ends the loggers' runs after the block, as failed if the block fails."""
     try:
         yield loggers
     except BaseException:
@@ -328,13 +328,13 @@ def finishing(loggers: list[Steady]) -> Iterator[list[Steady]]:
 
 
 def finish(loggers: Sequence[Steady], exit_code: int) -> None:
-    """Ends a W&B run with the run's real state; other trackers need nothing."""
+    """Ends a W&B run with the run's actual state; other loggers need nothing."""
     for logger, rows in _of_wandb(loggers):
         offline, run_id = rows.run.offline, rows.run.id
         logger.attempt(lambda: rows.run.finish(exit_code=exit_code))  # noqa: B023 - called at once
         if offline and not logger.lost:
             line = sync_command(Path(str(logger.save_dir)), run_id)
-            log.info("W&B: kept offline; after `wandb login`, upload it by: %s", line)
+            log.info("W&B: kept offline; after `wandb login`, upload it with: %s", line)
 
 
 def sync_command(run_dir: Path, run_id: str) -> str:

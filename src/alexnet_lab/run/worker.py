@@ -1,4 +1,4 @@
-"""Where training is seen: one process's part of a run, from data and model to fit and test."""
+"""Where training happens: one process's part of a run, from data and model to fit and test."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ def fit_and_test(
 
     Args:
         config: A checked config.
-        directory: The run's directory, claimed by the caller.
+        directory: The run's directory, locked by the caller.
         resume: Continue from the newest checkpoint that is intact.
-        checkpoint: That checkpoint, where it was found already.
+        checkpoint: That checkpoint, if already found.
         ready: The data that the caller has prepared in this process; None builds it here.
 
     Returns:
-        The fields of result.json that training decides: metrics, epochs, steps, images_per_second, best_checkpoint,
-        best_epoch, train, to_error, to_loss.
+        The fields of result.json that come from training: metrics, epochs, steps, images_per_second,
+        best_checkpoint, best_epoch, train, to_error, to_loss.
 
     Raises:
-        Interrupted: After Ctrl-C or SIGTERM; the checkpoints hold what was reached.
+        Interrupted: After Ctrl-C or SIGTERM; the checkpoints contain the progress.
     """
     with logged_to_file(directory):
         engine.seed_everything(config["seed"])
@@ -95,11 +95,11 @@ def fit_and_test(
 
 
 SUMMARIZED = ("best_epoch", "epochs", "steps", "images_per_second", "store_hash")
-"""Fields of a result that a tracker shows beside its metrics."""
+"""Fields of a result that a logger shows beside its metrics."""
 
 
 class OwnCallbacks(NamedTuple):
-    """The callbacks that every run has; result.json is made of what they measure."""
+    """The callbacks of every run, whose measurements go into result.json."""
 
     throughput: Throughput
     confusion: Confusion
@@ -110,7 +110,7 @@ class OwnCallbacks(NamedTuple):
 
     @classmethod
     def of(cls, config: dict[str, Any], directory: RunDirectory) -> OwnCallbacks:
-        """Those of one run."""
+        """Creates those of one run."""
         throughput = Throughput()
         return cls(
             throughput,
@@ -122,14 +122,14 @@ class OwnCallbacks(NamedTuple):
         )
 
     def around(self, others: list[Callback]) -> list[Callback]:
-        """All callbacks in the order in which Lightning calls them."""
+        """All callbacks, in Lightning's calling order."""
         first = [self.throughput, self.seeds, FiniteLoss(self.seeds), CrowdedCores(), self.confusion]
         return [*first, *others, self.metrics, self.checkpoints, self.identity]
 
 
 @contextlib.contextmanager
 def logged_to_file(directory: RunDirectory) -> Iterator[None]:
-    """Within the block train.log gets every message and, where the block fails, the traceback."""
+    """Within the block train.log gets every message and, if the block fails, the traceback."""
     here = cluster.place()
     rank = 0 if here is None else here.rank
     start_log(rank)
@@ -147,21 +147,21 @@ def logged_to_file(directory: RunDirectory) -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruptible(trainer: Trainer) -> Iterator[None]:
-    """Within the block, what Lightning makes of Ctrl-C and SIGTERM (an exit) becomes `Interrupted`."""
+    """Within the block, the exit that Lightning makes of Ctrl-C and SIGTERM becomes `Interrupted`."""
     try:
         yield
     except (SystemExit, KeyboardInterrupt) as error:
         name = "SIGTERM" if trainer.received_sigterm else "Ctrl-C"
         raise Interrupted(f"interrupted by {name} in epoch {trainer.current_epoch + 1}") from error
     finally:
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # Lightning's shutdown leaves it so
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # Lightning's shutdown leaves it ignored
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def ready_data(config: dict[str, Any], ready: Prepared | None) -> Any:
-    """The data module: the one that was prepared in this process, with what it logged, or a new one.
+    """The data module that was prepared in this process, with its log records, or a new one.
 
-    Another package's module may draw random numbers, so it is built here, after seeding, as worker processes do.
+    Another package's module may draw random numbers. It is built here, after seeding, as in worker processes.
     """
     if ready is None or not isinstance(ready.data, ImageDataModule):
         return engine.build_data(config)
@@ -170,7 +170,7 @@ def ready_data(config: dict[str, Any], ready: Prepared | None) -> Any:
 
 
 def draw_preview(data: Any, path: Path) -> None:
-    """Draws the picture of the augmentation; where it cannot be written the run continues."""
+    """Draws the preview of the augmentation; if it cannot be written, the run continues."""
     data.setup("fit")
     try:
         preview(data, path)
@@ -179,30 +179,30 @@ def draw_preview(data: Any, path: Path) -> None:
 
 
 def resumed_from(directory: RunDirectory, config: dict[str, Any], trainer: Trainer, checkpoint: Intact | None) -> Path:
-    """The checkpoint that a run continues from; Lightning gets its content from memory instead of reading it again."""
+    """The checkpoint to resume from; Lightning gets its content from memory instead of reading it again."""
     io = cast("SafeCheckpointIO", trainer.strategy.checkpoint_io)
     states = [callback.state_key for callback in cast("list[Callback]", trainer.callbacks)]  # pyright: ignore[reportAttributeAccessIssue] - set out of its sight
     return io.hand_over(*prepared(directory, config, states, checkpoint))
 
 
 def load_best(classifier: Classifier, checkpoints: Checkpoints) -> None:
-    """Loads the best epoch's weights; Lightning's own way would also restore each callback's state of that epoch."""
+    """Loads the best epoch's weights. Lightning's own way would also restore each callback's state of that epoch."""
     if checkpoints.best_epoch >= 0:
         load_weights(classifier, load_checkpoint(checkpoints.best), checkpoints.best)
 
 
 def test_metrics(trainer: Trainer, classifier: Classifier, data: Any) -> dict[str, float]:
-    """Tests once, and returns `test/...`; empty, with a warning, where there is no test set."""
+    """Tests once and returns `test/...`; empty, with a warning, without a test set."""
     if getattr(data, "num_test", None) == 0:
-        log.warning("there is no test set, and data.test_fraction=0 sets none apart: nothing is tested")
+        log.warning("there is no test set, and data.test_fraction=0 splits none off: nothing is tested")
         return {}
     return _tested(trainer, classifier, data, "test")
 
 
 def train_set_metrics(trainer: Trainer, classifier: Classifier, data: Any) -> dict[str, float]:
-    """Tests on the training images as they are, without augmentation and dropout, and returns `train_set/...`."""
+    """Tests on the training images without augmentation and dropout, and returns `train_set/...`."""
     if not isinstance(data, ImageDataModule):
-        log.warning("callbacks.train_set is left out: %s does not offer its training images", type(data).__name__)
+        log.warning("callbacks.train_set is ignored: %s does not offer its training images", type(data).__name__)
         return {}
     return _tested(trainer, classifier, data.tested_on("train", stage="train_set"), "train_set")
 
@@ -216,13 +216,13 @@ def _tested(trainer: Trainer, classifier: Classifier, data: Any, stage: str) -> 
 def outcome_of(
     trainer: Trainer, data: Any, own: OwnCallbacks, callbacks: list[Callback], tested: dict[str, float]
 ) -> dict[str, Any]:
-    """The fields of result.json that training decides; `tested` are the metrics of the test."""
+    """The fields of result.json that come from training; `tested` are the metrics of the test."""
     throughput, checkpoints, rows = own.throughput, own.checkpoints, own.metrics.rows
     best_epoch = checkpoints.best_epoch + 1 if checkpoints.best_epoch >= 0 else None
     run_dir = checkpoints.folder.parent
     return {
         "metrics": metrics_of_epoch(rows, best_epoch) | tested,
-        **getattr(data, "identity", {}),  # which images these results are about: see alexnet_lab.data.identity
+        **getattr(data, "identity", {}),  # the images of these results: see alexnet_lab.data.identity
         "epochs": processed_epochs(trainer),
         "steps": trainer.global_step,
         "images_per_second": round(throughput.images / throughput.seconds, 1) if throughput.seconds else None,
@@ -236,7 +236,7 @@ def outcome_of(
 
 
 def processed_epochs(trainer: Trainer) -> int:
-    """How many epochs were trained; the last one may be incomplete."""
+    """The number of trained epochs; the last one may be incomplete."""
     return trainer.fit_loop.epoch_progress.current.processed  # pyright: ignore[reportAttributeAccessIssue] - Lightning's own type hides it
 
 
@@ -247,7 +247,7 @@ def metrics_of_epoch(rows: list[dict[str, Any]], epoch: int | None) -> dict[str,
 
 
 def course_of_training(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """How training began and ended: the mean loss of the first three epochs, and the numbers of the last one."""
+    """The start and end of training: the mean loss of the first three epochs, and the numbers of the last one."""
     trained = [row for row in rows if row.get("train/loss") not in (None, "")]
     early = [float(row["train/loss"]) for row in trained[:EARLY_EPOCHS]]
     found = {f"final_{name}": float(row[f"train/{name}"]) for row in trained[-1:] for name in ("loss", "top1_error")}
