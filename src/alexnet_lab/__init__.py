@@ -1,4 +1,4 @@
-"""AlexNet Lab: LeNet-5 and AlexNet, with every idea of theirs on a switch.
+"""AlexNet Lab: LeNet-5 and AlexNet, with a switch for each of their ideas.
 
 From Python: `train(compose("model=alexnet", "data=cifar10"))` trains, `load(run_dir)` opens the finished run.
 """
@@ -18,7 +18,7 @@ __all__ = ["compose", "load", "train"]
 __version__ = "0.2.0"
 
 LAZY = {"compose": "config.composing", "load": "evaluation.load", "train": "run"}
-"""Where each name comes from: it is imported when it is first asked for, since torch takes seconds."""
+"""The module of each name, imported on first use because torch takes seconds."""
 
 
 def __getattr__(name: str) -> Any:

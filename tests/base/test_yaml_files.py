@@ -31,7 +31,7 @@ BOMBS = {
     "brackets": ("[" * 100_000, "it is nested too deeply"),
     "braces": ("{a: " * 10_000, "it is nested too deeply"),
     "dashes": ("- " * 10_000 + "x", "it is nested too deeply"),
-    "items": ("- 1\n" * 30_000, "it holds more than 20,000 values"),
+    "items": ("- 1\n" * 30_000, "it contains more than 20,000 values"),
     "text": (f"a: {'x' * MOST_CHARACTERS}", "it is longer than 262,144 characters"),
     "digits": (f"a: {'9' * 5000}", "digits"),
     "object": ("a: !!python/object/apply:os.system ['true']", "could not determine a constructor"),

@@ -562,5 +562,5 @@ def test_asking_before_setup_says_what_to_call(tmp_path, name):
 
 
 def test_setup_without_prepare_says_what_was_forgotten(tmp_path):
-    with pytest.raises(DataError, match=r"there is no store .*digits-8; it is made by prepare_data\(\)"):
+    with pytest.raises(DataError, match=r"there is no store .*digits-8; prepare_data\(\)"):
         DigitsDataModule(dir=str(tmp_path)).setup()

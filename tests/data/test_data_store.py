@@ -206,7 +206,7 @@ def _other_format(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_flip_byte, r"train_images\.npy has not the content that was written \(its SHA-256 differs\)"),
+        (_flip_byte, r"train_images\.npy has changed \(its SHA-256 differs\)"),
         (_cut, r"test_images\.npy has 100 bytes instead of 928"),
         (_remove, r"train_labels\.npy is missing"),
         (_break_json, r"meta\.json cannot be read \(Expecting property name.*"),
@@ -224,7 +224,7 @@ def test_damage_is_told_with_what_to_delete(path, damage, message):
 
 
 def test_opening_without_preparing_is_told(path):
-    with pytest.raises(DataError, match=r"there is no store .*toy-4; it is made by prepare_data\(\)"):
+    with pytest.raises(DataError, match=r"there is no store .*toy-4; prepare_data\(\)"):
         open_store(path, verify=False)
 
 

@@ -246,7 +246,7 @@ def test_run_cannot_grant_trust_to_itself(run, tmp_path):
     config["model"] = {"_target_": "os.system", "command": f"touch {tmp_path / 'trap'}"}
     config["trusted_packages"] = ["os"]
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(ConfigError, match=r"`_target_: os\.system` lies outside the trusted packages"):
+    with pytest.raises(ConfigError, match=r"`_target_: os\.system` is outside the trusted packages"):
         run_eval(run)
     assert not (tmp_path / "trap").exists()
 

@@ -171,7 +171,7 @@ def test_file_of_another_size_counts_but_is_told(raw, caplog):
         file.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
     with caplog.at_level("WARNING", "alexnet_lab"):
         assert len(read_mnist(raw)[2]) == 7
-    assert "is not MNIST's published file; errors are those of what it holds" in caplog.text
+    assert "is not MNIST's published file; errors refer to its content" in caplog.text
 
 
 def test_gzip_bomb_is_not_unpacked(tmp_path, monkeypatch):

@@ -76,7 +76,7 @@ def test_sweep_in_worker_processes_goes_on_and_a_run_of_it_resumes(packages, dig
     assert yaml.safe_load((run / "config.yaml").read_text())["trusted_packages"] == ["own_parts"]
     outcome = finished(command("eval.py", f"run={run}", **start))
     assert outcome.code == 2
-    assert "`_target_: own_parts.Net` lies outside the trusted packages" in outcome.err
+    assert "`_target_: own_parts.Net` is outside the trusted packages" in outcome.err
     assert "add 'trusted_packages=[own_parts]' to the command" in outcome.err
     outcome = finished(command("eval.py", f"run={run}", "trusted_packages=[own_parts]", **start))
     assert outcome.code == 0, outcome.err

@@ -85,7 +85,7 @@ def test_function_of_ours_gets_the_network():
 
 
 def test_untrusted_optimizer_is_refused():
-    with pytest.raises(ConfigError, match="lies outside the trusted packages"):
+    with pytest.raises(ConfigError, match="is outside the trusted packages"):
         build_optimizer({"_target_": "os.system"}, LeNet5())
 
 

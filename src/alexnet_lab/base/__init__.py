@@ -1,1 +1,1 @@
-"""What every other package may use: errors, files, random streams, ranges, targets, the log."""
+"""What all other packages use: errors, files, random streams, ranges, targets, the log."""

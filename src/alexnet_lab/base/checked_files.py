@@ -1,7 +1,7 @@
-"""Records (JSON objects) and tables that lie on disk, checked against a schema as they are read.
+"""Reads records (JSON objects) and tables from disk and checks them against a schema.
 
-They are data: anybody may have edited or sent them. Whatever a file holds, the reader returns what the schema allows,
-or raises an error of one line that names the file and what is wrong with it.
+They are data that anybody may have edited or sent. Whatever a file contains, the reader returns what the schema allows,
+or raises a one-line error that names the file and the problem.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MOST_BYTES = 64 * 2**20
-"""Of a file: a run of a thousand epochs with all columns leaves 2 MB."""
+"""The largest file: a run of a thousand epochs with all columns writes 2 MB."""
 
 LARGEST = 1e50
-"""Of a number: float32 ends at 3.4e38, and the square of a number must not overflow."""
+"""The largest number: float32 ends at 3.4e38, and the square of a number must not overflow."""
 
 Number = Annotated[float, Ge(-LARGEST), Le(LARGEST)]
 """A finite number that can be averaged."""
 
 Amount = Annotated[float, Ge(0), Le(1e12)]
-"""A number that counts or measures something: seconds, images per second."""
+"""A number >= 0 that counts or measures something: seconds, images per second."""
 
 Total = Annotated[int, Ge(0), Le(10**15)]
-"""A whole number of things: epochs, steps, parameters."""
+"""A number of things: epochs, steps, parameters."""
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -46,7 +46,7 @@ def _name(text: str) -> str:
 
 
 Name = Annotated[str, MaxLen(200), AfterValidator(_name)]
-"""What something is called: a metric, a package, a job."""
+"""The name of a metric, a package or a job."""
 
 
 class Schema(BaseModel):
@@ -56,12 +56,12 @@ class Schema(BaseModel):
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+    """Reads a JSON file.
 
     Raises:
         FileNotFoundError: There is none.
-        RunError: It is no regular file, too large, no JSON (NaN and infinities are none), nested without measure, or
-            holds text that is not Unicode.
+        RunError: It is no regular file, too large, not JSON (which has no NaN or infinity), nested too deeply, or
+            contains text that is not Unicode.
     """
     text = read_text(path)
     try:
@@ -71,7 +71,7 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """The value that a JSON text holds; raises ValueError where it is not JSON that every program can read."""
+    """Parses a JSON text; raises ValueError if other programs could not read it."""
     try:
         value = json.loads(text, parse_constant=_no_number)
         _check_depth(value, DEEPEST)
@@ -79,19 +79,19 @@ def parse_json(text: str) -> Any:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except UnicodeEncodeError:
-        raise ValueError("it holds text that is not Unicode") from None
+        raise ValueError("it contains text that is not Unicode") from None
     return value
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file: plain values, nested and repeated by aliases only so far.
+    """Reads a YAML file of plain values, with limits for nesting and for repetition by aliases.
 
-    The size is that with all aliases written out, and is looked at before any value is made: a few hundred bytes of
-    nested aliases or merges stand for millions of values.
+    The size counts all aliases written out, and is checked before any value is created: a few hundred bytes of nested
+    aliases or merges stand for millions of values.
 
     Raises:
         FileNotFoundError: There is none.
-        RunError: It cannot be read, is no YAML of plain values, or is too large or nested too deeply.
+        RunError: It cannot be read, is not YAML of plain values, or is too large or nested too deeply.
     """
     text = read_text(path)
     try:
@@ -100,19 +100,19 @@ def read_yaml(path: Path) -> Any:
         return _plain_yaml(text)
     except RecursionError:
         raise RunError(f"{path} cannot be read: it is nested too deeply") from None
-    except (ValueError, yaml.YAMLError) as error:  # ValueError: also a date of no calendar
+    except (ValueError, yaml.YAMLError) as error:  # ValueError: also an impossible date
         raise RunError(f"{path} cannot be read: {one_line(error)}") from error
 
 
 def _check_events(text: str) -> None:
-    """Stops at the first sign of too much: PyYAML takes minutes for 100,000 brackets or list items."""
+    """Stops at the first sign of excess: PyYAML takes minutes for 100,000 brackets or list items."""
     depth = 0
     for count, event in enumerate(yaml.parse(text, yaml.SafeLoader)):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             raise RecursionError
         if count > MOST_VALUES:
-            raise ValueError(f"it holds more than {MOST_VALUES:,} values")
+            raise ValueError(f"it contains more than {MOST_VALUES:,} values")
 
 
 def _plain_yaml(text: str) -> Any:
@@ -123,7 +123,7 @@ def _plain_yaml(text: str) -> Any:
         if root is None:
             return None
         size, depth = _extent(root, {})
-        if depth > DEEPEST:  # by aliases
+        if depth > DEEPEST:  # because of aliases
             raise RecursionError
         if size > MOST_VALUES:
             raise ValueError(f"its aliases stand for more than {MOST_VALUES:,} values")
@@ -133,12 +133,12 @@ def _plain_yaml(text: str) -> Any:
 
 
 def _extent(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """How many values a node stands for, aliases written out, and how deeply they are nested.
+    """The number of values in a node, aliases written out, and their depth.
 
-    Each node is looked at once; one that contains itself raises RecursionError.
+    Each node is visited once; one that contains itself raises RecursionError.
     """
     if id(node) not in known:
-        known[id(node)] = 0, DEEPEST + 1  # until its parts are counted: for one that contains itself
+        known[id(node)] = 0, DEEPEST + 1  # until its parts are counted, for a node that contains itself
         parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
         inner = [] if isinstance(node, yaml.ScalarNode) else [_extent(part, known) for part in parts]
         known[id(node)] = 1 + sum(size for size, _ in inner), 1 + max((depth for _, depth in inner), default=0)
@@ -146,13 +146,13 @@ def _extent(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, in
 
 
 MOST_CHARACTERS = 2**18
-"""Of a YAML file; a config has 3,000."""
+"""The longest YAML file; a config has 3,000 characters."""
 
 MOST_VALUES = 20_000
-"""Of a YAML file; a config has 200."""
+"""The most values of a YAML file; a config has 200."""
 
 DEEPEST = 50
-"""Levels of a record; ours have 5."""
+"""The most levels of a record; ours have 5."""
 
 
 def _check_depth(value: Any, room: int) -> None:
@@ -167,11 +167,11 @@ def _no_number(word: str) -> NoReturn:
 
 
 def read_text(path: Path, errors: str = "strict") -> str:
-    """The text of a file in UTF-8; raises FileNotFoundError and RunError like `read_json`."""
+    """Reads a text file in UTF-8; raises FileNotFoundError and RunError like `read_json`."""
     try:
         if path.stat().st_size > MOST_BYTES:
             raise RunError(f"{path} cannot be read: it is larger than {MOST_BYTES // 2**20} MiB")
-        if not path.is_file() and not path.is_dir():  # a pipe would be waited for
+        if not path.is_file() and not path.is_dir():  # reading a pipe would block
             raise RunError(f"{path} cannot be read: it is no regular file")
         return path.read_text(encoding="utf-8", errors=errors)
     except FileNotFoundError:
@@ -183,15 +183,15 @@ def read_text(path: Path, errors: str = "strict") -> str:
 
 
 def check_record(schema: type[Record], value: Any, path: Path | str) -> dict[str, Any]:
-    """A record that fits a schema, with the schema's defaults for the fields that it lacks.
+    """Checks a record against a schema and adds defaults for missing fields.
 
     Args:
         schema: Of the record.
-        value: What was read.
+        value: The record.
         path: Of the file, for the message.
 
     Raises:
-        RunError: Naming the first field that is wrong, what it holds and what is allowed.
+        RunError: Names the first wrong field, its value and what is allowed.
     """
     try:
         return schema.model_validate(value).model_dump()
@@ -200,11 +200,11 @@ def check_record(schema: type[Record], value: Any, path: Path | str) -> dict[str
 
 
 ALLOWED = {"model_type": "a record of fields", "dict_type": "a record of fields"}
-"""What pydantic says in words of its own."""
+"""Clearer words for some of pydantic's messages."""
 
 
 def explain(error: ValidationError) -> str:
-    """The first thing that is wrong with a record."""
+    """The first error in a record."""
     first = error.errors(include_url=False)[0]
     field = ".".join(map(str, first["loc"])) or "it"
     if first["type"] == "missing":
@@ -221,17 +221,17 @@ def _short(value: Any) -> str:
 
 
 SHOWN = 60
-"""Characters of a wrong value in a message."""
+"""The most characters of a wrong value in a message."""
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file of numbers, each cell as it is written: a number, NaN, an infinity, or nothing.
+    """Reads the rows of a CSV file of numbers as text: each cell is a number, NaN, an infinity, or empty.
 
     Returns:
-        Nothing where there is no file.
+        The rows; none if there is no file.
 
     Raises:
-        RunError: It cannot be read, a row has another length than the head, or a cell holds something else.
+        RunError: It cannot be read, a row has another length than the head, or a cell has no number.
     """
     try:
         lines = list(csv.reader(io.StringIO(read_text(path), newline=""), strict=True))
@@ -262,10 +262,10 @@ def _check_row(place: str, head: list[str], row: list[str]) -> None:
 
 
 WHOLE = ("epoch",)
-"""Columns that count something, in each row."""
+"""Columns with a whole number in each row."""
 
 
 def number(cell: str) -> float | None:
-    """A cell's number; None for an empty one and for what is no finite number."""
+    """The number in a cell; None for an empty cell and for NaN or infinity."""
     value = float(cell) if cell else math.nan
     return value if math.isfinite(value) else None

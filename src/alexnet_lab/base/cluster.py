@@ -1,7 +1,7 @@
-"""Decides whether this process shares a run with others, and which of them it is. Everything else asks here.
+"""Decides whether this process shares a run with others, and which rank it has. All other modules ask this one.
 
 Only a launcher's own mark counts: `TORCHELASTIC_RUN_ID` of torchrun, which also starts our workers, and the tasks of a
-job step of SLURM (`srun`). A `RANK` or `SLURM_NTASKS` without such a mark was left behind by something else.
+job step of SLURM (`srun`). A `RANK` or `SLURM_NTASKS` without such a mark is a leftover of something else.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SIZES = ("WORLD_SIZE", "LOCAL_WORLD_SIZE")
 """Variables from which libraries derive this process's rank; Lightning reads them when it is imported."""
 
 MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "JSM_NAMESPACE_SIZE")
-"""How many processes mpirun (Open MPI, MPICH) or jsrun started."""
+"""The number of processes that mpirun (Open MPI, MPICH) or jsrun started."""
 
 
 class Place(NamedTuple):
@@ -36,7 +36,7 @@ class Place(NamedTuple):
 
 
 def place() -> Place | None:
-    """This process's place among those that were started together; None: it is alone.
+    """This process's place among those that were started together; None if it is alone.
 
     Raises:
         ConfigError: A launcher's variables are incomplete, no numbers, or contradict each other.
@@ -71,7 +71,7 @@ def number(name: str, default: int | None = None) -> int:
 
     Args:
         name: Of the variable.
-        default: Where it is not set, or empty; None: it must be set.
+        default: For a variable that is not set, or empty; None if it must be set.
 
     Raises:
         ConfigError: It is missing, or no such number.
@@ -86,13 +86,13 @@ def number(name: str, default: int | None = None) -> int:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that keeps the records."""
+    """Whether this process has rank 0, which keeps the records."""
     here = place()
     return here is None or here.rank == 0
 
 
 def settle() -> None:
-    """Makes a process that is alone look so to every library; call it before torch and Lightning are imported.
+    """Makes a single process look like one to every library; call it before torch and Lightning are imported.
 
     Raises:
         ConfigError: See `place`; or mpirun started several processes, each of which would do the whole run.
@@ -104,7 +104,7 @@ def settle() -> None:
         if number(name, 1) > 1:
             raise ConfigError(
                 f"mpirun started {os.environ[name]} processes ({name}), each of which would do all of the work; "
-                f"start them by torchrun or srun instead, or unset {name}"
+                f"start them with torchrun or srun instead, or unset {name}"
             )
     found = {name: os.environ[name] for name in RANKS if os.environ.get(name, "0") != "0"}
     found |= {name: os.environ[name] for name in SIZES if os.environ.get(name, "1") != "1"}
@@ -116,7 +116,7 @@ def settle() -> None:
 
 
 def require_alone(command: str) -> None:
-    """Raises ConfigError where several processes were started of a command that needs one."""
+    """Raises ConfigError if several processes were started for a command that needs one."""
     here = place()
     if here is not None and here.size > 1:
         raise ConfigError(
@@ -125,5 +125,5 @@ def require_alone(command: str) -> None:
 
 
 def slurm_cores() -> int | None:
-    """The cores that SLURM gave to this task; None outside of a job."""
+    """The cores that SLURM gave this task; None outside a job."""
     return number("SLURM_CPUS_PER_TASK", 0) or number("SLURM_CPUS_ON_NODE", 0) or None

@@ -1,4 +1,4 @@
-"""What the processor offers: its cores, how threads wait for each other, and bfloat16 arithmetic."""
+"""The CPU: its cores, how its threads wait for each other, and its bfloat16 arithmetic."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def available_cores() -> int:
-    """The fewest of: the affinity mask, the quota of the cgroups (`docker --cpus`), what SLURM gave; at least 1.
+    """The minimum of the affinity mask, the cgroups' quota (`docker --cpus`) and SLURM's allocation; at least 1.
 
-    Of a quota of 2.5 cores two are counted: a third thread would be stopped for half of its time, and the others
-    would wait for it.
+    A quota of 2.5 cores counts as two: a third thread would be stopped for half of its time, and the others would wait
+    for it.
     """
     found = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
     found += [int(quota) for quota in (cgroup_quota(),) if quota is not None]
@@ -27,7 +27,7 @@ def available_cores() -> int:
 
 
 def omp_threads() -> int | None:
-    """The first number of `OMP_NUM_THREADS`, which may be a list of levels; None where it is not set.
+    """The first number of `OMP_NUM_THREADS`, which may be a list of levels; None if it is not set.
 
     Raises:
         ConfigError: It is no whole number.
@@ -37,7 +37,7 @@ def omp_threads() -> int | None:
 
 
 class Bfloat16(Enum):
-    """How a processor computes with bfloat16 numbers."""
+    """How a CPU computes with bfloat16 numbers."""
 
     NATIVE = "native"  # faster than float32
     CONVERTED = "converted"  # through float32
@@ -45,16 +45,16 @@ class Bfloat16(Enum):
 
 
 NATIVE_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
-"""Flags of processors that have it: x86, x86 with matrix units, ARM."""
+"""CPU flags for native bfloat16: x86, x86 with matrix units, ARM."""
 
 
 def bfloat16_arithmetic(cpuinfo: Path = CPUINFO) -> Bfloat16:
-    """How this machine's processor computes with bfloat16 numbers, by the flags that Linux lists.
+    """How this machine's CPU computes with bfloat16 numbers, from the flags that Linux lists.
 
-    Elsewhere it counts as emulated.
+    On other systems it counts as emulated.
 
     Args:
-        cpuinfo: Has lines `flags: ...` (x86) or `Features: ...` (ARM).
+        cpuinfo: A file with lines `flags: ...` (x86) or `Features: ...` (ARM).
     """
     lines = (line.partition(":") for line in _lines(cpuinfo))
     flags = {flag for name, _, flags in lines if name.strip() in ("flags", "Features") for flag in flags.split()}
@@ -66,32 +66,32 @@ def bfloat16_arithmetic(cpuinfo: Path = CPUINFO) -> Bfloat16:
 def sleep_while_waiting() -> None:
     """Makes OpenMP's threads sleep while they wait for each other; call it before torch is imported.
 
-    By default they spin for milliseconds. Where other programs want the cores, the thread that is waited for does not
-    run meanwhile: LeNet-5 with two threads on 2 cores with a load of 18 trained 40 images/s, and 680 with this.
+    By default they spin for milliseconds. If other programs need the cores, this keeps the awaited thread from running:
+    LeNet-5 with two threads on 2 cores with a load of 18 trained 40 images/s, and 680 with this setting.
     """
     if "GOMP_SPINCOUNT" not in os.environ:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def waited_seconds(tasks: Path = TASKS) -> float | None:
-    """How long the threads of this process were ready to run and waited for a core, all together, since they began.
+    """How long this process's threads have been ready to run but waited for a core, in total since they started.
 
     Args:
-        tasks: Holds a folder for each thread, whose `schedstat` has nanoseconds on a core and nanoseconds waited.
+        tasks: Has a folder per thread, whose `schedstat` lists nanoseconds on a core and nanoseconds waited.
 
     Returns:
-        None where the system does not say so: it is no Linux, or some sandbox.
+        None if the system does not report it: it is not Linux, or a sandbox.
     """
     waits = [words[1] for folder in tasks.glob("*") if len(words := " ".join(_lines(folder / "schedstat")).split()) > 1]
     return sum(map(int, waits)) / 1e9 if waits else None
 
 
 def cgroup_quota(own: Path = OWN_CGROUPS, root: Path = CGROUPS) -> float | None:
-    """The cores' worth of time that the cgroups leave to this process; None: there is no limit.
+    """The cores' worth of time that the cgroups allow this process; None for no limit.
 
     Args:
-        own: Lists this process's cgroups, a line each: `ID:CONTROLLERS:PATH`.
-        root: Where cgroups are mounted: version 2, or version 1 in a folder for each controller, or both.
+        own: Lists this process's cgroups, one line each: `ID:CONTROLLERS:PATH`.
+        root: Where cgroups are mounted: version 2, or version 1 in a folder per controller, or both.
     """
     quotas: list[float] = []
     for line in _lines(own):
@@ -100,7 +100,7 @@ def cgroup_quota(own: Path = OWN_CGROUPS, root: Path = CGROUPS) -> float | None:
             continue
         for mount in (root / "cpu", root / "cpu,cpuacct") if controllers else (root, root / "unified"):
             place = mount / path.lstrip("/")
-            for folder in (place, *place.parents):  # the quota of a parent holds for its children too
+            for folder in (place, *place.parents):  # the quota of a parent applies to its children too
                 quotas += [quota for quota in (_quota_v2(folder), _quota_v1(folder)) if quota is not None]
                 if folder == mount:
                     break

@@ -1,4 +1,4 @@
-"""Tables as CSV text: rows are dictionaries, columns stand in the order in which they first come."""
+"""Tables as CSV text: rows are dictionaries, columns appear in the order of their first use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def from_one(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
-    r"""Rows as the text of a CSV file; what a row lacks is an empty cell.
+    r"""Rows as the text of a CSV file; missing values are empty cells.
 
     Args:
         rows: Of the table, by column.

@@ -1,4 +1,4 @@
-"""The errors that a user can fix, one line each: the problem, the value received, the allowed values, the fix."""
+"""Errors that a user can fix, in one line: the problem, the value received, the allowed values, the fix."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def is_interrupt(error: BaseException) -> bool:
 
 
 def one_line(message: object) -> str:
-    """The message with each run of white space, line breaks among them, as one blank, and no control characters."""
+    """The message in one line: white space and line breaks become single blanks, control characters are escaped."""
     return printable(" ".join(str(message).split()))
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """A closing phrase for an error message that names the choice nearest to `word`, or lists the choices.
+    """The end of an error message: names the choice nearest to `word`, or lists all choices.
 
     Example:
         >>> did_you_mean("nrom", ["norm", "pool"])

@@ -1,7 +1,7 @@
-"""The one check of fields: annotations become pydantic types, and what does not fit becomes one line.
+"""Checks fields: annotations become pydantic types, and errors become one line.
 
-The config and the constructors use it; `checked_files` words the errors of files by itself. A constructor is checked by
-`@checked`: its annotated keyword-only parameters are also the schema of its config, which
+The config and the constructors use it; `checked_files` words the errors of files itself. `@checked` checks a
+constructor: its annotated keyword-only parameters are also the schema of its config, which
 `alexnet_lab.config.signatures` reads from the source.
 """
 
@@ -39,18 +39,18 @@ NAMES: dict[str, Any] = {name: value for name, value in vars(ranges).items() if 
     "typing": typing,
     **{name: getattr(typing, name) for name in ("Any", "Literal", "Optional", "Union", "List", "Tuple", "Dict")},
 }
-"""What the annotation of a checked parameter may use. Parameters of other types are not checked."""
+"""The names that the annotation of a checked parameter may use. Parameters of other types are not checked."""
 
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxother = 100
-"""Shows any value in one line of a terminal."""
+"""Formats any value in one line of a terminal."""
 
 
 def checked(group: str = "") -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """A decorator: checks the keyword-only arguments of a constructor or function against their annotations.
+    """A decorator that checks the keyword-only arguments of a constructor or function against their annotations.
 
     Args:
-        group: Precedes the names in messages: "data" reports `data.batch_size`.
+        group: A prefix for the names in messages: "data" reports `data.batch_size`.
 
     Example:
         >>> @checked("model")
@@ -66,7 +66,7 @@ def checked(group: str = "") -> Callable[[Callable[P, T]], Callable[P, T]]:
         annotations = function.__annotations__
         unknown = [name for name in names if resolve(annotations[name]) is Any and annotations[name] != "Any"]
         if unknown:
-            raise TypeError(f"{function}: annotate {', '.join(unknown)} by the names in {__name__}.NAMES, or as Any")
+            raise TypeError(f"{function}: annotate {', '.join(unknown)} with the names in {__name__}.NAMES, or as Any")
 
         @functools.wraps(function)
         def call(*args: P.args, **fields: P.kwargs) -> T:
@@ -83,7 +83,7 @@ def checked(group: str = "") -> Callable[[Callable[P, T]], Callable[P, T]]:
 
 @cache
 def resolve(annotation: str) -> Any:
-    """The type that an annotation stands for; Any where it uses other names than `NAMES`."""
+    """The type of an annotation; Any if it uses other names than `NAMES`."""
     try:
         return eval(annotation, dict(NAMES))  # noqa: S307 - source code, with the names of the table above
     except (NameError, AttributeError, TypeError, SyntaxError):
@@ -91,7 +91,7 @@ def resolve(annotation: str) -> Any:
 
 
 def check_value(key: str, value: Any, annotation: Any) -> Any:
-    """A value, converted to its annotation: a list to a tuple, a whole number to a float; nothing else is converted.
+    """Checks a value and converts it to its annotation: lists to tuples and whole numbers to floats, nothing else.
 
     Raises:
         ConfigError: Names the key, the value and what is allowed.
@@ -117,15 +117,15 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
 
 
 def explain(details: Sequence[ErrorDetails], raw: Mapping[str, Any]) -> str:
-    """The first of pydantic's errors in one line, with everything that is allowed in its place.
+    """The first of pydantic's errors in one line, with all alternatives that are allowed.
 
     Args:
         details: At least one.
-        raw: What was checked.
+        raw: The value that was checked.
     """
     keys = [_key(detail, raw) for detail in details]
     within = [key for key in keys if key[: len(keys[0])] == keys[0]]
-    deepest = max(within, key=len)  # an entry of a list says more than the list
+    deepest = max(within, key=len)  # an error in an item of a list is more specific than one about the list
     return _wrong_value(deepest, [detail for detail, key in zip(details, keys, strict=True) if key == deepest], raw)
 
 
@@ -157,7 +157,7 @@ def _wrong_value(path: tuple[str | int, ...], details: list[ErrorDetails], raw: 
 
 
 def _to_type(path: tuple[str | int, ...], raw: Any) -> str | None:
-    """What to type so that a key that holds numbers holds texts; None where it holds something deeper."""
+    """What to type so that a key with numbers gets texts; None for deeper values."""
     path = path[:-1] if isinstance(path[-1], int) else path
     value = functools.reduce(lambda node, part: node[part], path, raw)
     key = ".".join(map(str, path))
@@ -175,7 +175,7 @@ QUOTED = r"'([^']+)'"
 """A choice in pydantic's message."""
 
 BRANCHES = {"constrained-int": " (a whole number, such as 2)", "constrained-float": " (a share, such as 0.5)"}
-"""Tells the ranges of a number of batches and of a share of them apart, by pydantic's names of the two."""
+"""Notes that distinguish a number of batches from a share of them, by pydantic's names of the two."""
 
 
 def _branch(detail: ErrorDetails) -> str:

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all; what was there before stays until the new one is complete."""
+"""Writes files atomically: the old file stays until the new one is complete."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path` to write to; at the end it takes `path`'s place in one step.
+    """Yields a temporary path beside `path`, which replaces `path` in one step after the block.
 
-    If the block raises, the temporary file is deleted and `path` is as it was.
+    If the block raises, the temporary file is deleted and `path` stays unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,10 +39,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def try_folder(folder: Path) -> None:
-    """Writes a file into a folder and removes it, with the folders that it needed.
+    """Checks that a folder can be written, and removes everything again that this created.
 
     Raises:
-        OSError: The folder cannot be made or written.
+        OSError: The folder cannot be created or written.
     """
     missing = list(itertools.takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
     try:
@@ -55,9 +55,9 @@ def try_folder(folder: Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Makes `target` another name of the file `source`, in one step; a copy, where the disk knows no links.
+    """Makes `target` a hard link to `source` in one step, or a copy if the disk has no links.
 
-    For files that are replaced as a whole and never changed: what becomes of `source` then does not touch `target`.
+    For files that are replaced as a whole and never changed: replacing `source` later does not affect `target`.
     """
     if target.exists() and target.samefile(source):
         return  # a move onto another name of the same file would leave both names
@@ -70,18 +70,18 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes `text` to `path`, whole or not at all."""
+    """Writes `text` to `path` atomically."""
     with atomic_path(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as indented JSON, whole or not at all. NaN and infinities become null."""
+    """Writes `value` as indented JSON, atomically. NaN and infinities become null."""
     write_text(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
 
 
 def finite(value: Any) -> Any:
-    """`value` with every float that JSON cannot hold (NaN, infinities) replaced by None."""
+    """`value` with NaN and infinities, which JSON lacks, replaced by None."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -92,16 +92,16 @@ def finite(value: Any) -> Any:
 
 
 CHECKSUM = "checksum"
-"""The field of a sealed record that holds the checksum of all others."""
+"""The field of a sealed record with the checksum of all others."""
 
 
 def sealed(record: dict[str, Any]) -> dict[str, Any]:
-    """A record for a JSON file with a checksum of its content: a flipped bit in a number would still be a number."""
+    """Adds a checksum of its content to a record: a flipped bit in a number would still give a number."""
     return record | {CHECKSUM: _checksum(record)}
 
 
 def is_whole(record: dict[str, Any]) -> bool:
-    """Whether a record that was read is what was sealed. One without a checksum counts as whole."""
+    """Whether a record is unchanged since it was sealed. One without a checksum counts as unchanged."""
     return CHECKSUM not in record or record[CHECKSUM] == _checksum(record)
 
 
@@ -117,16 +117,16 @@ def sha256(path: str | Path) -> str:
 
 
 def stamp(found: os.stat_result) -> tuple[int, int, int, int]:
-    """Size, modification and change time in ns, and inode: a file that still has them was not changed.
+    """Size, modification and change time in ns, and inode: a file for which all are equal has not changed.
 
-    The change time is part of it since programs can set the modification time (`cp -p`, `touch -r`, rsync), and the
-    inode since some file systems leave times alone at a rename.
+    The change time is included because programs can set the modification time (`cp -p`, `touch -r`, rsync), and the
+    inode because some file systems keep the times when a file is renamed.
     """
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino & (2**63 - 1)
 
 
 def _flush(path: Path) -> None:
-    """Asks the system to put a file or a directory onto the disk."""
+    """Flushes a file or a directory to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

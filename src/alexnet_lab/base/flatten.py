@@ -1,4 +1,4 @@
-"""Nested dictionaries as flat ones, with dotted keys as the command line writes them."""
+"""Nested dictionaries as flat ones, with dotted keys as on the command line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, with dotted keys.
+    """Flattens nested dictionaries to one, with dotted keys.
 
     Example:
         >>> flat({"model": {"norm": "lrn"}, "seed": 0})
@@ -22,7 +22,7 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def nested(items: dict[str, Any]) -> dict[str, Any]:
-    """The opposite of `flat`.
+    """The inverse of `flat`.
 
     Example:
         >>> nested({"model.norm": "lrn", "model.width": 1.0, "seed": 0})

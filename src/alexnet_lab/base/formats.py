@@ -1,4 +1,4 @@
-"""Numbers as people read them: times and p values."""
+"""Formats times and p values for readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders that belong to one process at a time."""
+"""Locks for folders that one process uses at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def free_folder(path: Path) -> Path:
-    """Makes a new folder: `path`, or `path_2`, `path_3`, ... where that is taken. No two processes get the same one.
+    """Creates a new folder: `path`, or `path_2`, `path_3`, ... if it exists. No two processes get the same one.
 
     Raises:
         RunError: It cannot be written.
@@ -35,13 +35,13 @@ def free_folder(path: Path) -> Path:
 
 @contextlib.contextmanager
 def claimed_folder(folder: Path, lock_name: str, *, taken: str, what: str) -> Iterator[None]:
-    """Makes a folder this process's own for the time of the block; one in which nothing was written goes away.
+    """Locks a folder for this process within the block; removes it if nothing was written.
 
     Args:
-        folder: Made where it is missing.
+        folder: Created if missing.
         lock_name: Of the lock file in it.
-        taken: What to say where another process has it.
-        what: Its name in the message where it cannot be written.
+        taken: The message if another process has it.
+        what: Its name in the message if it cannot be written.
 
     Raises:
         RunError: Another process has it, or it cannot be written.
@@ -58,6 +58,6 @@ def claimed_folder(folder: Path, lock_name: str, *, taken: str, what: str) -> It
         yield
     finally:
         with contextlib.suppress(OSError):
-            (folder / lock_name).unlink(missing_ok=True)  # while it is held: who waits for it will see it gone
+            (folder / lock_name).unlink(missing_ok=True)  # while locked: a waiting process sees that it is gone
             folder.rmdir()  # only if nothing was written
         lock.release()

@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LABEL = "ALEXNET_LAB_JOB"
-"""Names the job in each line of the console where several jobs share it; an environment variable, for the workers."""
+"""The label of each console line when several jobs share the console; an environment variable, so workers get it."""
 
 FILE_FORMAT = "%(asctime)s rank %(rank)s %(levelname)s %(name)s: %(message)s"
 
 
 class Console(logging.Handler):
-    """Writes to whatever `sys.stderr` is at that moment, so that lines appear above a progress bar."""
+    """Writes to the current `sys.stderr`, so that lines appear above a progress bar."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes one line; anything above INFO says so."""
+        """Writes one line, with its level if above INFO."""
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
         label = f"[{os.environ[LABEL]}] " if os.environ.get(LABEL) else ""
         lines = printable_lines(f"{level}{record.getMessage()}").splitlines()
@@ -37,7 +37,7 @@ class Console(logging.Handler):
 
 
 class FileLines(logging.Formatter):
-    """Full lines, with no control characters in them."""
+    """Full lines without control characters."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, and those of a traceback."""
@@ -45,16 +45,16 @@ class FileLines(logging.Formatter):
 
 
 class LogFile(logging.FileHandler):
-    """A log file that is given up where it cannot be written (a full disk): the run reports its own error."""
+    """A log file that is abandoned if it cannot be written (a full disk): the run reports its own error."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Says nothing, where logging would print a traceback for each line."""
+        """Does nothing; logging would print a traceback for each line."""
 
 
 def start_log(rank: int = 0) -> None:
-    """Shows our messages from INFO on, Lightning's from WARNING on; only the first process speaks to the console."""
+    """Shows our messages from INFO on, and Lightning's from WARNING on; only rank 0 writes to the console."""
     ours = logging.getLogger("alexnet_lab")
-    ours.setLevel(logging.DEBUG)  # tracebacks, which the file alone keeps
+    ours.setLevel(logging.DEBUG)  # tracebacks, which go only to the file
     ours.handlers = [Console()] if rank == 0 else []
     ours.propagate = False
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -62,7 +62,7 @@ def start_log(rank: int = 0) -> None:
 
 
 def log_to_file(path: Path, rank: int = 0) -> logging.Handler:
-    """Adds the file to the log; each line is appended in one write, so that processes do not mix theirs."""
+    """Adds a file to the log; each line is appended in one write, so that processes do not mix theirs."""
     handler = LogFile(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(FileLines(FILE_FORMAT, defaults={"rank": rank}))
     for name in LOGGERS:
@@ -71,21 +71,21 @@ def log_to_file(path: Path, rank: int = 0) -> logging.Handler:
 
 
 def close_file(handler: logging.Handler) -> None:
-    """Takes a handler of `log_to_file` out of the log and closes its file."""
+    """Removes a handler of `log_to_file` from the log and closes its file."""
     for name in LOGGERS:
         logging.getLogger(name).removeHandler(handler)
-    with contextlib.suppress(OSError):  # of a full disk: see LogFile
+    with contextlib.suppress(OSError):  # a full disk: see LogFile
         handler.close()
 
 
 def shows_bars() -> bool:
-    """Whether a bar can be shown: on a terminal that is neither CI's log nor shared with other jobs."""
+    """Whether to show progress bars: on a terminal that is neither CI's log nor shared with other jobs."""
     return sys.stderr.isatty() and not os.environ.get("CI") and not os.environ.get(LABEL)
 
 
 @contextlib.contextmanager
 def labelled(name: str) -> Iterator[None]:
-    """Within the block each line on the console begins with a name, and no bars are drawn; in worker processes too."""
+    """Within the block each console line begins with a name, and no bars are drawn; in worker processes too."""
     os.environ[LABEL] = name
     try:
         yield
@@ -95,7 +95,7 @@ def labelled(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet(name: str, level: int = logging.WARNING) -> Iterator[None]:
-    """Keeps a logger's messages below `level` to itself for the time of the block."""
+    """Suppresses a logger's messages below `level` within the block."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(level)
@@ -119,10 +119,10 @@ def held_back(name: str) -> Iterator[list[logging.LogRecord]]:
 
 
 def replay(messages: list[logging.LogRecord]) -> None:
-    """Logs messages that were held back."""
+    """Logs collected messages."""
     for message in messages:
         logging.getLogger(message.name).handle(message)
 
 
 LOGGERS = ("alexnet_lab", "lightning.pytorch", "py.warnings")
-"""Whose messages go into the file."""
+"""The loggers whose messages go into the file."""

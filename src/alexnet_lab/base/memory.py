@@ -1,7 +1,7 @@
-"""Freed memory stays with the process: a training step wants as much again as the step before gave back.
+"""Keeps freed memory in the process: each training step needs as much again as the last one freed.
 
-The C library hands large pieces back to the system when they are freed, and gets them again page by page, each page
-filled with zeros first. Training on a CPU frees and takes the same hundreds of megabytes in every step.
+The C library returns large blocks to the system when they are freed, and gets them again page by page, each filled with
+zeros. Training on a CPU frees and takes the same hundreds of megabytes in every step.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import os
 import sys
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
-"""Names of glibc's malloc.h."""
+"""Constants of glibc's malloc.h."""
 
 
 def keep_freed_memory() -> None:
-    """Makes this process keep what it frees, in large pages where the system has them; does nothing outside Linux.
+    """Makes this process keep the memory it frees, in large pages if available; does nothing outside Linux.
 
-    Large pages are asked for by torch, if this is called before torch is imported; so are those of processes that
-    are started from here.
+    torch requests large pages if this is called before torch is imported; so do processes started from here.
     """
     if not sys.platform.startswith("linux"):
         return

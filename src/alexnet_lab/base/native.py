@@ -1,6 +1,6 @@
-"""The package's C++, compiled by the machine's own compiler when it is first called, and kept for later runs.
+"""The package's C++, compiled by the machine's own compiler on first use and cached for later runs.
 
-Whatever is written in C++ here is written in torch too: where nothing compiles, that is taken, which the log says.
+Everything in C++ here is also written in torch. If compiling fails, the torch version is used, and the log says so.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COMPILERS = ("g++", "clang++", "c++")
-"""Looked for in this order, after what the environment calls CXX."""
+"""Compilers to try in this order, after the environment's CXX."""
 
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared")
-"""For this very processor. No flag lets a result depend on how a loop was cut into vectors."""
+"""Optimised for this CPU. No flag lets a result depend on how a loop was cut into vectors."""
 
 PATIENCE = 120
-"""Seconds that the compiler may take; it takes about two."""
+"""The time limit of the compiler in seconds; it takes about two."""
 
 
 class NativeError(Exception):
@@ -43,7 +43,7 @@ class Library:
     Args:
         source: A C++ file whose functions are `extern "C"` and return nothing.
         signatures: The argument types of each function.
-        without: What the log says where nothing compiles: what is slower, and by how much.
+        without: The log message if compiling fails: what is slower, and by how much.
     """
 
     def __init__(self, source: Path, signatures: Mapping[str, Sequence[type]], *, without: str) -> None:
@@ -55,7 +55,7 @@ class Library:
 
     @property
     def available(self) -> bool:
-        """Whether the functions can be called; compiles them if they never were on this machine."""
+        """Whether the functions can be called; compiles them if they are not cached."""
         if self._loaded is None and not self.broken:
             try:
                 self._loaded = _open(compiled(self.source), self.signatures)
@@ -65,7 +65,7 @@ class Library:
         return not self.broken
 
     def call(self, name: str, *arguments: object) -> None:
-        """Calls a function, without Python's lock.
+        """Calls a function without Python's lock.
 
         Raises:
             NativeError: It is not available.
@@ -76,10 +76,10 @@ class Library:
 
 
 def compiled(source: Path) -> Path:
-    """The shared library of a source, from the cache where it is as new as the source, the flags and the processor.
+    """The shared library of a source, from the cache if source, flags and CPU are the same.
 
     Raises:
-        NativeError: There is no compiler, or it complains.
+        NativeError: There is no compiler, or it fails.
     """
     text = source.read_bytes()
     key = hashlib.sha256(b"\0".join([text, " ".join(FLAGS).encode(), _processor().encode()])).hexdigest()[:16]
@@ -105,7 +105,7 @@ def find_compiler() -> str:
 
 
 def cache_folder() -> Path:
-    """Where compiled code is kept: the user's cache; a new temporary folder where that cannot be written."""
+    """The folder for compiled code: the user's cache, or a new temporary folder if that cannot be written."""
     root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")  # noqa: PTH111, PTH118
     folder = Path(root) / "alexnet-lab"
     try:
@@ -138,7 +138,7 @@ def _open(path: Path, signatures: Mapping[str, Sequence[type]]) -> ctypes.CDLL:
 
 
 def _processor() -> str:
-    """Identifies the machine among those that share a home folder: the processor and its instruction sets."""
+    """Identifies the machine among those that share a home folder: the CPU and its instruction sets."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n", maxsplit=1)[0].splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Texts from data (names of classes, files and runs) as they may be shown: nothing in them commands a terminal."""
+"""Makes texts from data (names of classes, files and runs) safe to display: nothing in them controls a terminal."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 COMMANDS = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0 and C1: escape sequences, line breaks, backspaces
-    "\u061c\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff"  # what reorders or hides text
-    "\ud800-\udfff"  # bytes of a file name that are no UTF-8
+    "\u061c\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff"  # characters that reorder or hide text
+    "\ud800-\udfff"  # bytes of a file name that are not UTF-8
     "\U000e0000-\U000e007f]"  # invisible tags
 )
 
@@ -24,12 +24,12 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """The same for a text of several lines."""
+    """`printable` for a text of several lines."""
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def printable_texts(value: Any) -> Any:
-    """A copy of nested dictionaries and lists, whose texts are printable, the keys too."""
+    """A copy of nested dictionaries and lists with printable texts and keys."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):

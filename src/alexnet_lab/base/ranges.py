@@ -32,4 +32,4 @@ UnitInterval = Annotated[float, Ge(0), Lt(1)]
 """A number in [0, 1): a dropout rate, a momentum, a fraction of the images."""
 
 TOP_K = 5
-"""Of ILSVRC's second measure, the top-5 error, which is measured where there are more classes than this."""
+"""The k of ILSVRC's second measure, the top-5 error, which needs more classes than this."""

@@ -1,4 +1,4 @@
-"""Commands for users to paste: quoted for bash and zsh, and for Hydra's grammar within."""
+"""Commands for users to paste, quoted for bash and zsh and for Hydra's grammar."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ KEYWORDS = ("null", "true", "false", "inf", "nan")
 SCRIPTS = ("train.py", "eval.py", "report.py", "export.py")
 
 UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|(?<= ) |^ | $")
-"""Characters that a message cannot show as they are, and spaces that it would merge."""
+"""Characters that a message cannot display, and spaces that it would merge."""
 
 
 def override(key: str, value: object) -> str:
-    """`key=value` as Hydra reads it, for any text.
+    """`key=value` in Hydra's grammar, for any text.
 
     Example:
         >>> override("resume", "logs/runs/A"), override("resume", "logs/a=b")
@@ -30,7 +30,7 @@ def override(key: str, value: object) -> str:
 
 
 def quoted(text: str, sign: str = "'") -> str:
-    r"""A value as Hydra's grammar takes it, whatever characters it holds.
+    r"""Quotes a value for Hydra's grammar, whatever characters it contains.
 
     Example:
         >>> quoted("a=b"), quoted("it's"), quoted("a\\")
@@ -41,7 +41,7 @@ def quoted(text: str, sign: str = "'") -> str:
 
 
 def to_type(key: str, value: str) -> str:
-    r"""What to type in a shell so that a key gets a text, in quotes for the shell and for Hydra.
+    r"""What to type in a shell to set a key to a text, quoted for the shell and for Hydra.
 
     Example:
         >>> to_type("logger.name", "a=b")
@@ -51,7 +51,7 @@ def to_type(key: str, value: str) -> str:
 
 
 def command(script: str, *words: str) -> str:
-    """A line that runs a script of this repository, by the interpreter and from the place that the user chose.
+    """A command line for a script of this repository, with the interpreter and folder that the user chose.
 
     Args:
         script: Such as `train.py`.
@@ -69,7 +69,7 @@ def command(script: str, *words: str) -> str:
 
 
 def runs_script() -> bool:
-    """Whether this process was started by a script of this repository, and not by a notebook or a test."""
+    """Whether a script of this repository started this process, as opposed to a notebook or a test."""
     return Path(sys.argv[0]).name in SCRIPTS
 
 
@@ -81,7 +81,7 @@ def typed() -> str:
 
 
 def join(words: list[str]) -> str:
-    """Words as one line that a shell takes apart again."""
+    """Joins words to one line that a shell splits into the same words."""
     return " ".join(_quote(word) for word in words)
 
 
@@ -94,5 +94,5 @@ def _quote(word: str) -> str:
 
 
 def _escape(match: re.Match[str]) -> str:
-    """Bytes in octal, which bash and zsh read alike."""
+    """Writes bytes in octal, which bash and zsh read alike."""
     return "".join(f"\\{byte:03o}" for byte in match.group().encode("utf-8", "surrogateescape"))

@@ -1,4 +1,4 @@
-"""Mean, deviation and differences over seeds: pure functions of numbers.
+"""Mean, deviation and differences over seeds, as pure functions of numbers.
 
 Student (W. S. Gosset): The probable error of a mean, Biometrika 6, 1908; B. L. Welch: The generalization of
 'Student's' problem when several different population variances are involved, Biometrika 34, 1947; S. Holm: A simple
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 
 ROUNDING = 1e-12
-"""Of a number, relative: 0.23 - 0.21 and 0.22 - 0.2 are the same difference."""
+"""The relative rounding of a number: 0.23 - 0.21 and 0.22 - 0.2 are the same difference."""
 
 
 class Sample(NamedTuple):
@@ -31,15 +31,15 @@ class Sample(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """How far the mean of one sample lies above that of another."""
+    """The mean of one sample minus that of another."""
 
     mean: float
-    low: float | None  # of the interval; None: too few results for one
+    low: float | None  # of the interval, or None with too few results
     high: float | None
-    pairs: int  # how many results of one sample have a partner in the other
-    method: Literal["paired", "welch", "equal", "none"]  # equal: all differences are, so they have no spread
-    p: float | None = None  # two-sided, of no difference; None without an interval
-    family: int = 1  # how many differences interval and p are corrected for
+    pairs: int  # number of results with a partner in the other sample
+    method: Literal["paired", "welch", "equal", "none"]  # equal: all differences are equal, so they have no spread
+    p: float | None = None  # two-sided; None without an interval
+    family: int = 1  # number of differences for which interval and p are corrected
 
 
 def t_quantile(freedom: float, confidence: float = CONFIDENCE) -> float:
@@ -64,18 +64,18 @@ def difference(
 ) -> Difference | None:
     """The mean of `values` minus that of `base`, with its interval.
 
-    Results under the same key (a seed: the same first weights, order and crops) form pairs, and where there are two
-    pairs or more nothing else counts: what the seeds do to both levels alike drops out. Where seeds do not pair, the
-    interval is Welch's, which lets the two deviations differ. One result a side has a difference, but no interval.
-    Nor have differences that are all equal: they say nothing of how far others would spread.
+    Results with the same key (a seed: the same initial weights, order and crops) form pairs. With two pairs or more,
+    only pairs count: the effect of the seed on both levels cancels. If seeds do not pair, the interval is Welch's,
+    which allows different deviations. One result per side gives a difference without an interval. Equal differences
+    have no interval either, because they do not show how far others would spread.
 
     Args:
         values: Results by seed.
-        base: Those compared with.
+        base: The results to compare with.
         confidence: Of the interval.
 
     Returns:
-        None where one of the two is empty.
+        None if one of the two is empty.
     """
     if not values or not base:
         return None
@@ -115,17 +115,17 @@ def _two_sided(mean: float, error: float, freedom: float) -> float:
 
 
 def differences(pairs: Sequence[tuple[Mapping[Any, float], Mapping[Any, float]]]) -> list[Difference | None]:
-    """Differences that are read together, as those of a table's levels to its base.
+    """Differences that are read together, such as those of a table's levels from its base.
 
-    Of twenty intervals of 95 % one misses by chance. So those of several differences hold for all of them together
-    (Bonferroni: each has a confidence of 1 - 0.05 / family), and p is adjusted by Holm's method, which is sharper: it
-    may show a difference whose interval still holds 0.
+    One in twenty 95 % intervals misses by chance. The intervals therefore hold for all differences together
+    (Bonferroni: each has a confidence of 1 - 0.05 / family). p is adjusted by Holm's method, which is sharper: it may
+    show a difference whose interval still contains 0.
 
     Args:
-        pairs: Results by seed, and those compared with.
+        pairs: Results by seed, and the results to compare with.
 
     Returns:
-        Of each pair; None where one side is empty.
+        One per pair; None if one side is empty.
     """
     alone = [difference(*pair) for pair in pairs]
     family = sum(gap is not None and gap.low is not None for gap in alone)
@@ -137,7 +137,7 @@ def differences(pairs: Sequence[tuple[Mapping[Any, float], Mapping[Any, float]]]
 
 
 def holm(values: Sequence[float | None], family: int) -> list[float | None]:
-    """Holm's adjusted p values: the least times `family`, the next times `family - 1`, ..., never falling, at most 1.
+    """Holm's adjusted p values: the smallest times `family`, the next times `family - 1`, ..., monotone, at most 1.
 
     Example:
         >>> holm([0.01, 0.04, 0.03], 3)

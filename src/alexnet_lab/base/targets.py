@@ -1,9 +1,9 @@
-"""From a config's `_target_` to the object: a name of the right kind, called with plain keyword arguments.
+"""Resolves a config's `_target_` to an object of the right kind, and calls it with plain keyword arguments.
 
-The command line and the config files that it names are code: they may name anything that can be imported. A run
-directory or a checkpoint is data, perhaps sent by somebody, and a `_target_` is a call. A well-known package is not
-enough there (`torch.hub.load` runs code from the net), so each group takes names of one module of ours and, of other
-packages, the classes of one kind. Everything else needs `trusted_packages` on the command line.
+The command line and the config files it names are code: they may name anything that can be imported. A run directory
+or a checkpoint is data, possibly from somebody else, and a `_target_` is a call. A well-known package is not enough
+there (`torch.hub.load` runs code from the net), so each group accepts names of one module of ours and classes of one
+kind from other packages. Everything else needs `trusted_packages` on the command line.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 class Kind(NamedTuple):
     """What the `_target_` of one group may be."""
 
-    base: str  # dotted name of the class that what is built belongs to
-    ours: str  # the part of this package that holds the names
-    theirs: tuple[str, ...] = ()  # modules of other packages whose classes count if they are derived from `base`
-    also: str | None = None  # a second class that what is built may belong to
-    untrusted: tuple[str, ...] = ()  # classes among them that write wherever their fields say
+    base: str  # dotted name of the class of the built object
+    ours: str  # the part of this package with the names
+    theirs: tuple[str, ...] = ()  # modules of other packages whose classes are allowed if derived from `base`
+    also: str | None = None  # a second class for the built object
+    untrusted: tuple[str, ...] = ()  # exceptions among these classes, which write wherever their fields say
 
 
 KINDS = {
@@ -42,7 +42,7 @@ KINDS = {
     "trainer.strategy": Kind("lightning.pytorch.strategies.Strategy", "run", ("lightning.pytorch.strategies",)),
     "trainer.profiler": Kind("lightning.pytorch.profilers.Profiler", "run"),
 }  # fmt: skip
-"""By the group or key of the config: what is allowed without `trusted_packages`."""
+"""What is allowed without `trusted_packages`, by group or key of the config."""
 
 SEVERAL = ("callbacks", "logger")
 """Groups that may hold several parts, each under a name."""
@@ -51,7 +51,7 @@ OURS = "alexnet_lab"
 
 
 def parts(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Every part of a config that a `_target_` names, by its dotted key.
+    """Every part of a config with a `_target_`, by its dotted key.
 
     Example:
         >>> parts({"model": {"_target_": "m.Net"}, "callbacks": {"ema": {"_target_": "c.EMA"}, "train_set": False}})
@@ -73,17 +73,17 @@ def parts(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def kind_of(key: str) -> Kind:
-    """What the `_target_` at a dotted key of the config may be: `callbacks.ema` is one of the callbacks."""
+    """What the `_target_` at a dotted key may be: `callbacks.ema` is one of the callbacks."""
     return KINDS[key if key in KINDS else key.partition(".")[0]]
 
 
 def check_target(target: str, group: str, trusted: tuple[str, ...] = ()) -> None:
-    """Refuses a `_target_` that is no dotted name or not of the kind of its group, by its name alone.
+    """Refuses a `_target_` that is no dotted name or does not belong to its group, by its name alone.
 
     Args:
         target: Such as `alexnet_lab.models.AlexNet`.
         group: The key of the part in the config: see `parts`.
-        trusted: Packages besides this one of which any name counts.
+        trusted: Other packages whose names are all allowed.
 
     Raises:
         ConfigError: With the names that are allowed.
@@ -104,16 +104,16 @@ def check_target(target: str, group: str, trusted: tuple[str, ...] = ()) -> None
     if names[0] == OURS:
         raise ConfigError(f"`{group}._target_` is {target}; allowed: {allowed}")
     raise ConfigError(
-        f"`{group}`: `_target_: {target}` lies outside the trusted packages; allowed: {allowed}; "
+        f"`{group}`: `_target_: {target}` is outside the trusted packages; allowed: {allowed}; "
         f"if you trust {names[0]}, add 'trusted_packages=[{names[0]}]' to the command"
     )
 
 
 def packages_beyond(targets: Mapping[str, Any]) -> set[str]:
-    """The packages of the `_target_`s that their groups do not take without trust.
+    """The packages of `_target_`s that their groups only accept with trust.
 
     Args:
-        targets: By the key of the part; what is no dotted name is passed over.
+        targets: By the key of the part; values that are no dotted name are ignored.
 
     Example:
         >>> packages_beyond({"model": "mine.Net", "optimizer": "torch.optim.AdamW", "loss": "torch.hub.load"})
@@ -131,10 +131,10 @@ def packages_beyond(targets: Mapping[str, Any]) -> set[str]:
 
 
 def locate(target: str, group: str, trusted: tuple[str, ...] = ()) -> Callable[..., Any]:
-    """The class or function of a dotted name such as `alexnet_lab.models.AlexNet`.
+    """Imports the class or function of a dotted name such as `alexnet_lab.models.AlexNet`.
 
     Raises:
-        ConfigError: The name is not allowed in this group, does not exist, or is nothing of its kind.
+        ConfigError: The name is not allowed in this group, does not exist, or has the wrong kind.
     """
     check_target(target, group, trusted)
     module_name, _, name = target.rpartition(".")
@@ -142,7 +142,7 @@ def locate(target: str, group: str, trusted: tuple[str, ...] = ()) -> Callable[.
         found = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"`_target_: {target}` was not found: {error}") from error
-    except Exception as error:  # a package of the user's, which may fail in any way
+    except Exception as error:  # a user's package may raise anything
         raise ConfigError(f"`_target_: {target}`: importing {module_name} raises {_explained(error)}") from error
     if not callable(found):
         raise ConfigError(f"`_target_: {target}` is a {type(found).__name__}, which cannot be called")
@@ -151,7 +151,7 @@ def locate(target: str, group: str, trusted: tuple[str, ...] = ()) -> Callable[.
 
 
 def _check_kind(found: Any, target: str, group: str, trusted: tuple[str, ...]) -> None:
-    """Refuses what our modules merely import, classes of another kind and, unless they are trusted, functions."""
+    """Refuses names that our modules only import, classes of another kind and, unless trusted, functions."""
     kind = kind_of(group)
     package = target.partition(".")[0]
     if package == OURS:
@@ -168,7 +168,7 @@ def build(spec: Mapping[str, Any], group: str, *args: Any, trusted: tuple[str, .
     """Calls the `_target_` of `spec` with `args`, the other keys of `spec`, and `extra`.
 
     Raises:
-        ConfigError: As `locate`; another package refuses the fields; or what it gives is not of the group's kind.
+        ConfigError: As `locate`; another package rejects the fields; or the result is not of the group's kind.
     """
     target = spec["_target_"]
     fields = {key: value for key, value in spec.items() if key != "_target_"}
@@ -201,6 +201,6 @@ def _bases(group: str) -> tuple[type, ...]:
 
 
 def _is_ours(module: str, kind: Kind) -> bool:
-    """Whether a module is the part of this package that holds the names of a kind, or lies in it."""
+    """Whether a module is the part of this package for a kind, or is inside it."""
     place = f"{OURS}.{kind.ours}"
     return module == place or module.startswith(f"{place}.")

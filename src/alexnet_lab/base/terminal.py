@@ -1,7 +1,7 @@
-"""Standard output, standard error and the terminal: none of them can end a run by going away.
+"""Keeps a run alive when standard output, standard error or the terminal goes away.
 
-The reader of a pipe may have left (`| head`), the disk under `2> file` may be full, the terminal's window may be
-closed. Then its output is lost and the run continues: its log is in `train.log`, its result in `result.json`.
+The reader of a pipe may have left (`| head`), the disk under `2> file` may be full, or the terminal's window may be
+closed. The output is then lost and the run continues: its log is in `train.log`, its result in `result.json`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Errors that may pass: space can be freed. After any other error nothing will ever be read again."""
+"""Errors that may pass, because space can be freed. After any other error nobody will read the output again."""
 
 
 class _Descriptor(io.RawIOBase):
-    """A file descriptor to which writing always succeeds; what cannot be written is dropped."""
+    """A file descriptor to which writing always succeeds; data that cannot be written is dropped."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class _Descriptor(io.RawIOBase):
 
 
 class Output(io.TextIOWrapper):
-    """A standard stream that cannot fail; characters that its encoding lacks are written as Python escapes them."""
+    """A standard stream that cannot fail; characters that its encoding lacks are escaped."""
 
 
 def require_posix() -> None:
@@ -68,16 +68,16 @@ def require_posix() -> None:
 
 
 def outlive_terminal() -> None:
-    """Makes this process survive the loss of its terminal, of a pipe's reader, and of space for its output.
+    """Makes this process survive the loss of its terminal, of a pipe's reader, and of disk space for its output.
 
-    Each process of a run calls it once, before it imports what is heavy; a second call changes nothing. Streams that
-    somebody has replaced (a test, a notebook) stay as they are.
+    Each process of a run calls it once, before heavy imports; a second call changes nothing. Replaced streams (by a
+    test or a notebook) stay unchanged.
 
-    SIGHUP is ignored if the terminal has gone. If the terminal is still there, or there never was one, somebody has
-    sent the signal, and it counts as SIGTERM. Where SIGHUP was ignored from the start (`nohup`) it still is.
+    SIGHUP is ignored if the terminal has gone. If the terminal still exists, or there never was one, somebody has sent
+    the signal, and it counts as SIGTERM. If SIGHUP was ignored from the start (`nohup`), it still is.
     """
     for number in (0, 1, 2):
-        if not _is_open(number):  # by `>&-`: the next file that is opened would take its number, and its output
+        if not _is_open(number):  # closed by `>&-`: the next opened file would take its number, and its output
             _open_null(number)
     _protect("stdout", 1)
     _protect("stderr", 2)
@@ -88,7 +88,7 @@ def outlive_terminal() -> None:
 
 @contextlib.contextmanager
 def hangups_ignored() -> Iterator[None]:
-    """Processes that start within the block do not get SIGHUP, which would end them when the terminal goes."""
+    """Processes that start within the block ignore SIGHUP, which would end them when the terminal closes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -128,7 +128,7 @@ def _is_open(number: int) -> bool:
 
 
 def _open_null(number: int) -> None:
-    """Lets a file descriptor lead nowhere, for C libraries and child processes too."""
+    """Connects a file descriptor to /dev/null, for C libraries and child processes too."""
     null = os.open(os.devnull, os.O_RDWR)
     if null != number:
         os.dup2(null, number)

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 IMAGE_KEYS, LABEL_KEYS = ("image", "img", "pixels"), ("label", "labels", "fine_label")
-"""Where the items of Hugging Face's data sets hold an image and its label; the first key that is there counts."""
+"""Keys of an image and its label in items of Hugging Face's data sets; the first existing key is used."""
 
 
 class Labelled(NamedTuple):
-    """The images of a part, as they are stored."""
+    """The images of a part in the store's format."""
 
     images: NDArray[np.uint8]  # (N, C, S, S)
     labels: NDArray[np.int64]  # (N,)
-    class_names: list[str] | None  # as the data set itself names them
+    class_names: list[str] | None  # the data set's own names
 
 
 class ArrayDataModule(ImageDataModule):
@@ -42,22 +42,22 @@ class ArrayDataModule(ImageDataModule):
       [0, 1], which are multiplied by 255 and rounded;
     - in data sets also Pillow images, scaled like those of an image folder.
 
-    Labels are whole numbers (N,) from 0. The store is named after the content, so that other images never take its
-    place. All images are decoded into memory first; for larger data sets there is `ImageFolderDataModule`.
+    Labels are whole numbers (N,) from 0. The store is named after the content, so other images never replace it. All
+    images are first decoded into memory; for larger data sets use `ImageFolderDataModule`.
 
     Attributes:
         train: The training images.
-        test: The official test set; None sets `test_fraction` of the training images apart.
-        val: The official validation set; None sets `val_fraction` of the training images apart.
-        classes: Names of the classes, in the order of the labels; None: as the data set names them, or their numbers.
-        val_fraction: None: 0.1, or 0 where there is an official validation set.
-        num_classes: None: as many as there are names, or labels.
+        test: The official test set; None splits `test_fraction` off the training images.
+        val: The official validation set; None splits `val_fraction` off the training images.
+        classes: Names of the classes, in the order of the labels; None: the data set's names, or their numbers.
+        val_fraction: None: 0.1, or 0 with an official validation set.
+        num_classes: None: the number of names, or of labels.
         channels: None: those of the images.
         stored_size: None: the shorter side of the first image; other sizes need Pillow images.
         image_size: None: `stored_size`.
 
     Raises:
-        ConfigError: Images or labels have another form, or do not fit together.
+        ConfigError: Images or labels have another format, or do not fit together.
 
     Example:
         >>> data = ArrayDataModule(train=(images, labels), classes=["cat", "dog"], batch_size=32)
@@ -104,7 +104,7 @@ class ArrayDataModule(ImageDataModule):
         return names
 
     def store_name(self) -> str:
-        """Holds a hash of all images, labels and names."""
+        """Contains a hash of all images, labels and names."""
         return f"{self.name}-{self.stored_size}-{self._digest}"
 
     @cached_property
@@ -115,7 +115,7 @@ class ArrayDataModule(ImageDataModule):
         return digest.hexdigest()[:16]
 
     def contents(self) -> Contents:
-        """The images as they are."""
+        """The images, unchanged."""
         channels, side, _ = self.parts["train"].images.shape[1:]
         parts = {name: Part(part.labels, part.images.__getitem__) for name, part in self.parts.items()}
         return Contents("arrays in memory", list(self.classes or ()), (channels, side, side), parts)
@@ -126,16 +126,16 @@ from_arrays = ArrayDataModule
 
 
 def labelled(part: str, source: Any, channels: int | None, size: int | None) -> Labelled:
-    """The images of a part, brought to the form in which they are stored.
+    """Converts the images of a part to the store's format.
 
     Args:
         part: "train", "val" or "test", for messages.
         source: A pair of arrays, or a data set: see `ArrayDataModule`.
-        channels: Wanted; None: those of the first image.
-        size: Wanted side, in pixels; None: that of the first image.
+        channels: The required number; None: that of the first image.
+        size: The required side, in pixels; None: that of the first image.
 
     Raises:
-        ConfigError: It has another form.
+        ConfigError: It has another format.
     """
     is_pair = isinstance(source, tuple | list) and len(source) == 2 and hasattr(source[0], "shape")
     is_dataset = hasattr(source, "__getitem__") and hasattr(source, "__len__") and not hasattr(source, "dtype")
@@ -159,7 +159,7 @@ def labelled(part: str, source: Any, channels: int | None, size: int | None) -> 
 
 
 def _pixels(part: str, images: Any) -> NDArray[np.uint8]:
-    """Images in any documented form as uint8 (N, C, H, W)."""
+    """Converts images in any documented format to uint8 (N, C, H, W)."""
     array = np.asarray(images)
     if array.ndim == 3:
         array = array[:, None]
@@ -184,7 +184,7 @@ def _by(shape: Sequence[int]) -> str:
 
 
 def _read(part: str, dataset: Any, channels: int | None, size: int | None) -> tuple[Any, Any, list[str] | None]:
-    """All images, all labels and perhaps the class names of a data set."""
+    """Reads all images, all labels and, if available, the class names of a data set."""
     names = getattr(dataset, "classes", None)
     images, labels = [], []
     for number in range(len(dataset)):

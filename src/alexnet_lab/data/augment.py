@@ -1,9 +1,9 @@
 """Random views of images: crop, mirror, colour; a whole batch at once, on the device of the batch.
 
-numpy draws the random numbers for the whole global batch from (seed, epoch, batch); each process takes its share, and
-all further computation is elementwise. So an image gets the same view, bit for bit, with any number of processes.
-Each image consumes the same count of random numbers whatever is enabled: a run without mirroring has the crops of the
-run with it.
+numpy draws the random numbers for the whole global batch from (seed, epoch, batch). Each process uses its share.
+All further computation is elementwise, so an image gets the same view, bit for bit, with any number of processes. Each
+image uses the same number of random numbers whatever is enabled: without mirroring, a run has the same crops as with
+it.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ NATIVE = Library(
 
 
 class Geometry(NamedTuple):
-    """Where views are taken: squares of `side` out of stored squares; places count from the padded corner."""
+    """Where views are taken: squares of `side` within stored squares; places count from the padded corner."""
 
     stored: int  # pixels, side of a stored image
-    image_size: int  # pixels, side of what the model sees
+    image_size: int  # pixels, side of the model's input
     padding: int = 0  # pixels, on each side of a stored image
 
     @property
     def side(self) -> int:
-        """Of the square that is cut out; it is enlarged afterwards if the model wants more than is stored."""
+        """The side of a view; it is enlarged afterwards if the model's input is larger than the stored image."""
         return min(self.image_size, self.stored)
 
     @property
     def room(self) -> int:
-        """The last place at which a view can start: 0 if there is only one."""
+        """The last place at which a view can start; 0 if there is only one."""
         return self.stored + 2 * self.padding - self.side
 
     @property
@@ -67,41 +67,41 @@ class AugmentParams(NamedTuple):
     left: Tensor  # int64 (n,), first column
     mirror: Tensor  # bool (n,)
     shift: Tensor | None  # float32 (n, C), grey levels added to all pixels of an image
-    gain: float = 1.0  # what all pixels are multiplied by afterwards
+    gain: float = 1.0  # factor for all pixels, applied afterwards
 
     def part(self, positions: slice) -> AugmentParams:
-        """Those of some images of the batch."""
+        """The parameters of some images of the batch."""
         shift = None if self.shift is None else self.shift[positions]
         return AugmentParams(self.top[positions], self.left[positions], self.mirror[positions], shift, self.gain)
 
     def to(self, device: torch.device) -> AugmentParams:
-        """The same on another device."""
+        """The parameters on another device."""
         top, left, mirror = (tensor.to(device) for tensor in (self.top, self.left, self.mirror))
         return AugmentParams(top, left, mirror, None if self.shift is None else self.shift.to(device), self.gain)
 
 
 class Augment:
-    """The random changes of training images.
+    """Random changes of training images.
 
     Args:
-        crop: Take views at random places; the centre view otherwise.
-        padding: Pixels around a stored image in which views may start too, >= 0; they become 0 after normalisation,
+        crop: Take views at random places; otherwise the centre view.
+        padding: Pixels around a stored image in which views may start too, >= 0. They become 0 after normalisation,
             which is the mean colour for the centred normalisations. For images stored at the model's own size,
-            as CIFAR-10's.
+            such as CIFAR-10's.
         mirror: Mirror an image left to right with probability 1/2.
         pca_colour: Shift the colour of an image along the principal axes of all pixels. "code2012": by
-            pca_std * N(0, 1) * standard deviation, in grey levels, then all divided by 1 + pca_std, as the released
-            code does in training (test images are not divided). "lighting": by pca_std * N(0, 1) * variance on the
-            scale 0..1, as fb.resnet.torch reads the paper's section 4.1: about half as strong.
-        pca_std: Of the normal numbers, >= 0; 0.1 in both sources.
-        pca_epochs: From this epoch on (0-based) colours are left alone, and not divided either; None: never. In the
-            recorded run 145 the coefficient was set from .1 to 0 at epoch 67 of 91.
+            pca_std * N(0, 1) * standard deviation, in grey levels; then everything is divided by 1 + pca_std, as the
+            released code does in training (test images are not divided). "lighting": by pca_std * N(0, 1) * variance
+            on the scale 0..1, as fb.resnet.torch reads the paper's section 4.1: about half as strong.
+        pca_std: Standard deviation of the normal numbers, >= 0; 0.1 in both sources.
+        pca_epochs: From this epoch on (0-based) colours are neither shifted nor divided; None: never. In the recorded
+            run 145 the coefficient was changed from .1 to 0 at epoch 67 of 91.
         brightness: Added to all pixels of an image, where 1 is the whole scale from black to white.
         brightness_kind: "random": a number from the uniform distribution on [-brightness, brightness] for each image;
             "fixed": `brightness` itself for every training image, as `tf.image.adjust_brightness` of the annotated
-            guide. Test images are not changed, so that a fixed one is a shift between training and test.
-        crop_starts: "code2012": each of the places 0..room; "paper": without the last, which makes 32 * 32 * 2 =
-            2048 views of 224 in 256 where the code has 33 * 33 * 2 = 2178.
+            guide. Test images do not change, so a fixed one is a shift between training and test.
+        crop_starts: "code2012": each of the places 0..room; "paper": without the last, which gives 32 * 32 * 2 =
+            2048 views of 224 in 256, where the code has 33 * 33 * 2 = 2178.
 
     Raises:
         ConfigError: A field is out of its range, or padding is set without crop.
@@ -134,13 +134,13 @@ class Augment:
         self.crop_starts = crop_starts
 
     def geometry(self, stored: int, image_size: int) -> Geometry:
-        """Where it takes its views."""
+        """Where views are taken."""
         return Geometry(stored, image_size, self.padding)
 
     def draw(
         self, rng: np.random.Generator, n: int, geometry: Geometry, statistics: Statistics, epoch: int = 0
     ) -> AugmentParams:
-        """The random numbers of a global batch of n images in an epoch (0-based)."""
+        """Draws the parameters of a global batch of n images in an epoch (0-based)."""
         uniform = rng.random((n, 4))  # top, left, mirror, brightness
         normal = rng.standard_normal((n, 3))
         starts = np.full((n, 2), geometry.centre)
@@ -160,11 +160,11 @@ class Augment:
         return self.pca_colour if self.pca_epochs is None or epoch < self.pca_epochs else "none"
 
     def _places(self, room: int) -> int:
-        """How many rows a view may start at."""
+        """The number of rows at which a view may start."""
         return max(1, room if self.crop_starts == "paper" else room + 1)
 
     def _shift(self, colour: str, normal: NDArray, uniform: NDArray, statistics: Statistics) -> Tensor | None:
-        """Grey levels (n, C) to add, or None if there is nothing to add."""
+        """Grey levels (n, C) to add, or None if there are none."""
         if colour == "none" and self.brightness == 0:
             return None
         shift = np.zeros((len(normal), len(statistics.channel_mean)))
@@ -189,7 +189,7 @@ def colour_shift(alphas: NDArray, pca_colour: str, statistics: Statistics) -> ND
 
 
 def apply(images: Tensor, draws: AugmentParams | None, geometry: Geometry, normalizer: Normalizer) -> Tensor:
-    """Cuts the views out, normalises them, and enlarges them if the model wants more pixels than are stored.
+    """Cuts the views, normalises them, and enlarges them if the model's input is larger than the stored images.
 
     Args:
         images: uint8 (B, C, S, S), S = geometry.stored.
@@ -210,7 +210,7 @@ def apply(images: Tensor, draws: AugmentParams | None, geometry: Geometry, norma
 
 
 def native_views(images: Tensor, draws: AugmentParams | None, geometry: Geometry, normalizer: Normalizer) -> Tensor:
-    """Normalised views (B, C, K, K), K = geometry.side, of images on a CPU, where NATIVE is available."""
+    """Computes normalised views (B, C, K, K), K = geometry.side, of images on a CPU; needs NATIVE."""
     batch, channels, stored, _ = images.shape
     if draws is None:
         place = torch.full((batch,), geometry.centre)
@@ -226,7 +226,7 @@ def native_views(images: Tensor, draws: AugmentParams | None, geometry: Geometry
 
 
 def gathered_views(images: Tensor, draws: AugmentParams | None, geometry: Geometry, normalizer: Normalizer) -> Tensor:
-    """The same, (B, C, K, K), by torch's operations, on any device."""
+    """Computes the same (B, C, K, K) with torch's operations, on any device."""
     if draws is None:
         first, last = geometry.centre - geometry.padding, geometry.centre - geometry.padding + geometry.side
         views = images[:, :, first:last, first:last].float() - normalizer.mean
@@ -243,16 +243,16 @@ def gathered_views(images: Tensor, draws: AugmentParams | None, geometry: Geomet
 
 
 def view_pixels(draws: AugmentParams, geometry: Geometry) -> tuple[Tensor, Tensor]:
-    """The rows and the columns (B, K) of the stored image that each view shows; outside 0..S-1 in the padding."""
+    """The rows and the columns (B, K) of the stored image in each view; outside 0..S-1 in the padding."""
     steps = torch.arange(geometry.side, device=draws.top.device)
     columns = torch.where(draws.mirror[:, None], geometry.side - 1 - steps, steps)
     return draws.top[:, None] + steps - geometry.padding, draws.left[:, None] + columns - geometry.padding
 
 
 def take_views(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Pixels (B, C, K, K) of images (B, C, S, S) at rows and columns (B, K); the edge's where they lie outside.
+    """Pixels (B, C, K, K) of images (B, C, S, S) at rows and columns (B, K); outside the image, those of its edge.
 
-    Whole rows first, then columns of them: on a CPU seven times as fast as indexing both at once.
+    Whole rows first, then their columns: on a CPU seven times as fast as indexing both at once.
     """
     batch, channels, stored, _ = images.shape
     side = rows.shape[1]
@@ -264,5 +264,5 @@ def take_views(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def inside(pixels: Tensor, geometry: Geometry) -> Tensor:
-    """1.0 where rows or columns lie on the stored image, 0.0 in the padding; floats, which multiply fast."""
+    """1.0 for rows or columns of the stored image, 0.0 in the padding; floats, because they multiply fast."""
     return ((pixels >= 0) & (pixels < geometry.stored)).float()

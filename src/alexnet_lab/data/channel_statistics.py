@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CHUNK_BYTES = 1 << 22
-"""Of images that are looked at in one go: as float64 they take eight times as much."""
+"""Bytes of images processed at once; as float64 they take eight times as much."""
 
 
 class Statistics(NamedTuple):
@@ -26,14 +26,14 @@ class Statistics(NamedTuple):
 
 
 def image_statistics(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> Statistics:
-    """The statistics of some of the images, streamed: the images need not fit into memory.
+    """Computes the statistics of some images in chunks, so the images need not fit into memory.
 
     Args:
         images: (N, C, S, S).
         indices: (n,), which of them count.
 
     The principal colours are those of all RGB pixels (Krizhevsky 2012, section 4.1): standard deviations, not
-    variances, and eigenvectors in columns, as the released code stores them. An axis's sign is free; here its
+    variances, and eigenvectors in columns, as the released code stores them. The sign of an axis is arbitrary; here its
     largest component is positive.
     """
     _, channels, height, width = images.shape

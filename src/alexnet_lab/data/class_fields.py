@@ -1,4 +1,4 @@
-"""Constructors out of class attributes: a data set states its fields once, and a subclass only what differs."""
+"""Builds constructors from class attributes: a data set states its fields once, a subclass only its differences."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from alexnet_lab.base.fields import checked
 class Fields:
     """Makes each annotated class attribute of a subclass a keyword-only field of its constructor.
 
-    As `dataclasses.dataclass(kw_only=True)`, with inheritance. An attribute without annotation that has the name of an
-    inherited field changes that field's default; any other one is a constant of the class.
+    Works like `dataclasses.dataclass(kw_only=True)`, with inheritance. An attribute without annotation that has
+    the name of an inherited field changes that field's default; any other one is a constant of the class.
 
     Example:
         >>> class Square(Fields):
@@ -33,4 +33,4 @@ class Fields:
         changed = {field.name: field.type for field in inherited if field.name in vars(cls)}
         cls.__annotations__ = changed | annotations
         dataclass(kw_only=True, eq=False, repr=False)(cls)
-        cls.__init__ = checked("data")(cls.__init__)  # pyright: ignore[reportAttributeAccessIssue] - the one of above
+        cls.__init__ = checked("data")(cls.__init__)  # pyright: ignore[reportAttributeAccessIssue] - set by dataclass

@@ -31,38 +31,38 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 READ_AHEAD = 2
-"""Batches that are read while a GPU computes; on a CPU, reading ahead would take time from training."""
+"""Batches to read while a GPU computes; on a CPU, reading ahead would take time from training."""
 
 
 class ImageDataModule(LightningDataModule, Fields):
     """A data set of square images, stored once, split once, and served in batches.
 
-    A data set is a subclass: it names its store (`name`), changes the defaults of the fields, and says where its images
-    come from (`contents`).
+    A data set is a subclass. It names its store (`name`), changes the defaults of the fields, and provides its images
+    (`contents`).
 
-    After `prepare_data()` and `setup()` it knows `class_names`, `num_train`, `num_val`, `num_test`, `steps_per_epoch`
-    and `store_hash`.
+    After `prepare_data()` and `setup()` it has `class_names`, `num_train`, `num_val`, `num_test`, `steps_per_epoch` and
+    `store_hash`.
 
     Attributes:
         dir: Folder of the data sets; stores are in `<dir>/store`.
         batch_size: Images in a step, over all processes.
         seed: Of the order and the augmentation.
-        order: Of the training images: "shuffled" anew each epoch, or "constant", one shuffle for all epochs.
+        order: Of the training images: "shuffled" again each epoch, or "constant", one shuffle for all epochs.
         normalization: See `normalize.NORMALIZATIONS`.
-        val_fraction: Fraction of the training images that is set apart for validation, in [0, 1); 0 validates nothing.
-        val_seed: Of that choice: runs of different seeds share it.
-        num_classes: That the model is built for; must be what the data has.
+        val_fraction: Fraction of the training images to split off for validation, in [0, 1); 0: no validation.
+        val_seed: Of that split, which runs with different seeds share.
+        num_classes: Must match the model and the data.
         channels: 1 or 3.
-        image_size: Side of what the model sees, in pixels.
+        image_size: Side of the model's input, in pixels.
         stored_size: Side of the stored images, in pixels.
         augment: An `Augment`, or `{"_target_": "alexnet_lab.data.augment.Augment", ...}`; None trains on the centre
             views.
-        device: Where the stored images lie while a GPU trains: "auto" is its own memory if a quarter of it holds
-            them, "cpu" is the memory that all processes share. Without a GPU there is no difference.
+        device: Where the stored images are while a GPU trains: "auto" is the GPU's memory if they fit into a quarter
+            of it, "cpu" is the memory that all processes share. No effect without a GPU.
         skip_unreadable: Leave out files that are no images, instead of stopping.
-        test_fraction: Fraction of the images that is set apart as the test set where there is no official one, in
-            [0, 1); 0 tests nothing. None: there is an official one.
-        test_seed: Of that choice.
+        test_fraction: Fraction of the images to split off as the test set if there is no official one, in [0, 1);
+            0: no test. None: there is an official one.
+        test_seed: Of that split.
 
     Raises:
         ConfigError: A field is out of its range, or two do not fit together.
@@ -82,7 +82,7 @@ class ImageDataModule(LightningDataModule, Fields):
     augment: Any = None
     device: Literal["auto", "cpu"] = "auto"
 
-    # Constants of a class, or fields of those that declare them
+    # Constants of a class, or fields of subclasses that declare them
 
     skip_unreadable = False
     test_fraction = None
@@ -92,10 +92,10 @@ class ImageDataModule(LightningDataModule, Fields):
         super().__init__()
         self.augment = checked_augment(self.augment, self.channels, self.normalization)
         self.shares = Shares(float(self.val_fraction), self.val_seed, self.test_fraction, self.test_seed)
-        self.test_stage = "test"  # what the metrics of a test are named after
-        self._tested: str | Rows = "test"  # the part, or images of somebody else, that are tested on
+        self.test_stage = "test"  # prefix of the metrics of a test
+        self._tested: str | Rows = "test"  # the part, or other images, to test on
         self._view: View | None = None
-        self.folded_in = False  # whether this process makes training images of the validation images
+        self.folded_in = False  # whether this process trains on the validation images too
         self._verified = False
         self._store: Store | None = None
         self._split: Split | None = None
@@ -103,31 +103,31 @@ class ImageDataModule(LightningDataModule, Fields):
         self._resident: dict[str, torch.Tensor | None] = {}  # by file
 
     def tested_on(self, images: str | Rows, *, view: View | None = None, stage: str = "test") -> Self:
-        """A copy of this data module, set up, that has other images in the place of the test set.
+        """A copy of this data module, set up, with other images in place of the test set.
 
         Args:
-            images: "train", "val" or "test"; or images of one's own.
-            view: Shown of images that are not augmented; None is the centre.
-            stage: What the metrics of the test are named after.
+            images: "train", "val" or "test", or other images.
+            view: Of images without augmentation; None is the centre.
+            stage: The prefix of the metrics of the test.
         """
         other = copy.copy(self)
         other._tested, other._view, other.test_stage = images, view, stage
         return other
 
-    # What a data set says about itself
+    # Overridden by data sets
 
     def store_name(self) -> str:
-        """The name of its store in `<dir>/store`: different where the stored arrays are."""
+        """The name of the store in `<dir>/store`; it differs if the stored arrays differ."""
         return f"{self.name}-{self.stored_size}"
 
     def contents(self) -> Contents:
         """Finds or downloads the images, and describes how to read them."""
         raise NotImplementedError
 
-    # What Lightning calls
+    # Called by Lightning
 
     def prepare_data(self) -> None:
-        """Makes the store and the split if they are not there; checks every byte of a store that is new or was changed.
+        """Makes the store and the split if missing; verifies every byte of a new or changed store.
 
         Raises:
             DataError: There are no images, they or the store are damaged, or the folder cannot be written.
@@ -139,15 +139,15 @@ class ImageDataModule(LightningDataModule, Fields):
         self._verified = True
 
     def make_store(self) -> None:
-        """Makes the store if it is not there."""
+        """Makes the store if it is missing."""
         make_store(self.store_path, self.contents, skip_unreadable=self.skip_unreadable)
 
     def setup(self, stage: str | None = None) -> None:
         """Opens store and split.
 
         Raises:
-            ConfigError: The data has another number of classes than `num_classes`, or fewer images than a batch.
-            DataError: The store is missing or damaged, or a class has no image to train on.
+            ConfigError: The number of classes differs from `num_classes`, or there are fewer images than a batch has.
+            DataError: The store is missing or damaged, or a class has no training image.
         """
         if self._store is not None:
             return
@@ -173,18 +173,18 @@ class ImageDataModule(LightningDataModule, Fields):
         """Raises unless the store matches the fields."""
         found = len(store.class_names)
         if found != self.num_classes:
-            raise ConfigError(f"`data.num_classes` is {self.num_classes}, but {store.path} holds {found} classes")
+            raise ConfigError(f"`data.num_classes` is {self.num_classes}, but {store.path} has {found} classes")
         if store.meta["shape"] != [self.channels, self.stored_size, self.stored_size]:
             channels, size, _ = store.meta["shape"]
             raise ConfigError(
                 f"`data.channels` is {self.channels} and `data.stored_size` {self.stored_size}, "
-                f"but {store.path} holds images with {channels} and {size}"
+                f"but {store.path} has images with {channels} and {size}"
             )
 
     def train_dataloader(self) -> BatchLoader:
-        """Batches of the training part, in the order that `order` names, with augmentation.
+        """Batches of the training part in the order of `order`, with augmentation.
 
-        With `trainer.overfit_batches` it is the same batches each epoch, at random: see `plain_loader`.
+        With `trainer.overfit_batches` they are the same random batches each epoch: see `plain_loader`.
         """
         trainer = self.trainer
         rank, world_size = self._place()
@@ -201,23 +201,23 @@ class ImageDataModule(LightningDataModule, Fields):
         )
 
     def val_dataloader(self) -> BatchLoader:
-        """Batches of the validation part, if there is one, unchanged: in order or, of some, at random."""
+        """Batches of the validation part, if any, without augmentation: in order, or random if limited."""
         return self.plain_loader("val", limit=getattr(self.trainer, "limit_val_batches", 1.0))
 
     def test_dataloader(self) -> BatchLoader:
-        """Batches of the test set, unchanged: in order or, of some, at random."""
+        """Batches of the test set, without augmentation: in order, or random if limited."""
         return self.plain_loader("test", limit=getattr(self.trainer, "limit_test_batches", 1.0))
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Moves a raw batch; Lightning's traversal of its fields takes longer than a small step."""
+        """Moves a raw batch; Lightning's generic traversal takes longer than a small step."""
         if isinstance(batch, RawBatch):
             return batch.to(device)
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
-        """Augments and normalises a raw batch on the device, in the number format of the model's weights.
+        """Augments and normalises a raw batch on the device, in the dtype of the model's weights.
 
-        Lightning converts batches before they are moved, when these images are not floats yet.
+        Lightning converts batches before it moves them, when these images are not floats yet.
         """
         if not isinstance(batch, RawBatch):
             return batch
@@ -231,12 +231,12 @@ class ImageDataModule(LightningDataModule, Fields):
         return {} if self._store is None else self.identity
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuses to continue training on other images than before; Lightning loads the state to test as well.
+        """Refuses to continue training on other images than before; Lightning also loads the state for tests.
 
         With `val_fraction=0` the validation images may have become training images.
 
         Args:
-            state_dict: The images of the checkpoint; with a true `other_images` a difference is only a warning.
+            state_dict: The images of the checkpoint; if its `other_images` is true, a difference only warns.
 
         Raises:
             DataError: The images are not those of the checkpoint.
@@ -249,11 +249,11 @@ class ImageDataModule(LightningDataModule, Fields):
             allowed = state_dict.get(OTHER_IMAGES, False)
             check_same_images(state_dict, self.identity, what, switch="resume_force", allowed=allowed)
 
-    # What other packages use
+    # Used by other packages
 
     @property
     def store_path(self) -> Path:
-        """The folder of its store."""
+        """The folder of the store."""
         return Path(self.dir) / "store" / self.store_name()
 
     @property
@@ -302,8 +302,8 @@ class ImageDataModule(LightningDataModule, Fields):
         """The count and hash that identify the images of "train", "val" or "test", in their order.
 
         Args:
-            part: Which.
-            by_files: Hash the files that they were made from, which are the same for stores of other sizes. None
+            part: The part.
+            by_files: Hash the files they were made from, which are the same for stores of other sizes. The hash is None
                 without files.
         """
         rows = self.rows(part).indices
@@ -312,22 +312,22 @@ class ImageDataModule(LightningDataModule, Fields):
 
     @property
     def num_train(self) -> int:
-        """Images to train on."""
+        """The number of training images."""
         return len(self.split.train)
 
     @property
     def num_val(self) -> int:
-        """Images set apart for validation."""
+        """The number of validation images."""
         return len(self.split.val)
 
     @property
     def num_test(self) -> int:
-        """Images of the test set."""
+        """The number of test images."""
         return len(self.split.test)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of an epoch, the last, smaller one among them."""
+        """Batches per epoch, including the last, smaller one."""
         return math.ceil(self.num_train / self.batch_size)
 
     def rows(self, part: str) -> Rows:
@@ -339,13 +339,13 @@ class ImageDataModule(LightningDataModule, Fields):
         return Rows(self.store.images[file], self.store.labels[file], getattr(self.split, part))
 
     def plain_loader(self, part: str, *, limit: float = 1.0) -> BatchLoader:
-        """Batches of "train", "val" or "test" in order, centre views, unchanged.
+        """Batches of "train", "val" or "test" in order, centre views, without augmentation.
 
         Args:
-            part: Which.
-            limit: Of the batches that the trainer will take: a share (float) or a number (int). Where it is not all,
-                the order is a random one, since stored images may be sorted by class. It depends on the part and
-                `val_seed` alone: runs of all seeds, and any number of processes, take the same images.
+            part: The part.
+            limit: Share (float) or number (int) of the batches that the trainer uses. If these are not all, the order
+                is random, since stored images may be sorted by class. It depends only on the part and `val_seed`: runs
+                with any seed and any number of processes use the same images.
         """
         rows = self._rows_at_hand(part)
         rank, world_size = self._place()
@@ -355,16 +355,16 @@ class ImageDataModule(LightningDataModule, Fields):
         return BatchLoader(rows, order, rank=rank, world_size=world_size, ahead=READ_AHEAD if self._gpu() else 0)
 
     def _some_rows(self, part: str) -> Rows:
-        """The images of a part in a random order, of which some are going to be used."""
+        """The images of a part in a random order, for using only some of them."""
         return self._rows_at_hand(part).mixed(generator(self.shares.val_seed, f"limited {part}"))
 
     def _gpu(self) -> torch.device | None:
-        """The GPU that trains, if one does."""
+        """The GPU that trains, if any."""
         strategy = getattr(self.trainer, "strategy", None)
         return strategy.root_device if strategy is not None and strategy.root_device.type == "cuda" else None
 
     def _rows_at_hand(self, part: str) -> Rows:
-        """The images of a part, in the memory of the GPU if they are to be there and fit."""
+        """The images of a part, in the memory of the GPU if requested and possible."""
         rows = self.rows(part)
         gpu = self._gpu()
         if gpu is None or self.device == "cpu" or rows is self._tested:
@@ -376,11 +376,11 @@ class ImageDataModule(LightningDataModule, Fields):
         return rows if images is None else rows._replace(images=images)
 
     def _part(self, part: str) -> str:
-        """Which part of the data a part is: another one may be tested on."""
+        """The part that is used in place of another: the test set may be replaced."""
         return self._tested if part == "test" and isinstance(self._tested, str) else part
 
     def _file_of(self, part: str) -> str:
-        """Which file of the store holds a part: val and test lie in train's where they are split off it."""
+        """The file of the store with a part: val and test are in train's if they were split off it."""
         return part if part in self.store.images else "train"
 
     def _place(self) -> tuple[int, int]:
@@ -388,7 +388,7 @@ class ImageDataModule(LightningDataModule, Fields):
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _batches_done(self) -> int:
-        """How many batches of the present epoch Lightning counts as done: its own counter, right after a resume too."""
+        """Lightning's own count of completed batches in this epoch; it is right after a resume too."""
         if self.trainer is None or not self.trainer.training:
             return 0
         return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 5.0
-"""The time for a server to answer; offline users see the reason within seconds."""
+"""The time for a server to answer, so that offline users see the reason within seconds."""
 
 BLOCK = 1 << 18
 
@@ -37,12 +37,12 @@ def fetch(urls: Sequence[str], path: Path, checksum: str, advice: str) -> None:
 
     Args:
         urls: Addresses of the same file.
-        path: Where it goes; written whole or not at all.
+        path: The target, written atomically.
         checksum: MD5 of the file.
         advice: What to do instead, for the message.
 
     Raises:
-        DataError: No address gave the file.
+        DataError: No address served the file.
     """
     reasons = []
     for url in urls:
@@ -52,7 +52,7 @@ def fetch(urls: Sequence[str], path: Path, checksum: str, advice: str) -> None:
                 found = md5(part)
                 if found != checksum:
                     raise OSError(f"MD5 {found} instead of {checksum}")
-        except OSError as error:  # of the net (URLError is one), or of the disk
+        except OSError as error:  # of the network (URLError is one) or of the disk
             reasons.append(f"{url}: {getattr(error, 'reason', error)}")
         else:
             return
@@ -72,7 +72,7 @@ def _receive(url: str, path: Path) -> None:
 
 
 def unpack(archive: Path, inner: str, target: Path) -> None:
-    """Extracts a tar archive and moves its folder `inner` to `target`, whole or not at all.
+    """Extracts a tar archive and moves its folder `inner` to `target`, atomically.
 
     Raises:
         DataError: The archive is damaged, has no such folder, or has a member that would leave the folder.

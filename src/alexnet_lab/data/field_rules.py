@@ -1,4 +1,4 @@
-"""Rules about several fields of the data, which constructors and the config share. Nothing heavy is imported."""
+"""Rules about several fields of the data, shared by constructors and the config, without heavy imports."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def check_folders(test_folder: str, val_folder: str | None, val_fraction: float) -> None:
-    """Refuses to validate on images that are tested or trained on, or to validate on two sets.
+    """Refuses validation on training or test images, and two validation sets.
 
     Raises:
-        ConfigError: With what was got.
+        ConfigError: With the values.
     """
     for key, name in {"test_folder": test_folder, "val_folder": val_folder}.items():
         if name is not None and (name in ("train", "..") or PurePath(name).name != name):
@@ -33,7 +33,7 @@ def check_folders(test_folder: str, val_folder: str | None, val_fraction: float)
 
 
 def has_validation_images(data: Mapping[str, Any]) -> bool:
-    """Whether a config of `data` leaves any images to validate on."""
+    """Whether a config of `data` has any validation images."""
     return data.get("val_fraction") != 0 or data.get("val_folder") is not None
 
 
@@ -42,10 +42,10 @@ CENTRED = ("mean_image", "channel_mean", "standardize")
 
 
 def check_colour(pca_colour: str, channels: int, normalization: str) -> None:
-    """Refuses colour noise where it would mean nothing.
+    """Refuses colour noise that would have no meaning.
 
     Raises:
-        ConfigError: Grey images, or a normalisation that is not centred.
+        ConfigError: The images are grey, or the normalisation is not centred.
     """
     if pca_colour != "none" and channels != 3:
         raise ConfigError(f"`augment.pca_colour` is {pca_colour}, but the images are grey; set augment.pca_colour=none")

@@ -1,4 +1,4 @@
-"""The data module of image folders: `<root>/train/<class>/*`, perhaps `<root>/val/<class>/*`."""
+"""The data module of image folders: `<root>/train/<class>/*`, optionally `<root>/val/<class>/*`."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ log = logging.getLogger(__name__)
 
 
 class FolderDataModule(ImageDataModule):
-    """Images in class folders; `val/` is the test set, and where there is none a part is set apart as one.
+    """Images in class folders. `val/` is the test set; without it, a part of the images is split off as one.
 
-    The store is made anew when files were added, removed, renamed or changed; once made, it does not need the folder.
+    The store is made again when files were added, removed, renamed or changed. Once made, it does not need the folder.
 
     Attributes:
-        root: The folder that holds `train/`; None: `<dir>/<name>`.
-        classes: Which of its classes, in the order of their labels; None takes all.
-        test_fraction: Fraction of the images that becomes the test set if there is no `val/`.
-        test_seed: Of that choice.
+        root: The folder with `train/`; None: `<dir>/<name>`.
+        classes: The classes to use, in the order of their labels; None: all.
+        test_fraction: Fraction of the images that becomes the test set without a `val/`.
+        test_seed: Of that split.
         stored_size: The shorter side is scaled to this, and the centre square stored.
         channels: 1 turns the images grey.
-        test_folder: Name of the test set's folder in `root`. Another than `val` has to be there.
-        val_folder: Name of a folder in `root` to validate on, for which `val_fraction` has to be 0; None: validation is
-            split off the training images.
-        readable: Names for people, by the names of the class folders.
+        test_folder: Name of the test set's folder in `root`. Any other than `val` must exist.
+        val_folder: Name of a folder in `root` with validation images, which requires `val_fraction` = 0; None:
+            validation images are split off the training images.
+        readable: Readable names, by the names of the class folders.
 
     Raises:
-        ConfigError: As `ImageDataModule`; or one folder is to be used twice.
+        ConfigError: As `ImageDataModule`, or one folder would be used twice.
     """
 
     root: str | None = None
@@ -55,11 +55,11 @@ class FolderDataModule(ImageDataModule):
 
     @property
     def folder(self) -> Path:
-        """The folder that holds `train/`."""
+        """The folder with `train/`."""
         return Path(self.root or Path(self.dir) / str(self.name))
 
     def store_name(self) -> str:
-        """Holds a hash of everything that determines the arrays, except the content of the folder."""
+        """Contains a hash of everything that determines the arrays, except the content of the folder."""
         facts: tuple[Any, ...] = (str(self.folder.resolve()), self.classes, self.channels, self.skip_unreadable)
         if (self.test_folder, self.val_folder) != ("val", None):
             facts = (*facts, self.test_folder, self.val_folder)

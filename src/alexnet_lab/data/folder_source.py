@@ -48,26 +48,26 @@ def load_folder(
 
 
 def load_joined(root: Path, images: dict[str, list[str]], tables: list[str], size: int, channels: int) -> Contents:
-    """Images without an official test set, wherever they lie below `root`.
+    """Images without an official test set, anywhere below `root`.
 
     Args:
         root: Of the data set.
         images: File names below `root` by class, in the order of the labels.
-        tables: Names of files below `root` that decide on the labels: a change of them is a change of the data set.
+        tables: Names of files below `root` that determine the labels; changing them changes the data set.
         size: Side of the stored images, in pixels.
         channels: 1 or 3.
     """
     names = [name for files in images.values() for name in files]
     labels = [label for label, files in enumerate(images.values()) for _ in files]
     files = look_up(root, [*names, *tables])
-    for row in range(len(names), len(files.names)):  # those of images are filled in when they are decoded
+    for row in range(len(names), len(files.names)):  # digests of images are added when they are decoded
         files.digests[row] = files.digest(row)
     parts = {"train": image_part(files, range(len(names)), labels, size, channels)}
     return Contents(str(root), list(images), (channels, size, size), parts, files)
 
 
 def image_part(files: SourceFiles, rows: range, labels: list[int], size: int, channels: int) -> Part:
-    """Some of the files as a part of a store; each file's digest is filled in when it is decoded.
+    """Some of the files as a part of a store; a file's digest is added when it is decoded.
 
     Args:
         files: All files.

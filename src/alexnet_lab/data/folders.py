@@ -1,6 +1,6 @@
-"""Image folders, listed: `<root>/train/<class>/*` and perhaps `<root>/val/<class>/*`.
+"""Lists image folders: `<root>/train/<class>/*` and optionally `<root>/val/<class>/*`.
 
-Imports neither numpy nor torch: the config counts the classes of a folder before anything heavy is loaded.
+Imports neither numpy nor torch, because the config counts the classes of a folder before any heavy import.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from alexnet_lab.base.errors import ConfigError, DataError, did_you_mean
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""What an image's name may end with, in any case: those of torchvision's ImageFolder, and GIF."""
+"""Allowed extensions of an image, in any case: those of torchvision's ImageFolder, and GIF."""
 
 LITTER = ("desktop.ini", "Thumbs.db")
 """Files that file managers create; ignored, like all names that start with a dot."""
@@ -25,11 +25,11 @@ class Listing(NamedTuple):
 
     root: Path
     names: list[str]  # "<class>/<file>" below `root`, sorted within each class, class after class
-    labels: list[int]  # of each name, its position in the list of classes
+    labels: list[int]  # of each name: its position in the list of classes
 
     @property
     def paths(self) -> list[Path]:
-        """The files with their folders."""
+        """The paths of the files."""
         return [self.root / name for name in self.names]
 
 
@@ -37,7 +37,7 @@ def class_names(root: str | Path) -> list[str]:
     """The classes of an image folder: the names of the folders in `<root>/train`, sorted.
 
     Raises:
-        DataError: `<root>/train` is missing, holds no folder, only one, or one whose name or link is broken.
+        DataError: `<root>/train` is missing, has fewer than two folders, or has one with a broken name or link.
     """
     train = Path(root) / "train"
     if not train.is_dir():
@@ -51,11 +51,11 @@ def class_names(root: str | Path) -> list[str]:
 
 
 def choose_classes(root: str | Path, wanted: list[str] | None) -> list[str]:
-    """The classes to train on, in the order of their labels: those `wanted`, or all there are.
+    """The classes to train on, in the order of their labels: the `wanted` ones, or all.
 
     Raises:
         DataError: As `class_names`.
-        ConfigError: `wanted` names a class that is not there, one class twice, or fewer than two.
+        ConfigError: `wanted` names a class that does not exist, one class twice, or fewer than two.
     """
     return chosen_among(class_names(root), wanted, f"no folder in {Path(root) / 'train'}")
 
@@ -64,12 +64,12 @@ def chosen_among(names: list[str], wanted: list[str] | None, otherwise: str) -> 
     """The classes `wanted`, or all `names`.
 
     Args:
-        names: All classes there are.
+        names: All existing classes.
         wanted: In the order of their labels; None: all.
-        otherwise: What a class is that is not there, for the message.
+        otherwise: What a class is that does not exist, for the message.
 
     Raises:
-        ConfigError: `wanted` names a class that is not there, one class twice, or fewer than two.
+        ConfigError: `wanted` names a class that does not exist, one class twice, or fewer than two.
     """
     if wanted is None:
         return names
@@ -85,10 +85,10 @@ def chosen_among(names: list[str], wanted: list[str] | None, otherwise: str) -> 
 
 
 def check_test_classes(root: str | Path, test: str = "val") -> None:
-    """Raises if the test set has a class that the training set lacks: all its images would count as errors.
+    """Refuses a test set with a class that the training set lacks: all its images would count as errors.
 
     Raises:
-        DataError: With the first such class.
+        DataError: Names the first such class.
     """
     folder = Path(root) / test
     known = class_names(root)
@@ -99,7 +99,7 @@ def check_test_classes(root: str | Path, test: str = "val") -> None:
 
 
 def list_images(part: Path, classes: list[str]) -> Listing:
-    """All files of the class folders in `part` (`<root>/train` or `<root>/val`), those that are no images too.
+    """All files of the class folders in `part` (`<root>/train` or `<root>/val`), including those that are no images.
 
     Raises:
         DataError: A class has no folder or no file in `part`, or a folder cannot be read.
@@ -118,7 +118,7 @@ def list_images(part: Path, classes: list[str]) -> Listing:
 
 
 def visible(folder: Path) -> list[str]:
-    """The names in a folder, sorted, without hidden ones and litter.
+    """The sorted names in a folder, without hidden ones and litter.
 
     Raises:
         DataError: It cannot be read.
@@ -131,15 +131,15 @@ def visible(folder: Path) -> list[str]:
 
 
 def class_folders(folder: Path) -> list[str]:
-    """The class folders in a folder, sorted; a link to nothing would be a class that is silently left out."""
+    """The sorted class folders in a folder; raises for a broken link, which would silently leave out a class."""
     names = []
     for name in visible(folder):
         path = folder / name
         if path.is_symlink() and not path.exists():
             raise DataError(f"{path} is a link to nothing; restore what it points to, or delete it")
-        if not os.path.isdir(path):  # noqa: PTH112 - False, not an error, where it cannot be looked up
+        if not os.path.isdir(path):  # noqa: PTH112 - False, not an error, if it cannot be looked up
             continue
-        if any("\udc80" <= sign <= "\udcff" for sign in name):  # so Python reads bytes that are no UTF-8
+        if any("\udc80" <= sign <= "\udcff" for sign in name):  # Python's code for bytes that are not UTF-8
             raise DataError(f"the class folder {path} has a name that is no UTF-8; rename it")
         names.append(name)
     return names

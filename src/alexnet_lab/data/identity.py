@@ -1,7 +1,7 @@
-"""Whether two results are about the same images. No other module decides this.
+"""Decides whether two results used the same images. No other module decides this.
 
-A record is what a data module says of its images (`ImageDataModule.identity`), or any mapping that holds those keys:
-result.json, a line of a ledger, the state in a checkpoint. Imports nothing heavy: sweeps and reports compare too.
+A record is a data module's description of its images (`ImageDataModule.identity`), or any mapping with those keys:
+result.json, a line of a ledger, the state in a checkpoint. Without heavy imports: sweeps and reports compare too.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ log = logging.getLogger(__name__)
 
 COUNTS = ("num_train", "num_val", "num_test")
 HASHES = ("store_hash", "split_hash", "images_hash")
-"""The keys of a record: how many images each part has, and the hashes of the stored images, of the split, or of the
+"""The keys of a record: the number of images in each part, and the hashes of the stored images, of the split, or of the
 images of one part."""
 
 FILES = "files_hash"
-"""The key of a record that identifies the files that a store was made from: equal for stores of other sizes. The same
-images in other files (with edited metadata, say) have another one, so it is compared only where stores must differ."""
+"""The key of a record that identifies the files of a store; it is equal for stores of other sizes. The same images in
+other files (e.g. with edited metadata) have another one, so it is only compared if stores must differ."""
 
 RECORDED = (*COUNTS, *HASHES, FILES)
 
@@ -35,20 +35,20 @@ OTHER_IMAGES = "other_images"
 """The key of the record in a checkpoint that says whether training may continue on other images."""
 
 ASIDE = ("dir", "batch_size", "order", "normalization", "image_size", "device")
-"""Keys of a `data` config that decide neither which images are stored nor how they are split."""
+"""Keys of a `data` config that affect neither the stored images nor their split."""
 
 SPLIT = ("val_fraction", "val_seed", "test_fraction", "test_seed")
-"""Keys that decide only how the stored images are split."""
+"""Keys that only affect the split of the stored images."""
 
 STORED = ("stored_size", "channels")
-"""Keys that decide only how the images are stored."""
+"""Keys that only affect how the images are stored."""
 
 COMPARED = (
     (ASIDE, (*COUNTS, *HASHES)),
     ((*ASIDE, *SPLIT), ("store_hash",)),
     ((*ASIDE, *SPLIT, *STORED), (FILES,)),
 )
-"""Keys in which two configs may differ, and what must be equal in the records then; the first line that fits counts."""
+"""Keys in which two configs may differ, and what must then be equal in the records; the first matching line counts."""
 
 SHOWN = 12
 """Digits of a hash in a message."""
@@ -57,15 +57,15 @@ SHOWN = 12
 def difference(
     recorded: Record, found: Record, *, then: str = "now", keys: Iterable[str] = (*COUNTS, *HASHES)
 ) -> str | None:
-    """How the images of two records differ; None where they are the same.
+    """How the images of two records differ; None if they are the same.
 
-    A key that one of the records lacks (a run of an earlier version, a data module of one's own) is not compared.
+    A key that one of the records lacks (a run of an earlier version, a user's data module) is not compared.
 
     Args:
         recorded: One record.
         found: The other one.
         then: The word between the two.
-        keys: That are compared.
+        keys: The keys to compare.
 
     Example:
         >>> difference({"store_hash": "a1", "num_train": 32}, {"store_hash": "b2", "num_train": 33})
@@ -82,7 +82,7 @@ def _shared(one: Record, other: Record, keys: Iterable[str]) -> list[str]:
 
 
 def is_folded_in(recorded: Record, found: Record) -> bool:
-    """Whether the validation images of a record are training images now, and the images are the same otherwise."""
+    """Whether a record's validation images are training images now, and the images are the same otherwise."""
     then, now = ([record.get(key, 0) for key in COUNTS] for record in (recorded, found))
     same = all(recorded.get(key) == found.get(key) for key in ("store_hash", "num_test"))
     return same and 0 == now[1] < then[1] and now[0] == then[0] + then[1]
@@ -97,18 +97,18 @@ def _described(record: Record, keys: list[str]) -> str:
 def check_same_images(
     recorded: Record, found: Record, what: str, *, switch: str, allowed: bool, then: str = "now"
 ) -> str | None:
-    """Refuses results on other images than the recorded ones, unless the user asked for them.
+    """Refuses results on other images than the recorded ones, unless allowed.
 
     Args:
         recorded: The earlier record.
         found: The images at hand.
-        what: What they are compared for: "run A was trained on other images than those in B".
+        what: The start of the message: "run A was trained on other images than those in B".
         switch: The key that allows it: "other_images".
         allowed: Its value; True warns instead.
         then: The word between the two records.
 
     Returns:
-        The difference, None where there is none.
+        The difference, or None.
 
     Raises:
         DataError: The images differ, and that is not allowed.
@@ -117,14 +117,14 @@ def check_same_images(
     if found_difference is None:
         return None
     if not allowed:
-        remedy = f"bring the data set back to what it was, start a new run, or continue with {switch}=true"
+        remedy = f"restore the data set, start a new run, or continue with {switch}=true"
         raise DataError(f"{what} ({found_difference}); {remedy}")
     log.warning("%s (%s); %s=true continues", what, found_difference, switch)
     return found_difference
 
 
 class Result(NamedTuple):
-    """A result that is to be compared with others."""
+    """A result to compare with others."""
 
     name: str
     data: Mapping[str, Any]  # the `data` node of its config, nested or flat
@@ -132,11 +132,11 @@ class Result(NamedTuple):
 
 
 def on_other_images(results: Iterable[Result]) -> dict[str, str]:
-    """The results whose images are not those of the first results that should have the same.
+    """The results whose images differ from those of the first results that should have the same.
 
-    Results of one data config have the same images and the same split. Those that are split or stored in another way (a
-    sweep over `data.val_seed` or `data.stored_size`) have the same images, or the same files, all the same. Results of
-    other data sets are compared on purpose.
+    Results with one data config have the same images and the same split. If only the split or the storage differs (a
+    sweep over `data.val_seed` or `data.stored_size`), the images, or the files, must still be the same. Results on
+    different data sets are compared on purpose.
 
     Returns:
         By name: which result differs, from which, and how.
@@ -156,13 +156,13 @@ def on_other_images(results: Iterable[Result]) -> dict[str, str]:
 
 
 def _places(result: Result) -> list[tuple[int, str]]:
-    """For each line of COMPARED its number, and the config without the keys that it leaves aside."""
+    """For each line of COMPARED its number, and the config without the keys that it ignores."""
     configs = [{key: value for key, value in result.data.items() if key not in aside} for aside, _ in COMPARED]
     return [(number, json.dumps(config, sort_keys=True, default=str)) for number, config in enumerate(configs)]
 
 
 def _conflict(result: Result, seen: Mapping[tuple[int, str], list[Result]]) -> str | None:
-    """How a result differs from the nearest earlier ones that recorded something to compare it with."""
+    """How a result differs from the nearest earlier ones with a comparable record."""
     for number, config in _places(result):
         keys = COMPARED[number][1]
         near = [other for other in seen[number, config] if _shared(other.record, result.record, keys)]
@@ -176,7 +176,7 @@ def _conflict(result: Result, seen: Mapping[tuple[int, str], list[Result]]) -> s
 
 
 def check_comparable(results: Iterable[Result], *, switch: str, allowed: bool) -> None:
-    """Refuses to compare results of one data config that are about different images, unless the user asked for it.
+    """Refuses to compare results with one data config that used different images, unless allowed.
 
     Args:
         results: All of them.
@@ -184,7 +184,7 @@ def check_comparable(results: Iterable[Result], *, switch: str, allowed: bool) -
         allowed: Its value; True warns instead.
 
     Raises:
-        DataError: With the first one that differs, and how.
+        DataError: Names the first one that differs, and how.
     """
     odd = list(on_other_images(results).values())
     if not odd:

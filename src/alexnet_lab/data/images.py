@@ -1,4 +1,4 @@
-"""One image file -> one array (C, S, S) of uint8."""
+"""Decodes one image file to an array (C, S, S) of uint8."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MODES = {1: "L", 3: "RGB"}
-"""Pillow's name of what an image becomes, by its number of channels."""
+"""Pillow's mode for each number of channels."""
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""The formats that are decoded, whatever a file is called; for PostScript, say, Pillow would run another program."""
+"""The formats that are decoded, whatever a file's name. For others, such as PostScript, Pillow may run a program."""
 
 LARGEST = 1 << 27
-"""Pixels that an image may have, as stored and when it has been scaled: 134 million, 512 MiB in colour."""
+"""The most pixels of an image, as stored and after scaling: 134 million, 512 MiB in colour."""
 
 
 def read_image(path: Path, size: int, channels: int) -> NDArray[np.uint8]:
-    """Decodes a file, scales its shorter side to `size` and cuts out the centre (Krizhevsky 2012, section 2).
+    """Decodes a file, scales its shorter side to `size` and crops the centre (Krizhevsky 2012, section 2).
 
-    Scaled with Pillow's antialiased bilinear filter and cut with torchvision's rounding: equal to `Resize(size)` and
-    `CenterCrop(size)` there. The image is turned upright as its EXIF orientation says, and transparent parts become
-    white. Grey, palette, CMYK and 16-bit images become RGB (grey for one channel); of an animation, or of a file with
-    several pages, the first is taken.
+    It uses Pillow's antialiased bilinear filter and torchvision's rounding, so the result equals `Resize(size)` and
+    `CenterCrop(size)` there. The image is turned upright by its EXIF orientation, and transparent parts become white.
+    Grey, palette, CMYK and 16-bit images become RGB (or grey for one channel). An animation, or a file with several
+    pages, is represented by its first image.
 
     Returns:
         The image (channels, size, size), 0..255.
 
     Raises:
-        ValueError: It is no file (a pipe would be waited for), its name does not end like an image's, or it is so much
-            longer than wide that it would be far too large when scaled.
+        ValueError: It is no file (reading a pipe would block), its name has no extension of an image, or it is such a
+            long strip that it would be far too large after scaling.
         Exception: Whatever Pillow raises for a file that is no image, is cut short, or is far too large.
     """
     if path.suffix.lower() not in EXTENSIONS:
@@ -51,7 +51,7 @@ def read_image(path: Path, size: int, channels: int) -> NDArray[np.uint8]:
     with Image.open(path, formats=FORMATS) as file:
         if file.format != "PNG":
             return _pixels(file, size, channels)
-        file.verify()  # the CRC-32 of its parts, which Pillow passes over when it decodes
+        file.verify()  # the CRC-32 of its chunks, which Pillow ignores when it decodes
     with Image.open(path, formats=FORMATS) as file:
         return _pixels(file, size, channels)
 
@@ -62,9 +62,9 @@ def _pixels(file: Image.Image, size: int, channels: int) -> NDArray[np.uint8]:
 
 
 def to_mode(image: Image.Image, mode: str) -> Image.Image:
-    """The decoded image as 8-bit grey ("L") or "RGB", upon white where it is transparent."""
+    """The decoded image as 8-bit grey ("L") or "RGB", on white where it is transparent."""
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, of which nothing says what is white")
+        raise ValueError("its pixels are floating-point numbers without a defined white")
     if image.mode.startswith("I"):  # 16 bits, which Pillow's own conversion clips at 255
         deep = np.asarray(image).clip(0, 65535)
         if isinstance(clear := image.info.get("transparency"), int):
@@ -77,7 +77,7 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The image turned as the EXIF orientation of its camera says; as it is where that is damaged."""
+    """Turns the image by its EXIF orientation, if that is intact."""
     image.load()  # Pillow turns a TIFF by itself here
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -87,7 +87,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def centre_square(image: Image.Image, size: int) -> Image.Image:
-    """The image with its shorter side scaled to `size`, and its centre of `size` x `size` cut out."""
+    """Scales the image's shorter side to `size` and crops the centre of `size` x `size`."""
     width, height = image.size
     short = min(width, height)
     width, height = size * width // short, size * height // short
@@ -102,7 +102,7 @@ def centre_square(image: Image.Image, size: int) -> Image.Image:
 def strict_decoding() -> Iterator[None]:
     """Makes a suspiciously large image an error and silences Pillow's other warnings.
 
-    The filters of warnings belong to the process: set once around a pool of threads, never inside one.
+    Warning filters belong to the process: use this around a pool of threads, never inside one.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")

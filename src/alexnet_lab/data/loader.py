@@ -1,4 +1,4 @@
-"""Batches straight out of the memory-mapped store, or out of a GPU's memory: no worker processes."""
+"""Reads batches directly from the memory-mapped store, or from a GPU's memory, without worker processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CHUNK_BYTES = 2**26
 
 
 class RawBatch(NamedTuple):
-    """The images of one step as they are stored; as uint8 they are a quarter of the bytes to move to the device."""
+    """The images of one step as stored; as uint8 they need a quarter of the bytes when moved to the device."""
 
     images: Tensor  # uint8 (B, C, S, S)
     labels: Tensor  # int64 (B,)
@@ -46,7 +46,7 @@ class RawBatch(NamedTuple):
         return RawBatch(images, labels, indices, self.total, draws)
 
     def pinned(self) -> RawBatch:
-        """A copy in pinned memory, from which a GPU reads directly; unchanged where there is no GPU."""
+        """A copy in pinned memory, from which a GPU reads directly; unchanged without a GPU."""
         if not torch.cuda.is_available():
             return self
         images, labels, indices = (tensor if tensor.is_cuda else tensor.pin_memory() for tensor in self[:3])
@@ -54,7 +54,7 @@ class RawBatch(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What the model gets; `images, labels = batch[:2]`."""
+    """The model's input; `images, labels = batch[:2]`."""
 
     images: Tensor  # float32 (B, C, T, T), normalised
     labels: Tensor  # int64 (B,)
@@ -63,12 +63,12 @@ class Batch(NamedTuple):
 
 
 def as_batch(batch: Any, trainer: Any) -> Batch:
-    """What a loader yields, as a `Batch`.
+    """Converts a loader's output to a `Batch`.
 
     Args:
-        batch: A `Batch`, or what unpacks as `images, labels = batch[:2]`: a plain `DataLoader`'s pair of float images
-            (B, C, H, W) and integer labels (B,).
-        trainer: Of Lightning; each of its processes has a pair of the same size, as with a `DistributedSampler`.
+        batch: A `Batch`, or anything that unpacks as `images, labels = batch[:2]`: a plain `DataLoader`'s pair of float
+            images (B, C, H, W) and integer labels (B,).
+        trainer: Lightning's. Each of its processes has a pair of the same size, as with a `DistributedSampler`.
 
     Raises:
         ConfigError: It is something else.
@@ -84,25 +84,25 @@ def as_batch(batch: Any, trainer: Any) -> Batch:
 
 
 class Rows(NamedTuple):
-    """Some images of a stored part: of the training file, the part to train on, say."""
+    """Some images of a stored part, for example the training images of the training file."""
 
-    images: NDArray[np.uint8] | Tensor  # (N, C, S, S), all of the file; a tensor where they lie on a GPU
+    images: NDArray[np.uint8] | Tensor  # (N, C, S, S), the whole file; a tensor if on a GPU
     labels: NDArray[np.int64]  # (N,)
     indices: NDArray[np.int64]  # (n,), which of the N rows
 
     def mixed(self, rng: np.random.Generator) -> Rows:
-        """The same in a random order."""
+        """The same rows in a random order."""
         return self._replace(indices=rng.permutation(self.indices))
 
 
 def resident(images: NDArray[np.uint8], gpu: torch.device) -> Tensor | None:
-    """All images (N, C, S, S) in a GPU's memory; None where they would take more than a quarter of what is free."""
+    """All images (N, C, S, S) in a GPU's memory; None if they would take more than a quarter of its free memory."""
     free, _ = torch.cuda.mem_get_info(gpu)
     return None if images.nbytes > SHARE * free else copied(images, gpu)
 
 
 def copied(images: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """A copy of images (N, C, S, S) on a device, made in pieces: they need not fit into this process's own memory."""
+    """Copies images (N, C, S, S) to a device in pieces, so they need not fit into this process's own memory."""
     copy = torch.empty(images.shape, dtype=torch.uint8, device=device)
     step = max(1, CHUNK_BYTES // max(1, images[:1].nbytes))
     for start in range(0, len(images), step):
@@ -111,7 +111,7 @@ def copied(images: NDArray[np.uint8], device: torch.device) -> Tensor:
 
 
 def read_batch(rows: Rows, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
-    """Gathers images (B, C, S, S), labels (B,) and their rows in the file (B,), of places in `rows.indices`."""
+    """Gathers images (B, C, S, S), labels (B,) and their rows in the file (B,), at positions in `rows.indices`."""
     indices = rows.indices[positions]
     if isinstance(rows.images, Tensor):
         images = rows.images[torch.from_numpy(indices).to(rows.images.device)]
@@ -127,11 +127,11 @@ class BatchLoader:
         rows: The images.
         order: The order of the batches.
         rank: Of this process.
-        world_size: Number of processes; each has the same number of batches, the last ones perhaps without an image.
+        world_size: Number of processes; each has the same number of batches, the last ones possibly without an image.
         draw: (epoch, batch, images in the global batch) -> the augmentation's parameters for the whole global batch;
             None: no augmentation.
         batches_done: Called at the start of each epoch; returns how many of its batches are already trained on.
-            Lightning knows which batches were used; a loader only knows which ones it handed out.
+            Lightning knows which batches were used; a loader only knows which ones it yielded.
         ahead: Batches that a thread reads, and pins for the GPU, in advance.
     """
 
@@ -160,10 +160,10 @@ class BatchLoader:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Generator[RawBatch]:
-        """The rest of the present epoch.
+        """Yields the rest of the current epoch.
 
-        A generator, which reads the epoch when the first batch is requested: Lightning creates the iterator first and
-        sets the epoch afterwards.
+        The generator reads the epoch when the first batch is requested: Lightning creates the iterator first and sets
+        the epoch afterwards.
         """
         epoch = self.batch_sampler.epoch
         positions = self.batch_sampler.positions()
@@ -189,17 +189,17 @@ class BatchLoader:
         return batch if epoch == resume_epoch else 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The position of the loader: the epoch, and how many of its batches were handed out."""
+        """The position of the loader: the epoch, and the number of its yielded batches."""
         return {"epoch": self.batch_sampler.epoch, "batch": self._handed_out}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues in the saved epoch after the batches that were handed out."""
+        """Continues in the saved epoch after the yielded batches."""
         self.batch_sampler.set_epoch(state_dict["epoch"])
         self._resume_at = (state_dict["epoch"], state_dict["batch"])
 
 
 def read_ahead(read: Callable[[int], RawBatch], numbers: range, ahead: int) -> Iterator[RawBatch]:
-    """The batches of `numbers`, of which a thread reads and pins up to `ahead` in advance."""
+    """Yields the batches of `numbers`, while a thread reads and pins up to `ahead` of them in advance."""
     if ahead == 0:
         yield from map(read, numbers)
         return

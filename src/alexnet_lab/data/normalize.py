@@ -1,4 +1,4 @@
-"""From grey levels 0..255 to what the model sees: (pixel - mean) * scale."""
+"""Normalises grey levels 0..255 for the model: (pixel - mean) * scale."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from alexnet_lab.data.channel_statistics import Statistics
 
 NORMALIZATIONS = ("mean_image", "channel_mean", "standardize", "unit", "symmetric")
-"""What `normalization` may be.
+"""The values of `normalization`.
 
 - mean_image: 0..255 minus the mean image, as AlexNet and cuda-convnet (Krizhevsky 2012, section 2).
 - channel_mean: 0..255 minus the mean of each channel, as Caffe.
@@ -24,7 +24,7 @@ NORMALIZATIONS = ("mean_image", "channel_mean", "standardize", "unit", "symmetri
 
 
 class Normalizer(NamedTuple):
-    """The two constants of a normalisation, ready to be broadcast over a batch (B, C, K, K)."""
+    """The two constants of a normalisation, broadcastable over a batch (B, C, K, K)."""
 
     mean: Tensor  # float32 (C, K, K) or (C, 1, 1), in grey levels
     scale: Tensor  # float32 (C, 1, 1)
@@ -37,8 +37,8 @@ class Normalizer(NamedTuple):
 def make_normalizer(normalization: str, statistics: Statistics, side: int) -> Normalizer:
     """The constants for views of `side` x `side` pixels.
 
-    Of the mean image it is always the centre that is subtracted, wherever a view was taken, as in the 2012 code
-    (data_mean_crop in its data provider).
+    The centre of the mean image is subtracted wherever a view was taken, as in the 2012 code (data_mean_crop in its
+    data provider).
     """
     channels, stored, _ = statistics.mean_image.shape
     margin = (stored - side) // 2

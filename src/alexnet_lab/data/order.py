@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def epoch_order(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
-    """The order (n,) in which an epoch takes n images: a permutation of 0..n-1."""
+    """The order (n,) of n images in an epoch: a permutation of 0..n-1."""
     return generator(seed, "order", epoch).permutation(n)
 
 
 def rank_slice(n: int, rank: int, world_size: int) -> slice:
-    """The positions in a global batch of n images that one process takes: a contiguous range, possibly empty.
+    """The positions of one process in a global batch of n images: a contiguous range, possibly empty.
 
-    The parts differ by at most one image, and together hold each position once.
+    The parts differ by at most one image and together contain each position once.
 
     Example:
         >>> [rank_slice(5, rank, 3) for rank in range(3)]
@@ -37,9 +37,9 @@ class BatchOrder:
 
     Args:
         n: Number of images.
-        batch_size: Images in a global batch; the last one of an epoch holds what is left.
+        batch_size: Images in a global batch; the last one of an epoch has the rest.
         seed: Of the order; None keeps the stored order.
-        constant: Each epoch has the order of the first one.
+        constant: Use the order of the first epoch in all epochs.
     """
 
     def __init__(self, n: int, batch_size: int, seed: int | None, *, constant: bool = False) -> None:
@@ -51,7 +51,7 @@ class BatchOrder:
 
     @property
     def sampler(self) -> BatchOrder:
-        """Itself, since Lightning looks for `set_epoch` here."""
+        """Itself, because Lightning looks for `set_epoch` here."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
@@ -62,7 +62,7 @@ class BatchOrder:
         return math.ceil(self.n / self.batch_size)
 
     def positions(self) -> NDArray[np.int64]:
-        """The order (n,) of the present epoch."""
+        """The order (n,) of the current epoch."""
         if self.seed is None:
             return np.arange(self.n)
         return epoch_order(self.seed, 0 if self.constant else self.epoch, self.n)

@@ -1,4 +1,4 @@
-"""A picture of what augmentation does: training images as they are stored, and as the model sees them."""
+"""A picture of the augmentation: training images as stored, and as the model sees them."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ INK = "#222222"
 def preview(datamodule: ImageDataModule, path: Path) -> None:
     """Writes a PNG of up to 16 images of the first training batch, before and after augmentation.
 
-    Both blocks show the same images in the same places. "After" is converted back to 0..255; padding shows the value
-    that a normalised 0 stands for.
+    Both blocks show the same images in the same places. "After" is converted back to 0..255; padding has the grey level
+    of a normalised 0.
 
     Args:
         datamodule: Prepared and set up.
-        path: Where the picture goes; written whole or not at all.
+        path: Of the picture; written atomically.
     """
     raw, seen = first_images(datamodule, COUNT)
     names = [datamodule.class_names[label] for label in raw.labels.tolist()]
@@ -83,7 +83,7 @@ def block(images: NDArray[np.uint8], names: list[str], title: str) -> Image.Imag
 
 
 def _cell(image: NDArray[np.uint8]) -> Image.Image:
-    """An image (C, H, W) at the size of a cell: its pixels visible where it is small."""
+    """An image (C, H, W) at the size of a cell; the pixels of small images stay visible."""
     pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
     method = Image.Resampling.NEAREST if image.shape[-1] <= CELL else Image.Resampling.BILINEAR
     return Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB").resize((CELL, CELL), method)

@@ -1,8 +1,8 @@
-"""Which files a store was made from, so that a changed file is noticed: `files.npz` in the store's folder.
+"""The list of files that a store was made from, used to detect changes: `files.npz` in the store's folder.
 
-As in build systems, a file with the size, times and inode of the table is unchanged; for any other the content
-decides. The content also decides for files written just before the table was made (git calls them racy), which may
-have been written again within the same tick of the file system's clock.
+As in build systems, a file with the recorded size, times and inode is unchanged; for any other file the content
+decides. The content also decides for files written just before the list was made (git calls them racy), because they
+may have been written again within the same tick of the file system's clock.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NAME = "files.npz"
-"""Of the table in a store's folder."""
+"""The file name in a store's folder."""
 
 TICK_NS = 2_000_000_000
 """The coarsest clock of a file system in use: FAT's, two seconds."""
@@ -39,30 +39,30 @@ TICK_NS = 2_000_000_000
 DIGEST_BYTES = 16
 
 NO_FILE = (-1, 0, 0, 0)
-"""The state of what is no regular file: a folder, a pipe, a link to nothing."""
+"""The state of anything but a regular file: a folder, a pipe, a broken link."""
 
 THREADS = 16
-"""That read files side by side; they mostly wait for the disk."""
+"""The number of threads that read files; they mostly wait for the disk."""
 
 
 class SourceFiles(NamedTuple):
-    """Files below a folder, as they were at one time."""
+    """The state of files below a folder at one time."""
 
     root: Path
     names: Sequence[str]  # relative to `root`, (N,)
     states: NDArray[np.int64]  # (N, 4): size in bytes, modification and change time in ns, inode; or NO_FILE
-    digests: NDArray[np.uint8]  # (N, 16), of the content; zeros until it is read, or where it cannot be
-    seen_ns: int  # when the states were looked up
+    digests: NDArray[np.uint8]  # (N, 16), of the content; zeros until it is read, or if it cannot be read
+    seen_ns: int  # the time of the states
 
     def read(self, rows: NDArray[np.int64], title: str) -> None:
-        """Fills in the digests of some rows, with a progress bar."""
+        """Computes the digests of some rows, with a progress bar."""
         with ThreadPoolExecutor(THREADS) as pool, progress_bar(title, len(rows)) as advance:
             for row, digest in zip(rows, pool.map(self.digest, rows), strict=True):
                 self.digests[row] = digest
                 advance(1)
 
     def digest(self, row: int) -> NDArray[np.uint8]:
-        """The hash (16,) of a file's content; zeros where it cannot be read."""
+        """The hash (16,) of a file's content; zeros if it cannot be read."""
         if self.states[row, 0] < 0:
             return np.zeros(DIGEST_BYTES, np.uint8)
         try:
@@ -73,15 +73,15 @@ class SourceFiles(NamedTuple):
         return np.frombuffer(found, np.uint8)
 
     def save(self, folder: Path) -> None:
-        """Writes the table, whole or not at all; raises OSError."""
+        """Writes the table atomically; raises OSError."""
         with atomic_path(folder / NAME) as part, part.open("wb") as file:
             names = np.frombuffer(_joined(self.names), np.uint8)
             np.savez(file, names=names, states=self.states, digests=self.digests, seen_ns=np.int64(self.seen_ns))
 
     def change_since(self, folder: Path) -> str | None:
-        """What has changed since the table in `folder` was written; None if nothing, and then it is brought up to date.
+        """Describes what has changed since the table in `folder` was written; if nothing, updates it and returns None.
 
-        Reads the content of files whose state differs from the table's, and of those too fresh to be trusted then.
+        Reads the content of files whose state differs from the table's, and of files that were too fresh then.
         """
         table = _load(folder / NAME)
         if table is None:
@@ -107,7 +107,7 @@ class SourceFiles(NamedTuple):
 
 
 def look_up(root: Path, names: Sequence[str]) -> SourceFiles:
-    """The present state of files, by one call of stat each; their content is not read."""
+    """The current state of files, by one call of stat each; their content is not read."""
     seen_ns = time.time_ns()
     start = f"{root}{os.sep}"
     states = np.array([_state(start + name) for name in names], dtype=np.int64).reshape(-1, len(NO_FILE))
@@ -129,7 +129,7 @@ def _joined(names: Sequence[str]) -> bytes:
 
 
 def _load(path: Path) -> tuple[bytes, NDArray[np.int64], NDArray[np.uint8], int] | None:
-    """The table in a file; None where there is none, or a damaged one (a zip file has checksums)."""
+    """The table in a file; None if it is missing or damaged (a zip file has checksums)."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             names, states, digests = (archive[name] for name in ("names", "states", "digests"))

@@ -1,4 +1,4 @@
-"""The split into training, validation and test images; made once and stored beside the images."""
+"""The split into training, validation and test images, made once and stored with the images."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ log = logging.getLogger(__name__)
 
 
 class Shares(NamedTuple):
-    """What is set apart, and by which seed."""
+    """Fractions and seeds of the split."""
 
     val_fraction: float  # of the training images, in [0, 1)
     val_seed: int
-    test_fraction: float | None = None  # of all images, in [0, 1), before; not used where there is an official test set
+    test_fraction: float | None = None  # of all images, in [0, 1), split off first; unused with an official test set
     test_seed: int = 0
 
     @property
@@ -39,7 +39,7 @@ class Shares(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Rows of the training file; of an official validation or test set they are of its own file."""
+    """Rows of the training file; for an official validation or test set, rows of its own file."""
 
     train: NDArray[np.int64]
     val: NDArray[np.int64]
@@ -48,23 +48,23 @@ class Split(NamedTuple):
 
     @property
     def hash(self) -> str:
-        """Of the rows of each part; the statistics follow from them."""
+        """A hash of the rows of each part, which determine the statistics."""
         return _digest({"train": self.train, "val": self.val, "test": self.test})
 
 
 def set_apart(
     labels: NDArray[np.int64], indices: NDArray[np.int64], fraction: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Sets a random fraction of some images apart, the same fraction of each class up to one image.
+    """Splits a random fraction off some images, the same fraction of each class up to one image.
 
     Args:
         labels: (N,).
         indices: (n,), rows of `labels`: the images to split.
-        fraction: What is set apart, in [0, 1); unless it is 0, at least one image is set apart and one stays.
+        fraction: To split off, in [0, 1); unless it is 0, both sides get at least one image.
         rng: The random generator.
 
     Returns:
-        The rows that stay and those that are set apart, each rising.
+        The rows that stay and those that are split off, each ascending.
 
     Raises:
         DataError: There are fewer than two images.
@@ -102,10 +102,10 @@ def make_split(store: Store, shares: Shares) -> Split:
 
 
 def check_classes(store: Store, split: Split) -> None:
-    """Raises for a class without training images, and warns of a class with a single one.
+    """Raises for a class without training images, and warns about a class with a single one.
 
     Raises:
-        DataError: With the first such class.
+        DataError: Names the first such class.
     """
     counts = np.bincount(store.labels["train"][split.train], minlength=len(store.class_names))
     for count, names in ((k, [store.class_names[label] for label in np.flatnonzero(counts == k)]) for k in (0, 1)):
@@ -120,7 +120,7 @@ def check_classes(store: Store, split: Split) -> None:
 
 
 def stored_split(store: Store, shares: Shares) -> Split:
-    """The split in the store's folder, made first if it is not there.
+    """The split in the store's folder, made first if it is missing.
 
     Raises:
         DataError: It is damaged, or cannot be written.
@@ -145,7 +145,7 @@ def _write(path: Path, split: Split, store: Store) -> None:
 
 
 def _belongs(path: Path, store: Store) -> str:
-    """Identifies the images, fractions and seeds that a split belongs to."""
+    """Identifies the images, fractions and seeds of a split."""
     return f"{path.name} of {store.hash}"
 
 
@@ -157,7 +157,7 @@ def _read(path: Path, store: Store) -> Split:
         belongs = str(arrays.pop("belongs", _belongs(path, store)))
         statistics = Statistics(*(arrays.pop(name) for name in Statistics._fields))
         split = Split(**arrays, statistics=statistics)
-    except Exception as error:  # numpy's reader raises anything for damaged bytes
+    except Exception as error:  # numpy's reader may raise anything for damaged bytes
         raise _damaged(path) from error
     if digest != _digest({**arrays, **statistics._asdict()}) or belongs != _belongs(path, store):
         raise _damaged(path)

@@ -1,7 +1,7 @@
-"""The store: a data set decoded once, as uint8 arrays on disk that every process maps into its memory.
+"""The store: a data set decoded once, as uint8 arrays on disk that every process memory-maps.
 
-A folder `<dir>/store/<name>/` with `train_images.npy` (N, C, S, S), `train_labels.npy` (N,), the same for `test`
-where there is an official test set, and `meta.json`. It is built beside its place and renamed when it is complete.
+A folder `<dir>/store/<name>/` with `train_images.npy` (N, C, S, S), `train_labels.npy` (N,), the same for an official
+`test` set, and `meta.json`. It is built in a temporary folder and renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-"""Of the folder; raised when its content changes its meaning."""
+"""The version of the folder's format; raised when the meaning of its content changes."""
 
 META_KEYS = {"source", "class_names", "shape", "files", "skipped"}
-"""What meta.json holds, besides its format, its checksum and, by part, the hash of the source files (`sources`)."""
+"""Keys of meta.json besides its format, its checksum and, by part, the hash of the source files (`sources`)."""
 
 CHUNK = 64
-"""Images that a thread decodes in one go."""
+"""Images that a thread decodes at once."""
 
 
 MOST_NAMED = 5
-"""Files that a warning names."""
+"""The most files that a warning names."""
 
 
 class Part(NamedTuple):
@@ -56,16 +56,16 @@ class Part(NamedTuple):
     labels: NDArray[np.int64]  # (N,)
     read: Callable[[int], NDArray[np.uint8]]  # number of an image -> (C, S, S); raises if it cannot be read
     names: Sequence[str] = ()  # of the images, for messages; empty: their numbers
-    source_hash: Callable[[], str] | None = None  # of the files and labels, once all have been read
+    source_hash: Callable[[], str] | None = None  # of the files and labels, after all have been read
 
 
 class Contents(NamedTuple):
-    """The content of a store, before it is made."""
+    """The content of a store that is to be made."""
 
-    source: str  # where it comes from, for readers
+    source: str  # its origin, for readers
     class_names: list[str]
     shape: tuple[int, int, int]  # of an image: (C, S, S)
-    parts: dict[str, Part]  # "train", and "test" if there is an official test set
+    parts: dict[str, Part]  # "train", and "test" for an official test set
     files: SourceFiles | None = None  # of the source, if it may change
 
 
@@ -74,7 +74,7 @@ class Store(NamedTuple):
 
     path: Path
     meta: dict[str, Any]
-    images: dict[str, NDArray[np.uint8]]  # by part: (N, C, S, S), mapped, not read
+    images: dict[str, NDArray[np.uint8]]  # by part: (N, C, S, S), memory-mapped
     labels: dict[str, NDArray[np.int64]]  # by part: (N,)
 
     @property
@@ -84,23 +84,23 @@ class Store(NamedTuple):
 
     @property
     def hash(self) -> str:
-        """Of all its arrays and class names: equal if and only if the images are."""
+        """A hash of all arrays and class names, equal if and only if the images are equal."""
         return self._hash("")
 
     @property
     def files_hash(self) -> str | None:
-        """Of the files that it was made from: equal for stores of other sizes. None where there are none."""
+        """A hash of the source files, equal for stores of other sizes. None without files."""
         parts = self.meta.get("sources") or {}
         lines = [*(f"{name} {digest}" for name, digest in sorted(parts.items())), *self.class_names]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest() if parts else None
 
     def rows_hash(self, part: str, rows: NDArray[np.int64], *, by_files: bool = False) -> str | None:
-        """Of some rows of a part, in their order.
+        """A hash of some rows of a part, in order.
 
         Args:
             part: "train" or "test".
             rows: (n,).
-            by_files: Of the files that they were made from: the same for stores of other sizes. None without files.
+            by_files: Hash the source files, which are the same for stores of other sizes. None without files.
         """
         images = self.meta.get("sources", {}).get(part) if by_files else self._hash(f"{part}_")
         return images and hashlib.sha256(images.encode() + rows.astype("<i8").tobytes()).hexdigest()
@@ -112,7 +112,7 @@ class Store(NamedTuple):
 
 
 def exists(path: Path) -> bool:
-    """Whether there is a store at `path`, sound or not."""
+    """Whether there is a store at `path`, intact or not."""
     return path.is_dir()
 
 
@@ -121,11 +121,11 @@ def make_store(path: Path, contents: Callable[[], Contents], *, skip_unreadable:
 
     Args:
         path: Of the store.
-        contents: Finds the source and says what it holds; called only if the store is not there yet.
+        contents: Finds the source and describes it; called only if the store is missing.
         skip_unreadable: Leave out images that cannot be read, instead of stopping.
 
     Raises:
-        DataError: The source's own complaints; an image cannot be read; the folder cannot be written.
+        DataError: The source reports a problem, an image cannot be read, or the folder cannot be written.
     """
     if exists(path):
         return
@@ -134,7 +134,7 @@ def make_store(path: Path, contents: Callable[[], Contents], *, skip_unreadable:
             return
         found = _readable(contents)
         with _writable(path):
-            for stale in path.parent.glob(f".{path.name}.*.part"):  # of a process that was killed
+            for stale in path.parent.glob(f".{path.name}.*.part"):  # of a killed process
                 shutil.rmtree(stale)
             _build(path, found, skip_unreadable)
 
@@ -215,7 +215,7 @@ def _build(path: Path, contents: Contents, skip_unreadable: bool) -> None:
 
 
 def _swap(new: Path, path: Path) -> None:
-    """Puts the folder `new` at `path`; what was there is deleted when it is out of the way."""
+    """Puts the folder `new` at `path`; the old one is moved away first and then deleted."""
     old = new.with_suffix(".old.part")
     if exists(path):
         path.replace(old)
@@ -240,7 +240,7 @@ def _write_part(folder: Path, name: str, part: Part, shape: tuple[int, int, int]
     """Writes images and labels of one part; returns what was left out, as "file: reason".
 
     Raises:
-        DataError: An image cannot be read and `skip` is not set; or no image of a class can.
+        DataError: An image cannot be read and `skip` is not set, or a class has no readable image.
     """
     path = folder / f"{name}_images.npy"
     failures = _decode_all(path, name, part, shape)
@@ -260,7 +260,7 @@ def _write_part(folder: Path, name: str, part: Part, shape: tuple[int, int, int]
 
 
 def _check_classes(labels: NDArray[np.int64], kept: NDArray[np.int64], notes: list[str]) -> None:
-    """Raises if a class of a part has lost all its images: it could be neither learned nor tested."""
+    """Raises if a class of a part has lost all its images and could be neither learned nor tested."""
     lost = np.setdiff1d(labels, labels[kept])
     if len(lost):
         failures = np.setdiff1d(np.arange(len(labels)), kept)
@@ -269,10 +269,10 @@ def _check_classes(labels: NDArray[np.int64], kept: NDArray[np.int64], notes: li
 
 
 def _decode_all(path: Path, name: str, part: Part, shape: tuple[int, int, int]) -> dict[int, str]:
-    """Writes all images of a part to an array on disk; returns number -> reason of those that cannot be read.
+    """Writes all images of a part to an array on disk; returns number -> reason for those that cannot be read.
 
-    Threads decode (Pillow and the copy let go of the interpreter) and write each image at its own place, so the
-    file does not depend on how many there are.
+    Threads decode (Pillow and the copy release the GIL) and write each image at its own place, so the file does not
+    depend on the number of threads.
     """
     n = len(part.labels)
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(n, *shape))
@@ -296,7 +296,7 @@ def _decode_all(path: Path, name: str, part: Part, shape: tuple[int, int, int]) 
                 failures |= found
                 advance(min(CHUNK, n - start))
     finally:
-        pool.shutdown(cancel_futures=True)  # at an interrupt, do not decode all the rest first
+        pool.shutdown(cancel_futures=True)  # after an interrupt, do not decode the rest
     array.flush()
     return failures
 
@@ -313,22 +313,22 @@ def _keep_rows(path: Path, kept: NDArray[np.int64]) -> None:
 
 
 def _reserve(path: Path) -> None:
-    """Reserves the disk space now: a full disk under a mapped file would kill the process without a message."""
+    """Reserves the disk space: a full disk under a mapped file would kill the process without a message."""
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _num_threads() -> int:
-    """One a core that this process may use, up to 16."""
+    """One per core that this process may use, up to 16."""
     return min(available_cores(), 16)
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """What `meta.json` of the store at `path` says.
+    """Reads `meta.json` of the store at `path`.
 
     Raises:
-        DataError: It is missing, no JSON, of another format, or not what was written.
+        DataError: It is missing, not JSON, of another format, or damaged.
     """
     file = path / "meta.json"
     try:
@@ -340,7 +340,7 @@ def read_meta(path: Path) -> dict[str, Any]:
     if meta["format"] != FORMAT:
         raise _damaged(path, f"its format is {meta['format']}, this version reads {FORMAT}")
     if not is_whole(meta) or not set(meta) >= META_KEYS:
-        raise _damaged(path, f"{file.name} has not the content that was written (its checksum differs)")
+        raise _damaged(path, f"{file.name} has changed (its checksum differs)")
     return meta
 
 
@@ -352,10 +352,10 @@ def open_store(path: Path, *, verify: bool) -> Store:
         verify: Check the SHA-256 of each file, not only its size; reads every byte once.
 
     Raises:
-        DataError: There is no store, or it is damaged; says what to delete.
+        DataError: There is no store, or it is damaged; the message says what to delete.
     """
     if not exists(path):
-        raise DataError(f"there is no store {path}; it is made by prepare_data(), which was not called")
+        raise DataError(f"there is no store {path}; prepare_data() makes it, but was not called")
     meta = read_meta(path)
     try:
         for name, entry in meta["files"].items():
@@ -375,7 +375,7 @@ def _check_file(store: Path, file: Path, entry: dict[str, Any], verify: bool) ->
     if size != entry["bytes"]:
         raise _damaged(store, f"{file.name} has {size:,} bytes instead of {entry['bytes']:,}")
     if verify and sha256(file) != entry["sha256"]:
-        raise _damaged(store, f"{file.name} has not the content that was written (its SHA-256 differs)")
+        raise _damaged(store, f"{file.name} has changed (its SHA-256 differs)")
 
 
 def _damaged(path: Path, what: str) -> DataError:

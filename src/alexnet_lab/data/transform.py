@@ -1,4 +1,4 @@
-"""From raw batches to the model's input: views cut, augmented and normalised. And back to pixels for display."""
+"""Turns raw batches into the model's input (views, augmentation, normalisation), and back into pixels for display."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def checked_augment(augment: dict[str, Any] | Augment | None, channels: int, normalization: str) -> Augment | None:
-    """The augmentation of a config, built; or the one that is given.
+    """Builds the augmentation of a config, or returns the given one.
 
     Raises:
         ConfigError: It is no `Augment`, or does not suit the images.
@@ -48,7 +48,7 @@ class Transform:
     Args:
         augment: Of the training images; None trains on the centre views.
         stored_size: Side of the stored images, in pixels.
-        image_size: Side of what the model sees, in pixels.
+        image_size: Side of the model's input, in pixels.
         normalization: See `normalize.NORMALIZATIONS`.
         statistics: Of the training images.
         seed: Of the augmentation, >= 0.
@@ -89,7 +89,7 @@ class Transform:
         return Geometry(self.stored_size, self.image_size)
 
     def normalizer(self, device: torch.device | None = None) -> Normalizer:
-        """The constants of the normalisation, kept on the device that was asked for last."""
+        """The constants of the normalisation, cached on the device of the last call."""
         if device is not None and self._normalizer.mean.device != device:
             self._normalizer = self._normalizer.to(device)
         return self._normalizer
@@ -106,7 +106,7 @@ class Transform:
         return self.augment.draw(rng, n, self.geometry(training=True), self.statistics, epoch)
 
     def __call__(self, raw: RawBatch, view: View | None = None) -> Batch:
-        """The normalised views of a raw batch; `view` is that of images that are not augmented, None the centre."""
+        """The normalised views of a raw batch; `view` applies to images without augmentation, None is the centre."""
         draws = raw.draws
         if draws is None and view is not None:
             draws = view.draws(len(raw.labels), raw.images.device)

@@ -1,6 +1,6 @@
-"""Every byte of a store is checked once; a stamp beside it remembers that until the store changes.
+"""Verifies every byte of a store once; a stamp in its folder records this until the store changes.
 
-`python -m alexnet_lab.data.verification data/store/*` checks stores again, whatever their stamps say.
+`python -m alexnet_lab.data.verification data/store/*` verifies stores again, whatever their stamps.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from alexnet_lab.base.files import stamp, write_json
 from alexnet_lab.data.store import Store, open_store
 
 NAME = ".verified.json"
-"""In the store's folder: by file its size, inode and times when its SHA-256 was right."""
+"""The file in the store's folder with size, inode and times of each file when its SHA-256 was right."""
 
 TICK_SECONDS = 0.05
-"""Files that change sooner after each other may have the same time."""
+"""Files that change within this time may have the same time stamp."""
 
 
 def verified_store(path: Path, *, again: bool = False) -> Store:
-    """Opens the store at `path`, and checks the SHA-256 of each file unless that was done since the last change.
+    """Opens the store at `path`, and checks the SHA-256 of each file unless it was checked since the last change.
 
     Args:
         path: Of the store.
@@ -40,7 +40,7 @@ def verified_store(path: Path, *, again: bool = False) -> Store:
     before = _stamps(files)
     store = open_store(path, verify=True)
     if _stamps(files) == before:
-        with contextlib.suppress(OSError):  # of a folder that is read-only: checked again next time
+        with contextlib.suppress(OSError):  # a read-only folder is checked again next time
             write_json(path / NAME, before)
     return store
 
@@ -57,7 +57,7 @@ def _remembered(path: Path) -> object:
 
 
 def main(paths: list[str]) -> int:
-    """Checks stores, and prints one line for each; returns the exit code."""
+    """Verifies stores and prints one line for each; returns the exit code."""
     failed = False
     for path in paths:
         try:

@@ -1,4 +1,4 @@
-"""The fixed views of an image over which predictions are averaged: Krizhevsky 2012, sec. 4.1."""
+"""The fixed views of an image for averaging predictions: Krizhevsky 2012, sec. 4.1."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from alexnet_lab.data.augment import AugmentParams
 
 
 class View(NamedTuple):
-    """A square at one place of the (padded) image, perhaps mirrored."""
+    """A square at one place of the (padded) image, optionally mirrored."""
 
     top: int  # first row, in pixels from the padded corner
     left: int  # first column
     mirror: bool = False
 
     def draws(self, n: int, device: torch.device) -> AugmentParams:
-        """This view of each of n images."""
+        """The parameters of this view for n images."""
         return AugmentParams(
             top=torch.full((n,), self.top, device=device),
             left=torch.full((n,), self.left, device=device),
@@ -32,7 +32,7 @@ def ten_views(room: int, *, mirror: bool = True) -> list[View]:
 
     Args:
         room: The last place at which a view can start, in pixels: 32 for 224 in 256.
-        mirror: False leaves the mirror images out: of digits, say, which the network has never seen mirrored.
+        mirror: False leaves out the mirror images, e.g. of digits, which the network has never seen mirrored.
 
     Example:
         >>> [view[:2] for view in ten_views(32)[:5]]

@@ -59,10 +59,10 @@ class ArrayUnpickler(pickle.Unpickler):
     """Rebuilds plain containers and numpy arrays, and calls nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The object of a name in the pickle.
+        """The object for a name in the pickle.
 
         Raises:
-            pickle.UnpicklingError: The name is none of those that the official files hold.
+            pickle.UnpicklingError: The official files do not contain this name.
         """
         if (module, name) not in ALLOWED:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which no CIFAR-10 file does")
@@ -73,7 +73,7 @@ def read_batch_file(path: Path, checksum: str) -> tuple[NDArray[np.uint8], NDArr
     """Images (N, 3, 32, 32) and labels (N,) of an official batch file.
 
     Raises:
-        DataError: The file's MD5 is another than the published one, or it holds something else.
+        DataError: The file's MD5 differs from the published one, or its content is something else.
     """
     found = md5(path) if path.is_file() else "missing"
     if found != checksum:
@@ -87,7 +87,7 @@ def read_batch_file(path: Path, checksum: str) -> tuple[NDArray[np.uint8], NDArr
 
 
 def load_batches(folder: Path) -> Contents:
-    """CIFAR-10 out of the official `cifar-10-batches-py`.
+    """CIFAR-10 from the official `cifar-10-batches-py`.
 
     Raises:
         DataError: A file is missing or not the official one.
@@ -103,10 +103,10 @@ def _load_part(folder: Path, checksums: dict[str, str]) -> Part:
 
 
 def load_copy(root: Path) -> Contents:
-    """CIFAR-10 out of a folder copy with the ten official class names.
+    """CIFAR-10 from a folder copy with the ten official class names.
 
     Raises:
-        DataError: Its classes are others, or one of the folders `train` and `test` is missing.
+        DataError: Its classes differ, or one of the folders `train` and `test` is missing.
     """
     found = class_names(root)
     if found != sorted(NAMES):
@@ -124,7 +124,7 @@ def load_cifar10(folder: Path) -> Contents:
     """CIFAR-10 from `folder`, or downloaded.
 
     Raises:
-        DataError: The files are damaged; or there are none, and no network.
+        DataError: The files are damaged, or missing without a network.
     """
     official, copy = folder / "cifar-10-batches-py", folder / COPY
     if official.is_dir():
@@ -154,11 +154,11 @@ class CIFAR10DataModule(ImageDataModule):
     skip_unreadable: bool = False
 
     def store_name(self) -> str:
-        """The same arrays, except for unreadable files of a copy that were left out."""
+        """The usual name; a store without a copy's unreadable files has its own."""
         return f"{super().store_name()}{'-skipping' if self.skip_unreadable else ''}"
 
     def make_store(self) -> None:
-        """Makes the store if it is not there, or if it was made from a folder copy that has changed since."""
+        """Makes the store if it is missing, or if it was made from a folder copy that has changed since."""
         copy = Path(self.dir) / COPY
         if exists(self.store_path) and Path(read_meta(self.store_path)["source"]).name == COPY and copy.is_dir():
             replace_store(self.store_path, load_copy(copy), skip_unreadable=self.skip_unreadable)

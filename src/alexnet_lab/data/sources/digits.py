@@ -13,7 +13,7 @@ NAMES = [str(digit) for digit in range(10)]
 
 
 def load_digits() -> Contents:
-    """The digits, their 17 grey levels spread over 0..255.
+    """The digits, with their 17 grey levels scaled to 0..255.
 
     Source: scikit-learn's `load_digits`, a part of UCI's "Optical recognition of handwritten digits" (1998).
     """
@@ -28,8 +28,8 @@ def load_digits() -> Contents:
 class DigitsDataModule(ImageDataModule):
     """The digits of scikit-learn; see `ImageDataModule` for the fields.
 
-    There is no official test set: a fixed fifth of each class (359 images, seed 0) is set apart as one, and never
-    trained or selected on.
+    There is no official test set. A fixed fifth of each class (359 images, seed 0) is split off as one, and never used
+    for training or selection.
     """
 
     name = "digits"

@@ -7,7 +7,7 @@ from alexnet_lab.data.folder_module import FolderDataModule
 
 
 class ImageFolderDataModule(FolderDataModule):
-    """Images of one's own in `<root>/train/<class>/*`; `root` has no default. See `FolderDataModule` for the fields."""
+    """The user's images in `<root>/train/<class>/*`; `root` has no default. See `FolderDataModule` for the fields."""
 
     name = "image_folder"
     test_folder: str = "val"

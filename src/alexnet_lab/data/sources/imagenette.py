@@ -28,7 +28,7 @@ NAMES = {
 
 URLS = ["https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-320.tgz"]
 ARCHIVE_CHECKSUM = "3df6f0d01a2c9592104656642f5e78a3"
-"""Of the version whose shorter side is 320 pixels; MD5 as torchvision publishes it."""
+"""Of the version with a shorter side of 320 pixels; MD5 as torchvision publishes it."""
 
 
 def fetch_imagenette(root: Path) -> None:

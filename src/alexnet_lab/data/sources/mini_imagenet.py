@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 class MiniImageNetDataModule(FolderDataModule):
     """Mini-ImageNet in `root`, or `<dir>/mini_imagenet`; see `FolderDataModule` for the fields.
 
-    There is no download: the images are ImageNet's, and the user's to get. They may lie as
+    There is no download: the images are ImageNet's, and users have to get them. Possible layouts:
 
-    - `train/<class>/*`, perhaps with a test set of the same classes in `val/<class>/*`;
-    - `train/`, `val/` and `test/`, or the root alone, with class folders none of which is in two of them;
+    - `train/<class>/*`, optionally with a test set of the same classes in `val/<class>/*`;
+    - `train/`, `val/` and `test/`, or the root alone, with class folders that are each in only one of them;
     - `images/*` with `train.csv`, `val.csv` and `test.csv` of the columns filename and label.
 
     In the last two layouts, the published ones, the sets divide the classes. They are joined, and images of each class
-    set apart for test and validation. `classes="guide16"` takes the guide's list, of which its seed, 123, sets the
-    guide's tenth apart for validation.
+    are split off for test and validation. `classes="guide16"` is the guide's list; with the guide's seed, 123, its
+    tenth is split off for validation.
     """
 
     name = "mini_imagenet"
@@ -38,7 +38,7 @@ class MiniImageNetDataModule(FolderDataModule):
         super().__post_init__()
 
     def contents(self) -> Contents:
-        """Lists the files, of whichever layout."""
+        """Lists the files of any layout."""
         found = joined(self.folder)
         if found is None:
             return super().contents()

@@ -1,8 +1,8 @@
-"""The layouts of mini-ImageNet, listed: class folders, or `images/` with `train.csv`, `val.csv` and `test.csv`.
+"""Lists the layouts of mini-ImageNet: class folders, or `images/` with `train.csv`, `val.csv` and `test.csv`.
 
 Vinyals et al. 2016 and Ravi and Larochelle 2017 divide its 100 classes, not its images, among three sets, to learn
-from few examples. A classifier trains and tests on the same classes: so the three sets are joined here, and the stored
-index of seeds splits the images. Imports neither numpy nor torch, as the config counts the classes.
+from few examples. A classifier trains and tests on the same classes, so the three sets are joined here, and the stored
+index of seeds splits the images. Imports neither numpy nor torch, because the config counts the classes.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ GUIDE16 = [
 """The classes of the annotated AlexNet guide, `data.classes=guide16`: the first 16 of ImageNet."""
 
 PUBLISHED_CLASSES = 100
-"""Of Vinyals et al.; assumed where no images are there yet."""
+"""Of Vinyals et al.; assumed while there are no images."""
 
 SETS = ("train", "val", "test")
-"""Of the published division, as folders and as csv files."""
+"""The published division, as folders and as csv files."""
 
 COLUMNS = ["filename", "label"]
 
@@ -45,12 +45,12 @@ class Joined(NamedTuple):
 
 
 def chosen_classes(classes: list[str] | str | None) -> list[str] | None:
-    """The list that `data.classes` stands for; None: all."""
+    """The list that `data.classes` means; None: all."""
     return list(GUIDE16) if classes == "guide16" else classes  # pyright: ignore[reportReturnType] - its only name
 
 
 def count_classes(root: Path, classes: list[str] | str | None) -> int:
-    """The number of classes that were chosen, or that are there.
+    """The number of chosen or existing classes.
 
     Raises:
         DataError: The csv files or folders do not fit together.
@@ -67,7 +67,7 @@ def count_classes(root: Path, classes: list[str] | str | None) -> int:
 
 
 def joined(root: Path) -> Joined | None:
-    """All images, by class, where the layout divides the classes; None for `train/<class>` and perhaps `val/<class>`.
+    """All images by class, if the layout divides the classes; None for `train/<class>` and `val/<class>`.
 
     Raises:
         DataError: No layout or two, or files that do not fit together: a csv or an image is missing, a row is
@@ -86,7 +86,7 @@ def joined(root: Path) -> Joined | None:
 
 
 def _has_tables(root: Path) -> bool:
-    """Whether the layout is that of the csv files.
+    """Whether the layout has csv files.
 
     Raises:
         DataError: There are class folders too, nothing at all, or not all of the csv files.
@@ -106,11 +106,11 @@ def _has_tables(root: Path) -> bool:
 
 
 def _division(root: Path) -> dict[str, list[str]] | None:
-    """The classes by folder, where no folder shares one with another; None for training and test sets.
+    """The classes by folder, if no two folders share a class; None for training and test sets.
 
     Raises:
-        DataError: There are no class folders; or of three folders that divide the classes one is missing, or two have a
-            class in common.
+        DataError: There are no class folders; or, of three folders that divide the classes, one is missing or two share
+            a class.
     """
     parts = {part: class_folders(root / part) for part in SETS if (root / part).is_dir()}
     if not parts:
@@ -156,7 +156,7 @@ def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
     """Line, file name and label of each row.
 
     Raises:
-        DataError: The columns are others, there is no row, or one lacks a value.
+        DataError: The columns differ, there is no row, or one lacks a value.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

@@ -1,6 +1,6 @@
 """`data=mnist`: 60,000 + 10,000 handwritten digits of 28x28 pixels, in the IDX files of LeCun, Cortes and Burges.
 
-They are read from, and downloaded to, torchvision's place: `<dir>/MNIST/raw`.
+They are read from, and downloaded to, torchvision's folder: `<dir>/MNIST/raw`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 NAMES = [str(digit) for digit in range(10)]
 
 MIRRORS = ["https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"]
-"""Of torchvision."""
+"""torchvision's mirrors."""
 
 CHECKSUMS = {
     "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
@@ -45,10 +45,10 @@ UNPACKED = {
     "t10k-images-idx3-ubyte": (7_840_016, "2646ac647ad5339dbf082846283269ea"),
     "t10k-labels-idx1-ubyte": (10_008, "27ae3e4e09519cfbb04c329615203637"),
 }
-"""Bytes and MD5 of the files without gzip, whose format has no checksum."""
+"""Bytes and MD5 of the unpacked files, whose format has no checksum."""
 
 LARGEST = 1 << 30
-"""Bytes that an unpacked file may have; MNIST's largest has 47 MB."""
+"""The most bytes of an unpacked file; MNIST's largest has 47 MB."""
 
 UNSIGNED_BYTE = 8
 """The code of the only element type that MNIST uses."""
@@ -92,7 +92,7 @@ def _damaged(path: Path, what: str) -> DataError:
 
 
 def check_published(path: Path, content: NDArray[np.uint8]) -> None:
-    """Checks a file of the published size against the published checksum; warns if it has another size.
+    """Checks a file of the published size against the published checksum; warns about another size.
 
     Raises:
         DataError: It has the size of MNIST's file, but not its content.
@@ -101,7 +101,7 @@ def check_published(path: Path, content: NDArray[np.uint8]) -> None:
     size, checksum = UNPACKED[name]
     head = 4 + 4 * content.ndim
     if head + content.nbytes != size:
-        log.warning("%s is not MNIST's published file; errors are those of what it holds", path)
+        log.warning("%s is not MNIST's published file; errors refer to its content", path)
         return
     whole = hashlib.md5(idx_head(content), usedforsecurity=False)
     whole.update(content.data)
