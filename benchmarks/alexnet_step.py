@@ -38,7 +38,7 @@ def ours(precision: torch.dtype = torch.float32, norm: str = "lrn") -> Callable[
     from alexnet_lab.training import Classifier  # noqa: PLC0415 - after memory is set
 
     classifier = Classifier(
-        model={"_target_": "alexnet_lab.models.AlexNet", "norm": norm},
+        net={"_target_": "alexnet_lab.models.AlexNet", "norm": norm},
         num_classes=1000,
         optimizer={"_target_": "alexnet_lab.training.optimizers.sgd"},
     )

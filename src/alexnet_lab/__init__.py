@@ -5,8 +5,9 @@ From Python: `train(compose("model=alexnet", "data=cifar10"))` trains, `load(run
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from alexnet_lab.base.lazy import lazy
 
 if TYPE_CHECKING:
     from alexnet_lab.config.composing import compose
@@ -17,11 +18,11 @@ __all__ = ["compose", "load", "train"]
 
 __version__ = "0.2.0"
 
-LAZY = {"compose": "config.composing", "load": "evaluation.load", "train": "run"}
-"""The module of each name, imported on first use because torch takes seconds."""
-
-
-def __getattr__(name: str) -> Any:
-    if name not in LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{LAZY[name]}"), name)
+__getattr__ = lazy(
+    __name__,
+    {
+        "compose": "alexnet_lab.config.composing",
+        "load": "alexnet_lab.evaluation.load",
+        "train": "alexnet_lab.run",
+    },
+)

@@ -11,6 +11,7 @@ from commands import CONFIGS
 from pydantic import TypeAdapter
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.fields import check_value
 from alexnet_lab.config import signatures
 from alexnet_lab.config.signatures import Signature, read_signature
 
@@ -99,6 +100,25 @@ def package(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     yield folder
     signatures._parse.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        "'np.ndarray'", "Optional['Net']", "dict[str, 'Net']", "int | 'Net'", "1 / 0", "3", "...", "[1]", "list[3]",
+        "lambda x: x", "Self", "typing.Unpack[int]", "typing.ClassVar[int]", "'('",
+    ],
+)  # fmt: skip
+def test_an_annotation_that_cannot_be_resolved_allows_anything(annotation, package):
+    (package / "own.py").write_text(f"def net(a: {annotation} = None, b: 'int' = None, c: Optional['int'] = 1): ...\n")
+    signatures._parse.cache_clear()
+    fields = read("mine.own.net").fields
+    for value in (None, 1, "x", [1], {"x": 1}):
+        assert check_value("a", value, fields["a"].annotation) == value
+    for name in ("b", "c"):
+        assert check_value(name, None, fields[name].annotation) is None
+        with pytest.raises(ConfigError, match=f"`{name}` is 'x' .str.; allowed: integer"):
+            check_value(name, "x", fields[name].annotation)
 
 
 def test_circle_of_reexports(package):

@@ -146,7 +146,7 @@ def test_classifier_and_trainer_learn_from_arrays(tmp_path):
     images = pixels(80, channels=1, side=28) // 2 + 127 * (np.arange(80) % 2)[:, None, None, None].astype(np.uint8)
     data = from_arrays(train=(images, labels(80, 2)), classes=["dark", "bright"], batch_size=8, dir=str(tmp_path))
     lenet = {"_target_": "alexnet_lab.models.LeNet5", "num_classes": 2}
-    classifier = Classifier(model=lenet, num_classes=2, optimizer=SGD)
+    classifier = Classifier(net=lenet, num_classes=2, optimizer=SGD)
     trainer = Trainer(
         max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, default_root_dir=tmp_path,

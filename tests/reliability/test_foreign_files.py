@@ -206,7 +206,7 @@ def test_lightnings_own_ways_to_call_something_are_ignored(unfinished):
 
 
 def test_trust_is_not_kept_in_a_checkpoint(mine, tmp_path, trap):
-    classifier = Classifier(model={"_target_": f"{mine}.Net"}, num_classes=10, optimizer=SGD, trusted_packages=[mine])
+    classifier = Classifier(net={"_target_": f"{mine}.Net"}, num_classes=10, optimizer=SGD, trusted_packages=[mine])
     assert "trusted_packages" not in classifier.hparams
     path = tmp_path / "own.ckpt"
     torch.save({"state_dict": classifier.state_dict(), "hyper_parameters": dict(classifier.hparams)}, path)

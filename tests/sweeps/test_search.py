@@ -14,6 +14,7 @@ from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.config import check_train
 from alexnet_lab.run.pruning import JOB, JOURNAL, PRUNED_AT, Pruning, Rule, open_journal
 from alexnet_lab.sweeps.search import Search, Settings, distribution, words
+from alexnet_lab.training.last_validation import LastValidation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -210,7 +211,7 @@ class Trainer:
             return decision
 
     def __init__(self) -> None:
-        self.callback_metrics: dict[str, float] = {}
+        self.callbacks = [LastValidation()]
         self.current_epoch = 0
 
 
@@ -222,7 +223,7 @@ def train(folder: Path, job: str, values: list[float], rule: Rule) -> int:
     for epoch, value in enumerate(values):
         if trainer.should_stop:
             return epoch
-        trainer.current_epoch, trainer.callback_metrics = epoch, {"val/top1_error": value}
+        trainer.current_epoch, trainer.callbacks[0].metrics = epoch, {"val/top1_error": value}
         callback.on_train_epoch_end(trainer, None)  # pyright: ignore[reportArgumentType]
     return len(values)
 

@@ -87,7 +87,7 @@ def test_checkpoint_of_a_run_needs_no_other_file(digits_run, tmp_path):
 def test_compiled_network_is_saved_under_the_same_names():
     spec = {"_target_": "alexnet_lab.models.LeNet5"}
     optimizer = {"_target_": "alexnet_lab.training.optimizers.sgd"}
-    plain = Classifier(model=spec, num_classes=10, optimizer=optimizer)
-    compiled = Classifier(model=spec, num_classes=10, optimizer=optimizer)
+    plain = Classifier(net=spec, num_classes=10, optimizer=optimizer)
+    compiled = Classifier(net=spec, num_classes=10, optimizer=optimizer)
     compiled.net.compile()
     assert list(compiled.state_dict()) == list(plain.state_dict())

@@ -12,6 +12,7 @@ from torch.nn import functional
 from alexnet_lab.data.loader import Batch
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.callbacks import MetricsCsv, Throughput, epoch_line, plain
+from alexnet_lab.training.last_validation import LastValidation
 
 LENET = {"_target_": "alexnet_lab.models.LeNet5"}
 SGD = {"_target_": "alexnet_lab.training.optimizers.sgd", "learning_rate": 0.1, "momentum": 0.0, "weight_decay": 0.0}
@@ -19,7 +20,7 @@ SGD = {"_target_": "alexnet_lab.training.optimizers.sgd", "learning_rate": 0.1, 
 
 def classifier(**fields: Any) -> Classifier:
     torch.manual_seed(0)
-    return Classifier(model=LENET, num_classes=10, optimizer=SGD, **fields)
+    return Classifier(net=LENET, num_classes=10, optimizer=SGD, **fields)
 
 
 def batch(count: int, total: int | None = None) -> Batch:
@@ -79,14 +80,14 @@ def trainer(epoch: int, **metrics: float) -> Any:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))], lr=0.5)
     return SimpleNamespace(
         callback_metrics=values, current_epoch=epoch, global_step=(epoch + 1) * 10, max_epochs=3,
-        is_global_zero=True, optimizers=[optimizer],
+        is_global_zero=True, optimizers=[optimizer], callbacks=[LastValidation()],
     )  # fmt: skip
 
 
 def test_metrics_csv_is_whole_after_each_epoch_and_goes_on_when_resumed(tmp_path):
     path = tmp_path / "metrics.csv"
     logged: list[dict[str, float]] = []
-    module: Any = SimpleNamespace(log_dict=logged.append, validated={})
+    module: Any = SimpleNamespace(log_dict=logged.append)
     first = MetricsCsv(path, Throughput())
     for epoch in range(3):
         first.on_train_epoch_end(trainer(epoch, train_loss=1.0 / (epoch + 1), train_top1_error=0.5), module)
@@ -94,8 +95,9 @@ def test_metrics_csv_is_whole_after_each_epoch_and_goes_on_when_resumed(tmp_path
     again.load_state_dict({"rows": first.state_dict()["rows"][:2]})  # of the checkpoint of epoch 2
     path.write_text("damaged meanwhile")
     again.on_fit_start(trainer(2), module)
-    module.validated = {"val/loss": 8.0, "val/top1_error": 0.1}
-    again.on_train_epoch_end(trainer(2, train_loss=9.0, train_top1_error=0.25), module)
+    validated = trainer(2, train_loss=9.0, train_top1_error=0.25)
+    validated.callbacks[0].metrics = {"val/loss": 8.0, "val/top1_error": 0.1}
+    again.on_train_epoch_end(validated, module)
     assert path.read_text().splitlines() == [
         "epoch,step,train/loss,train/top1_error,learning_rate,images_per_second,val/loss,val/top1_error",
         "1,10,1.0,0.5,0.5,nan,,",

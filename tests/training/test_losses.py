@@ -58,7 +58,7 @@ def test_a_loss_that_is_not_allowed_is_refused():
 
 def classifier(**fields: Any) -> Classifier:
     return Classifier(
-        model={"_target_": "alexnet_lab.models.LeNet51998"},
+        net={"_target_": "alexnet_lab.models.LeNet51998"},
         num_classes=10,
         optimizer={"_target_": "alexnet_lab.training.optimizers.sgd"},
         **fields,

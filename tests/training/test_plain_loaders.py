@@ -48,7 +48,7 @@ def trainer(folder: Path, *callbacks: Any) -> Trainer:
 @pytest.fixture
 def classifier() -> Classifier:
     torch.manual_seed(0)
-    return Classifier(model={"_target_": "alexnet_lab.models.LeNet5"}, num_classes=10, optimizer=SGD)
+    return Classifier(net={"_target_": "alexnet_lab.models.LeNet5"}, num_classes=10, optimizer=SGD)
 
 
 def test_a_plain_loader_trains_as_a_loop_by_hand_and_is_counted_by_every_callback(classifier, tmp_path):

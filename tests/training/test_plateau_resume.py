@@ -60,7 +60,7 @@ def fit(
     torch.manual_seed(0)
     data = DigitsDataModule(dir=str(data_folder), batch_size=32, seed=0)
     classifier = Classifier(
-        model={"_target_": "alexnet_lab.models.LeNet5", "image_size": data.image_size, "activation": "tanh"},
+        net={"_target_": "alexnet_lab.models.LeNet5", "image_size": data.image_size, "activation": "tanh"},
         num_classes=10,
         optimizer=optimizer,
         schedule=schedule,
@@ -141,7 +141,7 @@ def test_curvature_needs_a_loader_that_can_be_read_ahead(digits_folder: Path, tm
     from torch.utils.data import DataLoader, TensorDataset
 
     classifier = Classifier(
-        model={"_target_": "alexnet_lab.models.LeNet5"},
+        net={"_target_": "alexnet_lab.models.LeNet5"},
         num_classes=10,
         optimizer={"_target_": f"{TRAINING}.diagonal_lm.diagonal_lm"},
     )

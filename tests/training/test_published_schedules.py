@@ -77,9 +77,7 @@ def test_dexp_of_any_number_of_levels_takes_no_time():
 
 def test_dexp_without_groups_needs_one_rule_for_all():
     optimizer = sgd(tiny_alexnet())
-    with pytest.raises(
-        ConfigError, match=r"bias_target_factor, unless it is null, needs parameter groups .*=krizhevsky_sgd"
-    ):
+    with pytest.raises(ConfigError, match=r"`schedule.bias_target_factor` needs parameter groups .*=krizhevsky_sgd"):
         dexp(optimizer, Duration(10, 1))
     found = rates(optimizer, dexp(optimizer, Duration(10, 1), levels=2, target_factor=4.0, bias_target_factor=None), 10)
     assert found == [[0.01] * 2] * 6 + [[0.0025] * 2] * 4
@@ -151,7 +149,7 @@ def test_the_first_layer_of_alexnet_is_conv1():
 
 
 def test_recorded_drops_need_groups_by_layer_and_a_known_run():
-    with pytest.raises(ConfigError, match=r"schedule=recorded_145 needs parameter groups .* optimizer=krizhevsky_sgd"):
+    with pytest.raises(ConfigError, match=r"`schedule=recorded_145` needs parameter .* optimizer=krizhevsky_sgd"):
         recorded(sgd(tiny_alexnet()), Duration(10, 1))
     unknown: Any = 149
     with pytest.raises(ConfigError, match=r"`schedule.run` is 149 .*; allowed: "):
@@ -170,7 +168,7 @@ def test_caffe_step_by_iterations_and_by_share():
 
 @pytest.mark.parametrize("fields", [{"step_iterations": 5}, {"step_share": None}])
 def test_caffe_step_takes_one_length(fields: Any):
-    with pytest.raises(ConfigError, match=r"either schedule.step_iterations or schedule.step_share"):
+    with pytest.raises(ConfigError, match=r"either `schedule.step_iterations` or `schedule.step_share`"):
         caffe_step(sgd(tiny_alexnet()), Duration(45, 1), **fields)
 
 
@@ -194,7 +192,7 @@ def test_lenets_rate_by_pass():
 @pytest.mark.parametrize(
     ("make", "fields", "message"),
     [
-        (by_pass, {"passes": (2, 3)}, "schedule.passes has 2 entries and schedule.factors 5; give one factor more"),
+        (by_pass, {"passes": (2, 3)}, "`schedule.passes` has 2 entries and `schedule.factors` 5; give one factor more"),
         (by_pass, {"passes": (0, 3, 3, 4)}, "`schedule.passes.0` is 0 .*greater than or equal to 1"),
         (dexp, {"levels": 0}, "`schedule.levels` is 0 .*greater than or equal to 1"),
         (dexp, {"target_factor": 0.0}, "`schedule.target_factor` is 0.0 .*greater than 0"),
@@ -217,7 +215,7 @@ def test_a_plateau_can_leave_the_biases_rate_alone():
     assert found["fc8.weights"] == pytest.approx(1e-4)
     assert found["fc8.biases"] == 0.02
     with pytest.raises(
-        ConfigError, match=r"schedule.lower_biases=false needs parameter groups for weights and for biases"
+        ConfigError, match=r"`schedule.lower_biases=false` needs parameter groups for weights and for biases"
     ):
         plateau(sgd(tiny_alexnet()), Duration(1, 1), lower_biases=False)
 

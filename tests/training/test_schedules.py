@@ -47,7 +47,7 @@ def test_step_of_a_run_whose_last_epoch_is_cut_short():
 
 @pytest.mark.parametrize("epochs", [[3, 2], [2, 2], [0, 4], [-1]])
 def test_step_refuses_epochs_that_do_not_rise(epochs):
-    with pytest.raises(ConfigError, match=r"schedule\.drop_epochs must be rising epochs >= 1, got \["):
+    with pytest.raises(ConfigError, match=r"`schedule\.drop_epochs` must be rising epochs >= 1, got \["):
         step(optimizer(), Duration(40, 10), drop_epochs=epochs)
 
 

@@ -17,6 +17,7 @@ from annotated_types import Ge, Le, MaxLen
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from alexnet_lab.base.errors import RunError, one_line
+from alexnet_lab.base.fields import Wording, explain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -196,23 +197,8 @@ def check_record(schema: type[Record], value: Any, path: Path | str) -> dict[str
     try:
         return schema.model_validate(value).model_dump()
     except ValidationError as error:
-        raise RunError(f"{path} cannot be read: {explain(error)}") from None
-
-
-ALLOWED = {"model_type": "a record of fields", "dict_type": "a record of fields"}
-"""Clearer words for some of pydantic's messages."""
-
-
-def explain(error: ValidationError) -> str:
-    """The first error in a record."""
-    first = error.errors(include_url=False)[0]
-    field = ".".join(map(str, first["loc"])) or "it"
-    if first["type"] == "missing":
-        return f"`{field}` is missing"
-    allowed = ALLOWED.get(first["type"], first["msg"])
-    for start in ("Input should be ", "Value error, ", "a valid "):
-        allowed = allowed.removeprefix(start)
-    return f"`{field}` is {_short(first['input'])} ({type(first['input']).__name__}); allowed: {allowed}"
+        wording = Wording("a record of fields", _short)
+        raise RunError(f"{path} cannot be read: {explain(error.errors(include_url=False), value, wording)}") from None
 
 
 def _short(value: Any) -> str:

@@ -1,8 +1,7 @@
 """Checks fields: annotations become pydantic types, and errors become one line.
 
-The config and the constructors use it; `checked_files` words the errors of files itself. `@checked` checks a
-constructor: its annotated keyword-only parameters are also the schema of its config, which
-`alexnet_lab.config.signatures` reads from the source.
+The config, the constructors and the files use it. `@checked` checks a constructor: its annotated keyword-only
+parameters are also the schema of its config, which `alexnet_lab.config.signatures` reads from the source.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import reprlib
 import shlex
 import typing
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar, cast, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -83,11 +82,20 @@ def checked(group: str = "") -> Callable[[Callable[P, T]], Callable[P, T]]:
 
 @cache
 def resolve(annotation: str) -> Any:
-    """The type of an annotation; Any if it uses other names than `NAMES`."""
+    """The type of an annotation; Any if it uses other names than `NAMES`, or is no type."""
     try:
-        return eval(annotation, dict(NAMES))  # noqa: S307 - source code, with the names of the table above
-    except (NameError, AttributeError, TypeError, SyntaxError):
+        found = eval(annotation, dict(NAMES))  # noqa: S307 - source code, with the names of the table above
+        return resolve(found) if isinstance(found, str) else found
+    except Exception:  # an annotation is any expression
         return Any
+
+
+def can_be_checked(annotation: Any) -> bool:
+    """Whether pydantic can check an annotation, which may be any object."""
+    try:
+        return not inspect.isfunction(annotation) and _adapter(annotation).pydantic_complete
+    except Exception:  # of any kind: the object may be another package's
+        return False
 
 
 def check_value(key: str, value: Any, annotation: Any) -> Any:
@@ -108,7 +116,7 @@ def check_value(key: str, value: Any, annotation: Any) -> Any:
     except ValidationError as error:
         details = [{**detail, "loc": (key, *detail["loc"])} for detail in error.errors(include_url=False)]
         shown = list(value) if isinstance(value, tuple) else value
-        raise ConfigError(explain(cast("list[ErrorDetails]", details), {key: shown})) from None
+        raise ConfigError(explain_typed(cast("list[ErrorDetails]", details), {key: shown})) from None
 
 
 @cache
@@ -116,17 +124,50 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
     return TypeAdapter(annotation, config=STRICT)
 
 
-def explain(details: Sequence[ErrorDetails], raw: Mapping[str, Any]) -> str:
+class Wording(NamedTuple):
+    """How an error message names things."""
+
+    mapping: str = "a group of keys"
+    show: Callable[[Any], str] = SHORT.repr
+
+
+def explain(details: Sequence[ErrorDetails], raw: Any, wording: Wording = Wording()) -> str:  # noqa: B008 - frozen
     """The first of pydantic's errors in one line, with all alternatives that are allowed.
 
     Args:
         details: At least one.
         raw: The value that was checked.
+        wording: How the message names things.
     """
+    if details[0]["type"] == "missing":
+        return f"`{'.'.join(map(str, details[0]['loc']))}` is missing"
+    path, about = _deepest(details, raw)
+    got, key = about[0]["input"], ".".join(map(str, path))
+    if _branch(about[0]) == "[key]":
+        if about[0]["type"] == "literal_error":
+            return f"unknown key `{key}`; {did_you_mean(got, re.findall(QUOTED, about[0]['msg']))}"
+        return f"`{key}` cannot be a key; allowed: {_allowed(about[0], '', wording)}"
+    both = {_branch(detail) for detail in about} >= set(BRANCHES)
+    notes = [BRANCHES.get(_branch(detail), "") if both else "" for detail in about]
+    allowed = " or ".join(
+        dict.fromkeys(_allowed(detail, note, wording) for detail, note in zip(about, notes, strict=True))
+    )
+    return f"`{key or 'it'}` is {wording.show(got)} ({type(got).__name__}); allowed: {allowed}"
+
+
+def explain_typed(details: Sequence[ErrorDetails], raw: Mapping[str, Any]) -> str:
+    """`explain` for typed values: text that looks like a number needs quotes."""
+    text, (path, about) = explain(details, raw), _deepest(details, raw)
+    wants_text = any(detail["type"] == "string_type" for detail in about)
+    typed = _to_type(path, raw) if wants_text and isinstance(about[0]["input"], bool | int | float) else None
+    return text if typed is None else f"{text}; a text that looks like a number needs quotes: {typed}"
+
+
+def _deepest(details: Sequence[ErrorDetails], raw: Any) -> tuple[tuple[str | int, ...], list[ErrorDetails]]:
+    """The most specific key below that of the first error, and its errors: an item of a list beats the list."""
     keys = [_key(detail, raw) for detail in details]
-    within = [key for key in keys if key[: len(keys[0])] == keys[0]]
-    deepest = max(within, key=len)  # an error in an item of a list is more specific than one about the list
-    return _wrong_value(deepest, [detail for detail, key in zip(details, keys, strict=True) if key == deepest], raw)
+    deepest = max((key for key in keys if key[: len(keys[0])] == keys[0]), key=len)
+    return deepest, [detail for detail, key in zip(details, keys, strict=True) if key == deepest]
 
 
 def _key(detail: ErrorDetails, raw: Any) -> tuple[str | int, ...]:
@@ -139,21 +180,6 @@ def _key(detail: ErrorDetails, raw: Any) -> tuple[str | int, ...]:
             node = cast("Any", node)[part]
             path.append(part)
     return tuple(path)
-
-
-def _wrong_value(path: tuple[str | int, ...], details: list[ErrorDetails], raw: Any) -> str:
-    got, key = details[0]["input"], ".".join(map(str, path))
-    if _branch(details[0]) == "[key]":
-        if details[0]["type"] == "literal_error":
-            return f"unknown key `{key}`; {did_you_mean(got, re.findall(QUOTED, details[0]['msg']))}"
-        return f"`{key}` cannot be a key; allowed: {_allowed(details[0], '')}"
-    both = {_branch(detail) for detail in details} >= set(BRANCHES)
-    notes = [BRANCHES.get(_branch(detail), "") if both else "" for detail in details]
-    allowed = " or ".join(dict.fromkeys(map(_allowed, details, notes)))
-    text = f"`{key or 'it'}` is {SHORT.repr(got)} ({type(got).__name__}); allowed: {allowed}"
-    wants_text = any(detail["type"] == "string_type" for detail in details)
-    typed = _to_type(path, raw) if wants_text and isinstance(got, bool | int | float) else None
-    return text if typed is None else f"{text}; a text that looks like a number needs quotes: {typed}"
 
 
 def _to_type(path: tuple[str | int, ...], raw: Any) -> str | None:
@@ -183,9 +209,9 @@ def _branch(detail: ErrorDetails) -> str:
     return str(next(reversed(detail["loc"]), ""))
 
 
-def _allowed(detail: ErrorDetails, note: str) -> str:
+def _allowed(detail: ErrorDetails, note: str, wording: Wording) -> str:
     if detail["type"] in ("model_type", "dict_type"):
-        return "a group of keys"
+        return wording.mapping
     if detail["type"] == "too_short":
         return "a list that is not empty"
     if detail["type"] == "tuple_type":

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from alexnet_lab.base.errors import ConfigError, one_line
+from alexnet_lab.base.errors import AlexNetLabError, ConfigError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,6 +29,7 @@ class Kind(NamedTuple):
 
 KINDS = {
     "model": Kind("torch.nn.Module", "models", ("torch.nn", "torchvision.models")),
+    "module": Kind("lightning.LightningModule", "training"),
     "data": Kind("lightning.LightningDataModule", "data"),
     "augment": Kind("builtins.object", "data.augment"),
     "loss": Kind("torch.nn.Module", "training.losses", ("torch.nn",)),
@@ -176,7 +177,7 @@ def build(spec: Mapping[str, Any], group: str, *args: Any, trusted: tuple[str, .
     try:
         built = found(*args, **fields, **extra)
     except Exception as error:
-        if target.startswith(f"{OURS}."):
+        if target.startswith(f"{OURS}.") or isinstance(error, AlexNetLabError):
             raise
         raise ConfigError(f"`{group}`: {target} does not take these fields: {_explained(error)}") from error
     if not isinstance(built, _bases(group)):

@@ -9,6 +9,7 @@ from alexnet_lab.base.ranges import TOP_K
 from alexnet_lab.config.schema import EARLY_EPOCHS
 from alexnet_lab.data.field_rules import check_colour, check_folders, has_validation_images
 from alexnet_lab.models.geometry import check_model
+from alexnet_lab.training.schedule_rules import check_drops, check_passes, check_step_length, needs_layer_groups
 
 FACTS = {"num_classes": "num_classes", "in_channels": "channels", "image_size": "image_size"}
 """Fields of a model that the data determines."""
@@ -107,26 +108,13 @@ def _check_schedule(schedule: dict[str, Any], optimizer: dict[str, Any]) -> None
         "schedules.step": keeps_biases,
     }
     if wishes.get(name) and optimizer["_target_"] != "alexnet_lab.training.krizhevsky.krizhevsky_sgd":
-        raise ConfigError(
-            f"`{wishes[name]}` needs parameter groups for weights and for biases, layer by layer; "
-            f"set optimizer=krizhevsky_sgd"
-        )
-    _check_stretches(name, schedule)
-    if name == "published.caffe_step" and (schedule["step_iterations"] is None) == (schedule["step_share"] is None):
-        raise ConfigError("give either `schedule.step_iterations` or `schedule.step_share`, and set the other to null")
-
-
-def _check_stretches(name: str, schedule: dict[str, Any]) -> None:
-    """Checks the schedules' lists of epochs before anything is written."""
+        raise needs_layer_groups(wishes[name])
     if name == "schedules.step":
-        drops = schedule["drop_epochs"]
-        if drops != sorted(set(drops)) or any(epoch < 1 for epoch in drops):
-            raise ConfigError(f"`schedule.drop_epochs` must be rising epochs >= 1, got {drops}")
-    if name == "published.by_pass" and len(schedule["passes"]) != len(schedule["factors"]) - 1:
-        raise ConfigError(
-            f"`schedule.passes` has {len(schedule['passes'])} entries and `schedule.factors` "
-            f"{len(schedule['factors'])}; give one factor more than passes: the last one is for the rest of the run"
-        )
+        check_drops(schedule["drop_epochs"])
+    elif name == "published.by_pass":
+        check_passes(schedule["passes"], schedule["factors"])
+    elif name == "published.caffe_step":
+        check_step_length(schedule["step_iterations"], schedule["step_share"])
 
 
 def _check_validation(config: dict[str, Any]) -> None:

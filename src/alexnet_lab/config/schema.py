@@ -232,6 +232,7 @@ class Train(Section):
     resume_force: bool = False
     trusted_packages: list[str] = []
     model: dict[str, Any]
+    module: dict[str, Any] = {"_target_": "alexnet_lab.training.Classifier"}
     data: dict[str, Any]
     augment: dict[str, Any] | None = None
     loss: dict[str, Any]

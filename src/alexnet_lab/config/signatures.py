@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
-from alexnet_lab.base.fields import resolve
+from alexnet_lab.base.fields import can_be_checked, resolve
 
 OWN_PACKAGE = "alexnet_lab"
 
@@ -243,4 +243,6 @@ def _evaluated(annotation: ast.expr | None) -> Any:
 def _their_annotation(arg: ast.arg, default: ast.expr | None) -> Any:
     """The annotation in another package, whose `x: int = None` also allows None."""
     annotation, is_none = _evaluated(arg.annotation), isinstance(default, ast.Constant) and default.value is None
-    return annotation | None if is_none and annotation is not Any else annotation
+    if annotation is Any or not can_be_checked(annotation):
+        return Any
+    return Optional[annotation] if is_none else annotation  # noqa: UP045 - a forward reference has no `|`

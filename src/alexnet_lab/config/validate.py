@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
-from alexnet_lab.base.fields import check_value, explain
+from alexnet_lab.base.fields import check_value, explain_typed
 from alexnet_lab.base.targets import SEVERAL, check_target, packages_beyond, parts
 from alexnet_lab.config.compatibility import check_fit
 from alexnet_lab.config.schema import (
@@ -30,10 +30,13 @@ from alexnet_lab.config.wandb_checks import check_names, check_wandb
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-TARGET_GROUPS = ("model", "data", "augment", "loss", "optimizer", "schedule", "logger", "callbacks")
+TARGET_GROUPS = ("model", "module", "data", "augment", "loss", "optimizer", "schedule", "logger", "callbacks")
 """The groups that are a `_target_` with its fields, or hold several under names."""
 
-SUPPLIED = {"data": {"seed", "augment"}}
+SUPPLIED = {
+    "data": {"seed", "augment"},
+    "module": {"net", "num_classes", "optimizer", "schedule", "loss", "memory_format", "trusted_packages"},
+}
 """Fields that the run sets itself; they are no keys of the group."""
 
 
@@ -160,9 +163,7 @@ def _explain(section: type[Section], raw: Mapping[str, Any], error: ValidationEr
     path = [str(part) for part in details[0]["loc"]]
     if details[0]["type"] == "extra_forbidden":
         return unknown_key(".".join(path), _known_keys(section, path[:-1]))
-    if details[0]["type"] == "missing":
-        return f"`{'.'.join(path)}` is missing"
-    return explain(details, raw)
+    return explain_typed(details, raw)
 
 
 def _known_keys(section: type[Section], path: list[str]) -> list[str]:

@@ -5,8 +5,9 @@ Each name is imported when it is first used, so that light modules such as `fold
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from alexnet_lab.base.lazy import lazy
 
 if TYPE_CHECKING:
     from alexnet_lab.data.arrays import ArrayDataModule, from_arrays
@@ -28,19 +29,16 @@ __all__ = [
     "from_arrays",
 ]
 
-_MODULES = {
-    "ArrayDataModule": "alexnet_lab.data.arrays",
-    "CIFAR10DataModule": "alexnet_lab.data.sources.cifar10",
-    "DigitsDataModule": "alexnet_lab.data.sources.digits",
-    "ImageFolderDataModule": "alexnet_lab.data.sources.image_folder",
-    "ImageNetteDataModule": "alexnet_lab.data.sources.imagenette",
-    "MNISTDataModule": "alexnet_lab.data.sources.mnist",
-    "MiniImageNetDataModule": "alexnet_lab.data.sources.mini_imagenet",
-    "from_arrays": "alexnet_lab.data.arrays",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module `alexnet_lab.data` has no attribute `{name}`")
-    return getattr(importlib.import_module(_MODULES[name]), name)
+__getattr__ = lazy(
+    __name__,
+    {
+        "ArrayDataModule": "alexnet_lab.data.arrays",
+        "CIFAR10DataModule": "alexnet_lab.data.sources.cifar10",
+        "DigitsDataModule": "alexnet_lab.data.sources.digits",
+        "ImageFolderDataModule": "alexnet_lab.data.sources.image_folder",
+        "ImageNetteDataModule": "alexnet_lab.data.sources.imagenette",
+        "MNISTDataModule": "alexnet_lab.data.sources.mnist",
+        "MiniImageNetDataModule": "alexnet_lab.data.sources.mini_imagenet",
+        "from_arrays": "alexnet_lab.data.arrays",
+    },
+)

@@ -12,6 +12,7 @@ from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.data.loader import Rows
 from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.evaluation.predict import UNKNOWN, Views, predict
+from alexnet_lab.training.callbacks import network_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +46,7 @@ class LoadedRun(FinishedRun):
     @property
     def net(self) -> nn.Module:
         """The network, in evaluation mode; it takes normalised images and returns logits."""
-        return self.classifier.net
+        return network_of(self.classifier)
 
     @property
     def class_names(self) -> list[str]:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from alexnet_lab.data.datamodule import ImageDataModule
-    from alexnet_lab.training import Classifier
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +78,7 @@ class FinishedRun:
         self.config = config | {"data": data, "trainer": config["trainer"] | WHOLE | self._precision(config["trainer"])}
         checkpoint, self.checkpoint_hash, mismatch = best_checkpoint(self.directory)  # before the data is read
         torch.set_num_threads(self._threads(num_threads))
-        self.classifier: Classifier = build_classifier(self.config)
+        self.classifier = build_classifier(self.config)
         load_weights(self.classifier, checkpoint, self.directory.best)
         if mismatch is not None:  # reported last: other checks explain a different network better
             raise mismatch

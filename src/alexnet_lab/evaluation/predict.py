@@ -9,12 +9,15 @@ import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from lightning import Callback, Trainer
 from torch import nn
 
+from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.data.preparation_bar import progress_bar
 from alexnet_lab.data.views import views_of
 from alexnet_lab.models.counts import num_parameters, trace
 from alexnet_lab.models.layers import EuclideanRBF
 from alexnet_lab.run.engine import build_trainer
-from alexnet_lab.training.callbacks import plain
+from alexnet_lab.training import Classifier
+from alexnet_lab.training.callbacks import network_of, plain
+from alexnet_lab.training.confusion import are_logits
 from alexnet_lab.training.metrics import ErrorCounts, ranks
 
 if TYPE_CHECKING:
@@ -63,11 +66,13 @@ class Collector(Callback):
 
     Args:
         last: That layer; None collects no features.
+        num_classes: The number of classes of the data.
         advance: Called with the number of images of each batch.
     """
 
-    def __init__(self, last: nn.Module | None, advance: Callable[[int], None]) -> None:
+    def __init__(self, last: nn.Module | None, num_classes: int, advance: Callable[[int], None]) -> None:
         self.last = last
+        self.num_classes = num_classes
         self.advance = advance
         self.features: list[torch.Tensor] = []
         self.kept: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
@@ -86,7 +91,13 @@ class Collector(Callback):
         hidden = inputs[0].float()
         self.features.append((hidden.mean((2, 3)) if hidden.ndim == 4 else hidden).cpu())
 
-    def _keep(self, logits: torch.Tensor, batch: Any) -> None:
+    def _keep(self, logits: torch.Tensor, batch: Any, module: LightningModule) -> None:
+        if not are_logits(logits, len(batch.labels), self.num_classes):
+            name = type(module).__name__
+            raise ConfigError(
+                f"validation_step and test_step of {name} must return the logits ({len(batch.labels)}, "
+                f"{self.num_classes}) for eval.py; they return {_described(logits)}"
+            )
         self.kept.append((logits.float().cpu(), batch.labels.cpu(), batch.indices.cpu()))
         self.advance(len(batch.labels))
 
@@ -100,9 +111,13 @@ class Collector(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keeps a batch."""
-        self._keep(outputs, batch)
+        self._keep(outputs, batch, pl_module)
 
     on_validation_batch_end = on_test_batch_end
+
+
+def _described(value: Any) -> str:
+    return f"a tensor of {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
 
 
 def predict(
@@ -171,20 +186,22 @@ def _one_view(
     run: FinishedRun, stage: str, data: ImageDataModule, advance: Callable[[int], None], *, features: bool
 ) -> Predictions:
     """One pass over the images, in the view of `data`."""
-    collector = Collector(last_layer(run) if features else None, advance)
+    collector = Collector(last_layer(run) if features else None, run.data.num_classes, advance)
     trainer = build_trainer(run.config, run.directory, [], [collector])
     evaluate = trainer.test if stage == "test" else trainer.validate
     evaluate(run.classifier, data, verbose=False)
     logits, labels, indices = (torch.cat(parts) for parts in zip(*collector.kept, strict=True))
     hidden = torch.cat(collector.features) if features else torch.empty(0)
     metrics = {name: plain(value) for name, value in trainer.callback_metrics.items() if name.startswith(f"{stage}/")}
+    if not isinstance(run.classifier, Classifier):  # which may log only some of them
+        metrics = count(logits, labels, stage) | metrics
     return Predictions(logits, hidden, labels, indices, [], run.data.class_names, metrics, metrics)
 
 
 def last_layer(run: FinishedRun) -> nn.Module:
     """The layer that computes the logits: the last one with weights. Its inputs are the features."""
     data = run.data
-    calls = trace(run.classifier.net, (data.channels, data.image_size, data.image_size))
+    calls = trace(network_of(run.classifier), (data.channels, data.image_size, data.image_size))
     return next(
         call.layer
         for call in reversed(calls)

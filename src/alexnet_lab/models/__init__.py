@@ -5,8 +5,9 @@ Each name is imported when it is first used, so that light modules such as `geom
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from alexnet_lab.base.lazy import lazy
 
 if TYPE_CHECKING:
     from alexnet_lab.models.alexnet import AlexNet
@@ -17,17 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = ["AlexNet", "CudaConvNet", "LeNet5", "LeNet5Loss", "LeNet51998", "torchvision_net"]
 
-_MODULES = {
-    "AlexNet": "alexnet_lab.models.alexnet",
-    "CudaConvNet": "alexnet_lab.models.cuda_convnet",
-    "LeNet5": "alexnet_lab.models.lenet5",
-    "LeNet51998": "alexnet_lab.models.lenet5_1998",
-    "LeNet5Loss": "alexnet_lab.models.lenet5_1998",
-    "torchvision_net": "alexnet_lab.models.external",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module `alexnet_lab.models` has no attribute `{name}`")
-    return getattr(importlib.import_module(_MODULES[name]), name)
+__getattr__ = lazy(
+    __name__,
+    {
+        "AlexNet": "alexnet_lab.models.alexnet",
+        "CudaConvNet": "alexnet_lab.models.cuda_convnet",
+        "LeNet5": "alexnet_lab.models.lenet5",
+        "LeNet51998": "alexnet_lab.models.lenet5_1998",
+        "LeNet5Loss": "alexnet_lab.models.lenet5_1998",
+        "torchvision_net": "alexnet_lab.models.external",
+    },
+)

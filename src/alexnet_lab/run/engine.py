@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from lightning import Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.loggers.logger import DummyLogger
 
-from alexnet_lab.base import cluster
+from alexnet_lab.base import cluster, targets
 from alexnet_lab.base.log import shows_bars
 from alexnet_lab.base.targets import build
 from alexnet_lab.config.schema import OUR_TRAINER_KEYS
 from alexnet_lab.data.field_rules import has_validation_images
 from alexnet_lab.run import parts
 from alexnet_lab.run.distributed import Processes, build_strategy
+from alexnet_lab.run.own_module import build_module
 from alexnet_lab.run.profiling import build_profiler
 from alexnet_lab.run.pruning import Pruning, Rule
-from alexnet_lab.training import Classifier
 from alexnet_lab.training.batch_norm import batch_dependent, synchronise
+from alexnet_lab.training.callbacks import network_of
 from alexnet_lab.training.checkpoint_io import SafeCheckpointIO
 from alexnet_lab.training.layer_statistics import LayerStatistics
 from alexnet_lab.training.progress_bar import ProgressLine
@@ -30,7 +33,7 @@ from alexnet_lab.training.shared_dropout import share_dropout
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lightning import Callback
+    from lightning import Callback, LightningModule
     from lightning.pytorch.loggers import Logger
     from torch import nn
 
@@ -47,25 +50,20 @@ def build_data(config: dict[str, Any]) -> Any:
     return build(config["data"], "data", trusted=trusted, seed=config["seed"], augment=augment)
 
 
-def build_classifier(config: dict[str, Any]) -> Classifier:
-    """The LightningModule of a config, in its memory layout, and compiled if requested.
+def build_classifier(config: dict[str, Any]) -> LightningModule:
+    """The LightningModule of a config, in its memory layout, and compiled if requested: see `own_module.build_module`.
 
     Batch normalisation and dropout work over the whole global batch.
     """
-    classifier = Classifier(
-        model=config["model"],
-        num_classes=config["data"]["num_classes"],
-        optimizer=config["optimizer"],
-        schedule=config["schedule"],
-        loss=config["loss"],
-        memory_format="channels_last" if config["trainer"]["channels_last"] else "contiguous",
-        trusted_packages=config["trusted_packages"],
-    )
-    synchronise(classifier.net)
-    share_dropout(classifier.net)
+    module = build_module(config)
+    net = network_of(module)
+    if config["trainer"]["channels_last"]:
+        net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
+    synchronise(net)
+    share_dropout(net)
     if config["trainer"]["compile"]:
-        classifier.net.compile()  # in place: the names in the checkpoint stay the same
-    return classifier
+        net.compile()  # in place: the names in the checkpoint stay the same
+    return module
 
 
 def warn_of_shared_batches(net: nn.Module, data: Mapping[str, Any]) -> None:
@@ -96,9 +94,15 @@ def optional_callbacks(config: dict[str, Any], directory: RunDirectory) -> list[
         callbacks.append(Pruning(directory.path, monitor, Rule(pruning["startup_trials"], pruning["warmup_epochs"])))
     if config["callbacks"]["layer_statistics"]:
         callbacks.append(LayerStatistics())
-    if config["trainer"]["progress_bar"] and shows_bars():
+    others = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    if config["trainer"]["progress_bar"] and shows_bars() and not others:
         callbacks.append(ProgressLine())
     return callbacks
+
+
+def silent_logger(config: dict[str, Any]) -> DummyLogger | bool:
+    """Stands for the loggers of a config where they are not started: a callback that needs one runs there too."""
+    return DummyLogger() if targets.parts({"logger": config["logger"]}) else False
 
 
 def build_trainer(
@@ -115,12 +119,12 @@ def build_trainer(
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue] - by torch's own trick
     trainer = Trainer(
         **settings,
-        logger=cast("list[Logger]", loggers) or False,
+        logger=cast("list[Logger]", loggers) or silent_logger(config),
         callbacks=callbacks,
         plugins=[SafeCheckpointIO(), processes],
         default_root_dir=directory.path,
         enable_model_summary=False,
-        enable_progress_bar=False,  # ours is a callback
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),  # ours is none of these
         use_distributed_sampler=False,  # our loader divides the batches itself
     )
     if not has_validation_images(config["data"]):  # now: overfit_batches and fast_dev_run set the limit themselves

@@ -21,6 +21,7 @@ from alexnet_lab.run.devices import check_devices, check_precision, count_proces
 from alexnet_lab.run.elastic import WorkerDiedError, run_workers
 from alexnet_lab.run.parts import check_parts
 from alexnet_lab.run.preparation import network_size, prepare
+from alexnet_lab.run.rehearsal import check_callbacks
 from alexnet_lab.run.request import checked
 from alexnet_lab.run.resuming import begin, check_images
 from alexnet_lab.run.run_directory import CONTINUED_BY, RunDirectory
@@ -81,6 +82,7 @@ def run(
         size = network_size(config)
         config = with_threads(config, size["num_macs"], count_processes(config["trainer"]))
         check_parts(config)
+        check_callbacks(config)
         if not resume and has_default_run_dir(config):
             config = {**config, "run_dir": str(free_folder(Path(config["run_dir"])))}
         directory = RunDirectory(config["run_dir"])

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 
 from alexnet_lab.base import cluster, targets
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
     from lightning.pytorch.loggers import Logger
 
-EARLY = ("model", "data")
+EARLY = ("model", "module", "data")
 """Groups that are built before the run directory is created anyway."""
 
 
@@ -51,7 +50,6 @@ def check_parts(config: dict[str, Any]) -> None:
         found = locate(spec["_target_"], key, trusted)
         if isinstance(found, type) and not spec["_target_"].startswith(f"{OURS}."):
             _try(key, spec, config["data"]["num_classes"], trusted)
-    _check_states(build_callbacks(config))
     _try_optimizer(config, trusted)
 
 
@@ -176,18 +174,6 @@ def build_callbacks(config: dict[str, Any]) -> dict[str, Callback]:
         if config["callbacks"][name] is not None:
             specs.setdefault(f"callbacks.{name}", {"_target_": target, **config["callbacks"][name]})
     return {key: build(spec, key, trusted=trusted) for key, spec in specs.items()}
-
-
-def _check_states(callbacks: Mapping[str, Callback]) -> None:
-    """Raises ConfigError for two callbacks that share one key in a checkpoint."""
-    keys: dict[str, str] = {}
-    for key, callback in callbacks.items():
-        other = keys.setdefault(callback.state_key, key)
-        if other != key and is_overridden("state_dict", callback):
-            raise ConfigError(
-                f"`{other}` and `{key}` are both a {type(callback).__name__} with one `state_key`, so a checkpoint "
-                f"keeps the state of one; give the class a property `state_key` that differs"
-            )
 
 
 def build_loggers(config: dict[str, Any], run_dir: Path) -> list[Steady]:

@@ -8,10 +8,11 @@ import torch
 
 from alexnet_lab.base.errors import ConfigError, one_line
 from alexnet_lab.base.log import held_back, quiet
-from alexnet_lab.base.targets import build
+from alexnet_lab.config.schema import Train
 from alexnet_lab.models.counts import num_macs, num_parameters
 from alexnet_lab.models.layer_table import layer_table
 from alexnet_lab.run import engine
+from alexnet_lab.run.own_module import build_network
 from alexnet_lab.run.parts import check_batches
 
 if TYPE_CHECKING:
@@ -45,12 +46,14 @@ def network_size(config: dict[str, Any]) -> dict[str, int]:
 
     With `model_summary` the layers are printed too.
     """
-    target, data = config["model"]["_target_"], config["data"]
+    data = config["data"]
+    key = "model" if config["module"]["_target_"] == Train.model_fields["module"].default["_target_"] else "module"
+    target = config[key]["_target_"]
     try:
         with torch.device("meta"), quiet("alexnet_lab.models"):  # the run itself logs what it builds
-            net = build(config["model"], "model", trusted=tuple(config["trusted_packages"]))
+            net = build_network(config)
     except (RuntimeError, ValueError, TypeError, OverflowError) as error:  # torch's, for numbers out of its range
-        raise ConfigError(f"`model`: {target} cannot be built: {one_line(error)[:300]}") from error
+        raise ConfigError(f"`{key}`: {target} cannot be built: {one_line(error)[:300]}") from error
     shape = (data["channels"], data["image_size"], data["image_size"])
     try:
         if config["model_summary"]:
@@ -58,4 +61,4 @@ def network_size(config: dict[str, Any]) -> dict[str, int]:
         return {"num_parameters": num_parameters(net), "num_macs": num_macs(net, shape)}
     except (RuntimeError, ValueError, TypeError) as error:
         reason = one_line(error)[:300]
-        raise ConfigError(f"`model`: {target} takes no images of {shape}: {reason}") from error
+        raise ConfigError(f"`{key}`: {target} takes no images of {shape}: {reason}") from error

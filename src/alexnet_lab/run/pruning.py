@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lightning.pytorch.callbacks import Callback
 
 from alexnet_lab.base.errors import ConfigError, RunError
+from alexnet_lab.training.last_validation import last_validation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,7 +113,7 @@ class Pruning(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reports the epoch, and decides whether to continue."""
-        value = float(trainer.callback_metrics.get(self.monitor, math.nan))  # NaN: this epoch has no validation
+        value = last_validation(trainer).get(self.monitor, math.nan)
         asked = trainer.is_global_zero and math.isfinite(value)
         self._follow(trainer, asked and self._worse(trainer.current_epoch + 1, value))
 

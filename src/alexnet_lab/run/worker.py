@@ -8,6 +8,8 @@ import signal
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from alexnet_lab.base import cluster
 from alexnet_lab.base.errors import Interrupted
@@ -20,11 +22,13 @@ from alexnet_lab.run import engine, parts, tracking
 from alexnet_lab.run.checkpoint_identity import KeepIdentity
 from alexnet_lab.run.resuming import prepared
 from alexnet_lab.run.threads import CrowdedCores
-from alexnet_lab.training.callbacks import STAGES, MetricsCsv, Throughput, plain
+from alexnet_lab.training import Classifier
+from alexnet_lab.training.callbacks import STAGES, MetricsCsv, Throughput, network_of, plain
 from alexnet_lab.training.checkpoint_io import SafeCheckpointIO, load_checkpoint, load_weights
 from alexnet_lab.training.checkpoints import Checkpoints
 from alexnet_lab.training.confusion import Confusion
 from alexnet_lab.training.finite_loss import FiniteLoss
+from alexnet_lab.training.last_validation import LastValidation
 from alexnet_lab.training.step_seeds import StepSeeds
 from alexnet_lab.training.time_to import TimeTo
 
@@ -36,7 +40,6 @@ if TYPE_CHECKING:
 
     from alexnet_lab.run.preparation import Prepared
     from alexnet_lab.run.run_directory import RunDirectory
-    from alexnet_lab.training import Classifier
     from alexnet_lab.training.checkpoint_io import Intact
 
 log = logging.getLogger(__name__)
@@ -71,7 +74,7 @@ def fit_and_test(
         torch.set_num_threads(config["trainer"]["num_threads"] or 1)
         data = ready_data(config, ready)
         classifier = engine.build_classifier(config)
-        engine.warn_of_shared_batches(classifier.net, config["data"])
+        engine.warn_of_shared_batches(network_of(classifier), config["data"])
         own = OwnCallbacks.of(config, directory)
         callbacks = own.around(engine.optional_callbacks(config, directory))
         with tracking.finishing(parts.build_loggers(config, directory.path)) as loggers:
@@ -81,7 +84,7 @@ def fit_and_test(
             last = resumed_from(directory, config, trainer, checkpoint) if resume else None
             with interruptible(trainer):
                 trainer.fit(classifier, data, ckpt_path=last, weights_only=True)
-            load_best(classifier, own.checkpoints)
+            load_best(trainer, classifier, own.checkpoints)
             tested = train_set_metrics(trainer, classifier, data) if config["callbacks"]["train_set"] else {}
             tested |= test_metrics(trainer, classifier, data)
             tracking.show(
@@ -89,7 +92,10 @@ def fit_and_test(
                 confusion=own.confusion.counts, class_names=data.class_names,
             )  # fmt: skip
             outcome = outcome_of(trainer, data, own, callbacks, tested)
-            size = {"num_parameters": num_parameters(classifier.net), "wall_seconds": round(own.identity.seconds, 2)}
+            size = {
+                "num_parameters": num_parameters(network_of(classifier)),
+                "wall_seconds": round(own.identity.seconds, 2),
+            }
             tracking.summarize(loggers, outcome["metrics"] | size | {name: outcome.get(name) for name in SUMMARIZED})
     return outcome
 
@@ -123,7 +129,7 @@ class OwnCallbacks(NamedTuple):
 
     def around(self, others: list[Callback]) -> list[Callback]:
         """All callbacks, in Lightning's calling order."""
-        first = [self.throughput, self.seeds, FiniteLoss(self.seeds), CrowdedCores(), self.confusion]
+        first = [LastValidation(), self.throughput, self.seeds, FiniteLoss(self.seeds), CrowdedCores(), self.confusion]
         return [*first, *others, self.metrics, self.checkpoints, self.identity]
 
 
@@ -185,29 +191,39 @@ def resumed_from(directory: RunDirectory, config: dict[str, Any], trainer: Train
     return io.hand_over(*prepared(directory, config, states, checkpoint))
 
 
-def load_best(classifier: Classifier, checkpoints: Checkpoints) -> None:
+def load_best(trainer: Trainer, classifier: LightningModule, checkpoints: Checkpoints) -> None:
     """Loads the best epoch's weights. Lightning's own way would also restore each callback's state of that epoch."""
+    unknown = checkpoints.monitor not in (None, *trainer.callback_metrics) and sum(trainer.num_val_batches)
+    if unknown and not isinstance(classifier, Classifier):
+        name = type(classifier).__name__
+        log.warning("%s logs no %s, so best.ckpt is that of the last epoch", name, checkpoints.monitor)
     if checkpoints.best_epoch >= 0:
         load_weights(classifier, load_checkpoint(checkpoints.best), checkpoints.best)
 
 
-def test_metrics(trainer: Trainer, classifier: Classifier, data: Any) -> dict[str, float]:
+def test_metrics(trainer: Trainer, classifier: LightningModule, data: Any) -> dict[str, float]:
     """Tests once and returns `test/...`; empty, with a warning, without a test set."""
     if getattr(data, "num_test", None) == 0:
         log.warning("there is no test set, and data.test_fraction=0 splits none off: nothing is tested")
         return {}
+    if not is_overridden("test_step", classifier, parent=LightningModule):
+        log.warning("%s has no test_step: nothing is tested", type(classifier).__name__)
+        return {}
     return _tested(trainer, classifier, data, "test")
 
 
-def train_set_metrics(trainer: Trainer, classifier: Classifier, data: Any) -> dict[str, float]:
+def train_set_metrics(trainer: Trainer, classifier: LightningModule, data: Any) -> dict[str, float]:
     """Tests on the training images without augmentation and dropout, and returns `train_set/...`."""
     if not isinstance(data, ImageDataModule):
         log.warning("callbacks.train_set is ignored: %s does not offer its training images", type(data).__name__)
         return {}
+    if not isinstance(classifier, Classifier):
+        log.warning("callbacks.train_set is left out: %s is no subclass of Classifier", type(classifier).__name__)
+        return {}
     return _tested(trainer, classifier, data.tested_on("train", stage="train_set"), "train_set")
 
 
-def _tested(trainer: Trainer, classifier: Classifier, data: Any, stage: str) -> dict[str, float]:
+def _tested(trainer: Trainer, classifier: LightningModule, data: Any, stage: str) -> dict[str, float]:
     with interruptible(trainer):
         trainer.test(classifier, data, verbose=False)
     return {name: plain(value) for name, value in trainer.callback_metrics.items() if name.startswith(f"{stage}/")}

@@ -9,15 +9,17 @@ from __future__ import annotations
 import logging
 import math
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lightning.pytorch.callbacks import Callback, Checkpoint
+from torch import nn
 
 from alexnet_lab.base.csv_tables import csv_text
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import write_text
 from alexnet_lab.data.loader import as_batch
+from alexnet_lab.training.last_validation import last_validation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from lightning import LightningModule, Trainer
     from torch import Tensor
     from torch.optim import Optimizer
-
-    from alexnet_lab.training.classifier import Classifier
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class MetricsCsv(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds the row of the epoch."""
-        metrics = epoch_metrics(trainer, cast("Classifier", pl_module))
+        metrics = epoch_metrics(trainer)
         speed, rate = self.throughput.images_per_second, main_rate(trainer.optimizers[0])
         pl_module.log_dict({"learning_rate": rate, "images_per_second": speed})  # for trackers
         if trainer.is_global_zero:
@@ -127,6 +127,12 @@ class MetricsCsv(Checkpoint):
         self.rows = [row | {"epoch": row["epoch"] + 1} for row in rows] if from_zero else rows
 
 
+def network_of(module: LightningModule) -> nn.Module:
+    """The network that a LightningModule trains: its attribute `net`, else the module itself."""
+    net = getattr(module, "net", None)
+    return net if isinstance(net, nn.Module) else module
+
+
 def check_still_there(run_dir: Path) -> None:
     """Ends a run whose directory was removed: writing would recreate the directory without its config.
 
@@ -137,16 +143,16 @@ def check_still_there(run_dir: Path) -> None:
         raise RunError(f"the run directory {run_dir} was removed or moved while the run was going on")
 
 
-def epoch_metrics(trainer: Trainer, classifier: Classifier) -> dict[str, float]:
-    """The metrics of this epoch only: Lightning also keeps those of an earlier epoch's validation."""
+def epoch_metrics(trainer: Trainer) -> dict[str, float]:
+    """The metrics of this epoch's training and of its last validation."""
     logged = {name: value for name, value in trainer.callback_metrics.items() if name.startswith(("train/", LAYERS))}
-    return {name: plain(value) for name, value in (classifier.validated | logged).items()}
+    return {name: plain(value) for name, value in (last_validation(trainer) | logged).items()}
 
 
 def main_rate(optimizer: Optimizer) -> float:
     """The learning rate of the group with the most weights: a first layer's may be 0, biases' twice as high."""
     group = max(optimizer.param_groups, key=lambda group: sum(parameter.numel() for parameter in group["params"]))
-    return float(group["lr"])
+    return float(group.get("lr", math.nan))
 
 
 def plain(value: Tensor | float) -> float:
@@ -159,6 +165,7 @@ def epoch_line(epoch: int, epochs: int | None, metrics: dict[str, float], images
     parts = [f"epoch {epoch}/{epochs}"]
     for stage in ("train", "val"):
         if f"{stage}/loss" in metrics:
-            loss, error = metrics[f"{stage}/loss"], metrics[f"{stage}/top1_error"]
-            parts.append(f"{stage} loss {loss:.4f}, top-1 error {error:.2%}")
+            error = metrics.get(f"{stage}/top1_error")
+            shown = "" if error is None else f", top-1 error {error:.2%}"
+            parts.append(f"{stage} loss {metrics[f'{stage}/loss']:.4f}{shown}")
     return " | ".join([*parts, f"{images_per_second:,.0f} images/s"])

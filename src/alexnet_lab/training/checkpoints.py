@@ -5,20 +5,19 @@ from __future__ import annotations
 import logging
 import math
 import time
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch.callbacks import Checkpoint
 
 from alexnet_lab.base.files import link_or_copy
 from alexnet_lab.training.callbacks import check_still_there
 from alexnet_lab.training.checkpoint_io import MAY_FAIL
+from alexnet_lab.training.last_validation import last_validation
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from lightning import LightningModule, Trainer
-
-    from alexnet_lab.training.classifier import Classifier
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +97,7 @@ class Checkpoints(Checkpoint):
         if is_trial(trainer):
             return
         self._stopped = trainer.should_stop
-        score = cast("Classifier", pl_module).validated.get(self.monitor) if self.monitor is not None else None
+        score = last_validation(trainer).get(self.monitor) if self.monitor is not None else None
         if self._is_best(score, trainer.current_epoch):
             trainer.save_checkpoint(self.best)
             if trainer.is_global_zero:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -15,6 +16,7 @@ from alexnet_lab.base.targets import build
 from alexnet_lab.data.loader import BatchLoader, as_batch
 from alexnet_lab.training.checkpoint_io import load_checkpoint, load_weights
 from alexnet_lab.training.diagonal_lm import DiagonalLM
+from alexnet_lab.training.last_validation import LastValidation, last_validation
 from alexnet_lab.training.losses import CrossEntropy
 from alexnet_lab.training.metrics import ErrorCounts
 from alexnet_lab.training.optimizers import build_optimizer
@@ -23,8 +25,9 @@ from alexnet_lab.training.schedules import Duration, build_schedule, go_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Self
 
-    from lightning import Trainer
+    from lightning import Callback, Trainer
     from lightning.pytorch.utilities.types import LRSchedulerTypeUnion, OptimizerLRScheduler
     from torch import Tensor, nn
     from torch.optim import Optimizer
@@ -35,11 +38,8 @@ if TYPE_CHECKING:
 COUNTS = "train_counts"
 """Checkpoint key: the counts of the current epoch, by rank."""
 
-VALIDATED = "validated"
-"""Checkpoint key: the metrics of the current epoch's last validation."""
-
-SAVED_FIELDS = ("model", "num_classes", "optimizer", "schedule", "loss", "memory_format")
-"""The constructor arguments that a checkpoint keeps."""
+SAVED_FIELDS = ("num_classes", "optimizer", "schedule", "loss", "memory_format")
+"""The constructor arguments that a checkpoint keeps, beside those of the network as `model`."""
 
 
 class Classifier(LightningModule):
@@ -48,11 +48,15 @@ class Classifier(LightningModule):
     Batches come from a data module of `alexnet_lab.data`, or from any loader whose batches unpack as
     `images, labels = batch[:2]`, such as a plain `DataLoader` of float images (C, H, W) and labels.
 
-    The arguments are plain dictionaries (a `_target_` and its fields). Checkpoints therefore contain only tensors,
-    numbers and strings, and `Classifier.load_from_checkpoint(path)` needs no other file.
+    Checkpoints contain only tensors, numbers and strings. If all arguments are plain dictionaries (a `_target_` and its
+    fields), `Classifier.load_from_checkpoint(path)` needs no other file. A network given as a module is passed again:
+    `load_from_checkpoint(path, net=MyNet())`.
+
+    A subclass may add fields: `def __init__(self, *, margin: float = 0.1, **fields)`, which calls
+    `super().__init__(**fields)`.
 
     Args:
-        model: The network, e.g. `{"_target_": "alexnet_lab.models.LeNet5", "activation": "tanh"}`.
+        net: The network: a module, or e.g. `{"_target_": "alexnet_lab.models.LeNet5", "activation": "tanh"}`.
         num_classes: The number of classes, >= 2.
         optimizer: E.g. `{"_target_": "alexnet_lab.training.optimizers.sgd", "learning_rate": 0.01}`.
         schedule: E.g. `{"_target_": "alexnet_lab.training.schedules.one_cycle"}`; None keeps the rate constant.
@@ -66,8 +70,8 @@ class Classifier(LightningModule):
 
     def __init__(
         self,
+        net: nn.Module | dict[str, Any],
         *,
-        model: dict[str, Any],
         num_classes: int,
         optimizer: dict[str, Any],
         schedule: dict[str, Any] | None = None,
@@ -76,15 +80,17 @@ class Classifier(LightningModule):
         trusted_packages: list[str] | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore="trusted_packages", logger=False)  # W&B gets the config as flat keys instead
+        # W&B gets the config as flat keys instead
+        self.save_hyperparameters(ignore=["net", "trusted_packages"], logger=False)
+        if isinstance(net, dict):
+            self.hparams["model"] = net
         self.optimizer_spec = optimizer
         self.schedule_spec = schedule
         self.trusted = tuple(trusted_packages or ())
         self.memory_format = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
-        net: nn.Module = build(model, "model", trusted=self.trusted)
-        self.net = net.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
+        built: nn.Module = build(net, "model", trusted=self.trusted) if isinstance(net, dict) else net
+        self.net = built.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
         self.loss: nn.Module = CrossEntropy() if loss is None else build(loss, "loss", trusted=self.trusted)
-        self.validated: dict[str, float] = {}  # val/... of this epoch, read by callbacks
         self.train_counts = ErrorCounts(num_classes)
         self.val_counts = ErrorCounts(num_classes)
         self.test_counts = ErrorCounts(num_classes)
@@ -95,13 +101,15 @@ class Classifier(LightningModule):
         checkpoint_path: str | Path,
         map_location: Any = "cpu",
         *,
+        net: nn.Module | None = None,
         trusted_packages: list[str] | None = None,
-    ) -> Classifier:
+    ) -> Self:
         """Loads the trained classifier of a checkpoint file; no other file is needed.
 
         Args:
             checkpoint_path: E.g. `RUN_DIR/checkpoints/best.ckpt`.
             map_location: The device for its tensors, as in `torch.load`.
+            net: The network, if the classifier was given a module.
             trusted_packages: See `Classifier`; any value in the file is ignored.
 
         Raises:
@@ -111,10 +119,13 @@ class Classifier(LightningModule):
         path = Path(checkpoint_path)
         checkpoint = load_checkpoint(path, map_location)
         fields = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
-        if not isinstance(fields, dict) or not set(fields) >= {"model", "num_classes", "optimizer"}:
+        if not isinstance(fields, dict) or not set(fields) >= {"num_classes", "optimizer"}:
             raise RunError(f"{path} is no checkpoint of a Classifier: it does not name its network")
-        known = {name: fields[name] for name in SAVED_FIELDS if name in fields}
-        classifier = cls(**known, trusted_packages=trusted_packages)
+        if net is None and "model" not in fields:
+            raise RunError(f"{path} does not name its network; pass it: load_from_checkpoint(path, net=...)")
+        names = {*SAVED_FIELDS, *inspect.signature(cls).parameters} - {"net", "trusted_packages"}
+        known = {name: fields[name] for name in names if name in fields}
+        classifier = cls(net=net or fields["model"], **known, trusted_packages=trusted_packages)
         load_weights(classifier, checkpoint, path)
         return classifier
 
@@ -156,10 +167,6 @@ class Classifier(LightningModule):
                 if config.interval == "step":
                     go_to(config.scheduler, round(epochs_done))
 
-    def on_train_epoch_start(self) -> None:
-        """Clears the validation metrics of the last epoch."""
-        self.validated = {}
-
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Lets an optimiser that measures curvature read the coming training images, when an estimate is due."""
         optimizer = self.trainer.optimizers[0]
@@ -176,20 +183,19 @@ class Classifier(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Logs `val/...`."""
-        self.validated = self._log("val", self.val_counts)
+        self._log("val", self.val_counts)
 
     def on_test_epoch_end(self) -> None:
         """Logs `test/...`, or the data module's `test_stage` instead of `test`."""
         data = getattr(self.trainer, "datamodule", None)
         self._log(getattr(data, "test_stage", "test"), self.test_counts)
 
-    def _log(self, stage: str, counts: ErrorCounts) -> dict[str, float]:
+    def _log(self, stage: str, counts: ErrorCounts) -> None:
         """Logs the counts, summed over processes, and resets them."""
         values = {f"{stage}/{name}": value for name, value in counts.compute().items()}
         epoch = self.trainer.current_epoch + (counts is not self.test_counts)  # from 1; a test belongs to the last one
         self.log_dict(values | {"epoch": float(epoch), "step": float(self.trainer.global_step)})  # axes of trackers
         counts.reset()
-        return {name: float(value) for name, value in values.items()}
 
     def _step_plateau(self) -> None:
         """Passes this epoch's metric to a plateau schedule; an epoch without validation only uses up patience.
@@ -197,10 +203,11 @@ class Classifier(LightningModule):
         Lightning would do this after it has written the epoch's checkpoints, so a resumed run would be one epoch
         behind. It therefore happens here, and `lr_scheduler_step` skips Lightning's own call.
         """
+        validated = last_validation(self.trainer)
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, ReduceLROnPlateau):
-                if str(config.monitor) in self.validated:
-                    config.scheduler.step(self.validated[str(config.monitor)])
+                if str(config.monitor) in validated:
+                    config.scheduler.step(validated[str(config.monitor)])
                 else:
                     config.scheduler.num_bad_epochs += 1
 
@@ -232,14 +239,17 @@ class Classifier(LightningModule):
         clip(parameters, gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Saves the counts of the epoch in progress and its last validation."""
+        """Saves the counts of the epoch in progress."""
         checkpoint[COUNTS] = gathered(self.train_counts.numbers())
-        checkpoint[VALIDATED] = self.validated
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the counts."""
         self.train_counts.set_numbers(own_part(checkpoint[COUNTS]))
-        self.validated = checkpoint.get(VALIDATED, {})
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Keeps the last validation for a plateau schedule, under any Trainer."""
+        known = any(isinstance(callback, LastValidation) for callback in self.trainer.callbacks)  # pyright: ignore[reportAttributeAccessIssue] - set out of its sight
+        return [] if known else [LastValidation()]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Builds the optimiser and schedule of the config; epochs become steps here."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,8 @@ from alexnet_lab.training.metrics import NO_CLASS, called, over_processes
 if TYPE_CHECKING:
     from lightning import LightningModule, Trainer
     from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 
 class ConfusionMatrix:
@@ -59,6 +62,7 @@ class Confusion(Callback):
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Creates the matrix on the network's device."""
         self.matrix = ConfusionMatrix(self.num_classes, pl_module.device)
+        self.complete = True
 
     def on_test_batch_end(  # noqa: PLR0917 - Lightning's signature
         self,
@@ -69,9 +73,20 @@ class Confusion(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Adds a batch; `outputs` are the logits (B, num_classes) of `Classifier.test_step`."""
-        self.matrix.update(outputs, as_batch(batch, trainer).labels)
+        """Adds a batch; `outputs` are the logits (B, num_classes) of `test_step`."""
+        labels = as_batch(batch, trainer).labels
+        self.complete &= are_logits(outputs, len(labels), self.num_classes)
+        if self.complete:
+            self.matrix.update(outputs, labels)
+        elif batch_idx == 0:
+            log.warning("there is no confusion matrix: test_step of %s returns no logits", type(pl_module).__name__)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sums over the processes."""
-        self.counts = over_processes(self.matrix.counts).tolist()
+        if self.complete:
+            self.counts = over_processes(self.matrix.counts).tolist()
+
+
+def are_logits(outputs: Any, images: int, num_classes: int) -> bool:
+    """Whether a step returned the logits (images, num_classes)."""
+    return isinstance(outputs, torch.Tensor) and outputs.shape == (images, num_classes)

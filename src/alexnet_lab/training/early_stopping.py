@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch.callbacks import Callback
+
+from alexnet_lab.training.classifier import Classifier
+from alexnet_lab.training.last_validation import last_validation
 
 if TYPE_CHECKING:
     from lightning import LightningModule, Trainer
 
     from alexnet_lab.base.ranges import NonNegativeFloat, PositiveInt
-    from alexnet_lab.training.classifier import Classifier
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,7 @@ class EarlyStopping(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks the epoch's metric; it is the same in all processes, so they stop together."""
-        value = self._value(cast("Classifier", pl_module))
+        value = self._value(trainer, pl_module)
         if self.patience.is_over(value) and not trainer.should_stop:
             trainer.should_stop = True
             log.info(
@@ -80,11 +82,14 @@ class EarlyStopping(Callback):
                 trainer.current_epoch + 1, self.monitor, self.patience.best, self.patience.since,
             )  # fmt: skip
 
-    def _value(self, classifier: Classifier) -> float | None:
+    def _value(self, trainer: Trainer, module: LightningModule) -> float | None:
         stage, _, name = self.monitor.partition("/")
         if stage == "val":
-            return classifier.validated.get(self.monitor)
-        return float(classifier.train_counts.compute()[name])  # the Classifier logs it only after the callbacks
+            return last_validation(trainer).get(self.monitor)
+        if isinstance(module, Classifier):  # which logs them after the callbacks
+            return float(module.train_counts.compute()[name])
+        logged = trainer.callback_metrics.get(self.monitor)
+        return None if logged is None else float(logged)
 
     def state_dict(self) -> dict[str, Any]:
         """The state that a resumed run needs."""

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.callbacks import Callback
 
 from alexnet_lab.base.errors import RunError
+from alexnet_lab.data.loader import as_batch
 from alexnet_lab.models.hooks import watched
 from alexnet_lab.training.batch_norm import alone
-from alexnet_lab.training.callbacks import main_rate
+from alexnet_lab.training.callbacks import main_rate, network_of
 
 if TYPE_CHECKING:
     from lightning import LightningModule, Trainer
     from torch import Tensor, nn
 
     from alexnet_lab.data.loader import Batch
-    from alexnet_lab.training.classifier import Classifier
     from alexnet_lab.training.step_seeds import StepSeeds
 
 FIX = "lower optimizer.learning_rate or set trainer.gradient_clip_val"
@@ -51,7 +51,7 @@ class FiniteLoss(Callback):
         value = loss.item()
         if not math.isfinite(value):
             self._seeds.seed_for(trainer, self._batch_index)
-            place = first_not_finite(cast("Classifier", pl_module).net, cast("Batch", self._batch).images)
+            place = first_not_finite(network_of(pl_module), as_batch(self._batch, trainer).images)
             raise RunError(f"the training loss is {value} in {step_line(trainer)}: {place}; {FIX}{deeper()}")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

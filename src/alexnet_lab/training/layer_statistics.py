@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from alexnet_lab.training.callbacks import LAYERS
+from alexnet_lab.training.callbacks import LAYERS, network_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,7 +42,7 @@ class LayerStatistics(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Registers hooks on the ReLUs."""
-        relus = {name: module for name, module in network(pl_module).named_modules() if isinstance(module, nn.ReLU)}
+        relus = {name: module for name, module in network_of(pl_module).named_modules() if isinstance(module, nn.ReLU)}
         for name, shown in short_names(relus).items():
             relus[name].register_forward_hook(partial(self._listen, shown))
 
@@ -79,7 +79,7 @@ class LayerStatistics(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Keeps a copy of the weights before a measured step."""
         if self._step in self._measured:
-            self._before = {name: weight.detach().clone() for name, weight in weights(network(pl_module)).items()}
+            self._before = {name: weight.detach().clone() for name, weight in weights(network_of(pl_module)).items()}
         self._step += 1
 
     def on_train_batch_end(
@@ -87,7 +87,7 @@ class LayerStatistics(Callback):
     ) -> None:
         """Compares that copy with the weights after the step."""
         if self._before:
-            for name, weight in weights(network(pl_module)).items():
+            for name, weight in weights(network_of(pl_module)).items():
                 self.ratios.setdefault(name, []).append(update_ratio(self._before[name], weight.detach()))
             self._before = {}
 
@@ -101,11 +101,6 @@ class LayerStatistics(Callback):
             seen: Any = trainer.strategy.reduce(fires.float(), reduce_op="sum")  # each process has a part of the images
             values[f"{LAYERS}{name}/dead_share"] = (seen == 0).float().mean()
         pl_module.log_dict(values)
-
-
-def network(module: LightningModule) -> nn.Module:
-    """The network of a Classifier."""
-    return module.net  # pyright: ignore[reportReturnType] - Lightning's modules hide their types
 
 
 def weights(net: nn.Module) -> dict[str, nn.Parameter]:

@@ -10,8 +10,8 @@ import itertools
 import math
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.fields import checked
+from alexnet_lab.training.schedule_rules import check_passes, check_step_length
 from alexnet_lab.training.schedules import ByStep, Duration, constant, group_kinds, staircase, warn_beyond
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def dexp(
     if bias_target_factor is None:
         return _each_step(optimizer, [weights] * len(optimizer.param_groups))
     biases = _discrete_exponential(bias_target_factor, bias_levels, duration)
-    kinds = group_kinds(optimizer, "schedule.bias_target_factor, unless it is null,")
+    kinds = group_kinds(optimizer, "schedule.bias_target_factor")
     return _each_step(optimizer, [biases if kind == "biases" else weights for kind in kinds])
 
 
@@ -142,8 +142,7 @@ def caffe_step(
     Raises:
         ConfigError: Both or neither of the two are given, or a field is out of its range.
     """
-    if (step_iterations is None) == (step_share is None):
-        raise ConfigError("give either schedule.step_iterations or schedule.step_share, and set the other to null")
+    check_step_length(step_iterations, step_share)
     size = step_iterations if step_share is None else step_share * duration.steps
     return _each_step(optimizer, [lambda step: gamma ** _whole_part(step / size)] * len(optimizer.param_groups))
 
@@ -187,11 +186,7 @@ def by_pass(
     Raises:
         ConfigError: A field out of its range, or the number of passes is not one less than that of factors.
     """
-    if len(passes) != len(factors) - 1:
-        raise ConfigError(
-            f"schedule.passes has {len(passes)} entries and schedule.factors {len(factors)}; "
-            f"give one factor more than passes: the last one is for the rest of the run"
-        )
+    check_passes(passes, factors)
     ends_in_epochs = list(itertools.accumulate(passes))
     warn_beyond("schedule.passes", ends_in_epochs, duration)
     ends = [round(epoch * duration.steps_per_epoch) for epoch in ends_in_epochs]

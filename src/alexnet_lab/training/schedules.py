@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLR
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.fields import checked
 from alexnet_lab.base.targets import build, locate
+from alexnet_lab.training.schedule_rules import check_drops, needs_layer_groups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,9 +44,7 @@ def group_kinds(optimizer: Optimizer, wish: str) -> list[str]:
         ConfigError: The optimiser does not separate them.
     """
     if any("kind" not in group for group in optimizer.param_groups):
-        raise ConfigError(
-            f"{wish} needs parameter groups for weights and for biases, layer by layer; set optimizer=krizhevsky_sgd"
-        )
+        raise needs_layer_groups(wish)
     return [group["kind"] for group in optimizer.param_groups]
 
 
@@ -169,8 +168,7 @@ def step(
     Raises:
         ConfigError: The epochs do not rise, or `lower_biases` is false and biases have no groups of their own.
     """
-    if drop_epochs != sorted(set(drop_epochs)) or any(not epoch > 0 for epoch in drop_epochs):
-        raise ConfigError(f"schedule.drop_epochs must be rising epochs >= 1, got {drop_epochs}")
+    check_drops(drop_epochs)
     warn_beyond("schedule.drop_epochs", drop_epochs, duration)
     kinds = group_kinds(optimizer, "schedule.lower_biases=false") if not lower_biases else []
     falls = staircase([round(epoch * duration.steps_per_epoch) for epoch in drop_epochs], factor)

@@ -1,0 +1,91 @@
+"""Callbacks of other packages, rehearsed before the run directory is made: some need what a run lacks."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from alexnet_lab.base import targets
+from alexnet_lab.base.errors import ConfigError, one_line
+from alexnet_lab.base.log import quiet
+from alexnet_lab.run import engine, parts
+from alexnet_lab.training import Classifier
+from alexnet_lab.training.optimizers import build_optimizer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lightning import Callback, LightningModule
+
+LOUD = "lightning.pytorch"
+"""The log in which a Trainer lists the devices that it does not use."""
+
+
+def check_callbacks(config: dict[str, Any]) -> None:
+    """Raises ConfigError where Lightning would refuse the callbacks of a config once the run has begun.
+
+    Their first hooks are called as in a run, on a network without numbers. Only what Lightning calls a
+    misconfiguration counts: other errors may come from the stand-ins.
+    """
+    callbacks = parts.build_callbacks(config)
+    _check_states(callbacks)
+    foreign = {
+        key: callback for key, callback in callbacks.items() if not type(callback).__module__.startswith(targets.OURS)
+    }
+    if not foreign:
+        return
+    with quiet(LOUD, logging.ERROR), warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore")
+        trainer, module = _stand_ins(config, folder)
+        for key, callback in foreign.items():
+            try:
+                _begin(callback, trainer, module)
+            except MisconfigurationException as error:
+                raise ConfigError(f"`{key}`: {one_line(error)}") from error
+            except Exception:  # noqa: S112 - the run itself will tell
+                continue
+
+
+def _stand_ins(config: dict[str, Any], folder: str) -> tuple[Trainer, LightningModule]:
+    """A Trainer like the run's, on the processor and without files, and the module, without numbers."""
+    trainer = Trainer(
+        accelerator="cpu", devices=1, max_epochs=config["trainer"]["max_epochs"], default_root_dir=folder,
+        accumulate_grad_batches=config["trainer"]["accumulate_grad_batches"], enable_checkpointing=False,
+        logger=engine.silent_logger(config), enable_model_summary=False, enable_progress_bar=False,
+    )  # fmt: skip
+    with torch.device("meta"), quiet("alexnet_lab.models"):
+        module = engine.build_classifier(config)
+    module.trainer = trainer
+    trainer.strategy.connect(module)
+    if isinstance(module, Classifier):
+        net = module.net.to_empty(device="cpu")
+        trainer.strategy.optimizers = [build_optimizer(config["optimizer"], net, tuple(config["trusted_packages"]))]
+    return trainer, module
+
+
+def _begin(callback: Callback, trainer: Trainer, module: LightningModule) -> None:
+    """Calls the hooks of a callback up to the first step; the finders would train."""
+    callback.setup(trainer, module, "fit")
+    if not isinstance(callback, BatchSizeFinder | LearningRateFinder):
+        callback.on_fit_start(trainer, module)
+    callback.on_train_start(trainer, module)
+
+
+def _check_states(callbacks: Mapping[str, Callback]) -> None:
+    """Raises ConfigError for two callbacks whose states a checkpoint could not tell apart."""
+    keys: dict[str, str] = {}
+    for key, callback in callbacks.items():
+        other = keys.setdefault(callback.state_key, key)
+        if other != key and is_overridden("state_dict", callback):
+            raise ConfigError(
+                f"`{other}` and `{key}` are both a {type(callback).__name__} with one `state_key`, so a checkpoint "
+                f"keeps the state of one; give the class a property `state_key` that differs"
+            )

@@ -1,0 +1,50 @@
+"""What the last validation of the present epoch measured, for checkpoints, schedules and whatever else waits for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch.callbacks import Callback
+
+if TYPE_CHECKING:
+    from lightning import LightningModule, Trainer
+
+KEY = "validated"
+"""The metrics in a checkpoint."""
+
+
+class LastValidation(Callback):
+    """Keeps the `val/` metrics of the present epoch's last validation, whatever LightningModule logs them.
+
+    Lightning's own `callback_metrics` also hold those of earlier epochs, and are empty in a resumed run.
+
+    Attributes:
+        metrics: By name; empty as long as the epoch has no validation.
+    """
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, float] = {}
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets the epoch before."""
+        self.metrics = {}
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Reads the metrics."""
+        if not trainer.sanity_checking:
+            logged = trainer.callback_metrics.items()
+            self.metrics = {name: float(value) for name, value in logged if name.startswith("val/")}
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Adds the metrics."""
+        checkpoint[KEY] = self.metrics
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Restores them."""
+        self.metrics = checkpoint.get(KEY, {})
+
+
+def last_validation(trainer: Trainer) -> dict[str, float]:
+    """The `val/` metrics of the present epoch's last validation; empty if there was none."""
+    found = [callback for callback in trainer.callbacks if isinstance(callback, LastValidation)]  # pyright: ignore[reportAttributeAccessIssue] - set out of its sight
+    return found[0].metrics if found else {}

@@ -1,0 +1,273 @@
+"""A LightningModule of one's own in place of `Classifier`: trained, resumed, evaluated, or refused in one line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from commands import QUICK, call
+from torch import nn
+
+from alexnet_lab import load
+from alexnet_lab.base.errors import RunError
+from alexnet_lab.config import check_evaluate, check_train
+from alexnet_lab.evaluation.evaluate import evaluate
+from alexnet_lab.run import train
+from alexnet_lab.training import Classifier
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OWN = """
+import torch
+from lightning import LightningModule
+from torch import nn
+from torch.nn import functional as F
+
+from alexnet_lab.training import Classifier
+
+
+class Smooth(Classifier):
+    def __init__(self, *, amount: float = 0.1, **fields):
+        super().__init__(**fields)
+        self.amount = amount
+
+    def training_step(self, batch, batch_index):
+        images, labels = batch[:2]
+        return super().training_step(batch, batch_index) + self.amount * self(images).square().mean()
+
+
+class Same(Classifier):
+    pass
+
+
+class Plain(LightningModule):
+    def __init__(self, num_classes: int, width: int = 16, rate: float = 0.05):
+        super().__init__()
+        self.save_hyperparameters()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, num_classes))
+
+    def forward(self, images):
+        return self.net(images[:, :, ::4, ::4][:, :, :8, :8])
+
+    def step(self, batch, stage):
+        images, labels = batch[:2]
+        logits = self(images)
+        loss = F.cross_entropy(logits, labels)
+        wrong = (logits.argmax(1) != labels).float().mean()
+        self.log_dict({f"{stage}/loss": loss, f"{stage}/top1_error": wrong}, on_epoch=True, on_step=False)
+        return loss, logits
+
+    def training_step(self, batch, batch_idx):
+        return self.step(batch, "train")[0]
+
+    def validation_step(self, batch, batch_idx):
+        return self.step(batch, "val")[1]
+
+    def test_step(self, batch, batch_idx):
+        return self.step(batch, "test")[1]
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=self.hparams.rate, momentum=0.9)
+
+
+class Silent(Plain):
+    def step(self, batch, stage):
+        logits = self(batch[0])
+        return F.cross_entropy(logits, batch[1]), logits
+
+    def validation_step(self, batch, batch_idx):
+        pass
+
+    def test_step(self, batch, batch_idx):
+        return self.step(batch, "test")[0]
+
+
+class Untested(LightningModule):
+    def __init__(self, net, optimizer):
+        super().__init__()
+        self.net, self.spec = net, optimizer
+
+    def forward(self, images):
+        return self.net(images)
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        from alexnet_lab.training.optimizers import build_optimizer
+
+        return build_optimizer(self.spec, self.net)
+
+
+class Keeps(Untested):
+    def __init__(self, net, optimizer):
+        super().__init__(net, optimizer)
+        self.save_hyperparameters()
+
+
+class Empty(LightningModule):
+    def __init__(self):
+        super().__init__()
+
+
+class Fails(Empty):
+    def __init__(self):
+        raise KeyError("x")
+"""
+
+SHORT = (*QUICK, "data.batch_size=64", "schedule=constant", "launcher=in_process")
+TRUST = "trusted_packages=[own_modules]"
+
+
+@pytest.fixture(autouse=True)
+def own_modules(tmp_path: Path, digits_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_modules.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("ALEXNET_LAB_DATA", str(digits_dir))
+    monkeypatch.chdir(tmp_path)
+
+
+def run(folder: str, name: str, *words: str) -> dict[str, Any]:
+    outcome = call(train, "train", *SHORT, f"run_dir={folder}", f"module._target_=own_modules.{name}", *words)
+    assert outcome.code == 0, outcome.err
+    return result(folder) | {"log": outcome.err}
+
+
+def result(folder: str) -> dict[str, Any]:
+    from pathlib import Path
+
+    return json.loads(Path(folder, "result.json").read_text())
+
+
+def weights(folder: str) -> dict[str, torch.Tensor]:
+    return torch.load(f"{folder}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+
+
+@pytest.mark.parametrize(("name", "field"), [("Smooth", "+module.amount=0.5"), ("Plain", "+module.width=8")])
+def test_it_is_trained_resumed_and_evaluated(name, field):
+    run("whole", name, field, "trainer.max_epochs=3")
+    run("part", name, field, "trainer.max_epochs=2")
+    outcome = call(train, "train", "resume=part", "trainer.max_epochs=3", TRUST)
+    assert outcome.code == 0, outcome.err
+    whole, part = weights("whole"), weights("part")
+    assert whole.keys() == part.keys()
+    assert all(torch.equal(whole[key], part[key]) for key in whole)
+    metrics = result("whole")["metrics"]
+    assert metrics == result("part")["metrics"]
+    with open("whole/metrics.csv") as file:  # noqa: PTH123
+        rows = list(csv.DictReader(file))
+    assert [float(row["val/top1_error"]) for row in rows][-1] <= 0.8
+    assert {"train/loss", "val/loss", "val/top1_error"} <= rows[0].keys()
+    outcome = call(lambda raw: evaluate(check_evaluate(raw)), "eval", "run=whole", TRUST)
+    assert outcome.code == 0, outcome.err
+    with open("whole/eval/test_center.json") as file:  # noqa: PTH123
+        evaluated = json.load(file)["metrics"]
+    tested = {key: value for key, value in metrics.items() if key.startswith("test/")}
+    assert len(tested) >= 2
+    assert {key: evaluated[key] for key in tested} == tested
+    finished = load("whole", trusted_packages=["own_modules"])
+    assert type(finished.classifier).__name__ == name
+    images = torch.zeros(2, 1, finished.data.stored_size, finished.data.stored_size)
+    assert finished.predict(images).shape == (2, 10)
+
+
+def test_its_numbers_are_those_of_its_own_network():
+    found = run("run", "Plain", "+module.width=8", "trainer.max_epochs=1")
+    assert found["num_parameters"] == 64 * 8 + 8 + 8 * 10 + 10
+    assert "own_modules.Plain takes no model, optimizer, schedule, loss" in found["log"]
+
+
+def test_a_subclass_without_changes_trains_like_the_classifier():
+    run("own", "Same", "trainer.max_epochs=1")
+    assert call(train, "train", *SHORT, "run_dir=ours", "trainer.max_epochs=1").code == 0
+    own, ours = weights("own"), weights("ours")
+    assert all(torch.equal(own[key], ours[key]) for key in ours)
+    checkpoint = torch.load("own/checkpoints/best.ckpt", weights_only=True)
+    assert checkpoint["hyper_parameters"]["model"]["_target_"] == "alexnet_lab.models.LeNet5"
+
+
+def test_what_a_module_does_not_do_is_left_out_in_one_line():
+    found = run("run", "Silent", "trainer.max_epochs=1", "callbacks.train_set=true")
+    assert found["metrics"] == {}
+    assert "Silent logs no val/top1_error, so best.ckpt is that of the last epoch" in found["log"]
+    assert "callbacks.train_set is left out: Silent is no subclass of Classifier" in found["log"]
+    assert found["log"].count("there is no confusion matrix: test_step of Silent returns no logits") == 1
+    outcome = call(lambda raw: evaluate(check_evaluate(raw)), "eval", "run=run", TRUST)
+    assert outcome.code == 2
+    assert outcome.err.splitlines()[-1].startswith(
+        "error: validation_step and test_step of Silent must return the logits (64, 10) for eval.py; they return "
+    )
+    found = run("untested", "Untested", "trainer.max_epochs=1", "optimizer.learning_rate=0.05")
+    assert "Untested has no test_step: nothing is tested" in found["log"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("Smooth", ["+module.amout=1.0"], "unknown key `module.amout`; did you mean `amount`?"),
+        ("Smooth", ["+module.amount=much"], "`module.amount` is 'much' (str); allowed: number"),
+        ("Plain", ["+module.width=x"], "`module.width` is 'x' (str); allowed: integer"),
+        ("Plain", ["+module.num_classes=3"], "unknown key `module.num_classes`"),
+        ("Nothing", [], "own_modules has no `Nothing`"),
+        ("Empty", [], "`module`: own_modules.Empty has no forward, training_step, configure_optimizers"),
+        ("Fails", [], "`module`: own_modules.Fails does not take these fields: KeyError: 'x'"),
+        ("Keeps", [], "`module`: own_modules.Keeps saves net (LeNet5) as a hyperparameter"),
+        ("Plain", ["optimizer.learning_rate=0.5"], "`optimizer.learning_rate=0.5` has no effect: own_modules.Plain"),
+        ("Plain", ["model=lenet5_1998"], "`model=lenet5_1998` has no effect: own_modules.Plain takes no `net`"),
+        ("Plain", ["callbacks=to_error"], "`callbacks.to_error` reads what alexnet_lab.training.Classifier counts"),
+        ("nn.Linear", [], "there is no module `own_modules.nn`"),
+    ],
+)  # fmt: skip
+def test_what_cannot_run_is_refused_before_anything_is_written(name, words, message, tmp_path):
+    outcome = call(train, "train", *SHORT, "run_dir=run", f"module._target_=own_modules.{name}", *words)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome.err
+    assert message in outcome.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_directory_cannot_trust_itself():
+    run("run", "Same", "trainer.max_epochs=1")
+    outcome = call(train, "train", "resume=run", "trainer.max_epochs=2")
+    assert (outcome.code, "if you trust own_modules, add 'trusted_packages=[own_modules]'" in outcome.err) == (2, True)
+    outcome = call(train, "train", "resume=run", "trainer.max_epochs=2", TRUST, "module._target_=own_modules.Smooth")
+    assert (outcome.code, "cannot become" in outcome.err) == (2, True), outcome.err
+
+
+# The Classifier from Python
+
+SGD = {"_target_": "alexnet_lab.training.optimizers.sgd", "learning_rate": 0.1}
+
+
+def test_the_classifier_takes_a_network_or_its_description(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    classifier = Classifier(net, num_classes=10, optimizer=SGD)
+    assert classifier.net is net
+    path = tmp_path / "own.ckpt"
+    torch.save({"state_dict": classifier.state_dict(), "hyper_parameters": dict(classifier.hparams)}, path)
+    with pytest.raises(RunError, match=r"own.ckpt does not name its network; pass it: .*net="):
+        Classifier.load_from_checkpoint(path)
+    again = Classifier.load_from_checkpoint(path, net=nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+    assert torch.equal(again.state_dict()["net.1.weight"], net.state_dict()["1.weight"])
+    described = Classifier({"_target_": "alexnet_lab.models.LeNet5"}, num_classes=10, optimizer=SGD)
+    assert described.hparams["model"] == {"_target_": "alexnet_lab.models.LeNet5"}
+
+
+def test_a_subclass_keeps_its_own_fields_in_checkpoints():
+    import own_modules  # pyright: ignore[reportMissingImports] - written by the fixture
+
+    run("run", "Smooth", "+module.amount=0.5", "trainer.max_epochs=1")
+    again = own_modules.Smooth.load_from_checkpoint("run/checkpoints/best.ckpt")
+    assert (again.amount, type(again)) == (0.5, own_modules.Smooth)
+
+
+def test_check_train_fills_in_the_classifier():
+    found: list[Any] = []
+    assert call(lambda raw: found.append(check_train(raw)), "train", "logger=csv").code == 0
+    assert found[0]["module"] == {"_target_": "alexnet_lab.training.Classifier"}
+    del found[0]["module"]
+    assert check_train(found[0])["module"] == {"_target_": "alexnet_lab.training.Classifier"}
