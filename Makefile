@@ -3,6 +3,7 @@
 # make test-all  the long tests too (25 minutes on 2 cores); make audit  looks at what is installed
 # make test-cluster  sweeps on a real SLURM of two nodes, installed and started on this machine (as root)
 # make bench   measures what docs/speed.md tells, in under 10 minutes; make bench ARGS="start lenet5_epoch" a part of it
+# make test-hydra-pre  the tests of the config on the newest pre-release of Hydra; they may fail
 # make check   the style and type checks;  make lock  writes requirements.lock anew
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: train test test-all test-cluster bench check audit lock clean
+.PHONY: train test test-all test-cluster test-hydra-pre bench check audit lock clean
 
 train: $(INSTALLED)
 	$(BIN)/python train.py $(ARGS)
@@ -34,6 +35,13 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
+
+# The tests of the config on the newest pre-release of Hydra, in a folder of its own; they may fail.
+test-hydra-pre: $(INSTALLED)
+	rm -rf build/hydra-pre
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --pre --upgrade --target build/hydra-pre \
+		"hydra-core>=1.4.0.dev0" "omegaconf>=2.4.0.dev0"
+	PYTHONPATH=build/hydra-pre OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/config $(ARGS)
 
 audit: $(INSTALLED)
 	$(BIN)/python tools/audit.py

@@ -118,6 +118,18 @@ def test_a_network_of_timm_is_one_yaml(clone, run):
     assert "run directory: run (4,927,186 parameters)" in outcome.stderr
 
 
+def test_a_lightning_module_is_one_file_and_one_yaml(clone, run):
+    (line,) = write_files("A LightningModule", clone)
+    outcome = run(line, *QUICK)
+    assert outcome.returncode == 0, outcome.stderr
+    checkpoint = torch.load(clone / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["hyper_parameters"]["l1"] == 0.001
+    assert checkpoint["config"]["module"]["_target_"].endswith("SparseClassifier")
+    outcome = run(line, "module.l2=0.1", "run_dir=other")
+    assert (outcome.returncode, "module.l2" in outcome.stderr) == (2, True), outcome.stderr
+    assert not (clone / "other").exists()
+
+
 def test_a_callback_is_one_file_and_one_yaml(clone, run):
     first, second = write_files("A callback", clone)
     outcome = run(first, *QUICK)

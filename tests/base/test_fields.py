@@ -86,7 +86,7 @@ def test_what_does_not_fit_is_refused_in_one_line(name, value, message):
 
 
 def test_an_annotation_that_would_check_nothing_is_an_error():
-    with pytest.raises(TypeError, match="annotate size by the names in"):
+    with pytest.raises(TypeError, match="annotate size with the names in"):
 
         @checked()
         def net(*, size: Count = 1): ...  # pyright: ignore[reportUndefinedVariable] # noqa: F821 - a name of no table

@@ -93,6 +93,42 @@ def test_weights_are_averaged(tmp_path):
     assert not any(torch.equal(averaged["state_dict"][name], value) for name, value in plain.items())
 
 
+def test_several_files_of_callbacks_at_once(tmp_path):
+    configs = tmp_path / "more" / "callbacks"
+    configs.mkdir(parents=True)
+    (configs / "timed.yaml").write_text(
+        f"defaults: [default]\ntimer: {{_target_: {LIGHTNING}.callbacks.Timer, interval: step}}\n"
+    )
+    found: list[Any] = []
+    several = "callbacks=[early_stopping, timed, to_error]"
+    words = (
+        "--config-dir",
+        str(tmp_path / "more"),
+        several,
+        "callbacks.to_error.error=0.5",
+        "callbacks.timer.interval=epoch",
+    )
+    outcome = call(lambda raw: found.append(check_train(raw)), "train", *words)
+    assert outcome.code == 0, outcome.err
+    callbacks = found[0]["callbacks"]
+    assert callbacks["early_stopping"]["patience_epochs"] == 10
+    assert (callbacks["to_error"]["error"], callbacks["timer"]["interval"]) == (0.5, "epoch")
+    assert (callbacks["to_loss"], callbacks["checkpoint"]["every_minutes"]) == (None, 30.0)
+    assert "there is no `callbacks=nothing`; allowed: default, early_stopping" in refused(
+        "callbacks=[to_error,nothing]"
+    )
+    assert "`optimizer=[sgd,adam]`: a group takes the name of one of its files" in refused(
+        "callbacks=[to_error]", "optimizer=[sgd,adam]"
+    )
+
+
+@pytest.mark.usefixtures("digits")
+def test_a_run_goes_on_with_several_files_of_callbacks(tmp_path):
+    folder = run(tmp_path / "run", "callbacks=[to_error,to_loss]", "trainer.max_epochs=1")
+    assert json.loads((folder / "result.json").read_text())["to_loss"]["loss"] == 1.0
+    assert call(train, "train", f"resume={folder}", "trainer.max_epochs=2", "callbacks=[to_error,to_loss]").code == 0
+
+
 def test_a_file_adds_a_callback(tmp_path):
     configs = tmp_path / "more" / "callbacks"
     configs.mkdir(parents=True)
@@ -138,6 +174,18 @@ def test_a_callback_that_does_not_fit_is_refused(words, message):
     [
         (("+callbacks.x._target_=torch.nn.ReLU",), "no class derived from lightning.pytorch.callbacks.Callback"),
         ((f"+callbacks.x._target_={LIGHTNING}.callbacks.Timer", "+callbacks.x.duration=8"), "does not take these"),
+        (
+            ("logger=csv", f"+callbacks.x._target_={LIGHTNING}.callbacks.LearningRateMonitor"),
+            "`callbacks.x`: Cannot use `LearningRateMonitor` callback with `Trainer` that has no logger",
+        ),
+        (
+            ("logger=csv", f"+callbacks.x._target_={LIGHTNING}.callbacks.DeviceStatsMonitor"),
+            "`callbacks.x`: Cannot use `DeviceStatsMonitor` callback with `Trainer(logger=False)`",
+        ),
+        (
+            (f"+callbacks.x._target_={LIGHTNING}.callbacks.BackboneFinetuning",),
+            "`callbacks.x`: The LightningModule should have a nn.Module `backbone` attribute",
+        ),
         (
             (f"+callbacks.x._target_={LIGHTNING}.callbacks.WeightAveraging",
              f"+callbacks.y._target_={LIGHTNING}.callbacks.WeightAveraging"),

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from commands import call
+from commands import QUICK, call
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from alexnet_lab import run
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.config import check_train
-from alexnet_lab.run.pruning import JOB, JOURNAL, PRUNED_AT, Pruning, Rule, open_journal
+from alexnet_lab.run.pruning import JOB, JOURNAL, PRUNED_AT, STUDY, Pruning, Rule, open_journal
 from alexnet_lab.sweeps.search import Search, Settings, distribution, words
 from alexnet_lab.training.last_validation import LastValidation
 
@@ -284,3 +286,36 @@ def test_without_optuna_the_package_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "optuna.storages", None)
     with pytest.raises(ConfigError, match="sweep=search needs optuna: pip install 'alexnet-lab\\[sweeps\\]'"):
         open_journal(str(tmp_path / JOURNAL))
+
+
+STOP = """
+import os
+from lightning.pytorch.callbacks import Callback
+
+class Stop(Callback):
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if batch_idx == 4 and "STOP_HERE" in os.environ:
+            raise KeyboardInterrupt
+"""
+
+
+def test_a_trial_resumed_after_a_validation_within_its_epoch_reports_that_validation(tmp_path, digits_dir, monkeypatch):
+    """The epoch has 5 batches; it is validated after 3, saved after 4 and interrupted in the fifth."""
+    (tmp_path / "stop_here.py").write_text(STOP)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("ALEXNET_LAB_DATA", str(digits_dir))
+    monkeypatch.setenv("STOP_HERE", "1")
+    study = optuna.create_study(study_name=STUDY, storage=open_journal(str(tmp_path / JOURNAL)))
+    study.ask().set_user_attr(JOB, "run")
+    words = (
+        *QUICK, "callbacks=pruning", "+callbacks.stop._target_=stop_here.Stop", "trainer.limit_train_batches=5",
+        "trainer.val_check_interval=3", "callbacks.checkpoint.every_steps=4", "launcher=in_process",
+        "trainer.max_epochs=1", f"run_dir={tmp_path / 'run'}", "trainer.limit_val_batches=2",
+    )  # fmt: skip
+    assert call(run.train, "train", *words).code == 130
+    monkeypatch.delenv("STOP_HERE")
+    outcome = call(run.train, "train", f"resume={tmp_path / 'run'}", "trusted_packages=[stop_here]")
+    assert outcome.code == 0, outcome.err
+    error = json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]["val/top1_error"]
+    (trial,) = optuna.load_study(study_name=STUDY, storage=open_journal(str(tmp_path / JOURNAL))).trials
+    assert trial.intermediate_values == {1: pytest.approx(error, rel=1e-6)}

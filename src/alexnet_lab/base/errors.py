@@ -60,7 +60,8 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
         'allowed: norm, pool'
     """
     names = sorted(set(choices))
-    near = difflib.get_close_matches(word.lower(), {name.lower() for name in names}, n=1, cutoff=0.6)
+    swapped = [name.lower() for name in names if sorted(name.lower()) == sorted(word.lower())]  # letters changed places
+    near = swapped or difflib.get_close_matches(word.lower(), {name.lower() for name in names}, n=1, cutoff=0.6)
     if near:
         alike = [name for name in names if name.lower() == near[0]]
         return f"did you mean `{difflib.get_close_matches(word, alike, n=1, cutoff=0)[0]}`?"

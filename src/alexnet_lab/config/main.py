@@ -176,14 +176,14 @@ def _no_name(config_dir: Path) -> ConfigError:
     for word in arguments().overrides:
         group, _, choice = word.partition("=")
         files = sorted(path.stem for path in (config_dir / group).glob("*.yaml"))
-        if files and choice not in files:
+        if files and choice not in files and not (group == "callbacks" and choice.startswith("[")):
             return ConfigError(f"`{word}`: a group takes the name of one of its files; there are {', '.join(files)}")
     return ConfigError("a group takes the name of one of its files")
 
 
 def _refuse_lists(config_dir: Path) -> None:
-    """Raises ConfigError for a list of files of one group: Hydra would merge all of them."""
-    groups = resume_overrides.group_names(config_dir)
+    """Raises ConfigError for a list of files of one group: Hydra would merge all of them, as only callbacks can be."""
+    groups = resume_overrides.group_names(config_dir) - {"callbacks"}
     for word in arguments().overrides:
         if word.partition("=")[2].startswith("[") and word.partition("=")[0] in groups:
             raise _no_name(config_dir)

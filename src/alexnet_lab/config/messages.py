@@ -58,7 +58,7 @@ def explain(error: Exception, config_dir: Path, config_name: str, *, runs: bool)
     if own is not None:
         return own
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return _missing_choice(error)
+        return _missing_choice(error, config_dir)
     if isinstance(error, OverrideParseException):
         return ConfigError(explain_unreadable(str(error.override)))
     # the second alternative: a sweep's levels may name the model's own value, ${model.norm}, which the model lacks
@@ -86,12 +86,13 @@ def _as_it_is(error: Exception) -> ConfigError:
     return ConfigError(one_line(f"{error}{cause}").split(" full_key:")[0])
 
 
-def _missing_choice(error: MissingConfigException) -> ConfigError:
+def _missing_choice(error: MissingConfigException, config_dir: Path) -> ConfigError:
     """The error for a group without a file of the chosen name."""
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     if not group:
         return ConfigError(f"there is no config `{name}`: {one_line(error)}")
-    problem, options = f"there is no `{group}={name}`", [str(item) for item in error.options or ()]
+    files = sorted(path.stem for path in (config_dir / group).glob("*.yaml"))  # Hydra lists none for one of several
+    problem, options = f"there is no `{group}={name}`", [str(item) for item in error.options or files]
     theirs = torchvision_models() if group == "model" else []
     nearest = get_close_matches(name.lower(), [*options, *theirs], n=1)
     if nearest and nearest[0] not in options:

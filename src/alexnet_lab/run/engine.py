@@ -114,6 +114,7 @@ def build_trainer(
     settings["strategy"] = build_strategy(settings["strategy"], processes.size, trusted)
     settings["profiler"] = build_profiler(settings["profiler"], directory.path, trusted)
     warnings.filterwarnings("ignore", message=".*srun. command is available")  # on SLURM's login nodes
+    warnings.filterwarnings("ignore", message="Trying to infer the `batch_size`")  # of a `Batch` it is right
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # between Lightning 2.6 and torch 2.14
     # A debugging aid of `deterministic` that writes every new tensor twice.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue] - by torch's own trick

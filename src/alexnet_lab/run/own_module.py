@@ -51,8 +51,8 @@ def build_module(config: dict[str, Any]) -> LightningModule:
       sweeps and reports read these names.
     - `validation_step` and `test_step` return the logits, for the confusion matrix and `eval.py`. Without `test_step`
       nothing is tested.
-    - Its network is `self.net`, else the module itself. Parameters are counted there, and batch normalisation and
-      dropout are made independent of the number of processes.
+    - The whole module is the network: its parameters and the multiply-adds of `forward` are counted, and its batch
+      normalisations and dropouts are made independent of the number of processes.
     - What it saves with `save_hyperparameters` is numbers, texts, lists and dictionaries.
 
     Args:

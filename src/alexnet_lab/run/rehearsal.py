@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,12 +47,7 @@ def check_callbacks(config: dict[str, Any]) -> None:
         warnings.simplefilter("ignore")
         trainer, module = _stand_ins(config, folder)
         for key, callback in foreign.items():
-            try:
-                _begin(callback, trainer, module)
-            except MisconfigurationException as error:
-                raise ConfigError(f"`{key}`: {one_line(error)}") from error
-            except Exception:  # noqa: S112 - the run itself will tell
-                continue
+            _begin(key, callback, trainer, module)
 
 
 def _stand_ins(config: dict[str, Any], folder: str) -> tuple[Trainer, LightningModule]:
@@ -71,12 +67,17 @@ def _stand_ins(config: dict[str, Any], folder: str) -> tuple[Trainer, LightningM
     return trainer, module
 
 
-def _begin(callback: Callback, trainer: Trainer, module: LightningModule) -> None:
-    """Calls the hooks of a callback up to the first step; the finders would train."""
-    callback.setup(trainer, module, "fit")
-    if not isinstance(callback, BatchSizeFinder | LearningRateFinder):
-        callback.on_fit_start(trainer, module)
-    callback.on_train_start(trainer, module)
+def _begin(key: str, callback: Callback, trainer: Trainer, module: LightningModule) -> None:
+    """Calls the hooks of a callback up to the first step, except for the finders, which would train."""
+    finds = isinstance(callback, BatchSizeFinder | LearningRateFinder)
+    hooks = (partial(callback.setup, stage="fit"), *(() if finds else (callback.on_fit_start, callback.on_train_start)))
+    for hook in hooks:
+        try:
+            hook(trainer, module)
+        except MisconfigurationException as error:
+            raise ConfigError(f"`{key}`: {one_line(error)}") from error
+        except Exception:  # noqa: S112 - the run itself reports it
+            continue
 
 
 def _check_states(callbacks: Mapping[str, Callback]) -> None:

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lightning.pytorch.callbacks import Callback, Checkpoint
-from torch import nn
 
 from alexnet_lab.base.csv_tables import csv_text
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import write_text
 from alexnet_lab.data.loader import as_batch
+from alexnet_lab.training.classifier import Classifier
 from alexnet_lab.training.last_validation import last_validation
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from lightning import LightningModule, Trainer
-    from torch import Tensor
+    from torch import Tensor, nn
     from torch.optim import Optimizer
 
 log = logging.getLogger(__name__)
@@ -128,9 +128,8 @@ class MetricsCsv(Checkpoint):
 
 
 def network_of(module: LightningModule) -> nn.Module:
-    """The network that a LightningModule trains: its attribute `net`, else the module itself."""
-    net = getattr(module, "net", None)
-    return net if isinstance(net, nn.Module) else module
+    """The network that a LightningModule trains: the net of a Classifier; of other classes the module itself."""
+    return module.net if isinstance(module, Classifier) else module
 
 
 def check_still_there(run_dir: Path) -> None:
