@@ -1,10 +1,10 @@
 # make train   sets up what is missing and trains LeNet-5 on the digits; make train ARGS="model=alexnet data=cifar10"
 # make test    sets up what is missing and runs the tests;               make test ARGS="-k lenet5"
-# make test-all  the long tests too (25 minutes on 2 cores); make audit  looks at what is installed
+# make test-all  the long tests too (25 minutes on 2 cores); make audit  checks the installed packages
 # make test-cluster  sweeps on a real SLURM of two nodes, installed and started on this machine (as root)
-# make bench   measures what docs/speed.md tells, in under 10 minutes; make bench ARGS="start lenet5_epoch" a part of it
+# make bench   measures the table of docs/speed.md, in under 10 minutes; make bench ARGS="start lenet5_epoch" a part of it
 # make test-hydra-pre  the tests of the config on the newest pre-release of Hydra; they may fail
-# make check   the style and type checks;  make lock  writes requirements.lock anew
+# make check   the style and type checks;  make lock  regenerates requirements.lock
 
 PYTHON ?= python3
 ARGS ?=
@@ -16,7 +16,7 @@ INSTALLED := .venv/.installed
 train: $(INSTALLED)
 	$(BIN)/python train.py $(ARGS)
 
-# One thread per worker: two workers of two threads each on two cores would wait for each other.
+# One thread per worker: two workers with two threads each would compete for two cores.
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not cluster" $(ARGS)
 
@@ -46,10 +46,10 @@ test-hydra-pre: $(INSTALLED)
 audit: $(INSTALLED)
 	$(BIN)/python tools/audit.py
 
-# pip again only when the packages asked for have changed
+# runs pip only if the requested packages have changed
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or newer is needed; set PYTHON=python3.12, say" >&2; exit 1; }
+		{ echo "Python 3.11 or newer is needed; set, for example, PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --editable .

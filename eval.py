@@ -12,7 +12,7 @@ except ModuleNotFoundError as error:
 
 
 def evaluate(config: dict[str, Any]) -> None:
-    """Checks the config, and only then loads what is heavy and runs it."""
+    """Checks the config before any heavy import, then evaluates."""
     checked = check_evaluate(config)
 
     from alexnet_lab.evaluation import evaluate as evaluation  # noqa: PLC0415 - importing torch takes seconds

@@ -1,4 +1,4 @@
-"""Puts the runs of a sweep, or any runs, side by side: `python report.py sweep=logs/sweeps/NAME`."""
+"""Compares the runs of a sweep, or any runs: `python report.py sweep=logs/sweeps/NAME`."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ except ModuleNotFoundError as error:
 
 
 def report(config: dict[str, Any]) -> None:
-    """Checks the config, and only then reads the runs."""
+    """Checks the config, then reads the runs."""
     checked = check_report(config)
 
     from alexnet_lab.report import make_report  # noqa: PLC0415 - nothing heavy before the config is valid
@@ -20,7 +20,7 @@ def report(config: dict[str, Any]) -> None:
     make_report(checked)
 
 
-# Not in configs/, where `sweep` is a group: there sweep=DIR would have to be one of its choices.
+# Not in configs/: `sweep` is a group there, and sweep=DIR would have to be one of its choices.
 CONFIG_DIR = Path(__file__).parent / "src" / "alexnet_lab" / "report" / "config"
 
 if __name__ == "__main__":

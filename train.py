@@ -13,7 +13,7 @@ except ModuleNotFoundError as error:
 
 
 def train(config: dict[str, Any]) -> None:
-    """Checks the config, and only then imports what is heavy and trains; a job of a sweep goes to its sweep."""
+    """Checks the config before any heavy import, then trains; a job of a sweep is passed to its sweep."""
     valid, resume = checked(config), config["resume"] is not None
     if not resume:
         check_multirun(sys.argv)

@@ -1,4 +1,4 @@
-"""`python benchmarks` (`make bench`) runs all of them and prints one table; `python benchmarks start lenet5_epoch` two.
+"""Benchmarks: `python benchmarks` (`make bench`) runs all scripts and prints one table; `... start lenet5_epoch` two.
 
 The table is also written to benchmarks/results/table.md and results.json, with the machine it was measured on.
 """
@@ -25,7 +25,7 @@ SCRIPTS = (
 
 
 def measured(script: str) -> list[Row]:
-    """The rows of one script; none if it fails, which its own message tells."""
+    """Returns the rows of one script; none if it fails (the script prints why)."""
     with TemporaryDirectory() as folder:
         kept = Path(folder) / "rows.json"
         done = subprocess.run([sys.executable, str(FOLDER / f"{script}.py"), "--json", str(kept)], check=False)
@@ -36,8 +36,8 @@ def measured(script: str) -> list[Row]:
 
 
 def machine() -> str:
-    """What the numbers were measured on."""
-    import torch  # noqa: PLC0415 - in the end, not beside what is measured
+    """Describes the machine and the versions."""
+    import torch  # noqa: PLC0415 - only after the measurements
 
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
@@ -46,13 +46,13 @@ def machine() -> str:
 
 
 def markdown(rows: list[Row], title: str) -> str:
-    """The table for docs/speed.md."""
+    """Formats the table for docs/speed.md."""
     lines = [title, "", f"| {' | '.join(HEADER)} |", f"|{'---|' * len(HEADER)}"]
     return "\n".join([*lines, *(f"| {' | '.join(row.cells())} |" for row in rows)]) + "\n"
 
 
 def write(rows: list[Row], seconds: float) -> None:
-    """Both files."""
+    """Writes the table and the JSON file."""
     folder = FOLDER / "results"
     folder.mkdir(exist_ok=True)
     title = f"{machine()}; {seconds:.0f} s in all"
@@ -63,7 +63,7 @@ def write(rows: list[Row], seconds: float) -> None:
 
 
 def main() -> None:
-    """Runs the scripts that the command line names, or all; the code tells whether all of them ran."""
+    """Runs the scripts that the command line names, or all; the exit code is 0 if all of them succeed."""
     scripts = sys.argv[1:] or list(SCRIPTS)
     print(line(HEADER), flush=True)
     start = time.perf_counter()

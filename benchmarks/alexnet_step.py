@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own habit
+import torch.nn.functional as F  # noqa: N812 - the usual name
 from compare import Row, contest, more, script_main, slower
 from torch import nn
 
@@ -18,7 +18,7 @@ BATCH = 64
 
 
 def train_step(net: nn.Module, optimizer: torch.optim.Optimizer, precision: torch.dtype) -> Callable[[], object]:
-    """Forward, backward and update on random images."""
+    """Runs forward, backward and update on random images."""
     images, labels = torch.randn(BATCH, 3, 224, 224), torch.randint(0, 1000, (BATCH,))
 
     def step() -> None:
@@ -33,7 +33,7 @@ def train_step(net: nn.Module, optimizer: torch.optim.Optimizer, precision: torc
 
 
 def ours(precision: torch.dtype = torch.float32, norm: str = "lrn") -> Callable[[], object]:
-    """As `trainer` does it: channels-last, the fused update, freed memory kept."""
+    """Builds a step like `trainer`: channels-last, fused optimiser, freed memory kept."""
     keep_freed_memory()
     from alexnet_lab.training import Classifier  # noqa: PLC0415 - after memory is set
 
@@ -48,7 +48,7 @@ def ours(precision: torch.dtype = torch.float32, norm: str = "lrn") -> Callable[
 
 
 def plain() -> Callable[[], object]:
-    """What one writes without thinking of speed."""
+    """Builds the step of a plain PyTorch AlexNet."""
     net = nn.Sequential(
         nn.ZeroPad2d((0, 3, 0, 3)), nn.Conv2d(3, 96, 11, 4), nn.ReLU(inplace=True),
         nn.LocalResponseNorm(5, 5e-4, 0.75, 2.0), nn.MaxPool2d(3, 2),
@@ -73,7 +73,7 @@ WORKS = {
 
 
 def rows() -> Iterator[Row]:
-    """Three, of one contest."""
+    """Yields three rows from one comparison."""
     seconds = contest(__file__, WORKS, rounds=5)
     rates = {name: BATCH / taken for name, taken in seconds.items()}
     yield slower(

@@ -1,4 +1,4 @@
-"""Crop, mirror, PCA colour and normalisation: whole batches out of the store against torchvision image by image.
+"""Crop, mirror, PCA colour and normalisation: whole batches from the store against torchvision image by image.
 
 Ours starts with the order of the images and ends with the batch that the network sees; theirs starts with decoded
 images and ends with the stacked batch. One process each.
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 class Task(NamedTuple):
     """Images of one size."""
 
-    count: int  # images of which views are taken in one go
+    count: int  # images per call
     stored: int  # pixels
-    side: int  # of the view
+    side: int  # of the view, in pixels
     padding: int
     goal: float  # times torchvision's rate
 
@@ -42,12 +42,12 @@ BATCH = 128
 
 
 def random_images(task: Task) -> np.ndarray:
-    """Of every grey level alike: what is in them changes no time."""
+    """Makes images with uniformly distributed grey levels; the content does not affect the times."""
     return np.random.default_rng(0).integers(0, 256, (task.count, 3, task.stored, task.stored), dtype=np.uint8)
 
 
 def our_pass(task: Task) -> Callable[[], object]:
-    """An epoch of batches."""
+    """Runs an epoch of batches."""
     keep_freed_memory()
     images = random_images(task)
     statistics = image_statistics(images, np.arange(256))
@@ -69,20 +69,20 @@ def our_pass(task: Task) -> Callable[[], object]:
 
 
 class Colour(torch.nn.Module):
-    """The PCA noise of Krizhevsky 2012, which torchvision lacks, as it is usually added to its transforms."""
+    """The PCA noise of Krizhevsky 2012 as a transform, since torchvision lacks it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.axes, self.stdevs = torch.linalg.qr(torch.randn(3, 3))[0], torch.tensor([0.1, 0.2, 0.5])
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """(3, S, S)."""
+        """Maps (3, S, S) to (3, S, S)."""
         shift = self.axes @ (0.1 * torch.randn(3) * self.stdevs)
         return image + shift[:, None, None]
 
 
 def their_pass(task: Task) -> Callable[[], object]:
-    """As many images, one after the other."""
+    """Processes the same number of images, one after the other."""
     images = [Image.fromarray(image.transpose(1, 2, 0)) for image in random_images(task)]
     transform = transforms.Compose(
         [
@@ -109,7 +109,7 @@ WORKS = {
 
 
 def rows() -> Iterator[Row]:
-    """One for each size."""
+    """Yields a row for each size."""
     for side, task in TASKS.items():
         seconds = contest(__file__, [f"ours {side}", f"theirs {side}"], rounds=7)
         ours, theirs = (task.count / seconds[f"{name} {side}"] for name in ("ours", "theirs"))

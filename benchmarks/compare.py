@@ -1,4 +1,4 @@
-"""Times two ways of doing one thing in turns, so that what else the machine does falls on both alike."""
+"""Times two implementations alternately, so that other load on the machine affects both."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Row(NamedTuple):
 
     what: str
     ours: float
-    theirs: float | None  # None: the goal is for `ours` alone
+    theirs: float | None  # None: the goal applies to `ours` alone
     unit: str  # of both
-    ratio: float  # what the goal is for
+    ratio: float  # the number that the goal applies to
     goal: float
-    least: bool  # the goal is a least value; else a largest one
+    least: bool  # the goal is a minimum; else a maximum
 
     @property
     def met(self) -> bool:
@@ -33,7 +33,7 @@ class Row(NamedTuple):
         return self.ratio >= self.goal if self.least else self.ratio <= self.goal
 
     def cells(self) -> list[str]:
-        """What the table shows."""
+        """Formats the cells of the table."""
         theirs = "" if self.theirs is None else _number(self.theirs)
         goal = f"{'>=' if self.least else '<='} {self.goal:g}"
         return [
@@ -51,32 +51,32 @@ HEADER = ["what", "ours", "theirs", "unit", "ratio", "goal", "reached"]
 
 
 def _number(value: float) -> str:
-    """Three digits at least, none behind the point where there are three before it."""
+    """Formats with at least three digits, and no decimals from 100 on."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def faster(what: str, ours: float, theirs: float, goal: float) -> Row:
-    """Both in seconds; the goal is how many times faster ours shall be at least."""
+    """Compares seconds; the goal is the minimum speed-up of ours."""
     return Row(what, ours * 1e3, theirs * 1e3, "ms", theirs / ours, goal, least=True)
 
 
 def slower(what: str, ours: float, theirs: float, goal: float) -> Row:
-    """Both in seconds; the goal is how many times theirs ours may take."""
+    """Compares seconds; the goal is the maximum of ours / theirs."""
     return Row(what, ours * 1e3, theirs * 1e3, "ms", ours / theirs, goal, least=False)
 
 
 def more(what: str, ours: float, theirs: float, unit: str, goal: float) -> Row:
-    """Both are rates; the goal is how many times theirs ours shall be at least."""
+    """Compares rates; the goal is the minimum of ours / theirs."""
     return Row(what, ours, theirs, unit, ours / theirs, goal, least=True)
 
 
 def at_most(what: str, ours: float, unit: str, goal: float) -> Row:
-    """The goal is for the number itself."""
+    """Makes a row whose goal applies to the number itself."""
     return Row(what, ours, None, unit, ours, goal, least=False)
 
 
 def medians(calls: Mapping[str, Callable[[], object]], *, rounds: int, warm: int = 1) -> dict[str, float]:
-    """The median seconds of each call over `rounds` rounds, each of which makes every call once, in turns."""
+    """Returns the median seconds of each call over `rounds` rounds; a round makes every call once."""
     for _ in range(warm):
         for call in calls.values():
             call()
@@ -90,7 +90,7 @@ def medians(calls: Mapping[str, Callable[[], object]], *, rounds: int, warm: int
 
 
 class Contestant:
-    """A process of its own, which does its work once for each time that it is asked to: see `serve`."""
+    """A separate process that does its work once per request: see `serve`."""
 
     def __init__(self, script: str, name: str) -> None:
         command = [sys.executable, script, "--serve", name]
@@ -98,7 +98,7 @@ class Contestant:
         self._pipes = self.process.stdin, self.process.stdout
 
     def __call__(self) -> float:
-        """The seconds that the work took, as the process itself counts them."""
+        """Requests the work; returns its seconds as measured in the process."""
         stdin, stdout = self._pipes
         assert stdin is not None
         assert stdout is not None
@@ -112,7 +112,7 @@ class Contestant:
 
 
 def serve(work: Callable[[], object]) -> None:
-    """Does `work` once for each line that comes in, and prints the seconds that it took."""
+    """Does `work` once for each line of standard input, and prints its seconds."""
     for _ in sys.stdin:
         start = time.perf_counter()
         work()
@@ -120,7 +120,7 @@ def serve(work: Callable[[], object]) -> None:
 
 
 def contest(script: str, names: Iterable[str], *, rounds: int, warm: int = 2) -> dict[str, float]:
-    """The median seconds of the works that `script --serve NAME` does, each in a process of its own, in turns."""
+    """Returns the median seconds of the tasks of `script --serve NAME`, each in its own process, alternately."""
     contestants = {name: Contestant(script, name) for name in names}
     try:
         for _ in range(warm):
@@ -137,13 +137,13 @@ def contest(script: str, names: Iterable[str], *, rounds: int, warm: int = 2) ->
 
 
 def slope(sizes: list[int], seconds: list[float]) -> float:
-    """The exponent p of seconds ~ size^p, by least squares: 1 is linear."""
+    """Returns the exponent p of seconds ~ size^p by least squares: 1 is linear."""
     x, y = [math.log(size) for size in sizes], [math.log(second) for second in seconds]
     return statistics.linear_regression(x, y).slope
 
 
 def script_main(rows: Callable[[], Iterable[Row]], works: Mapping[str, Callable[[], Callable[[], object]]]) -> None:
-    """What each script does when it is started.
+    """The command line of each script.
 
     Args:
         rows: Measures; each row is printed as soon as it is there, and with `--json FILE` kept.
@@ -168,7 +168,7 @@ WIDTHS = (74, 9, 9, 9, 7, 8, 7)
 
 
 def line(cells: list[str]) -> str:
-    """One line of the table on the screen."""
+    """Formats a row for the terminal."""
     first, *others = [
         cell.rjust(width) if number else cell.ljust(width)
         for number, (cell, width) in enumerate(zip(cells, WIDTHS, strict=True))

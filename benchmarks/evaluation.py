@@ -22,7 +22,7 @@ IMAGES, FEATURES, QUERIES, BITS, NEIGHBOURS = 50_000, 4096, 1000, 256, 10
 
 
 def search() -> None:
-    """1,000 queries among 50,000 vectors of 4096 numbers: exact, and by 256 bits."""
+    """Times 1,000 queries among 50,000 vectors of 4096 numbers: exact, and by codes of 256 bits."""
     torch.manual_seed(0)
     gallery, queries = torch.rand(IMAGES, FEATURES), torch.rand(QUERIES, FEATURES)
     bits = np.random.default_rng(0).random((IMAGES + QUERIES, BITS)) < 0.5
@@ -39,7 +39,7 @@ def search() -> None:
 
 
 def views(directory: str) -> None:
-    """All test images in ten views, and in one."""
+    """Times all test images in ten views, and in one."""
     run = FinishedRun(directory)
     predict(run, "test")
     calls = {"ten": lambda: predict(run, "test", views="ten"), "one": lambda: predict(run, "test")}

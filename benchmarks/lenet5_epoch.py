@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own habit
+import torch.nn.functional as F  # noqa: N812 - the usual name
 from compare import Contestant, Row, more, script_main
 from PIL import Image
 from runs import MNIST, data_folder, train
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 BATCH = 64
 TENSORS, IMAGES = 54_000, 12_800
-"""Images of a pass of the two bare loops: an epoch, and a part of one."""
+"""Images per pass of the two bare loops: an epoch, and a part of one."""
 
 ROUNDS = 3
 
 
 def bare_pass(batches: Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]) -> Callable[[], object]:
-    """One pass over the batches, and nothing but training."""
+    """Trains for one pass over the batches."""
     torch.manual_seed(0)
     net = LeNet5()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
@@ -47,12 +47,12 @@ def bare_pass(batches: Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]
 
 
 def random_digits(n: int) -> np.ndarray:
-    """(n, 28, 28)."""
+    """Makes images, (n, 28, 28)."""
     return np.random.default_rng(0).integers(0, 256, (n, 28, 28), dtype=np.uint8)
 
 
 def loop_over_tensors() -> Callable[[], object]:
-    """Images normalised beforehand; a batch is an index into them."""
+    """Iterates over normalised images by indexing."""
     images = (torch.from_numpy(random_digits(TENSORS)).float()[:, None] / 255 - 0.13) / 0.31
     labels = torch.arange(TENSORS) % 10
 
@@ -64,7 +64,7 @@ def loop_over_tensors() -> Callable[[], object]:
 
 
 class Digits(Dataset):
-    """As torchvision's MNIST: an array that becomes a Pillow image, which is transformed."""
+    """Like torchvision's MNIST: converts an array to a Pillow image and transforms it."""
 
     def __init__(self) -> None:
         self.images = random_digits(IMAGES)
@@ -78,7 +78,7 @@ class Digits(Dataset):
 
 
 def loop_over_loader() -> Callable[[], object]:
-    """The notebook's."""
+    """Builds the notebook's network."""
     loader = DataLoader(Digits(), BATCH, shuffle=True)
     return bare_pass(lambda: loader)
 
@@ -87,7 +87,7 @@ WORKS = {"tensors": loop_over_tensors, "loader": loop_over_loader}
 
 
 def rows() -> Iterator[Row]:
-    """Both, from the same runs of train.py."""
+    """Yields both rows from the same runs of train.py."""
     ours: list[float] = []
     theirs: dict[str, list[float]] = {"tensors": [], "loader": []}
     contestants = {name: Contestant(__file__, name) for name in WORKS}

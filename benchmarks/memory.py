@@ -1,4 +1,4 @@
-"""Memory: what a data set takes in each worker of a run, and a data set larger than the memory that is allowed."""
+"""Memory of a data set in each worker of a run, and a data set larger than the memory limit."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ RUN = ("model=lenet5", "data=cifar10", "trainer.devices=2", "trainer.num_threads
 
 MEGABYTE = 2**20
 STREAMED, ALLOWED = 4096, 256
-"""Megabytes of the store, and of private memory that the process reading it may take on top of what it starts with."""
+"""Megabytes of the store, and the limit of the reading process's private memory beyond its start."""
 
 
 class Watch:
-    """The largest private memory that any process below a given one had; files that are mapped are shared."""
+    """Records the largest private memory of any descendant of a process; mapped files are shared."""
 
     def __init__(self) -> None:
         self.peak = 0
         self._ended = threading.Event()
 
     def __call__(self, pid: int) -> None:
-        """Starts to look on."""
+        """Starts recording."""
         threading.Thread(target=self._look, args=(pid,), daemon=True).start()
 
     def _look(self, pid: int) -> None:
@@ -45,7 +45,7 @@ class Watch:
 
 
 def descendants(pid: int) -> list[int]:
-    """The process numbers of all children, theirs too."""
+    """Returns the process ids of all descendants."""
     try:
         children = [
             int(word)
@@ -58,7 +58,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def private_bytes(pid: int) -> int:
-    """What a process has written: no other one can share it."""
+    """Returns the private (dirty) memory of a process."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
@@ -67,14 +67,14 @@ def private_bytes(pid: int) -> int:
 
 
 def peak_of_workers(folder: Path) -> int:
-    """Bytes, over an epoch of training, validation and test."""
+    """Returns the bytes over an epoch of training, validation and test."""
     watch = Watch()
     train(*RUN, f"data.dir={folder}", watch=watch)
     return watch.peak
 
 
 def stream(path: str) -> None:
-    """Takes every image of a store once, in random order, and prints images per second and peak private megabytes."""
+    """Reads every image of a store once, in random order; prints images per second and peak private megabytes."""
     from alexnet_lab.data.loader import BatchLoader, Rows  # noqa: PLC0415
     from alexnet_lab.data.order import BatchOrder  # noqa: PLC0415
 
@@ -93,13 +93,13 @@ def stream(path: str) -> None:
 
 
 def status(field: str) -> int:
-    """Bytes, as the system counts them for this process."""
+    """Returns the bytes that the system reports for this process."""
     text = Path("/proc/self/status").read_text()
     return 1024 * int(re.findall(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)[0])
 
 
 def stream_elsewhere() -> tuple[float, float]:
-    """The same in a process of its own, out of a file that takes no room on the disk."""
+    """Does the same in a separate process, from a sparse file."""
     count = STREAMED * MEGABYTE // (3 * 256 * 256)
     with TemporaryDirectory(prefix="alexnet-lab-bench-") as folder:
         path = f"{folder}/train_images.npy"
@@ -110,7 +110,7 @@ def stream_elsewhere() -> tuple[float, float]:
 
 
 def rows() -> Iterator[Row]:
-    """Two."""
+    """Yields two rows."""
     few = CIFAR10._replace(train=1000, test=1000)
     with data_folder(CIFAR10) as many_images, data_folder(few) as few_images:
         grown = peak_of_workers(many_images) - peak_of_workers(few_images)

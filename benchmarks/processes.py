@@ -20,7 +20,7 @@ ROUNDS = 2
 
 
 def rows() -> Iterator[Row]:
-    """One."""
+    """Yields one row."""
     rates: dict[int, list[float]] = {1: [], 2: []}
     with data_folder(CIFAR10) as folder:
         for _ in range(ROUNDS):

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SHAPES = ((128, 96, 55, 55), (128, 256, 27, 27))
-"""AlexNet's at a batch of 128: after conv1 and after conv2."""
+"""Shapes in AlexNet at a batch of 128: after conv1 and after conv2."""
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 
 
 def step(norm: nn.Module, images: torch.Tensor, slope: torch.Tensor, *, compiler: bool = True) -> None:
-    """One forward and one backward pass; without compiler as if there were none on this machine."""
+    """Runs one forward and one backward pass, with or without the compiled code."""
     images.grad = None
     forms, response_norm.FORMS = response_norm.FORMS, response_norm.FORMS if compiler else response_norm.FORMS[-1:]
     norm(images).backward(slope)
@@ -28,7 +28,7 @@ def step(norm: nn.Module, images: torch.Tensor, slope: torch.Tensor, *, compiler
 
 
 def rows() -> Iterator[Row]:
-    """Two rows for each shape and memory layout: with and without a compiler."""
+    """Yields two rows for each shape and memory layout: with and without a compiler."""
     ours, theirs = LocalResponseNorm(5, 1e-4, 0.75, 2.0), nn.LocalResponseNorm(5, 5e-4, 0.75, 2.0)
     for shape in SHAPES:
         for layout, memory_format in LAYOUTS.items():

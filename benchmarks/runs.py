@@ -1,4 +1,4 @@
-"""`python train.py ...` as a user starts it, and stores of random images for it: nothing is downloaded."""
+"""Runs `python train.py ...` like a user, on stores of random images: nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 class Images(NamedTuple):
-    """What a store holds."""
+    """The content of a store."""
 
     store: str  # its name
     shape: tuple[int, int, int]
@@ -39,7 +39,7 @@ CIFAR10 = Images("cifar10-32", (3, 32, 32), 50_000, 10_000)
 
 @contextmanager
 def data_folder(*data_sets: Images) -> Iterator[Path]:
-    """A folder for `data.dir` with stores of random images in ten classes."""
+    """Makes a folder for `data.dir` with stores of random images in ten classes."""
     with TemporaryDirectory(prefix="alexnet-lab-bench-") as name:
         for images in data_sets:
             make_store(Path(name) / "store" / images.store, lambda images=images: random_contents(images))
@@ -47,7 +47,7 @@ def data_folder(*data_sets: Images) -> Iterator[Path]:
 
 
 def random_contents(images: Images) -> Contents:
-    """Random pixels and labels."""
+    """Makes random pixels and labels."""
     rng = np.random.default_rng(0)
 
     def part(n: int) -> Part:
@@ -66,12 +66,12 @@ class Run(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Images per second of the fastest epoch but the first, which starts everything up."""
+        """Images per second of the fastest epoch; the first is a warm-up."""
         return max(self.epochs[1:])
 
 
 def train(*overrides: str, watch: Callable[[int], None] | None = None) -> Run:
-    """`python train.py` with a terminal for its progress bar; `watch` is told its process number."""
+    """Runs `python train.py` in a terminal, for its progress bar; `watch` receives its process id."""
     with TemporaryDirectory(prefix="alexnet-lab-run-") as name:
         run_dir = Path(name) / "run"
         terminal(["train.py", f"run_dir={run_dir}", "logger=csv", *overrides], watch)
@@ -81,7 +81,7 @@ def train(*overrides: str, watch: Callable[[int], None] | None = None) -> Run:
 
 
 def terminal(words: list[str], watch: Callable[[int], None] | None = None) -> None:
-    """Runs `python WORDS` in a terminal of its own; raises if it fails, with what it wrote."""
+    """Runs `python WORDS` in a pseudo-terminal; raises with its output if it fails."""
     ours, theirs = pty.openpty()
     shown: list[bytes] = []
     process = subprocess.Popen([sys.executable, *words], cwd=REPOSITORY, stdout=theirs, stderr=theirs)
@@ -98,11 +98,11 @@ def terminal(words: list[str], watch: Callable[[int], None] | None = None) -> No
 
 
 def _drain(terminal: int, shown: list[bytes]) -> None:
-    """Reads what a process writes until it has closed its end."""
+    """Reads the output of a process to its end."""
     while True:
         try:
             data = os.read(terminal, 65536)
-        except OSError:  # Linux's way of saying that nobody writes any more
+        except OSError:  # Linux: the other end is closed
             return
         if not data:
             return

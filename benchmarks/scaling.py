@@ -23,17 +23,17 @@ AUGMENT = {"_target_": "alexnet_lab.data.augment.Augment", "padding": 4, "pca_co
 
 
 class Random(CIFAR10DataModule):
-    """Random images in the place of CIFAR-10."""
+    """Random images instead of CIFAR-10."""
 
     images: Contents
 
     def contents(self) -> Contents:
-        """Made beforehand, so that making them takes no time."""
+        """Returns images made in advance, so that making them is not timed."""
         return self.images
 
 
 def prepared(size: int, folder: str) -> tuple[float, Random]:
-    """The seconds from images in memory to a store with split and statistics, checked and opened."""
+    """Returns the seconds from images in memory to a verified, open store with split and statistics."""
     data = Random(dir=folder, augment=AUGMENT)
     data.images = random_contents(CIFAR10._replace(train=size, test=1_000))
     start = time.perf_counter()
@@ -43,7 +43,7 @@ def prepared(size: int, folder: str) -> tuple[float, Random]:
 
 
 def epoch(data: Random) -> float:
-    """The seconds of an epoch of batches as a network sees them."""
+    """Returns the seconds of an epoch of augmented batches."""
     start = time.perf_counter()
     for raw in data.train_dataloader():
         data.transform(raw)
@@ -51,7 +51,7 @@ def epoch(data: Random) -> float:
 
 
 def best(size: int) -> tuple[float, float]:
-    """The least seconds of both, of three each."""
+    """Returns the minimum of three times for both."""
     preparations, epochs = [], []
     for _ in range(3):
         with TemporaryDirectory(prefix="alexnet-lab-bench-") as folder:
@@ -62,9 +62,9 @@ def best(size: int) -> tuple[float, float]:
 
 
 def rows() -> Iterator[Row]:
-    """One for each of the two; the number is the exponent p of seconds ~ images^p."""
+    """Yields a row for each; the number is the exponent p of seconds ~ images^p."""
     logging.disable()
-    best(SIZES[0])  # starts everything up
+    best(SIZES[0])  # warm-up
     preparations, epochs = zip(*map(best, SIZES), strict=True)
     for name, seconds in {"preparation": preparations, "an epoch of batches": epochs}.items():
         each = ", ".join(f"{1e6 * taken / size:.1f}" for size, taken in zip(SIZES, seconds, strict=True))

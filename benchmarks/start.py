@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Command(NamedTuple):
-    """What is typed."""
+    """A command."""
 
     words: tuple[str, ...]
-    code: int  # with which it ends
+    code: int  # its exit code
     goal: float  # seconds
 
 
@@ -32,7 +32,7 @@ COMMANDS = (
 
 
 def seconds(command: Command) -> float:
-    """From start to end, in a folder of its own."""
+    """Returns the seconds of a command in its own folder."""
     with TemporaryDirectory() as folder:
         places = [f"run_dir={folder}/run"] if command.code == 0 and command.words != ("--help",) else []
         start = time.perf_counter()
@@ -46,7 +46,7 @@ def seconds(command: Command) -> float:
 
 
 def rows() -> Iterator[Row]:
-    """One for each command, in turns."""
+    """Yields a row for each command; commands alternate."""
     times = [[seconds(command) for command in COMMANDS] for _ in range(4)][1:]  # the first fills caches
     for number, command in enumerate(COMMANDS):
         median = statistics.median(taken[number] for taken in times)

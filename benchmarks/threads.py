@@ -1,4 +1,4 @@
-"""How many threads a run gets by default, against the best choice: alone, and beside one busy process.
+"""The default number of threads of a run against the best choice: alone, and beside one busy process.
 
 A step is worth a thread for each `MACS_PER_THREAD` multiply-adds (`alexnet_lab.run.threads`). The default must not lose
 more than a third in either case: neither by leaving cores idle, nor by waiting for threads that others keep from them.
@@ -26,7 +26,7 @@ WORKS = {
     f"LeNet-5, batch {size}": (*LENET5, f"data.batch_size={size}", f"trainer.limit_train_batches={12_800 // size}")
     for size in (64, 192, 256, 512)
 } | {"AlexNet, half width, batch 128": ALEXNET}
-"""A recipe by its name."""
+"""Recipes by name."""
 
 SHORT = ("trainer.max_epochs=4", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1")
 
@@ -46,7 +46,7 @@ def company(processes: int) -> Iterator[None]:
 
 
 def rates(recipe: tuple[str, ...], folder: str) -> dict[str, float]:
-    """Images per second with one thread, with a thread for each core, and by default; medians of runs in turns."""
+    """Returns images per second with one thread, one per core, and the default; medians of alternating runs."""
     choices = {"1": "1", "all": str(os.cpu_count()), "default": "null"}
     found: dict[str, list[float]] = {name: [] for name in choices}
     for _ in range(ROUNDS):
@@ -57,16 +57,16 @@ def rates(recipe: tuple[str, ...], folder: str) -> dict[str, float]:
 
 
 def rows() -> Iterator[Row]:
-    """Two for each recipe."""
+    """Yields two rows for each recipe."""
     os.environ.pop("OMP_NUM_THREADS", None)  # it would be the default
     with data_folder(MNIST, CIFAR10) as folder:
         for name, recipe in WORKS.items():
             for beside, where in enumerate(("alone", "beside a busy process")):
                 with company(beside):
                     found = rates(recipe, str(folder))
-                told = ", ".join(f"{rate:,.0f} with {key}" for key, rate in found.items() if key != "default")
+                each = ", ".join(f"{rate:,.0f} with {key}" for key, rate in found.items() if key != "default")
                 best = max(found.values())
-                yield more(f"{name}, {where} ({told}): default / best", found["default"], best, "images/s", 0.67)
+                yield more(f"{name}, {where} ({each}): default / best", found["default"], best, "images/s", 0.67)
 
 
 if __name__ == "__main__":

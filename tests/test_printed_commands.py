@@ -125,8 +125,8 @@ def test_an_interrupted_run_goes_on_by_the_command_that_it_prints(tmp_path, digi
     words = (f"data.dir={digits_dir}", shell.override("run_dir", run), *QUICK)
     words += ("trainer.limit_train_batches=4", "trainer.max_epochs=40")
     line = interrupted(*words, begun=run / "checkpoints/last.ckpt", cwd=tmp_path)
-    told, _, line = line.partition("; resume it: ")
-    assert told.startswith("interrupted by Ctrl-C in epoch ")
+    problem, _, line = line.partition("; resume it: ")
+    assert problem.startswith("interrupted by Ctrl-C in epoch ")
     assert shlex.split(line)[:2] == [sys.executable, str(REPOSITORY / "train.py")]
     done = pasted(line, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -137,8 +137,8 @@ def test_an_interrupted_sweep_goes_on_by_the_command_that_it_prints(tmp_path, di
     words = ("-m", "seed=range(0,2)", "hydra.sweep.dir=my sweep", f"data.dir={digits_dir}", *QUICK)
     begun = tmp_path / "my sweep/seed-0/checkpoints/last.ckpt"
     line = interrupted(*words, "trainer.limit_train_batches=4", "trainer.max_epochs=40", begun=begun, cwd=tmp_path)
-    told, _, line = line.partition("; resume with the same command: ")
-    assert "2 jobs: " in told
+    problem, _, line = line.partition("; resume with the same command: ")
+    assert "2 jobs: " in problem
     done = pasted(line, tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "my sweep/seed-1/result.json").is_file()

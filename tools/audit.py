@@ -1,4 +1,4 @@
-"""Looks at the packages that this environment runs: are they the locked ones, unchanged, and none known to be bad?
+"""Audits the packages of this environment: locked versions, unchanged files, none known to be malicious.
 
 It needs no network: `pip-audit` would ask an advisory service, this asks what is here. `make audit`; exit code 1 and
 one line for each finding.
@@ -40,18 +40,18 @@ KNOWN_BAD = {
     "aiohttp": ("<3.12.14", "CVE-2025-53643: requests smuggled in"),
     "filelock": ("<3.20.1", "CVE-2025-68146: truncates what a link points to"),
 }
-"""Versions that must not be used, and why; those of them that an own bound excludes are here so that it stays so."""
+"""Versions that must not be used, with reasons; some are also excluded by pyproject.toml."""
 
 LINE = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>[A-Za-z0-9.!+]+)( ; .+)?")
 
 
 def normal(name: str) -> str:
-    """The name as an index compares it."""
+    """Returns the normalised name of a package."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def read_lock(text: str) -> tuple[dict[str, str], list[str]]:
-    """Versions by name, and the lines that are not one exact version each."""
+    """Returns versions by name, and the lines that do not pin one exact version."""
     versions, findings = {}, []
     for line in filter(None, (line.split("#")[0].strip() for line in text.splitlines())):
         match = LINE.fullmatch(line)
@@ -63,7 +63,7 @@ def read_lock(text: str) -> tuple[dict[str, str], list[str]]:
 
 
 def check_bounds(versions: dict[str, str], requirements: list[str]) -> Iterator[str]:
-    """Locked versions outside of what pyproject.toml asks for."""
+    """Lists locked versions that pyproject.toml excludes."""
     for requirement in map(Requirement, requirements):
         version = versions.get(normal(requirement.name))
         if version is None:
@@ -75,7 +75,7 @@ def check_bounds(versions: dict[str, str], requirements: list[str]) -> Iterator[
 
 
 def check_known_bad(versions: dict[str, str]) -> Iterator[str]:
-    """Locked versions that must not be used."""
+    """Lists locked versions that must not be used."""
     for name, (bad, reason) in KNOWN_BAD.items():
         version = versions.get(name)
         ranges = [SpecifierSet(part) for part in (bad.split(",") if bad.startswith("==") else [bad])]
@@ -84,19 +84,19 @@ def check_known_bad(versions: dict[str, str]) -> Iterator[str]:
 
 
 def check_installed(versions: dict[str, str]) -> Iterator[str]:
-    """Locked packages that are installed in another version, or whose files are not those of their wheel."""
+    """Lists locked packages that are installed in another version, or whose files differ from their wheel."""
     for name, version in versions.items():
         try:
             package = metadata.distribution(name)
         except metadata.PackageNotFoundError:
-            continue  # of another system, say
+            continue  # for example, for another system
         if package.version.partition("+")[0] != version:
             yield f"{name} is installed as {package.version}, locked is {version}"
         yield from check_files(package)
 
 
 def check_files(package: metadata.Distribution) -> Iterator[str]:
-    """Files of a package that differ from its RECORD."""
+    """Returns the files of a package that differ from its RECORD."""
     for file in package.files or []:
         path = Path(str(file.locate()))
         if file.hash is None or not path.is_file():
@@ -108,7 +108,7 @@ def check_files(package: metadata.Distribution) -> Iterator[str]:
 
 
 def main() -> int:
-    """Prints what was found in the repository of the present directory; 0 if that is nothing."""
+    """Prints the findings for the repository in the current directory; returns 0 if there are none."""
     versions, findings = read_lock(Path("requirements.lock").read_text(encoding="utf-8"))
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = project["dependencies"] + [item for extra in project["optional-dependencies"].values() for item in extra]

@@ -1,4 +1,4 @@
-"""Prints requirements.lock: the exact versions installed here of everything that pyproject.toml leads to.
+"""Prints requirements.lock: the installed versions of all direct and indirect requirements of pyproject.toml.
 
 Only names and versions, no addresses of an index: `python tools/lock.py > requirements.lock`.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 HEADER = """\
-# The exact versions that everything was tested with; `make lock` writes this file from what is installed.
+# The exact versions used in all tests; `make lock` writes this file from the installed packages.
 # torch pins its own CUDA packages exactly on Linux, so they need no lines here.
 """
 PINNED_BY_TORCH = ("nvidia-", "cuda-")
@@ -21,12 +21,12 @@ ONLY_ON = {"triton": 'sys_platform == "linux"'}
 
 
 def normal(name: str) -> str:
-    """The name as an index compares it."""
+    """Returns the normalised name of a package."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def closure(requirements: list[str]) -> dict[str, str]:
-    """Versions of the requirements and of all that they need here, by name."""
+    """Returns the versions of the requirements and their own requirements, by name."""
     versions: dict[str, str] = {}
     waiting = [Requirement(text) for text in requirements]
     while waiting:
@@ -43,7 +43,7 @@ def closure(requirements: list[str]) -> dict[str, str]:
 
 
 def _applies(requirement: Requirement, extras: list[str]) -> bool:
-    """Whether a requirement with a marker counts here, for one of the extras."""
+    """Whether the marker of a requirement applies here, for one of the extras."""
     marker = requirement.marker
     return marker is None or any(marker.evaluate({"extra": extra}) for extra in extras)
 

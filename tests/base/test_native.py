@@ -53,14 +53,14 @@ def test_functions_are_called_and_kept_for_the_next_process(source, cache, monke
 
 
 @pytest.mark.usefixtures("compiler")
-def test_another_source_is_compiled_anew(source):
+def test_another_source_is_recompiled(source):
     first = compiled(source)
     source.write_text(DOUBLE.replace("2 *", "3 *"))
     assert compiled(source) != first
 
 
 @pytest.mark.usefixtures("compiler")
-def test_what_does_not_compile_is_told_once(source, caplog, cache):
+def test_what_does_not_compile_is_reported_once(source, caplog, cache):
     source.write_text("no C++")
     library = Library(source, SIGNATURES, without="twice is slower here")
     with caplog.at_level(logging.INFO, "alexnet_lab"):

@@ -112,10 +112,10 @@ def _write_config(folder: Path) -> Path:
 
 
 def _idle_nodes(environment: dict[str, str]) -> int:
-    told = subprocess.run(
+    idle = subprocess.run(
         ["sinfo", "-h", "-N", "-o", "%t"], capture_output=True, text=True, env=environment, check=False
     )
-    return told.stdout.split().count("idle")
+    return idle.stdout.split().count("idle")
 
 
 if __name__ == "__main__":

@@ -227,8 +227,8 @@ def test_keys_that_hold_paths_are_known():
 def test_several_values_of_an_evaluation():
     outcome = call(check_evaluate, "eval", "run=A,B")
     assert outcome.code == 2
-    told = "error: `run=A,B` has several values: for a list, type 'run=[A,B]'; for a text, type 'run=\"A,B\"'\n"
-    assert outcome.err == told
+    expected = "error: `run=A,B` has several values: for a list, type 'run=[A,B]'; for a text, type 'run=\"A,B\"'\n"
+    assert outcome.err == expected
 
 
 @pytest.mark.parametrize(("script", "check"), [("train", check_train), ("eval", check_evaluate)])

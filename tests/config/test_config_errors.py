@@ -83,7 +83,7 @@ def one_error_line(err: str) -> bool:
 
 
 @pytest.mark.parametrize(("line", "message"), COMMAND_LINES.items())
-def test_bad_command_line_is_told_in_one_line(line, message, tmp_path, monkeypatch):
+def test_bad_command_line_is_reported_in_one_line(line, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     outcome = call(check, "train", *line.split())
     assert (outcome.code, outcome.out) == (2, "")
@@ -104,7 +104,7 @@ YAML_FILES = {
 
 
 @pytest.mark.parametrize(("text", "message"), YAML_FILES.items())
-def test_bad_yaml_file_is_told_in_one_line(text, message, tmp_path):
+def test_bad_yaml_file_is_reported_in_one_line(text, message, tmp_path):
     file = tmp_path / "experiment" / "mine.yaml"
     file.parent.mkdir()
     file.write_text("# @package _global_\n" + text)
@@ -160,7 +160,7 @@ def test_bad_command_line_of_eval(words, message, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_wrong_job_of_a_multirun_is_told_before_any_starts(tmp_path):
+def test_wrong_job_of_a_multirun_is_reported_before_any_starts(tmp_path):
     seen: list[int] = []
     outcome = call(
         lambda config: seen.append(check_train(config)["seed"]),

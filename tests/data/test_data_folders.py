@@ -28,7 +28,7 @@ def test_counting_classes_loads_nothing_heavy():
     assert result.stdout.strip() == "[]"
 
 
-def test_a_missing_folder_is_told_with_what_to_put_where(tmp_path):
+def test_a_missing_folder_is_reported_with_what_to_put_where(tmp_path):
     with pytest.raises(DataError, match=re.escape(f"there is no folder {tmp_path / 'no' / 'train'}: put the images")):
         folders.class_names(tmp_path / "no")
 

@@ -284,7 +284,7 @@ def test_grey_levels_bring_the_pixels_back(digits_dir):
         assert np.array_equal(module.transform.grey_levels(module.transform(raw).images), raw.images.numpy())
 
 
-def test_a_crop_that_changes_nothing_is_told(digits_dir, caplog):
+def test_a_crop_that_changes_nothing_is_logged(digits_dir, caplog):
     caplog.set_level(logging.INFO)
     ready(DigitsDataModule(dir=digits_dir, image_size=28, augment=AUGMENT))
     assert (
@@ -459,7 +459,7 @@ def test_imagenettes_classes_have_readable_names(make_folder, tmp_path):
     assert module.class_names == ["tench", "English springer", "French horn"]
 
 
-def test_imagenette_lies_in_the_data_folder_unless_told_otherwise(tmp_path):
+def test_imagenette_is_in_the_data_folder_by_default(tmp_path):
     assert ImageNetteDataModule(dir=str(tmp_path)).folder == tmp_path / "imagenette"
     assert MiniImageNetDataModule(dir=str(tmp_path)).folder == tmp_path / "mini_imagenet"
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.real_data
 
 @pytest.fixture
 def linked(real_data: Path, tmp_path: Path) -> Path:
-    """A data folder of its own, so that stores are made anew, with the real images in it."""
+    """A data folder of its own, so that stores are rebuilt, with the real images in it."""
     for name in ("MNIST", "cifar10", "imagenette"):
         (tmp_path / name).symlink_to(real_data / name)
     return tmp_path

@@ -86,7 +86,7 @@ def test_an_idx_file_is_read(tmp_path, packed):
         (b"<html>not found</html>", "it starts with 3c68746d instead of 00000803"),
     ],
 )
-def test_a_damaged_idx_file_is_told_with_found_and_expected(tmp_path, content, message):
+def test_a_damaged_idx_file_is_reported_with_found_and_expected(tmp_path, content, message):
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
@@ -94,7 +94,7 @@ def test_a_damaged_idx_file_is_told_with_found_and_expected(tmp_path, content, m
     assert str(caught.value) == f"{path} is a damaged IDX file: {message}; delete it, and it is downloaded again"
 
 
-def test_a_truncated_gzip_file_is_told(tmp_path):
+def test_a_truncated_gzip_file_is_reported(tmp_path):
     path = tmp_path / "train-images-idx3-ubyte.gz"
     path.write_bytes(gzip.compress(idx(RNG.integers(0, 256, (9, 9, 9), dtype=np.uint8)))[:-50])
     with pytest.raises(DataError, match=r"\.gz is a damaged IDX file: it cannot be unpacked: "):
@@ -247,14 +247,14 @@ def test_even_with_the_right_checksum_nothing_foreign_is_called(tmp_path, monkey
     assert not (tmp_path / "pwned").exists()
 
 
-def test_a_missing_batch_is_told(tmp_path, batches):
+def test_a_missing_batch_is_reported(tmp_path, batches):
     del batches["data_batch_4"]
     write_batches(tmp_path / "cifar-10-batches-py", batches)
     with pytest.raises(DataError, match=r"data_batch_4 is not the official file \(MD5 missing instead of"):
         cifar10.load_cifar10(tmp_path)
 
 
-def test_a_batch_without_labels_is_told(tmp_path):
+def test_a_batch_without_labels_is_reported(tmp_path):
     content = pickle.dumps({b"data": np.zeros((1, 3072), np.uint8)})
     (tmp_path / "batch").write_bytes(content)
     with pytest.raises(DataError, match="batch is no CIFAR-10 batch: b'labels'"):
@@ -338,14 +338,14 @@ def test_an_archive_cannot_leave_its_folder(tmp_path):
     assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["a.tar", "data"]
 
 
-def test_a_truncated_archive_is_told_and_leaves_nothing(tmp_path):
+def test_a_truncated_archive_is_reported_and_leaves_nothing(tmp_path):
     (tmp_path / "a.tgz").write_bytes(archive_of({"inner/ok": RNG.bytes(5000)})[:2000])
     with pytest.raises(DataError, match=r"a\.tgz cannot be unpacked \(.*\); delete it, and it is downloaded again"):
         download.unpack(tmp_path / "a.tgz", "inner", tmp_path / "target")
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.tgz"]
 
 
-def test_an_archive_of_something_else_is_told(tmp_path):
+def test_an_archive_of_something_else_is_reported(tmp_path):
     (tmp_path / "a.tgz").write_bytes(archive_of({"other/ok": b"1"}))
     with pytest.raises(DataError, match=r"a\.tgz holds no folder inner; delete it"):
         download.unpack(tmp_path / "a.tgz", "inner", tmp_path / "target")

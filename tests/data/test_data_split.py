@@ -89,7 +89,7 @@ def test_a_stored_split_is_read_again_and_not_made(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("where", [0.1, 0.5, 0.99])
-def test_a_damaged_split_is_told_with_what_to_delete(tmp_path, where):
+def test_a_damaged_split_is_reported_with_what_to_delete(tmp_path, where):
     store = toy_store(tmp_path)
     stored_split(store, Shares(0.1, 5, 0.2, 0))
     file = next(tmp_path.iterdir())
@@ -99,7 +99,7 @@ def test_a_damaged_split_is_told_with_what_to_delete(tmp_path, where):
         stored_split(store, Shares(0.1, 5, 0.2, 0))
 
 
-def test_a_changed_split_is_told(tmp_path):
+def test_a_changed_split_is_reported(tmp_path):
     store = toy_store(tmp_path)
     stored_split(store, Shares(0.1, 5, 0.2, 0))
     file = next(tmp_path.iterdir())
@@ -111,7 +111,7 @@ def test_a_changed_split_is_told(tmp_path):
         stored_split(store, Shares(0.1, 5, 0.2, 0))
 
 
-def test_a_split_that_cannot_be_written_is_told(tmp_path):
+def test_a_split_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(DataError, match=r"cannot write .*split_0\.1_0.*; set data\.dir"):
         stored_split(toy_store(tmp_path / "file" / "store"), Shares(0.1, 0, 0.2, 0))

@@ -214,7 +214,7 @@ def _other_format(path: Path) -> None:
         (_other_format, "its format is 99, this version reads 1"),
     ],
 )
-def test_damage_is_told_with_what_to_delete(path, damage, message):
+def test_damage_is_reported_with_what_to_delete(path, damage, message):
     make_store(path, contents)
     damage(path)
     with pytest.raises(
@@ -223,18 +223,18 @@ def test_damage_is_told_with_what_to_delete(path, damage, message):
         open_store(path, verify=True)
 
 
-def test_opening_without_preparing_is_told(path):
+def test_opening_without_preparing_is_reported(path):
     with pytest.raises(DataError, match=r"there is no store .*toy-4; prepare_data\(\)"):
         open_store(path, verify=False)
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "store").write_text("a file where a folder should be")
     with pytest.raises(DataError, match=r"cannot write .*toy-4 \(.*\); set data\.dir \(or ALEXNET_LAB_DATA\) to a"):
         make_store(tmp_path / "store" / "toy-4", contents)
 
 
-def test_a_read_only_folder_is_told(path, monkeypatch):
+def test_a_read_only_folder_is_reported(path, monkeypatch):
     def refuse(*_args: object, **_kwargs: object) -> str:  # root may write anywhere: so the refusal is played
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
@@ -244,14 +244,14 @@ def test_a_read_only_folder_is_told(path, monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_really_read_only_folder_is_told(tmp_path):
+def test_a_really_read_only_folder_is_reported(tmp_path):
     tmp_path.chmod(0o555)
     with pytest.raises(DataError, match=r"cannot write .*toy-4 \(Permission denied\); set data\.dir"):
         make_store(tmp_path / "store" / "toy-4", contents)
     tmp_path.chmod(0o755)
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(path, monkeypatch):
+def test_a_full_disk_is_reported_and_leaves_nothing(path, monkeypatch):
     def refuse(*_args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -262,7 +262,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(path, monkeypatch):
     assert leftovers(path) == []
 
 
-def test_a_source_that_cannot_be_read_is_told(path):
+def test_a_source_that_cannot_be_read_is_reported(path):
     def refuse() -> Contents:
         raise PermissionError(errno.EACCES, "Permission denied", "/somewhere/train.idx")
 

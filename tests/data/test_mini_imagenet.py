@@ -124,7 +124,7 @@ def test_without_images_it_has_the_published_number_of_classes(tmp_path):
     assert compose_raw("data=mini_imagenet", "model=alexnet", f"data.dir={tmp_path}")["data"]["num_classes"] == 100
 
 
-def test_a_changed_label_makes_the_store_anew(tables):
+def test_a_changed_label_rebuilds_the_store(tables):
     before = ready(tables).store_hash
     text = (tables / "train.csv").read_text()
     (tables / "train.csv").write_text(text.replace("ant0.png,ant", "ant0.png,bee"))

@@ -143,7 +143,7 @@ def test_changed_content_is_noticed(change, late, root, caplog):
 
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_each_part_of_the_state_counts(which, root, reads):
-    """Where a file system keeps no change time, or gives out inodes anew, the rest must do."""
+    """Where a file system keeps no change time, or reuses inodes, the other checks must suffice."""
     module = prepared(root)
     settle(module)
     with np.load(module.store_path / NAME) as archive:

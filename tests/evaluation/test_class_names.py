@@ -55,10 +55,10 @@ def test_logs_and_errors_show_no_control_characters(tmp_path, capsys):
     handler = log_to_file(tmp_path / "train.log")
     logging.getLogger("alexnet_lab.x").warning("class %s and %s\nnext", RED, "caf\udce9")
     close_file(handler)
-    told, kept = capsys.readouterr().err, (tmp_path / "train.log").read_text(encoding="utf-8")
-    assert r"class cat\x1b[31m and caf\udce9" in told
+    printed, kept = capsys.readouterr().err, (tmp_path / "train.log").read_text(encoding="utf-8")
+    assert r"class cat\x1b[31m and caf\udce9" in printed
     assert r"class cat\x1b[31m and caf\udce9" in kept
-    assert commands_in(told) == commands_in(kept) == set()
+    assert commands_in(printed) == commands_in(kept) == set()
     assert str(RunError(f"no {TITLE}\n!")) == r"no dog\x1b]0;owned\x07 !"
 
 

@@ -184,11 +184,11 @@ def test_retrieval_of_several_runs(sweep):
         "features - pixels", "features - codes", "codes - pixels",
     }  # fmt: skip
     assert len(rows) == 2 * len(by_run)  # over queries too
-    told = found["codes"]
-    assert told["chance"] == pytest.approx(0.1, abs=0.005)
+    codes = found["codes"]
+    assert codes["chance"] == pytest.approx(0.1, abs=0.005)
     for way in ways:
-        assert by_run[f"{way} - chance"]["mean"] == pytest.approx(told[f"precision_by_{way}"]["10"])
-        assert by_run[f"{way} - chance"]["base"] == pytest.approx(told["chance"])
+        assert by_run[f"{way} - chance"]["mean"] == pytest.approx(codes[f"precision_by_{way}"]["10"])
+        assert by_run[f"{way} - chance"]["base"] == pytest.approx(codes["chance"])
     assert by_run["pixels - chance"]["ci95_low"] is None  # each run sees the same pixels
     gaps = [the(found["comparisons"], compared="features - codes", runs=[f"ideas/base_seed-{seed}"])["difference"]
             for seed in range(3)]  # fmt: skip
@@ -329,7 +329,7 @@ def test_an_unfinished_run_of_a_pattern_is_refused(sweep):
 
 def test_another_folder_takes_the_evaluation(sweep, tmp_path):
     out = tmp_path / "results" / "evaluations"
-    for _ in range(2):  # the same evaluation again is written anew
+    for _ in range(2):  # the same evaluation again overwrites its file
         assert eval_py(f"run={sweep}/base_seed-*", f"out={out}", "name=average").code == 0
     assert sorted(path.name for path in out.iterdir()) == [
         "average.json", "average_classes.csv", "average_confusion.csv",

@@ -91,7 +91,7 @@ def shown(matrix: Any, names: list[str], path: Path = Path("x.json")) -> None:
     printout.show(numbers, no_predictions(names), path)
 
 
-def test_many_classes_are_told_by_their_most_frequent_confusions(capsys):
+def test_many_classes_print_their_most_frequent_confusions(capsys):
     count = 30
     confused = np.zeros((count, count), dtype=int)
     confused[3, 4], confused[5, 6], confused[7, 7] = 9, 11, 1000
@@ -179,7 +179,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize(("how", "message"), DAMAGES.items())
-def test_bad_checkpoint_is_told_in_one_line_and_never_run(how, message, run, tmp_path):
+def test_bad_checkpoint_is_reported_in_one_line_and_never_run(how, message, run, tmp_path):
     replace(run / "checkpoints" / "best.ckpt", how, tmp_path / "trap")
     before = files(run)
     outcome = call(lambda config: evaluation.evaluate(check_evaluate(config)), "eval", f"run={run}", "num_threads=1")
@@ -281,11 +281,11 @@ def test_views_give_the_mean_of_single_views(run, views, number, centre, monkeyp
         ("nine", [9], ", 9 views of each (views=nine)"),
     ],
 )
-def test_number_of_views_is_told(views, counts, note):
+def test_number_of_views_is_printed(views, counts, note):
     assert printout.views_note({"views": views, "num_views": counts}) == note
 
 
-def test_gain_of_views_is_told():
+def test_gain_of_views_is_printed():
     after, before = {"test/loss": 1.0, "test/top1_error": 0.18}, {"test/loss": 1.0, "test/top1_error": 0.1925}
     assert list(printout.gains(after, before, "X")) == ["test/top1_error  1.25 points below X (19.25%)"]
     assert list(printout.gains(before, after, "X")) == ["test/top1_error  1.25 points above X (18.00%)"]

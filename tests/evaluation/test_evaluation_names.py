@@ -59,7 +59,7 @@ def test_default_names_stay_apart(run, tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"runs": ' * 100])
-def test_a_damaged_file_is_written_anew(content, run):
+def test_a_damaged_file_is_rewritten(content, run):
     (run / "eval").mkdir(exist_ok=True)
     (run / "eval" / "test_center.json").write_text(content)
     assert eval_py(f"run={run}").code == 0

@@ -86,11 +86,11 @@ def test_all_figures_of_a_run(name, drawn):
     assert svg.tag == "{http://www.w3.org/2000/svg}svg"
 
 
-def test_numbers_of_retrieval_are_told(drawn):
-    told = drawn[1]["retrieval"]
-    assert told["queries"] == 359
-    assert set(told["precision_by_features"]) == {"1", "2", "5", "10", "20", "50", "100"}
-    assert told["precision_by_features"]["1"] > 0.8
+def test_retrieval_reports_its_numbers(drawn):
+    numbers = drawn[1]["retrieval"]
+    assert numbers["queries"] == 359
+    assert set(numbers["precision_by_features"]) == {"1", "2", "5", "10", "20", "50", "100"}
+    assert numbers["precision_by_features"]["1"] > 0.8
     assert drawn[1]["codes"]["precision_by_codes"]["10"] > 0.6
 
 

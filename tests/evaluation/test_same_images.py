@@ -91,8 +91,8 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize(("change", "told"), CHANGES.items())
-def test_changed_folder_is_refused(change, told, root, tmp_path, compose):
+@pytest.mark.parametrize(("change", "expected"), CHANGES.items())
+def test_changed_folder_is_refused(change, expected, root, tmp_path, compose):
     run = train_on(root, tmp_path / "run", compose)
     own = json.loads((run / "result.json").read_text())["metrics"]
     assert evaluated(f"run={run}").code == 0
@@ -100,7 +100,7 @@ def test_changed_folder_is_refused(change, told, root, tmp_path, compose):
     change(root)
     line = error_of(evaluated(f"run={run}"))
     assert f"error: run {run} was trained on other images than its data set contains now " in line
-    counts, _, now = told.partition(".*")
+    counts, _, now = expected.partition(".*")
     assert counts in line
     assert now in line
     assert line.endswith("or continue with other_images=true")

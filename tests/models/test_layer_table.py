@@ -25,9 +25,9 @@ def rows(name, **overrides):
 
 
 def test_document_is_what_the_networks_say():
-    """A model that was added is missing until the page is written anew; a row that is there is right."""
+    """A model that was added is missing until the page is regenerated; existing rows are correct."""
     rows, derived = DOCUMENT.read_text(encoding="utf-8").splitlines(), document().splitlines()
-    assert set(rows) <= set(derived), "write it anew: python -m alexnet_lab.models --markdown > docs/models.md"
+    assert set(rows) <= set(derived), "regenerate it: python -m alexnet_lab.models --markdown > docs/models.md"
     assert len(rows) >= 33
 
 

@@ -1,4 +1,4 @@
-"""Faults put into a file on purpose, and what became of each: told in one line, or without effect."""
+"""Faults put into a file on purpose, and what became of each: reported in one line, or without effect."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FLIPS = 100
 class Tally(NamedTuple):
     """How many faults there were of each outcome; there is no third one."""
 
-    told: int
+    reported: int
     harmless: int
 
 
@@ -59,24 +59,26 @@ def survey(
         naming: What each message names; None: the file.
     """
     content, right = path.read_bytes(), read()
-    told = harmless = 0
+    reported = harmless = 0
     for name, bad in faults(content, other, flips):
         path.write_bytes(bad)
-        if _is_told(read, right, same, naming or path.name, name):
-            told += 1
+        if _is_reported(read, right, same, naming or path.name, name):
+            reported += 1
         else:
             harmless += 1
     path.unlink()
     path.mkdir()
-    told += _is_told(read, right, same, naming or path.name, "unreadable")
+    reported += _is_reported(read, right, same, naming or path.name, "unreadable")
     shutil.rmtree(path)
     path.write_bytes(content)
     assert same(read(), right)
-    print(f"{path.name}: {told} faults told, {harmless} without effect")
-    return Tally(told, harmless)
+    print(f"{path.name}: {reported} faults reported, {harmless} without effect")
+    return Tally(reported, harmless)
 
 
-def _is_told(read: Callable[[], Any], right: Any, same: Callable[[Any, Any], bool], naming: str, fault: str) -> bool:
+def _is_reported(
+    read: Callable[[], Any], right: Any, same: Callable[[Any, Any], bool], naming: str, fault: str
+) -> bool:
     """Whether reading raised one of our errors that names the file; fails if it gave something else than before."""
     message = None
     found = None

@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
 AUDIT = runpy.run_path(str(REPOSITORY / "tools" / "audit.py"))
 
 
-def test_lines_that_lock_nothing_are_told():
+def test_lines_that_lock_nothing_are_reported():
     versions, findings = AUDIT["read_lock"](
         '# comment\na==1.0\ntriton==3.0 ; sys_platform == "linux"\nb>=2\nc @ https://example.org/c.whl\n'
     )
@@ -37,7 +37,7 @@ def test_bounds_are_held():
 
 
 @pytest.mark.parametrize("version", ["2.6.2", "2.6.3"])
-def test_malicious_versions_are_told(version):
+def test_malicious_versions_are_reported(version):
     assert list(AUDIT["check_known_bad"]({"lightning": version})) == [
         f"lightning {version} must not be used: malicious uploads to the package index"
     ]
@@ -58,7 +58,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     importlib.invalidate_caches()
 
 
-def test_changed_files_and_versions_are_told(package):
+def test_changed_files_and_versions_are_reported(package):
     assert list(AUDIT["check_installed"]({"toy": "1.0", "not-installed-here": "1"})) == []
     assert list(AUDIT["check_installed"]({"toy": "1.1"})) == ["toy is installed as 1.0, locked is 1.1"]
     (package / "toy.py").write_bytes(b"import os")

@@ -1,4 +1,4 @@
-"""Wrong configs, made at random from right ones: each is told in one line that names the key, and starts nothing."""
+"""Random changes of valid configs: each is reported in one line that names the key, and starts nothing."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ BASES = (
     ("model=lenet5_1998", "data=digits", "loss=lenet5_1998", "optimizer=diagonal_lm", "schedule=lenet5_1998"),
     ("model=torchvision", "data=imagenette", "logger=csv", "optimizer=krizhevsky_sgd", "schedule=dexp"),
 )
-"""Right configs."""
+"""Valid configs."""
 
 REQUIRED = ("seed", "run_dir", "model", "data", "loss", "optimizer")
 
 SECONDS = 2.0
-"""In which each is told."""
+"""Time limit for the report of each."""
 
 
 class Wrong(NamedTuple):
@@ -208,13 +208,13 @@ CHECKS = [
 
 @settings(max_examples=500, deadline=None, derandomize=True, suppress_health_check=CHECKS, database=None)
 @given(wrong=wrong_configs())
-def test_wrong_config_is_told_by_its_key(wrong):
+def test_wrong_config_is_reported_by_its_key(wrong):
     before = set(Path.cwd().iterdir())
     start = time.perf_counter()
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as raised:
         check_train(wrong.config)
     seconds = time.perf_counter() - start
-    message = str(told.value)
+    message = str(raised.value)
     assert f"`{wrong.key}" in message, f"{wrong.what}: {message}"
     assert "\n" not in message
     assert len(message) < 1000, wrong.what
@@ -227,7 +227,7 @@ SPELLABLE = (int, float, str, bool, type(None))
 
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=CHECKS, database=None)
 @given(data=st.data())
-def test_wrong_command_line_is_told_by_its_key(data, tmp_path_factory, monkeypatch):
+def test_wrong_command_line_is_reported_by_its_key(data, tmp_path_factory, monkeypatch):
     """The same by way of Hydra: exit code 2, one line, no file, no process."""
     base = data.draw(st.sampled_from(BASES))
     kind = data.draw(st.sampled_from([misspelt, other_type, out_of_range]))
@@ -267,7 +267,7 @@ def as_word(wrong: Wrong, config: dict[str, Any]) -> str | None:
 
 
 @pytest.mark.parametrize("kind", ["cut", "flipped"])
-def test_damaged_yaml_file_is_told_or_is_another_right_config(kind, tmp_path):
+def test_damaged_yaml_file_is_reported_or_is_another_right_config(kind, tmp_path):
     """Nobody can know that 0.01 was 0.03; but no fault leads to a traceback, and config.yaml says what ran."""
     file = tmp_path / "experiment" / "mine.yaml"
     file.parent.mkdir()

@@ -1,4 +1,4 @@
-"""Each file that is read is cut, flipped, emptied, swapped and taken away: told in one line, or without effect."""
+"""Each file that is read is cut, flipped, emptied, swapped and removed: reported in one line, or without effect."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_description_of_the_store(store, other):
 
 
 @pytest.mark.parametrize("name", ["train_images.npy", "train_labels.npy", "meta.json"])
-def test_file_of_the_store_without_permission_is_told(store, name, monkeypatch):
+def test_file_of_the_store_without_permission_is_reported(store, name, monkeypatch):
     """Played, since the superuser may read anything."""
     true_open = io.open
 
@@ -147,7 +147,7 @@ def test_idx_files(raw, name):
     def read() -> list[np.ndarray]:
         try:
             return read_mnist(raw)
-        except OSError as error:  # make_store tells these, see test_a_source_that_cannot_be_read_is_told
+        except OSError as error:  # make_store reports these, see test_a_source_that_cannot_be_read_is_reported
             raise DataError(str(error)) from error
 
     tally = survey(path, read, other=other, same=equal, naming=name.partition("-")[0])
@@ -163,7 +163,7 @@ def test_mnists_files_swapped_for_one_another(raw):
         read_mnist(raw)
 
 
-def test_file_of_another_size_counts_but_is_told(raw, caplog):
+def test_file_of_another_size_is_used_with_a_warning(raw, caplog):
     path = next(raw.glob("t10k-labels*"))
     fewer = idx(np.arange(7, dtype=np.uint8))
     images = next(raw.glob("t10k-images*"))
@@ -211,10 +211,10 @@ def picture(path: Path) -> Path:
 
 
 def test_png_files(tmp_path):
-    """PNG has a checksum for each chunk, so each fault is told or without effect."""
+    """PNG has a checksum for each chunk, so each fault is reported or without effect."""
     path = picture(tmp_path / "a.png")
     tally = survey(path, lambda: decode(path), same=equal)
-    assert tally.told > tally.harmless
+    assert tally.reported > tally.harmless
 
 
 def decode(path: Path) -> np.ndarray:
@@ -226,22 +226,22 @@ def decode(path: Path) -> np.ndarray:
 
 
 def test_jpeg_files(tmp_path):
-    """JPEG has no checksum: a flipped bit may give another picture. The store tells it: its hash is another."""
+    """JPEG has no checksum: a flipped bit may give another picture. The hash of the store differs then."""
     path = picture(tmp_path / "a.jpg")
     content, right = path.read_bytes(), decode(path)
-    outcomes = {"told": 0, "same": 0, "other": 0}
+    outcomes = {"reported": 0, "same": 0, "other": 0}
     for name, bad in faults(content, b"no picture"):
         path.write_bytes(bad)
         try:
             found = decode(path)
         except DataError:
-            outcomes["told"] += 1
+            outcomes["reported"] += 1
             continue
         assert "cut" not in name, name  # a half picture is never taken for a whole one
         assert found.shape == right.shape
         outcomes["same" if np.array_equal(found, right) else "other"] += 1
     print(f"{path.name}: {outcomes}")
-    assert outcomes["told"] > 10
+    assert outcomes["reported"] > 10
     path.write_bytes(content)
     assert np.array_equal(decode(path), right)
 
@@ -283,7 +283,7 @@ def checkpoint(path: Path) -> Path:
 def test_checkpoints(tmp_path):
     path = checkpoint(tmp_path / "last.ckpt")
     tally = survey(path, lambda: load_checkpoint(path), same=equal, flips=4 * FLIPS)
-    assert tally.told > tally.harmless  # torch fills up to multiples of 64 bytes with nothing
+    assert tally.reported > tally.harmless  # torch fills up to multiples of 64 bytes with nothing
 
 
 def test_torch_alone_would_take_a_flipped_weight(tmp_path):

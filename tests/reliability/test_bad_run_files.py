@@ -51,7 +51,7 @@ def experiment(run: Path) -> dict[str, Any]:
 def test_config_of_a_run_that_goes_on(unfinished):
     other = (unfinished / "config.yaml").read_bytes().replace(b"seed: 0", b"seed: 1")
     tally = survey(unfinished / "config.yaml", lambda: experiment(unfinished), other=other)
-    assert tally.told > 5 * tally.harmless
+    assert tally.reported > 5 * tally.harmless
 
 
 def test_checkpoint_of_a_run_that_goes_on(unfinished):
@@ -87,10 +87,10 @@ def test_result(run):
         return {key: found.get(key) for key in right if key != "checksum"}
 
     tally = survey(run / "result.json", read, other=b"{}\n", naming="result.json")
-    assert tally.told > 5 * tally.harmless
+    assert tally.reported > 5 * tally.harmless
 
 
-def test_a_sealed_record_is_told_from_a_changed_one():
+def test_a_sealed_record_differs_from_a_changed_one():
     record = sealed({"metrics": {"val/loss": 0.5}, "nothing": float("nan"), "list": (1, 2)})
     read = json.loads(json.dumps(record | {"nothing": None}))
     assert is_whole(record)
@@ -100,7 +100,7 @@ def test_a_sealed_record_is_told_from_a_changed_one():
 
 
 def test_metrics_of_a_run_that_goes_on_do_not_depend_on_the_file(unfinished, digits_run):
-    """The rows are in the checkpoint; the file is written anew."""
+    """The rows are in the checkpoint; the file is rewritten."""
     right = (digits_run / "metrics.csv").read_text()
     for damage in (b"", b"\xff\xfe", right[: len(right) // 2].encode(), b"epoch,step\nx,y\n"):
         copy = shutil.copytree(unfinished, unfinished.parent / "copy", dirs_exist_ok=True)
@@ -144,7 +144,7 @@ def test_changed_config_is_not_evaluated(run):
 
 
 def test_ledger_of_a_sweep(tmp_path, caplog):
-    """A line that is not what was written counts as missing, and is told; the others stay."""
+    """A line that is not what was written counts as missing and is reported; the others stay."""
     sweep = SweepDirectory(tmp_path)
     for job in ("a", "b", "c"):
         sweep.append({"job": job, "status": "completed", "metrics": {"test/top1_error": 0.125}})

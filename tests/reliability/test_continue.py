@@ -89,11 +89,11 @@ def refusal(run: Path, *words: str) -> str:
 def test_finished_run_is_trained_further(done, capsys):
     before, checkpoint = result(done), load_checkpoint(done / "checkpoints" / "last.ckpt")
     train({"resume": str(done), "changes": {"trainer.max_epochs": 4}, "overrides": ["trainer.max_epochs=4"]})
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert (
         "training continues (trainer.max_epochs: 2 -> 4): from step 25 on the learning rate is that of a run of the "
         "new length; the test set is used once more at the end"
-    ) in told
+    ) in printed
     after = result(done)
     assert (after["status"], after["epochs"], after["steps"]) == ("completed", 4, 4 * STEPS)
     kept = {key: before[key] for key in ("epochs", "steps", "metrics", "best_epoch", "wall_seconds")}
@@ -217,7 +217,7 @@ def test_command_of_the_run_may_be_repeated(unfinished):
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "message"),
     [
         ("model.activation=tanh", "`model.activation` is 'relu' in the run and cannot become 'tanh': that would be"),
         ("model=alexnet", "`model._target_` is 'alexnet_lab.models.LeNet5' in the run and cannot become 'alexnet_lab."),
@@ -241,8 +241,8 @@ def test_command_of_the_run_may_be_repeated(unfinished):
         ("launcher=slurm", "`launcher=slurm` sends jobs of a sweep to the cluster; continue this run by srun"),
     ],
 )
-def test_what_makes_another_experiment_is_refused(digits_run, word, told):
-    assert told in refusal(digits_run, word)
+def test_what_makes_another_experiment_is_refused(digits_run, word, message):
+    assert message in refusal(digits_run, word)
 
 
 def test_command_line_continues_a_run_in_two_processes(done, tmp_path):

@@ -75,9 +75,9 @@ def test_validation_images_are_trained_on_and_the_schedule_counts_epochs(done, c
     assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001])
     best, last = (load_checkpoint(done / "checkpoints" / f"{name}.ckpt")["global_step"] for name in ("best", "last"))
     assert best == last == result["steps"]
-    told = capsys.readouterr().err
-    assert "data.val_fraction: 0.3 -> 0" in told
-    assert "the validation images are trained on too, the last epoch is the result" in told
+    printed = capsys.readouterr().err
+    assert "data.val_fraction: 0.3 -> 0" in printed
+    assert "the validation images are trained on too, the last epoch is the result" in printed
 
 
 def test_killed_after_the_fold_it_ends_as_if_it_had_not_been(done, tmp_path, monkeypatch):
@@ -114,7 +114,7 @@ def test_more_epochs_have_to_be_asked_for(done):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (
             ("data.val_fraction=0.1",),
@@ -127,7 +127,7 @@ def test_more_epochs_have_to_be_asked_for(done):
         ),
     ],
 )
-def test_other_changes_of_the_split_are_refused(run_of_two_epochs, words, told):
+def test_other_changes_of_the_split_are_refused(run_of_two_epochs, words, message):
     outcome = call(requested, "train", f"resume={run_of_two_epochs}", *words)
     assert outcome.code == 2
-    assert told in outcome.err
+    assert message in outcome.err

@@ -390,7 +390,7 @@ def test_image_bomb_is_not_decoded(name, tmp_path):
         read_image(tmp_path / name, 32, 3)
 
 
-def test_image_bomb_in_a_folder_is_told_by_its_name(tmp_path, compose):
+def test_image_bomb_in_a_folder_is_reported_by_its_name(tmp_path, compose):
     for label in ("one", "two"):
         folder = tmp_path / "root" / "train" / label
         folder.mkdir(parents=True)

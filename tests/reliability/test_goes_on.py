@@ -91,7 +91,7 @@ def test_other_images_by_force(unfinished, capsys):
     assert "resume_force=true continues" in capsys.readouterr().err
 
 
-def test_other_code_is_told(caplog):
+def test_other_code_is_a_warning(caplog):
     now = checkpoint_identity.provenance.code()
     assert set(now) == {"torch", "lightning", "numpy", "alexnet_lab"}
     start_log()
@@ -104,7 +104,7 @@ def test_other_code_is_told(caplog):
     ]
 
 
-def test_same_run_after_the_store_was_made_anew(compose, tmp_path):
+def test_same_run_after_the_store_was_rebuilt(compose, tmp_path):
     words = ("trainer.max_epochs=2", "trainer.limit_train_batches=4", f"data.dir={tmp_path / 'data'}")
     train(compose(f"run_dir={tmp_path / 'one'}", *words))
     shutil.rmtree(tmp_path / "data")

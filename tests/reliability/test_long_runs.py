@@ -13,7 +13,7 @@ from commands import QUICK, command
 if TYPE_CHECKING:
     import subprocess
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux tells it there")
+pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux")
 
 STEPS_PER_EPOCH = 162
 """1,294 training images by 8."""

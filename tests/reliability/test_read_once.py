@@ -124,7 +124,7 @@ def test_a_resumed_run_reads_its_checkpoint_once(compose, tmp_path, reads):
     assert reads["check last.ckpt"] == 1
 
 
-def test_worker_processes_are_told_which_checkpoint_is_intact(compose, tmp_path, reads):
+def test_worker_processes_receive_the_intact_checkpoint(compose, tmp_path, reads):
     """The parent checks the file and leaves its tensors there; the worker loads it without checking it again."""
     run = tmp_path / "run"
     _unfinished(compose, run)

@@ -170,7 +170,7 @@ def test_a_bad_job_leaves_the_rest_of_its_sweep(tmp_path):
     ],
     ids=str,
 )
-def test_a_bad_definition_is_told_in_one_line(changes, reason, sweep):
+def test_a_bad_definition_is_reported_in_one_line(changes, reason, sweep):
     content = json.loads((sweep / "sweep.json").read_text()) | changes
     (sweep / "sweep.json").write_text(json.dumps(content))
     outcome = report(f"sweep={sweep}")

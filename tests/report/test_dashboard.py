@@ -102,7 +102,7 @@ def test_with_a_login_both_are_saved(sweep, monkeypatch, caplog):
     assert "W&B report: https://example.org/report" in outcome.err
 
 
-def test_what_wandb_refuses_is_told_in_one_line(sweep, monkeypatch):
+def test_what_wandb_refuses_is_reported_in_one_line(sweep, monkeypatch):
     def refuse(built):
         raise ValueError("no\npermission")
 

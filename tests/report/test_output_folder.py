@@ -74,7 +74,7 @@ def test_two_reports_in_one_second_have_two_places(here, monkeypatch):
     assert sorted(path.name for path in here.glob("logs/reports/*")) == ["2026-01-01_00-00-00", "2026-01-01_00-00-00_2"]
 
 
-def test_a_disk_that_is_full_is_told_in_one_line(here, monkeypatch):
+def test_a_disk_that_is_full_is_reported_in_one_line(here, monkeypatch):
     def full(path: Path, text: str) -> None:
         raise OSError(28, "No space left on device", str(path))
 

@@ -241,7 +241,7 @@ def test_the_table_of_claims(published):
     assert {row[6] for row in rows[2:4]} <= {"supported", "contradicted", "undecided", "higher", "lower"}
 
 
-def test_runs_on_other_hardware_are_told_and_are_no_pairs(copy, monkeypatch):
+def test_runs_on_other_hardware_are_reported_and_are_no_pairs(copy, monkeypatch):
     path = copy.sweep / "model.activation-tanh_seed-1" / "manifest.json"
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"hardware": content["hardware"] | {"device": "NVIDIA H100"}}))
@@ -254,7 +254,7 @@ def test_runs_on_other_hardware_are_told_and_are_no_pairs(copy, monkeypatch):
     assert "a pair only if the same kind of hardware (processor or GPU) computed both" in page
     rows = list(csv.DictReader(table.splitlines()))
     assert [(row["n"], row["pairs"], row["other_hardware"]) for row in rows] == [("2", "", "0"), ("2", "1", "1")]
-    assert train(copy.root, "seed=0,1").code == 0  # trains nothing, and writes the table anew
+    assert train(copy.root, "seed=0,1").code == 0  # trains nothing, and rewrites the table
     assert (copy.sweep / "summary.csv").read_text() == table
 
 

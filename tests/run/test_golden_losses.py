@@ -1,7 +1,7 @@
-"""The losses of a few steps, written down: a faster way of computing the same has to give the same.
+"""The recorded losses of a few steps: a faster implementation must give the same ones.
 
-Batches, crops, mirror images, colours, dropout and weights come from seed 0. The numbers were taken with torch 2.14 on
-a CPU before response norm and augmentation were compiled; other versions may draw other weights, which is told then.
+Batches, crops, mirror images, colours, dropout and weights come from seed 0. The numbers were recorded with torch 2.14
+on a CPU before response norm and augmentation were compiled. Other versions may draw other weights; the test says so.
 """
 
 from __future__ import annotations

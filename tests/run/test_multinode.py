@@ -164,7 +164,7 @@ def test_coordinator_address_is_the_one_that_slurm_uses(monkeypatch):
     assert multinode.coordinator_address() == "10.0.0.7"
 
 
-def test_port_that_is_taken_is_told(monkeypatch):
+def test_port_that_is_taken_is_reported(monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     with socket.socket() as taken:
         taken.bind(("localhost", 0))

@@ -74,7 +74,7 @@ def test_contradictions_are_reported(case, monkeypatch):
         cluster.settle()
 
 
-def test_lightning_is_told_and_does_not_look_itself(monkeypatch):
+def test_lightning_gets_the_environment_and_does_not_detect_it(monkeypatch):
     set_all(monkeypatch, WORKER | STEP | {"SLURM_NTASKS": "9", "NODE_RANK": "5"})
     found = Processes()
     assert (found.world_size(), found.global_rank(), found.local_rank(), found.node_rank()) == (4, 3, 1, 1)

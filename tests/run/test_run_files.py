@@ -201,13 +201,13 @@ def test_nothing_is_left_where_the_data_is_missing(compose, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_batch_larger_than_the_data_is_told_before_the_run(compose, tmp_path):
+def test_batch_larger_than_the_data_is_reported_before_the_run(compose, tmp_path):
     with pytest.raises(ConfigError, match=r"`data.batch_size` is 2000, but there are only 1294 training images"):
         train(compose(f"run_dir={tmp_path / 'run'}", "data.batch_size=2000"))
     assert not (tmp_path / "run").exists()
 
 
-def test_network_that_cannot_be_built_is_told_before_the_run(compose, tmp_path):
+def test_network_that_cannot_be_built_is_reported_before_the_run(compose, tmp_path):
     config = compose(f"run_dir={tmp_path / 'run'}", "model=torchvision", "model.name=resnet18", "data=digits")
     config["model"]["name"] = "resnet19"
     with pytest.raises(ConfigError, match="resnet19"):

@@ -115,7 +115,7 @@ def test_all_processes_write_one_log(one_and_two):
     assert {path.name for path in one_and_two[1].iterdir()} == {path.name for path in one_and_two[0].iterdir()}
 
 
-def test_failing_worker_is_told_in_one_line(compose, tmp_path, capfd):
+def test_failing_worker_is_reported_in_one_line(compose, tmp_path, capfd):
     run = tmp_path / "run"
     config = compose(f"run_dir={run}", *SHORT, "trainer.devices=2", "optimizer.learning_rate=1e18", "schedule=constant")
     with pytest.raises(RunError, match=r"worker \d of the run failed: RunError: the training loss is") as caught:

@@ -120,7 +120,7 @@ def test_cores_are_the_fewest_of_mask_quota_and_job(quota, mask, slurm, expected
     ("given", "expected"),
     [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"), ({"GOMP_SPINCOUNT": "7"}, None)],
 )
-def test_threads_sleep_while_they_wait_unless_told_otherwise(given, expected, monkeypatch):
+def test_threads_sleep_while_they_wait_by_default(given, expected, monkeypatch):
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         monkeypatch.setenv(name, given.get(name, ""))
         if name not in given:
@@ -129,7 +129,7 @@ def test_threads_sleep_while_they_wait_unless_told_otherwise(given, expected, mo
     assert os.environ.get("OMP_WAIT_POLICY") == expected
 
 
-def test_they_are_told_before_torch_is_imported():
+def test_wait_policy_is_set_before_torch_is_imported():
     program = (
         "import os, sys, alexnet_lab.run as r; r.train; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
     )
@@ -181,17 +181,17 @@ def warnings_of(monkeypatch: pytest.MonkeyPatch, caplog: Any, waits: Any, num_th
 
 
 def test_crowded_run_warns_once_with_the_setting(monkeypatch, caplog):
-    (told,) = warnings_of(monkeypatch, caplog, itertools.count(0.0, 45.0))
-    assert told == (
+    (line,) = warnings_of(monkeypatch, caplog, itertools.count(0.0, 45.0))
+    assert line == (
         "training is slow: its threads wait for a core 50% of the time, since other programs use the cores; end them, "
         "or set trainer.num_threads=1 (it is 3)"
     )
 
 
-def test_run_with_more_threads_than_cores_is_told_how_many_it_may_have(monkeypatch, caplog):
+def test_run_with_more_threads_than_cores_is_warned_with_the_number_to_set(monkeypatch, caplog):
     monkeypatch.setattr(threads, "available_cores", lambda: 5)
-    (told,) = warnings_of(monkeypatch, caplog, itertools.count(0.0, 45.0))
-    assert told.endswith("50% of the time, since the run has 6 on 5; set trainer.num_threads=2")
+    (line,) = warnings_of(monkeypatch, caplog, itertools.count(0.0, 45.0))
+    assert line.endswith("50% of the time, since the run has 6 on 5; set trainer.num_threads=2")
 
 
 def test_run_that_gets_its_cores_does_not_warn(monkeypatch, caplog):
@@ -199,8 +199,8 @@ def test_run_that_gets_its_cores_does_not_warn(monkeypatch, caplog):
 
 
 def test_without_a_count_of_waiting_the_load_decides(monkeypatch, caplog):
-    (told,) = warnings_of(monkeypatch, caplog, itertools.repeat(None), num_threads=1)
-    assert told.endswith("its threads wait for a core 100% of the time, since other programs use the cores; end them")
+    (line,) = warnings_of(monkeypatch, caplog, itertools.repeat(None), num_threads=1)
+    assert line.endswith("its threads wait for a core 100% of the time, since other programs use the cores; end them")
 
 
 @pytest.mark.skipif(waited_seconds() is None or not hasattr(os, "sched_setaffinity"), reason="needs Linux's schedstat")

@@ -1,4 +1,4 @@
-"""What the trackers are told, read back from their own files."""
+"""What the trackers record, read back from their own files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trials of a search: their ranges, their journal, what they are told, and when one is ended early."""
+"""The trials of a search: their ranges, their journal, their results, and when one ends early."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_values_as_overrides(value, text):
     assert parse(f"a.b={text}")[0].value() == (float(text) if isinstance(value, float) else value)
 
 
-def test_trials_are_asked_told_and_counted(tmp_path):
+def test_trials_are_asked_recorded_and_counted(tmp_path):
     found = search(tmp_path)
     seen = 0
     while batch := found.batch(2):

@@ -106,7 +106,7 @@ def test_failed_trials_and_nan_count_as_failed_and_the_search_goes_on(tmp_path, 
     assert "6 trials: 4 complete, 0 pruned, 2 failed, 0 to go" in printed.err
 
 
-def test_trials_that_ended_early_are_told_as_that(tmp_path, capsys):
+def test_trials_that_ended_early_are_reported_as_pruned(tmp_path, capsys):
     drive(tmp_path, Launcher(tmp_path, {1: "pruned", 2: "failed"}))
     assert states(tmp_path) == ["COMPLETE", "PRUNED", "FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
     assert "6 trials: 4 complete, 1 pruned, 1 failed, 0 to go" in capsys.readouterr().err
@@ -153,7 +153,7 @@ def test_a_search_without_a_complete_trial_has_failed(tmp_path):
         drive(tmp_path, Launcher(tmp_path, dict.fromkeys(range(6), "failed")))
 
 
-def test_what_is_wrong_is_told_before_the_first_trial(tmp_path):
+def test_errors_are_reported_before_the_first_trial(tmp_path):
     with pytest.raises(ConfigError, match="`b` is wrong"):
         drive(tmp_path / "search", Launcher(tmp_path), space=("a=interval(0.0,1.0)", "b=choice(wrong,y)"))
     assert not (tmp_path / "search").exists()

@@ -179,7 +179,7 @@ def test_a_tuned_value_that_gets_there_more_often_wins_against_a_quicker_one():
         ({"base": ["batch"]}, lrn(), "`sweep.base` is batch for `model.norm`, which no job has; set one of lrn, none"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_compared_is_told(about, jobs, message):
+def test_what_cannot_be_compared_is_reported(about, jobs, message):
     with pytest.raises(ConfigError, match=message):
         summarise(ABOUT | about, jobs)
 
@@ -204,7 +204,7 @@ def test_overrides_are_split():
     assert split(["+model.norm=lrn", "seed=0", "++a.b=x=y"]) == {"model.norm": "lrn", "seed": "0", "a.b": "x=y"}
 
 
-def test_errors_are_told_in_per_cent():
+def test_errors_are_shown_in_per_cent():
     head, lines = cells(summarise(ABOUT, lrn()))
     assert head == ["norm", "n", "mean, %", "deviation", "difference, points", "95 % interval"]
     assert lines == [
@@ -213,7 +213,7 @@ def test_errors_are_told_in_per_cent():
     ]
 
 
-def test_welch_is_told():
+def test_welch_is_named():
     jobs = [done(value, model__norm=norm, seed=seed) for norm, seed, value in
             (("lrn", 0, 0.2), ("lrn", 1, 0.3), ("none", 2, 0.2), ("none", 3, 0.4))]  # fmt: skip
     assert cells(summarise(ABOUT, jobs))[1][1][-1].endswith("(Welch)")

@@ -44,7 +44,7 @@ def test_sweep_json_says_what_is_common_once(tmp_path):
     assert (content["version"], content["factor"], content["overrides"]) == (1, ["model.norm"], ["data=cifar10"])
 
 
-def test_damaged_definition_is_told(tmp_path):
+def test_damaged_definition_is_reported(tmp_path):
     (tmp_path / "sweep.json").write_text('{"version": 1}')
     with pytest.raises(RunError, match=r"sweep.json cannot be read: `jobs` is missing"):
         SweepDirectory(tmp_path).read()
@@ -206,7 +206,7 @@ def test_second_sweep_in_one_directory_is_refused(tmp_path):
     assert not place.exists()  # nothing was written
 
 
-def test_place_that_cannot_be_written_is_told(tmp_path):
+def test_place_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"cannot be written: "), SweepDirectory(tmp_path / "file" / "sweep").claimed():
         pass

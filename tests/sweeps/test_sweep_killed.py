@@ -70,8 +70,8 @@ def check_as_undisturbed(words: tuple[str, ...], jobs: int, tmp_path: Path, data
     print(f"random seed of the killing: {seed}")
     disturbed, undisturbed = tmp_path / "disturbed", tmp_path / "undisturbed"
     err = killed_sweep(words, disturbed, data, random.Random(seed), processes=processes)
-    code, told = finish(sweep(words, undisturbed, data))
-    assert code == 0, told
+    code, output = finish(sweep(words, undisturbed, data))
+    assert code == 0, output
     assert len(metrics(undisturbed)) == jobs
     assert metrics(disturbed) == metrics(undisturbed), err
     assert completed_lines(disturbed) == dict.fromkeys(metrics(undisturbed), 1)

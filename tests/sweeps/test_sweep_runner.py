@@ -69,7 +69,7 @@ def test_jobs_that_are_left_are_launched_once(tmp_path, capsys):
     assert json.loads((sweep_plan.sweep.path / "sweep.json").read_text())["name"] == "sweep"
 
 
-def test_failed_jobs_are_told_at_the_end_and_tried_again_by_the_next_command(tmp_path, capsys):
+def test_failed_jobs_are_listed_at_the_end_and_retried_by_the_next_command(tmp_path, capsys):
     sweep_plan = planned(tmp_path / "sweep")
 
     def launch(jobs: Sequence[list[str]]) -> None:
@@ -161,7 +161,7 @@ def test_interrupted_sweep_waits_for_its_jobs_and_can_go_on(number, name, tmp_pa
 
 @contextlib.contextmanager
 def lock_held_until(lock: Path, stop: Path) -> Iterator[None]:
-    """Another process works on the run until it is told to stop."""
+    """Another process holds the lock of the run until the file `stop` exists."""
     code = f"""if True:
         import pathlib, time
         from filelock import FileLock

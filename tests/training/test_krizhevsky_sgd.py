@@ -183,7 +183,7 @@ def test_biases_of_locally_connected_layers_count_as_biases_and_scales_do_not_de
     ]  # fmt: skip
 
 
-def test_the_rate_that_is_told_of_an_epoch_is_that_of_the_largest_layer():
+def test_the_reported_rate_of_an_epoch_is_that_of_the_largest_layer():
     optimizer = krizhevsky_sgd(LeNet5(), layers={"c1": {"learning_rate": 0.0}, "c5": {"learning_rate": 0.03}})
     assert optimizer.param_groups[0]["lr"] == 0.0
     assert main_rate(optimizer) == 0.03  # c5 has 48,000 of 61,706 weights

@@ -44,7 +44,7 @@ def test_names_are_short_where_they_differ():
     assert short_names(["a.conv", "b.conv"]) == {"a.conv": "a.conv", "b.conv": "b.conv"}
 
 
-def test_a_relu_used_for_several_widths_is_told_apart():
+def test_a_relu_used_for_several_widths_has_a_row_for_each():
     statistics, relu = LayerStatistics(), nn.ReLU().eval()
     for units in (3, 5, 5):
         statistics._listen("relu", relu, (), torch.eye(5)[:2, :units])
@@ -101,7 +101,7 @@ def test_result_holds_no_layers(runs):
     assert "layers/" not in (runs / "with" / "result.json").read_text()
 
 
-def test_a_network_that_is_dead_is_told_so(compose, tmp_path, monkeypatch):
+def test_a_dead_network_is_reported(compose, tmp_path, monkeypatch):
     from alexnet_lab.models import LeNet5
 
     original = LeNet5.__init__

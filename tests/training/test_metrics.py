@@ -37,11 +37,11 @@ def test_counts_are_those_by_hand_however_the_images_are_parted(classes, parts):
     assert found["loss"].item() == pytest.approx(losses.double().mean().item(), rel=1e-6)
 
 
-@pytest.mark.parametrize(("classes", "told"), [(2, False), (5, False), (6, True)])
-def test_top5_is_told_with_more_than_five_classes(classes, told):
+@pytest.mark.parametrize(("classes", "expected"), [(2, False), (5, False), (6, True)])
+def test_top5_is_reported_with_more_than_five_classes(classes, expected):
     counts = ErrorCounts(classes)
     counts.update(torch.eye(classes), torch.arange(classes), torch.zeros(classes))
-    assert ("top5_error" in counts.compute()) is told
+    assert ("top5_error" in counts.compute()) is expected
     assert counts.compute()["top1_error"] == 0
 
 

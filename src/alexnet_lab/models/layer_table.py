@@ -147,7 +147,7 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
 DOCUMENT = """\
 # Networks
 
-Derived from the headers of `configs/model/*.yaml` and from the networks themselves. To write it anew:
+Derived from the headers of `configs/model/*.yaml` and from the networks themselves. To regenerate it:
 `python -m alexnet_lab.models --markdown > docs/models.md`; a test compares each row.
 
 `model=NAME` takes one, `python -m alexnet_lab.models NAME [field=value ...]` prints its layers, and

@@ -15,13 +15,13 @@
   const faded = (hex, share) => hex + Math.round(255 * share).toString(16).padStart(2, "0");
 
   const isShare = (name) => /error|share/.test(name);
-  function told(name, value) {
+  function formatted(name, value) {
     if (isShare(name)) return `${(100 * value).toFixed(2)} %`;
     if (Math.abs(value) >= 1000) return Math.round(value).toLocaleString("en");
     return String(Number(value.toPrecision(4)));
   }
   // Ticks are round numbers: no more digits than they need.
-  const tick = (name) => (value) => (isShare(name) ? `${Number((100 * value).toPrecision(4))} %` : told(name, value));
+  const tick = (name) => (value) => (isShare(name) ? `${Number((100 * value).toPrecision(4))} %` : formatted(name, value));
 
   function spread(values) {
     const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
@@ -96,7 +96,7 @@
             callbacks: {
               label: (item) => {
                 const run = data.runs[item.dataset.runs[item.dataIndex]];
-                return [data.levels[run.level], `${told(metric, item.parsed.x)}${run.seed == null ? "" : `, seed ${run.seed}`}`];
+                return [data.levels[run.level], `${formatted(metric, item.parsed.x)}${run.seed == null ? "" : `, seed ${run.seed}`}`];
               },
             },
           },
@@ -171,7 +171,7 @@
               title: (items) => (items.length ? `epoch ${items[0].parsed.x}` : ""),
               label: (item) => {
                 const { n, deviation } = item.dataset.stats[item.dataIndex];
-                return `${item.dataset.label}: ${told(name, item.parsed.y)}${n > 1 ? ` ± ${told(name, deviation)}` : ""} (n=${n})`;
+                return `${item.dataset.label}: ${formatted(name, item.parsed.y)}${n > 1 ? ` ± ${formatted(name, deviation)}` : ""} (n=${n})`;
               },
             },
           },
