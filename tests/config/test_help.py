@@ -39,7 +39,7 @@ def test_a_key_has_its_value_its_meaning_and_what_is_allowed():
 def test_help_without_a_group_shows_all_groups_and_keys():
     text = helped()
     assert "loss: cross_entropy, lenet5_1998" in text
-    assert "max_steps: -1 optimiser steps; -1: as many as the epochs have" in text
+    assert "max_steps: -1 optimiser steps; -1: no limit" in text
     assert "seed: 0 of the initial weights" in text
 
 

@@ -48,7 +48,7 @@ REFUSED = {
     "data.batch_size=100000": "`data.batch_size` is 100000, but there are only ",
     "data.batch_size=10000000000": "allowed: less than 2147483648",
     "logger=wandb logger.project=my/proj": "`logger.project` is 'my/proj', but W&B accepts none of the characters",
-    f"logger=wandb logger.group={'y' * 129}": "`logger.group` has 129 characters ('yyyyyyyyyyyyyyyyyyyy'...); W&B take",
+    f"logger=wandb logger.group={'y' * 129}": "`logger.group` has 129 characters ('yyyyyyyyyyyyyyyyyyyy'...); W&B acce",
     f"logger=wandb tags=[a,{'y' * 65}]": "`tags.1` has 65 characters",
     "model=alexnet data=imagenette data.stored_size=100000": "`data.stored_size` is 100000 (int); allowed: less than ",
     "model=alexnet model.width=1e30": "`model`: alexnet_lab.models.AlexNet cannot be built: ",

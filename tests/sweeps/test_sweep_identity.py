@@ -249,7 +249,9 @@ def test_a_job_that_cannot_be_read_fails_and_stops_no_other(file, content, tmp_p
     outcome = call(task, "train", "-m", *words, f"hydra.sweep.dir={tmp_path / 's'}")
     assert outcome.code == 1
     assert "4 jobs: 3 done, 1 failed, 0 to go" in outcome.err
-    assert outcome.err.splitlines()[-1].startswith(f"error: 1 of 4 jobs failed: {bad.name}; the same command")
+    assert outcome.err.splitlines()[-1].startswith(
+        f"error: 1 of 4 jobs failed: {bad.name}; to try them again, repeat the command: "
+    )
     assert f"; repair it, or delete {bad} to train the job again" in outcome.err
     assert "Traceback" not in outcome.err
     assert (bad / file).read_text() == content

@@ -88,7 +88,10 @@ def test_sweep_file_and_command_line_join(tmp_path):
             ("seed=0,1", "trainer.num_nodes=2"),
             "error: `trainer.num_nodes` is 2, which a sweep can only start with launcher=",
         ),
-        (("trainer.num_nodes=1,2", "launcher=slurm"), "error: `trainer.num_nodes` is the same for all jobs of a sweep"),
+        (
+            ("trainer.num_nodes=1,2", "launcher=slurm"),
+            "error: `trainer.num_nodes` must be the same for all jobs of a sweep",
+        ),
         (("seed=0,1", "sweep=nothing"), "error: there is no `sweep=nothing`"),
         (("seed=0,1", "hydra.sweeper.max_batch_size=0"), "error: `hydra.sweeper.max_batch_size` is 0 (int); allowed: "),
         (("seed=0,1", "hydra.sweeper.trials=1.5"), "error: `hydra.sweeper.trials` is 1.5 (float); allowed: integer"),
