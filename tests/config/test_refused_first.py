@@ -40,7 +40,7 @@ REFUSED = {
     "trainer.precision=16-mixed trainer.accelerator=cpu": "16-mixed, which needs a GPU; take trainer.precision=",
     "callbacks=early_stopping trainer.limit_val_batches=0": "stops by validation, but `trainer.limit_val_batches=0` ",
     "callbacks=early_stopping trainer.limit_val_batches=0.0": "leaves nothing to validate; set trainer.limit_val_batch",
-    "callbacks=early_stopping trainer.check_val_every_n_epoch=3": "set trainer.check_val_every_n_epoch to 1, or do wi",
+    "callbacks=early_stopping trainer.check_val_every_n_epoch=3": "set trainer.check_val_every_n_epoch to 1, or leave",
     "callbacks=pruning trainer.limit_val_batches=0": "`callbacks.pruning` compares trials by validation, but `trainer",
     "callbacks=pruning": "`callbacks.pruning` is for the trials of sweep=search, and there is no ",
     "schedule=plateau trainer.limit_val_batches=0": "`schedule` drops the rate by validation, but ",

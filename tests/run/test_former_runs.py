@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 FORMER = Path(__file__).parent / "former_run.tgz"
-"""`train.py model=alexnet model.width=0.02 model.towers=1 model.norm=none data=digits data.batch_size=64 schedule=constant
-trainer.max_epochs=1 trainer.limit_train_batches=4`, written by that code."""
+"""`train.py model=alexnet model.width=0.02 model.towers=1 model.norm=none data=digits data.batch_size=64
+schedule=constant trainer.max_epochs=1 trainer.limit_train_batches=4`, written by that code."""
 
 SECOND_EPOCH = {
     "train/loss": 2.3032074,

@@ -90,7 +90,7 @@ def test_sweep_file_and_command_line_join(tmp_path):
         ),
         (
             ("trainer.num_nodes=1,2", "launcher=slurm"),
-            "error: `trainer.num_nodes` must be the same for all jobs of a sweep",
+            "error: `trainer.num_nodes` must be the same for all jobs",
         ),
         (("seed=0,1", "sweep=nothing"), "error: there is no `sweep=nothing`"),
         (("seed=0,1", "hydra.sweeper.max_batch_size=0"), "error: `hydra.sweeper.max_batch_size` is 0 (int); allowed: "),
