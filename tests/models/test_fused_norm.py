@@ -6,6 +6,7 @@ import logging
 
 import pytest
 import torch
+from torch._inductor.exc import InductorError
 
 from alexnet_lab.base import native
 from alexnet_lab.models.layers import fused, response_norm
@@ -126,8 +127,36 @@ def test_where_torch_compiles_nothing_the_formula_is_taken_and_said_once(monkeyp
         assert form.forward(torch.ones(1, 8, 2, 2), PAPER) is None
         assert form.backward(torch.ones(1, 8, 2, 2), torch.ones(1, 8, 2, 2), PAPER) is None
     assert [record.message for record in caplog.records] == [
-        "the response norm is not compiled here (RuntimeError): it is slower"
+        "the response norm is not compiled here, so it is slower: no compiler"
     ]
+
+
+def test_what_the_compiler_raises_is_a_warning_once(monkeypatch, caplog):
+    def fails(*_: object) -> None:
+        raise InductorError(RuntimeError("no working triton"), None)
+
+    monkeypatch.setattr(torch, "compile", lambda formula: fails)
+    form = Compiled(FORMULAS)
+    for _ in range(2):
+        assert form.forward(torch.ones(1, 8, 2, 2), PAPER) is None
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "so it is slower: RuntimeError: no working triton" in record.message
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("fault", [torch.OutOfMemoryError("out of memory"), torch.AcceleratorError("illegal", 700)])
+def test_a_fault_of_the_gpu_is_not_taken_for_one_of_the_compiler(fault, wrapped, monkeypatch):
+    def fails(*_: object) -> None:
+        if wrapped:
+            raise InductorError(fault, None) from fault
+        raise fault
+
+    monkeypatch.setattr(torch, "compile", lambda formula: fails)
+    form = Compiled(FORMULAS)
+    with pytest.raises(RuntimeError, match=str(fault)):
+        form.forward(torch.ones(1, 8, 2, 2), PAPER)
+    assert not form.broken
 
 
 @pytest.mark.parametrize(

@@ -115,10 +115,14 @@ class ErrorCounts:
         """Sums the waiting losses, always after the same number of images: the order decides the last bits."""
         if not self._losses:
             return
-        device = self._losses[-1].device  # the first ones of a resumed run come from a file
-        total = torch.cat([losses.to(device) for losses in self._losses]).sum(dtype=torch.float32)
+        total = self._waiting_losses().sum(dtype=torch.float32)
         self._losses, self._losses_waiting = [], 0
         self._loss_sum = total if self._loss_sum is None else self._loss_sum.to(total.device) + total
+
+    def _waiting_losses(self) -> Tensor:
+        """The waiting losses on the device of the latest one; those of a checkpoint are still on the CPU."""
+        device = self._losses[-1].device
+        return torch.cat([losses.to(device) for losses in self._losses])
 
     @property
     def images(self) -> Tensor:
@@ -142,7 +146,7 @@ class ErrorCounts:
         self._count()
         counts = [0, 0, 0] if self._counts is None else self._counts.tolist()
         loss_sum = 0.0 if self._loss_sum is None else self._loss_sum.item()
-        return [*counts, loss_sum, *(torch.cat(self._losses).tolist() if self._losses else [])]
+        return [*counts, loss_sum, *(self._waiting_losses().tolist() if self._losses else [])]
 
     def set_numbers(self, numbers: list[float]) -> None:
         """Restores the state that `numbers` returned."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from alexnet_lab.base.errors import one_line
 from alexnet_lab.base.native import Library
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ log = logging.getLogger("alexnet_lab.models")
 
 LEAST_NUMBERS = 2**20
 """Smaller inputs on a GPU are not worth the seconds that torch's compiler takes."""
+
+MESSAGE_LENGTH = 200
+"""Of the compiler's message, which can be a page."""
 
 PIECE = 2**19
 """Numbers that the formulas treat at once on a CPU, so that intermediate results stay in its cache."""
@@ -165,12 +169,39 @@ class Compiled:
             return None
         try:
             if formula.__name__ not in self._compiled:
-                self._compiled[formula.__name__] = torch.compile(formula)
+                self._compiled[formula.__name__] = _compiled(formula)
             return self._compiled[formula.__name__](*arguments)
-        except Exception as error:  # whatever the compiler raises: the plain formula computes the same
+        except RuntimeError as error:
+            if not _is_of_compiler(error):
+                raise
             self.broken = True
-            log.info("the response norm is not compiled here (%s): it is slower", type(error).__name__)
+            log.warning("the response norm is not compiled here, so it is slower: %s", one_line(error)[:MESSAGE_LENGTH])
             return None
+
+
+def _is_of_compiler(error: RuntimeError) -> bool:
+    """Whether torch's compiler failed; not if that is because the GPU's memory is full or one of its kernels failed."""
+    from torch._dynamo.exc import TorchDynamoException  # noqa: PLC0415 - seconds, and loaded where torch compiles
+
+    chain: list[BaseException | None] = [error]
+    for link in chain:
+        if isinstance(link, torch.OutOfMemoryError | torch.AcceleratorError):
+            return False
+        if link is not None:
+            chain += [link.__cause__, getattr(link, "inner_exception", None)]
+    return isinstance(error, TorchDynamoException | NoCompilerError)
+
+
+class NoCompilerError(RuntimeError):
+    """torch.compile refuses this platform."""
+
+
+def _compiled(formula: Any) -> Any:
+    """The formula, to be compiled at its first call."""
+    try:
+        return torch.compile(formula)
+    except RuntimeError as error:
+        raise NoCompilerError(str(error)) from error
 
 
 def _is_traced() -> bool:
