@@ -93,3 +93,27 @@ def test_sweep_under_srun_is_refused(cluster, tmp_path):
     ended = srun(cluster, tmp_path, "-m", "seed=0,1", *SHORT)
     assert ended.code == 2
     assert "a sweep starts its jobs itself, but 2 processes were started to run this one; start it once" in ended.err
+
+
+def test_job_at_its_time_limit_goes_on_by_itself(cluster, tmp_path, digits_dir):
+    """SLURM's notice, here sent by hand: the job writes a checkpoint within the epoch, is queued again, and ends."""
+    place = tmp_path / "sweep"
+    words = (
+        "-m", "seed=0", "launcher=slurm", "trainer.max_epochs=60", *SHORT, "callbacks.checkpoint.every_minutes=null",
+        f"data.dir={digits_dir}", f"hydra.sweep.dir={place}",
+    )  # fmt: skip
+    sweep = command("train.py", *words, cwd=tmp_path, **cluster)
+    wait_for_checkpoint(place / "seed-0", sweep)
+    number = (place / "slurm_jobs.txt").read_text()
+    subprocess.run(["scancel", "--signal=USR2", f"{number}_0"], env=os.environ | cluster, check=True)
+    ended = finished(sweep, timeout=200)
+    assert ended.code == 0, ended.err
+    statuses = [line["status"] for line in SweepDirectory(place).entries()]
+    assert statuses == ["interrupted", "completed"]
+    log = (place / "seed-0" / "train.log").read_text()
+    assert "interrupted by SIGTERM" in log
+    undisturbed = tmp_path / "undisturbed"
+    alone = (*SHORT, "trainer.max_epochs=60", f"data.dir={digits_dir}", f"run_dir={undisturbed}")
+    assert finished(command("train.py", *alone, cwd=tmp_path), timeout=200).code == 0
+    one, two = (weights(run) for run in (place / "seed-0", undisturbed))
+    assert all((one[name] == two[name]).all() for name in two)

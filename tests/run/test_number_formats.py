@@ -63,7 +63,8 @@ def test_emulated_bfloat16_is_warned_of_and_evaluated_in_float32(processor, tmp_
     outcome = call(evaluate, "eval", f"run={tmp_path}/run")
     assert outcome.code == 0, outcome.err
     assert (
-        "run was trained in bf16-mixed, which this machine lacks; it is evaluated in 32-true" in outcome.err
+        "run was trained with trainer.precision=bf16-mixed, which this machine lacks; it is evaluated in 32-true"
+        in outcome.err
     ) == emulated
 
 
@@ -82,3 +83,19 @@ def test_the_format_of_evaluation(accelerator, precision, native, emulated, monk
     for found, expected in ((Bfloat16.NATIVE, native), (Bfloat16.EMULATED, emulated)):
         monkeypatch.setattr(devices, "bfloat16_arithmetic", lambda found=found: found)
         assert devices.usable_precision(accelerator, precision) == expected
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "gpus", "expected"),
+    [
+        ("gpu", 0, "auto"),
+        ("cuda", 0, "auto"),
+        ("mps", 0, "auto"),
+        ("gpu", 1, "gpu"),
+        ("cpu", 1, "cpu"),
+        ("auto", 0, "auto"),
+    ],
+)
+def test_the_device_of_evaluation(accelerator, gpus, expected, monkeypatch):
+    monkeypatch.setattr(devices, "GPUS", dict.fromkeys(devices.GPUS, (lambda: gpus,)))
+    assert devices.usable_accelerator(accelerator) == expected

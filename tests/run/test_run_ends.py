@@ -298,7 +298,11 @@ def test_signal_ends_a_command_that_can_be_resumed(number, digits_dir, tmp_path)
     assert "Traceback" not in outcome.err
     found = result(run)
     assert found["status"] == "interrupted"
-    assert load_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] == len(rows(run)) - 1
+    reached = load_checkpoint(run / "checkpoints" / "last.ckpt")
+    if number == signal.SIGTERM:  # the step is finished and kept
+        assert reached["global_step"] >= 20 * len(rows(run))
+    else:
+        assert reached["epoch"] == len(rows(run)) - 1
     done = train({"resume": str(run)})
     assert (done["status"], done["epochs"], done["steps"]) == ("completed", 6, 120)
     assert [row["epoch"] for row in rows(run)] == list("123456")
@@ -307,9 +311,11 @@ def test_signal_ends_a_command_that_can_be_resumed(number, digits_dir, tmp_path)
 @pytest.mark.parametrize(
     ("accelerator", "wanted", "found", "message"),
     [
-        ("gpu", 1, 0, "`trainer.accelerator` is gpu, but there is none here; take trainer=cpu"),
+        ("gpu", 1, 0, "`trainer.accelerator` is gpu, but there is none here; take trainer.accelerator=cpu"),
         ("cuda", "auto", 0, "`trainer.accelerator` is cuda, but there is none here"),
-        ("gpu", 8, 2, "`trainer.devices` is 8, but there are 2 here; take trainer.devices=2"),
+        ("gpu", 8, 2, "`trainer.devices` is 8, but there are 2 GPUs here; take trainer.devices=2"),
+        ("auto", 8, 2, "`trainer.devices` is 8, but there are 2 GPUs here; take trainer.devices=2"),
+        ("auto", 2, 2, None),
         ("gpu", 2, 2, None),
         ("gpu", "auto", 2, None),
         ("cpu", 99, 0, None),
@@ -325,6 +331,48 @@ def test_gpus_that_are_not_there(accelerator, wanted, found, message, monkeypatc
         return
     with pytest.raises(ConfigError, match=re.escape(message)):
         devices.check_devices(trainer)
+
+
+@pytest.mark.parametrize(
+    ("supported", "built_for", "remedy"),
+    [
+        (
+            12040,
+            "13.0",
+            "CUDA 12.4, and torch .* needs CUDA 13.0: install NVIDIA's driver 580 or newer, or a torch for",
+        ),
+        (11080, "13.0", "CUDA 11.8, and torch .* needs CUDA 13.0: install NVIDIA's driver 580 or newer$"),
+        (11080, "12.6", "CUDA 11.8, and torch .* needs CUDA 12.6: install NVIDIA's driver 525 or newer$"),
+        (12020, "12.6", None),  # a driver supports all minor versions
+        (13000, "12.6", None),
+        (0, "13.0", None),  # no driver: no GPU
+        (12040, None, None),  # a torch for processors
+    ],
+)
+def test_driver_that_is_too_old(supported, built_for, remedy, monkeypatch, caplog):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(devices.gpus, "visible_gpus", lambda: devices.gpus.Gpus(cuda=supported))
+    monkeypatch.setattr(torch.version, "cuda", built_for)
+    monkeypatch.setattr(devices, "GPUS", dict.fromkeys(devices.GPUS, (lambda: 1,)))
+    if remedy is None:
+        devices.check_devices({"accelerator": "gpu", "devices": 1})
+        assert not caplog.records
+        return
+    with pytest.raises(ConfigError) as error:
+        devices.check_devices({"accelerator": "gpu", "devices": 1})
+    problem = str(error.value).removesuffix("; or take trainer.accelerator=cpu")
+    assert re.search(remedy, problem)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+    devices.check_devices({"accelerator": "auto", "devices": 1})
+    assert "training on the CPU: the NVIDIA driver supports" in caplog.text
+    assert not os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+def test_apples_gpu_is_taken_only_where_it_is_asked_for(monkeypatch):
+    none, one = (lambda: 0), (lambda: 1)
+    monkeypatch.setattr(devices, "GPUS", {"auto": (none,), "gpu": (none, one), "cuda": (none,), "mps": (one,)})
+    found = {name: (devices.is_cpu(name), devices.lightnings_name(name)) for name in ("auto", "gpu", "mps", "cpu")}
+    assert found == {"auto": (True, "cpu"), "gpu": (False, "gpu"), "mps": (False, "mps"), "cpu": (True, "cpu")}
 
 
 def test_model_summary_prints_the_layers_before_training(tmp_path, digits_dir):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import signal
 import time
@@ -15,7 +16,7 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from alexnet_lab.base.errors import ConfigError, Interrupted, RunError
-from alexnet_lab.run import elastic, launcher, train
+from alexnet_lab.run import elastic, last_step, launcher, train
 from alexnet_lab.run.devices import uses_workers
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 
@@ -135,7 +136,7 @@ def test_signal_ends_all_processes(digits_dir, tmp_path):
     process.send_signal(signal.SIGTERM)
     start = time.monotonic()
     outcome = finished(process)
-    assert time.monotonic() - start < elastic.SHUTDOWN_SECONDS + 15
+    assert time.monotonic() - start < last_step.SHUTDOWN_SECONDS + 15
     assert outcome.code == 130, outcome.err
     assert [line for line in outcome.err.splitlines() if "SIGTERM" in line and not line.startswith("interrupted")] == []
     assert "Traceback" not in outcome.err
@@ -173,7 +174,8 @@ def failure(exitcode: int, message: Any = "none") -> ChildFailedError:
         (failure(5), "it ended with exit code 5"),
         (failure(1, {"message": "RuntimeError: [pair.cc:5] Connection closed by peer"}), "RuntimeError: .*by peer"),
         (failure(1, {"message": "Interrupted: interrupted by SIGTERM"}), "Interrupted: interrupted by SIGTERM"),
-        (failure(1, {"message": "OutOfMemoryError: CUDA out of memory"}), "OutOfMemoryError: .*"),
+        (failure(1, {"message": "AcceleratorError: CUDA error: uncorrectable ECC error"}), "AcceleratorError: .*"),
+        (failure(1, {"message": "AcceleratorError: CUDA error: unspecified launch failure"}), "AcceleratorError: .*"),
     ],
 )
 def test_worker_that_died_is_named(error, text):
@@ -186,6 +188,26 @@ def test_error_of_a_worker_is_no_death():
     found = elastic._explained(failure(1, {"message": "ValueError: first\nsecond"}))
     assert type(found) is RunError
     assert str(found) == "worker 1 of the run failed: ValueError: first second"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB",
+        "OutOfMemoryError: CUDA out of memory. 3 GiB allocated by NCCL",
+        "RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory",
+        "AcceleratorError: CUDA error: an illegal memory access was encountered",
+    ],
+)
+def test_error_that_would_come_again_is_no_death(message):
+    assert type(elastic._explained(failure(1, {"message": message}))) is RunError
+
+
+def test_worker_has_the_variables_of_its_parent_and_its_own_place(monkeypatch):
+    monkeypatch.setattr(os, "environ", {"LOCAL_RANK": "1", "RANK": "3", "LEFT_BEHIND": "1", "PATH": "/old"})
+    elastic.take_environment({"LOCAL_RANK": "0", "LOCAL_DATA": "/scratch", "MASTER_KEY": "k", "PATH": "/new"})
+    expected = {"LOCAL_RANK": "1", "RANK": "3", "LOCAL_DATA": "/scratch", "MASTER_KEY": "k", "PATH": "/new"}
+    assert os.environ == expected
 
 
 def test_run_goes_on_as_often_as_it_may_when_a_worker_died(monkeypatch, compose, tmp_path, caplog):

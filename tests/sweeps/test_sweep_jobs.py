@@ -34,7 +34,7 @@ def config(sweep: SweepDirectory, name: str = "seed-1", **launcher_keys: Any) ->
         "run_dir": str(sweep.path / name),
         "overrides": ["seed=1", "sweep=s", "run_dir='x'", "sweep.dir='y'"],
         "sweep": {"name": "s", "dir": str(sweep.path)},
-        "launcher": {"workers": "auto", "retries": 2, "jobs_side_by_side": 1} | launcher_keys,
+        "launcher": {"workers": "auto", "retries": 2, "jobs_side_by_side": 1, "jobs_per_gpu": 1} | launcher_keys,
         "trainer": {"devices": 2, "accelerator": "cpu", "num_threads": None},
     }
 

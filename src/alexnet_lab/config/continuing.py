@@ -53,8 +53,8 @@ REMEDIES = {
 """What is allowed instead, for some keys."""
 
 FORCED = (
-    "seed", "augment", "experiment", "trainer.precision", "trainer.gradient_clip_val", "trainer.deterministic",
-    "trainer.limit_val_batches", "trainer.limit_test_batches",
+    "seed", "augment", "experiment", "trainer.precision", "trainer.float32", "trainer.gradient_clip_val",
+    "trainer.deterministic", "trainer.limit_val_batches", "trainer.limit_test_batches",
 )  # fmt: skip
 """Keys that `resume_force` may change; they apply from the next step on. A checkpoint restores everything else (rates,
 momentum, the place in the epoch, the best score so far), so a new value would be ignored."""

@@ -34,6 +34,7 @@ from alexnet_lab.config.default_paths import (
 )
 from alexnet_lab.config.hydra_adapter import arguments, composing_fast, raised_by_hydra
 from alexnet_lab.config.messages import UNREADABLE, explain, omegaconf_error, own_error
+from alexnet_lab.config.slurm_resources import cpus_per_task, gpus_per_node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -316,6 +317,8 @@ RESOLVERS = {
     "default_sweep_dir": default_sweep_dir,
     "folder_name": folder_name,
     "for_model": for_model,
+    "slurm_cpus": cpus_per_task,
+    "slurm_gpus": gpus_per_node,
     "variable": variable,
     "stretched": _stretched,
 }

@@ -75,6 +75,7 @@ class Trainer(Section):
     devices: PositiveInt | Literal["auto"] = 1
     num_nodes: PositiveInt = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"] = "32-true"
+    float32: Literal["highest", "tf32"] = "highest"
     limit_train_batches: SomeBatches = 1.0
     limit_val_batches: Limit = 1.0
     limit_test_batches: Limit = 1.0
@@ -86,7 +87,7 @@ class Trainer(Section):
     accumulate_grad_batches: PositiveInt = 1
     gradient_clip_val: Annotated[float, Gt(0)] | None = None
     gradient_clip_algorithm: Literal["norm", "value"] = "norm"
-    deterministic: bool = True
+    deterministic: bool | Literal["warn"] = True
     benchmark: bool | None = None
     inference_mode: bool = True
     detect_anomaly: bool = False
@@ -98,7 +99,7 @@ class Trainer(Section):
     num_threads: Threads | None = None
 
 
-OUR_TRAINER_KEYS = ("progress_bar", "channels_last", "compile", "num_threads")
+OUR_TRAINER_KEYS = ("float32", "progress_bar", "channels_last", "compile", "num_threads")
 """Keys of `trainer` that are not arguments of `lightning.Trainer`."""
 
 LAUNCHER_OWNS = {
@@ -219,7 +220,8 @@ class Launcher(Section):
 
     workers: Literal["auto"] | bool = "auto"
     retries: NonNegativeInt = 2
-    jobs_side_by_side: PositiveInt = 1
+    jobs_side_by_side: Literal["auto"] | PositiveInt = 1
+    jobs_per_gpu: PositiveInt = 1
     slurm: bool = False
 
 

@@ -13,7 +13,7 @@ from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.files import sha256
 from alexnet_lab.config import check_saved
 from alexnet_lab.data.identity import check_same_images
-from alexnet_lab.run.devices import usable_precision
+from alexnet_lab.run.devices import usable_accelerator, usable_precision
 from alexnet_lab.run.engine import build_classifier, build_data
 from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.run.threads import chosen_threads
@@ -75,7 +75,7 @@ class FinishedRun:
         self.directory, config = finished_run(run, trusted_packages)
         self.trained_by = config
         data = config["data"] if data_dir is None else config["data"] | {"dir": data_dir}
-        self.config = config | {"data": data, "trainer": config["trainer"] | WHOLE | self._precision(config["trainer"])}
+        self.config = config | {"data": data, "trainer": config["trainer"] | WHOLE | self._usable(config["trainer"])}
         checkpoint, self.checkpoint_hash, mismatch = best_checkpoint(self.directory)  # before the data is read
         torch.set_num_threads(self._threads(num_threads))
         self.classifier = build_classifier(self.config)
@@ -86,15 +86,18 @@ class FinishedRun:
         self.other_images = other_images
         self._difference: str | None = None
 
-    def _precision(self, trainer: Mapping[str, Any]) -> dict[str, str]:
-        """The dtype of training, or its replacement on this machine."""
-        before = trainer["precision"]
-        usable = usable_precision(trainer["accelerator"], before)
-        if usable != before:
-            log.warning(
-                "%s was trained in %s, which this machine lacks; it is evaluated in %s", self.name, before, usable
-            )
-        return {"precision": usable}
+    def _usable(self, trainer: Mapping[str, Any]) -> dict[str, str]:
+        """Device and dtype of training, or their replacements on this machine."""
+        accelerator = usable_accelerator(trainer["accelerator"])
+        usable = {"accelerator": accelerator, "precision": usable_precision(accelerator, trainer["precision"])}
+        for key, value in usable.items():
+            if value != trainer[key]:
+                where = "on the CPU" if value == "auto" else f"in {value}"
+                log.warning(
+                    "%s was trained with trainer.%s=%s, which this machine lacks; it is evaluated %s",
+                    self.name, key, trainer[key], where,
+                )  # fmt: skip
+        return usable
 
     def _threads(self, asked: int | None) -> int:
         """The requested number, or as many as a batch has work for in one process."""

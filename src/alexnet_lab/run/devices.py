@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from alexnet_lab.base import gpus
 from alexnet_lab.base.cores import Bfloat16, bfloat16_arithmetic
 from alexnet_lab.base.errors import ConfigError
 
@@ -16,16 +18,53 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+OLDEST_DRIVERS = {12: "525", 13: "580"}
+"""NVIDIA's first driver for each major version of CUDA; it also supports all minor versions."""
+
+OLDER_CUDA = "pip install torch torchvision --index-url https://download.pytorch.org/whl/cu126"
+"""Installs the build of torch that the drivers of CUDA 12 support."""
+
+
 def check_devices(trainer: Mapping[str, Any]) -> None:
-    """Raises ConfigError if a run needs more GPUs than this machine has."""
+    """Checks that this machine has the GPUs that a run needs, and that torch can use them.
+
+    With `accelerator=auto` and a driver that is too old, it warns, and the process uses the CPU from then on.
+
+    Raises:
+        ConfigError: There is no such GPU, there are too few, or the driver is too old.
+    """
     wanted, devices = trainer["accelerator"], trainer["devices"]
-    if wanted not in GPUS:
+    if wanted == "cpu":
         return
+    old = old_driver()
+    if old and wanted != "auto":
+        raise ConfigError(f"`trainer.accelerator` is {wanted}, but {old}; or take trainer.accelerator=cpu")
+    if old:
+        log.warning("training on the CPU: %s; trainer.accelerator=cpu silences this warning", old)
+        os.environ[gpus.VISIBLE] = ""
     found = max(count() for count in GPUS[wanted])
-    if found == 0:
-        raise ConfigError(f"`trainer.accelerator` is {wanted}, but there is none here; take trainer=cpu")
-    if devices != "auto" and devices > found:
-        raise ConfigError(f"`trainer.devices` is {devices}, but there are {found} here; take trainer.devices={found}")
+    if found == 0 and wanted != "auto":
+        raise ConfigError(f"`trainer.accelerator` is {wanted}, but there is none here; take trainer.accelerator=cpu")
+    if found and devices != "auto" and devices > found:
+        raise ConfigError(
+            f"`trainer.devices` is {devices}, but there are {found} GPUs here; take trainer.devices={found}"
+        )
+
+
+def old_driver() -> str:
+    """Why torch cannot use the driver of this machine's NVIDIA GPUs, and the fix; empty if it can."""
+    built_for, supported = torch.version.cuda, gpus.visible_gpus().cuda
+    if built_for is None or not supported:
+        return ""
+    major = int(built_for.partition(".")[0])
+    if supported // 1000 >= major:
+        return ""
+    newer = f"install NVIDIA's driver {OLDEST_DRIVERS[major]} or newer" if major in OLDEST_DRIVERS else "update it"
+    other = f", or a torch for CUDA 12: {OLDER_CUDA}" if supported // 1000 == 12 else ""
+    return (
+        f"the NVIDIA driver supports CUDA {supported // 1000}.{supported % 1000 // 10}, and torch {torch.__version__} "
+        f"needs CUDA {built_for}: {newer}{other}"
+    )
 
 
 def check_precision(accelerator: str, precision: str) -> None:
@@ -62,8 +101,24 @@ def usable_precision(accelerator: str, precision: str) -> str:
 
 
 def is_cpu(accelerator: str) -> bool:
-    """Whether a run computes on the CPU; `auto` uses a GPU if there is one."""
-    return accelerator == "cpu" or (accelerator == "auto" and not any(count() for count in GPUS["gpu"]))
+    """Whether a run computes on the CPU; `auto` uses an NVIDIA GPU if there is one."""
+    return accelerator == "cpu" or (accelerator == "auto" and not any(count() for count in GPUS["auto"]))
+
+
+def lightnings_name(accelerator: str) -> str:
+    """The accelerator to pass to Lightning, whose own `auto` would use Apple's GPU, where nothing has been tried."""
+    return ("cpu" if is_cpu("auto") else "cuda") if accelerator == "auto" else accelerator
+
+
+def usable_accelerator(accelerator: str) -> str:
+    """The accelerator that evaluates a run: the one it was trained on, or `auto` if this machine lacks it.
+
+    Example:
+        >>> usable_accelerator("cpu")
+        'cpu'
+    """
+    missing = accelerator in GPUS and not any(count() for count in GPUS[accelerator])
+    return "auto" if missing else accelerator
 
 
 def count_mps() -> int:
@@ -72,11 +127,12 @@ def count_mps() -> int:
 
 
 GPUS: dict[str, tuple[Callable[[], int], ...]] = {
+    "auto": (torch.cuda.device_count,),  # Apple's only on request: nothing has been tried on it
     "gpu": (torch.cuda.device_count, count_mps),
     "cuda": (torch.cuda.device_count,),
     "mps": (count_mps,),
 }
-"""For each kind of GPU, functions that count them."""
+"""For each `trainer.accelerator` except cpu, functions that count its GPUs."""
 
 
 def count_processes(trainer: Mapping[str, Any]) -> int:

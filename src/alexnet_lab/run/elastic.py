@@ -10,7 +10,6 @@ import contextlib
 import logging
 import multiprocessing
 import os
-import re
 import signal
 import tempfile
 import threading
@@ -22,11 +21,14 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from alexnet_lab.base import leases
 from alexnet_lab.base.errors import Interrupted, RunError, one_line
 from alexnet_lab.base.log import quiet
 from alexnet_lab.base.memory import keep_freed_memory
 from alexnet_lab.base.terminal import hangups_ignored, outlive_terminal
 from alexnet_lab.run.devices import count_processes
+from alexnet_lab.run.failures import is_chance
+from alexnet_lab.run.last_step import shutdown_seconds
 from alexnet_lab.run.signals import terminable
 
 if TYPE_CHECKING:
@@ -35,11 +37,13 @@ if TYPE_CHECKING:
     from alexnet_lab.run.run_directory import RunDirectory
     from alexnet_lab.training.checkpoint_io import Intact
 
-ELASTIC_PREFIXES = ("RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE", "MASTER_", "TORCHELASTIC", "WANDB_SERVICE")
-"""Variables of the worker itself, which are not copied from the parent."""
-
-SHUTDOWN_SECONDS = 10
-"""The time for workers to end their step and their tracker after a signal; torch would wait for 30 s."""
+OWN_VARIABLES = {
+    *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT"),
+    *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE"),
+    *("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS"),
+    *("TORCHELASTIC_USE_AGENT_STORE", "TORCHELASTIC_ERROR_FILE", "TORCH_NCCL_ASYNC_ERROR_HANDLING", "WANDB_SERVICE"),
+}
+"""Variables that differ between workers; the others come from the parent."""
 
 RENDEZVOUS_SECONDS = 120
 """How long the agents of a run's nodes wait for each other; they have agreed to start before."""
@@ -57,15 +61,9 @@ REPLACED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 PRELOADED = "alexnet_lab.run.preloaded"
 """The module that the fork server imports once, so that workers start in tenths of a second."""
 
-DIED = re.compile(
-    r"^Interrupted:|[Cc]onnection (closed|reset|refused)|[Bb]roken pipe|gloo|NCCL|Dist\w*Error|TCPStore|OutOfMemory"
-)
-"""Errors of a worker after which another attempt may succeed: only this worker was interrupted, the process that it
-waited for has ended, or other programs used up the memory."""
-
 
 class WorkerDiedError(RunError):
-    """A worker was killed or died (a signal, a crash, out of memory): another attempt may succeed."""
+    """A worker was killed or died (a signal, a crash, a fault of its GPU): another attempt may succeed."""
 
 
 class Rendezvous(NamedTuple):
@@ -103,7 +101,7 @@ def run_workers(
         WorkerDiedError: A worker was killed or died; the message says which and how.
         RunError: A worker raised an error; the message says which and why.
     """
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN_SECONDS))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(shutdown_seconds()))
     if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
         multiprocessing.set_start_method("forkserver", force=True)  # joblib's own method does not work in workers
     _start_server()
@@ -176,14 +174,23 @@ def work(
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the fork server ignores it
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # SLURM's notice, which the job's first process acts upon
     outlive_terminal()
-    os.environ.update({key: value for key, value in environment.items() if not key.startswith(ELASTIC_PREFIXES)})
+    take_environment(environment)
+    leases.share()
     keep_freed_memory()
     try:
         with terminable():
             return fit_and_test(config, directory, resume=resume, checkpoint=checkpoint)
     except KeyboardInterrupt as error:  # torch would not report it
         raise Interrupted(str(error) or "interrupted by Ctrl-C") from error
+
+
+def take_environment(environment: Mapping[str, str]) -> None:
+    """Replaces the environment by the parent's: the fork server has that of its first job."""
+    own = {name: os.environ[name] for name in OWN_VARIABLES if name in os.environ}
+    os.environ.clear()
+    os.environ.update({name: value for name, value in environment.items() if name not in OWN_VARIABLES} | own)
 
 
 def _end_with_parent() -> None:
@@ -215,7 +222,7 @@ def _explained(error: ChildFailedError) -> RunError:
         died, text = True, f"it was killed by {signal.Signals(-failure.exitcode).name}"
     elif isinstance(failure.message, dict):  # an error that the worker raised
         text = one_line(failure.message.get("message", ""))
-        died = DIED.search(text) is not None
+        died = is_chance(text)
     else:
         died, text = True, f"it ended with exit code {failure.exitcode}"
     return (WorkerDiedError if died else RunError)(f"worker {rank} of the run failed: {text}")

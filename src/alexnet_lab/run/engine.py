@@ -18,7 +18,9 @@ from alexnet_lab.base.log import shows_bars
 from alexnet_lab.base.targets import build
 from alexnet_lab.config.schema import OUR_TRAINER_KEYS
 from alexnet_lab.data.field_rules import has_validation_images
+from alexnet_lab.models.layers.pooling import make_deterministic
 from alexnet_lab.run import parts
+from alexnet_lab.run.devices import lightnings_name
 from alexnet_lab.run.distributed import Processes, build_strategy
 from alexnet_lab.run.own_module import build_module
 from alexnet_lab.run.profiling import build_profiler
@@ -53,7 +55,7 @@ def build_data(config: dict[str, Any]) -> Any:
 def build_classifier(config: dict[str, Any]) -> LightningModule:
     """The LightningModule of a config, in its memory layout, and compiled if requested: see `own_module.build_module`.
 
-    Batch normalisation and dropout work over the whole global batch.
+    Batch normalisation and dropout work over the whole global batch. Adaptive average pooling is deterministic on GPUs.
     """
     module = build_module(config)
     net = network_of(module)
@@ -61,6 +63,7 @@ def build_classifier(config: dict[str, Any]) -> LightningModule:
         net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
     synchronise(net)
     share_dropout(net)
+    make_deterministic(net)
     if config["trainer"]["compile"]:
         net.compile()  # in place: the names in the checkpoint stay the same
     return module
@@ -109,8 +112,10 @@ def build_trainer(
     config: dict[str, Any], directory: RunDirectory, loggers: list[Steady], callbacks: list[Callback]
 ) -> Trainer:
     """Builds Lightning's Trainer; our callbacks do everything besides training."""
+    use_tf32(config["trainer"]["float32"] == "tf32")
     settings = {name: value for name, value in config["trainer"].items() if name not in OUR_TRAINER_KEYS}
     processes, trusted = Processes(), tuple(config["trusted_packages"])
+    settings["accelerator"] = lightnings_name(settings["accelerator"])
     settings["strategy"] = build_strategy(settings["strategy"], processes.size, trusted)
     settings["profiler"] = build_profiler(settings["profiler"], directory.path, trusted)
     warnings.filterwarnings("ignore", message=".*srun. command is available")  # on SLURM's login nodes
@@ -133,6 +138,15 @@ def build_trainer(
     # with max_steps, Lightning would resume a finished epoch as one in progress
     trainer.fit_loop._iteration_based_training = lambda: False
     return trainer
+
+
+def use_tf32(wanted: bool) -> None:
+    """Sets how an NVIDIA GPU multiplies float32 numbers, in convolutions and matrix products alike.
+
+    torch's own defaults compute convolutions in TF32 and matrix products in float32.
+    """
+    torch.backends.cudnn.allow_tf32 = wanted
+    torch.backends.cuda.matmul.allow_tf32 = wanted
 
 
 def seed_everything(seed: int) -> None:

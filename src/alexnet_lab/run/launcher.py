@@ -16,7 +16,7 @@ from alexnet_lab.base.files import write_json
 from alexnet_lab.base.locks import free_folder
 from alexnet_lab.base.log import start_log
 from alexnet_lab.config.default_paths import has_default_run_dir
-from alexnet_lab.run import provenance
+from alexnet_lab.run import failures, provenance
 from alexnet_lab.run.devices import check_devices, check_precision, count_processes, is_cpu, uses_workers
 from alexnet_lab.run.elastic import WorkerDiedError, run_workers
 from alexnet_lab.run.parts import check_parts
@@ -163,7 +163,7 @@ def recorded(
     result: dict[str, Any] = {
         "status": "failed", "metrics": {}, "overrides": config["overrides"], **size, "epochs": 0, "steps": 0,
         "images_per_second": None, "wall_seconds": 0.0, "best_checkpoint": None, "best_epoch": None, "attempts": 1,
-        "error": None,
+        "gpus": [], "error": None,
     }  # fmt: skip
     try:
         if seconds is not None:  # recorded before anything changes, in case the process is killed
@@ -172,7 +172,11 @@ def recorded(
         else:
             directory.result.unlink(missing_ok=True)
         directory.write_config(config)
-        write_json(directory.manifest, provenance.manifest(on_gpu=not is_cpu(config["trainer"]["accelerator"])))
+        trainer = config["trainer"]
+        manifest = provenance.manifest(trainer, on_gpu=not is_cpu(trainer["accelerator"]))
+        if manifest["hardware"]["cuda"] is not None:
+            result["gpus"] = manifest["hardware"]["gpu_uuids"][: count_processes(trainer)]
+        write_json(directory.manifest, manifest)
         log.info("run directory: %s (%s parameters)", directory.path, f"{size['num_parameters']:,}")
         yield result
         result["status"] = "completed"
@@ -196,7 +200,12 @@ def _explained(error: BaseException, config: Mapping[str, Any], directory: RunDi
         else:
             next_step = f"; start it again: {shell.typed()}" if shell.runs_script() else ""
         return Interrupted(f"{str(error) or 'interrupted'}{next_step}")
-    if isinstance(error, AlexNetLabError) or not isinstance(error, Exception):
+    if not isinstance(error, Exception):
+        return error
+    known = failures.advice(one_line(f"{type(error).__name__}: {error}"), config)
+    if known is not None:
+        return RunError(known)
+    if isinstance(error, AlexNetLabError):
         return error
     if isinstance(error, OSError):
         return RunError(f"{error.filename or directory.path}: {error.strerror or error}")

@@ -9,12 +9,18 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import distributed
+from torch.cuda.nccl import version as version_of_nccl
 
 import alexnet_lab
 from alexnet_lab.base.cores import available_cores
+from alexnet_lab.base.gpus import visible_gpus
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PACKAGES = (
     "alexnet-lab", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "wandb",
@@ -28,10 +34,11 @@ ASIDE = ("results", "docs", "notebooks", "tests", "benchmarks", "*.md")
 """Folders and files that do not affect a run's result: publishing a sweep does not make the repository dirty."""
 
 
-def manifest(*, on_gpu: bool) -> dict[str, Any]:
+def manifest(trainer: Mapping[str, Any], *, on_gpu: bool) -> dict[str, Any]:
     """The content of manifest.json.
 
     Args:
+        trainer: The config's `trainer`.
         on_gpu: Whether the run computes on a GPU.
     """
     return {
@@ -40,6 +47,7 @@ def manifest(*, on_gpu: bool) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: installed for name in PACKAGES if (installed := _version(name))},
         "hardware": hardware(on_gpu=on_gpu),
+        "precision": {name: trainer[name] for name in ("precision", "float32")},
         "system": platform.platform(),
     }
 
@@ -76,17 +84,30 @@ def _git(folder: Path, *words: str) -> str:
 
 
 def hardware(*, on_gpu: bool) -> dict[str, Any]:
-    """The device that computes, CPU, vector instructions that torch uses, cores, memory in GiB, GPUs."""
+    """The device that computes, CPU, vector instructions that torch uses, cores, memory in GiB, GPUs.
+
+    For NVIDIA GPUs also their UUIDs, in the same order, and the versions that determine a result's last bits.
+    """
     processor, instructions = _processor(), torch.backends.cpu.get_cpu_capability()
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    found = visible_gpus()
+    gpus = [gpu.name for gpu in found.devices]
     return {
-        "device": next(iter(gpus), "Apple GPU") if on_gpu else f"{processor} ({instructions})",
+        "device": next(iter(gpus), "other GPU") if on_gpu else f"{processor} ({instructions})",
         "processor": processor,
         "instructions": instructions,
         "cores": available_cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpus": gpus,
+        "gpu_uuids": [gpu.uuid for gpu in found.devices],
+        "cuda": _cuda(found.driver) if on_gpu and gpus else None,
     }
+
+
+def _cuda(driver: str | None) -> dict[str, str]:
+    """Versions of the driver and of the libraries that compute on an NVIDIA GPU."""
+    versions = {"runtime": torch.version.cuda, "driver": driver, "cudnn": torch.backends.cudnn.version()}
+    nccl = ".".join(map(str, version_of_nccl())) if distributed.is_nccl_available() else None
+    return {name: str(version) for name, version in (versions | {"nccl": nccl}).items() if version is not None}
 
 
 def _processor() -> str:

@@ -85,6 +85,7 @@ class Result(Schema):
     best_checkpoint: str | None = None
     best_epoch: Total | None = None
     attempts: Total | None = None
+    gpus: list[str] | None = None
     num_train: Total | None = None
     num_val: Total | None = None
     num_test: Total | None = None
@@ -134,6 +135,8 @@ class Hardware(Schema):
     cores: Total | None = None
     memory_gib: Amount | None = None
     gpus: list[str] = Field(default_factory=list)
+    gpu_uuids: list[str] = Field(default_factory=list)
+    cuda: dict[Name, str] | None = None
 
 
 class Manifest(Schema):
@@ -144,6 +147,7 @@ class Manifest(Schema):
     python: str = ""
     packages: dict[Name, str] = Field(default_factory=dict)
     hardware: Hardware | None = None
+    precision: dict[Name, str] = Field(default_factory=dict)
     system: str = ""
 
 

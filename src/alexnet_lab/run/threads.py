@@ -54,7 +54,9 @@ def chosen_threads(config: Mapping[str, Any], macs: int, processes: int) -> int:
     asked = trainer["num_threads"] or omp_threads()
     if asked:
         return asked
-    share = available_cores() // (processes * config["launcher"]["jobs_side_by_side"])
+    side_by_side = config["launcher"]["jobs_side_by_side"]
+    runs = 1 if side_by_side == "auto" else side_by_side  # a sweep gives its jobs the number
+    share = available_cores() // (processes * runs)
     images = config["data"]["batch_size"] / (processes * trainer["num_nodes"])
     return max(1, min(share, int(macs * images / MACS_PER_THREAD)))
 

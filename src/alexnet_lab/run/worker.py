@@ -20,7 +20,9 @@ from alexnet_lab.data.preview import preview
 from alexnet_lab.models.counts import num_parameters
 from alexnet_lab.run import engine, parts, tracking
 from alexnet_lab.run.checkpoint_identity import KeepIdentity
+from alexnet_lab.run.last_step import EndAfterStep
 from alexnet_lab.run.resuming import prepared
+from alexnet_lab.run.signals import Terminated
 from alexnet_lab.run.threads import CrowdedCores
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.callbacks import STAGES, MetricsCsv, Throughput, network_of, plain
@@ -130,7 +132,7 @@ class OwnCallbacks(NamedTuple):
     def around(self, others: list[Callback]) -> list[Callback]:
         """All callbacks, in Lightning's calling order."""
         first = [LastValidation(), self.throughput, self.seeds, FiniteLoss(self.seeds), CrowdedCores(), self.confusion]
-        return [*first, *others, self.metrics, self.checkpoints, self.identity]
+        return [*first, *others, self.metrics, self.checkpoints, self.identity, EndAfterStep(self.checkpoints)]
 
 
 @contextlib.contextmanager
@@ -157,7 +159,8 @@ def interruptible(trainer: Trainer) -> Iterator[None]:
     try:
         yield
     except (SystemExit, KeyboardInterrupt) as error:
-        name = "SIGTERM" if trainer.received_sigterm else "Ctrl-C"
+        by_sigterm = trainer.received_sigterm or isinstance(error.__context__ or error, Terminated)
+        name = "SIGTERM" if by_sigterm else "Ctrl-C"
         raise Interrupted(f"interrupted by {name} in epoch {trainer.current_epoch + 1}") from error
     finally:
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # Lightning's shutdown leaves it ignored

@@ -19,7 +19,7 @@ State = Literal["done", "failed", "interrupted", "to go"]
 LOG_LINES = 5
 """Lines of a failed job's log that the ledger keeps."""
 
-KEPT = ("metrics", "epochs", "steps", "wall_seconds", "attempts", *RECORDED)
+KEPT = ("metrics", "epochs", "steps", "wall_seconds", "attempts", "gpus", *RECORDED)
 """The fields of result.json that the ledger repeats."""
 
 

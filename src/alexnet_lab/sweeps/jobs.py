@@ -17,6 +17,8 @@ from alexnet_lab.run import launcher
 from alexnet_lab.run.signals import deferred, terminable
 from alexnet_lab.sweeps import job_states, results
 from alexnet_lab.sweeps.definition import split
+from alexnet_lab.sweeps.gpu_leases import leased
+from alexnet_lab.sweeps.requeue import requeued_on_notice
 from alexnet_lab.sweeps.shutdown import POLL_SECONDS, end_with_sweep
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ADDED = ("run_dir=", "sweep.")
+ADDED = ("run_dir=", "sweep.", "launcher.jobs_side_by_side=")
 """Prefixes of overrides that a sweep adds to its jobs; they are not part of a job's identity."""
 
 
@@ -52,7 +54,12 @@ def run_job(config: dict[str, Any]) -> None:
         time.sleep(POLL_SECONDS)
     if not sweep.is_done(job):
         shared = config["launcher"]["jobs_side_by_side"] > 1
-        with terminable(), labelled(short_name(job)) if shared else contextlib.nullcontext():
+        with (
+            requeued_on_notice(),
+            terminable(),
+            labelled(short_name(job)) if shared else contextlib.nullcontext(),
+            leased(config["trainer"], config["launcher"]["jobs_per_gpu"]),
+        ):
             _run(sweep, definition, job, as_run(config))
 
 

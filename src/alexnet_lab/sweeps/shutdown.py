@@ -42,7 +42,7 @@ warning."""
 
 
 @contextlib.contextmanager
-def _variables(**values: str) -> Iterator[None]:
+def variables(**values: str) -> Iterator[None]:
     """Within the block these environment variables are set."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
@@ -82,7 +82,7 @@ def stoppable(stop: Path, busy: Callable[[], bool]) -> Iterator[None]:
     for number in before if main else ():
         signal.signal(number, stopped)
     try:
-        with _variables(**{VARIABLE: f"{place()}/{os.getpid()}", "PYTHONWARNINGS": filters}):
+        with variables(**{VARIABLE: f"{place()}/{os.getpid()}", "PYTHONWARNINGS": filters}):
             yield
     finally:
         for number, handler in before.items() if main else ():

@@ -76,5 +76,6 @@ class LedgerLine(Schema):
     steps: Total | None = None
     wall_seconds: Amount | None = None
     attempts: Total | None = None
+    gpus: list[str] | None = None
     error: str | None = None
     log: list[str] | None = None

@@ -76,6 +76,13 @@ class Checkpoints(Checkpoint):
         if self._is_possible(trainer, batch_idx + 1) and self._is_due(trainer):
             self._write_last(trainer, MAY_FAIL)
 
+    def write_within_epoch(self, trainer: Trainer, batches: int) -> bool:
+        """Writes `last.ckpt` after so many batches of an epoch; False where no run could go on from there."""
+        if not self._is_possible(trainer, batches):
+            return False
+        self._write_last(trainer, MAY_FAIL)
+        return True
+
     def _is_possible(self, trainer: Trainer, batches: int) -> bool:
         """False between the parts of an accumulated step, before a validation, and at the end of an epoch."""
         at_end = batches >= trainer.num_training_batches or trainer.global_step == trainer.max_steps

@@ -7,6 +7,7 @@ of groups and then applies the other overrides with Hydra's own last step, which
 from __future__ import annotations
 
 import copy
+import logging
 import shlex
 import sys
 from functools import cached_property
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from alexnet_lab.sweeps.preflight import Plan, Request
 
+log = logging.getLogger("alexnet_lab.sweeps")
 
 CONFIG = {
     "_target_": "hydra_plugins.alexnet_lab.ledger_sweeper.LedgerSweeper",
@@ -58,6 +60,8 @@ class LedgerSweeper(Sweeper):
         self.max_batch_size = max_batch_size
         self.trials = trials
         self.sampler = sampler
+        self.gpus: tuple[str, ...] = ()  # UUIDs, for the jobs to lease
+        self.decided: tuple[str, ...] = ()  # overrides that every job gets
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Stores Hydra's arguments."""
@@ -77,9 +81,10 @@ class LedgerSweeper(Sweeper):
         """
         from alexnet_lab.sweeps.preflight import plan  # noqa: PLC0415 - a plugin is imported at each start
 
+        self.settle_gpus()
         self.check()
         common, swept = self.parted(arguments)
-        compose = Composer(self.loader, self.master)
+        compose = Composer(self.loader, self.master, self.decided, self.gpus)
         if self.trials is not None:
             from alexnet_lab.sweeps.search import Settings  # noqa: PLC0415
             from alexnet_lab.sweeps.search_runner import drive_search  # noqa: PLC0415
@@ -88,6 +93,19 @@ class LedgerSweeper(Sweeper):
             return
         while not self.ran(plan(self.request(common, swept), compose)):
             pass
+
+    def settle_gpus(self) -> None:
+        """Lists the GPUs for the jobs, and resolves `launcher.jobs_side_by_side=auto`."""
+        from alexnet_lab.sweeps import gpu_leases  # noqa: PLC0415 - a plugin is imported at each start
+
+        trainer, launcher = self.master.trainer, self.master.launcher
+        self.gpus = gpu_leases.offered_gpus(trainer, launcher)
+        if launcher.jobs_side_by_side == "auto":
+            count = gpu_leases.jobs_side_by_side(trainer, launcher, len(self.gpus))
+            self.decided = (f"launcher.jobs_side_by_side={count}",)
+            with read_write(self.master):
+                launcher.jobs_side_by_side = count
+            self.max_batch_size = self.master.hydra.sweeper.max_batch_size  # which may refer to it
 
     def check(self) -> None:
         """Raises ConfigError for a wrong key of `hydra.sweeper` or `hydra.launcher`."""
@@ -106,6 +124,8 @@ class LedgerSweeper(Sweeper):
             return True
         from alexnet_lab.sweeps import runner  # noqa: PLC0415
 
+        if planned.launcher["slurm"] and self.master.trainer.accelerator == "auto" and not self.asks_for_gpus():
+            log.warning("launcher=slurm requests no GPU, because trainer.accelerator is auto; set trainer=gpu")
         with read_write(self.master):
             self.master.hydra.sweep.dir = str(planned.sweep.path)
         try:
@@ -115,6 +135,11 @@ class LedgerSweeper(Sweeper):
                 return False
             raise
         return True
+
+    def asks_for_gpus(self) -> bool:
+        """Whether SLURM is to give the jobs GPUs, by any of the keys that submitit has for them."""
+        keys = self.master.hydra.launcher
+        return any(keys.get(name) for name in ("gpus_per_node", "gpus_per_task", "gres", "additional_parameters"))
 
     def parted(self, arguments: list[str]) -> tuple[list[Override], list[Override]]:
         """Splits the overrides into those common to all jobs and those with several values.
@@ -170,9 +195,13 @@ class LedgerSweeper(Sweeper):
 
     def launch(self, jobs: Sequence[list[str]]) -> None:
         """Passes jobs to Hydra's launcher, `max_batch_size` at a time."""
+        from alexnet_lab.sweeps.gpu_leases import offering  # noqa: PLC0415 - a plugin is imported at each start
+
         size = self.max_batch_size or len(jobs)
-        for start in range(0, len(jobs), size):
-            self.built_launcher.launch(jobs[start : start + size], initial_job_idx=start)
+        words = [[*job, *self.decided] for job in jobs]
+        with offering(self.gpus):
+            for start in range(0, len(jobs), size):
+                self.built_launcher.launch(words[start : start + size], initial_job_idx=start)
 
     @cached_property
     def built_launcher(self) -> Launcher:
@@ -188,9 +217,15 @@ class Composer:
     Args:
         loader: Hydra's.
         master: The config of the multirun, whose hydra overrides the jobs share.
+        decided: Overrides that every job gets.
+        gpus: UUIDs of the GPUs for the jobs.
     """
 
-    def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
+    def __init__(
+        self, loader: ConfigLoader, master: DictConfig, decided: Sequence[str] = (), gpus: Sequence[str] = ()
+    ) -> None:
+        self.decided = decided
+        self.gpus = gpus
         self.loader = loader
         self.master = master
         self.parser = OverridesParser.create(config_loader=loader)
@@ -201,15 +236,18 @@ class Composer:
         """The checked config of a job; raises ConfigError, or Hydra's errors."""
         from alexnet_lab.config import check_train  # noqa: PLC0415
         from alexnet_lab.config.main import plain  # noqa: PLC0415
+        from alexnet_lab.sweeps.gpu_leases import check_enough  # noqa: PLC0415
 
-        parsed = self.parser.parse_overrides(list(words))
+        parsed = self.parser.parse_overrides([*words, *self.decided])
         groups = [item for item in parsed if self._is_group(item.key_or_group)]
         hydra, base = self._base(tuple(str(item.input_line) for item in groups))
         config = copy.deepcopy(base)
         values = [item for item in parsed if item not in groups and not item.key_or_group.startswith("hydra.")]
         hydra_adapter.apply_overrides(values, config)
         HydraConfig.instance().cfg = hydra
-        return check_train(plain(config))
+        checked = check_train(plain(config))
+        check_enough(checked["trainer"], self.gpus)
+        return checked
 
     def _is_group(self, key: str) -> bool:
         if key not in self.groups:
