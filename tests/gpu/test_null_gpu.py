@@ -1,0 +1,153 @@
+"""The real code on GPUs that compute nothing: devices that meet, operations that torch refuses, who uses which GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+from commands import QUICK, call, command, finished
+
+from alexnet_lab import train
+from alexnet_lab.evaluation.evaluate import evaluate
+from alexnet_lab.sweeps.sweep_directory import SweepDirectory
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from null_gpu import NullGpu
+
+HERE = Path(__file__).parent
+GPU = "GPU-00000000-0000-0000-0000-{:012x}".format
+
+
+class Found(NamedTuple):
+    """What a process with a null GPU found, and where its runs lie."""
+
+    said: dict[str, Any]
+    runs: Path
+
+
+@pytest.fixture(scope="module", name="found")
+def _found(null_gpu: NullGpu, digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Found:
+    place = tmp_path_factory.mktemp("runs")
+    variables = null_gpu.variables(1)
+    variables["PYTHONPATH"] += f"{os.pathsep}{HERE}"
+    script = str((HERE / "on_null_gpu.py").relative_to(HERE.parents[1]))
+    outcome = finished(command(script, str(place), str(digits_dir), cwd=place, **variables))
+    assert outcome.code == 0, outcome.err
+    return Found(json.loads(outcome.out.splitlines()[-1]), place)
+
+
+def test_every_network_trains_with_deterministic_operations_in_each_precision(found):
+    assert found.said["steps"] == {}
+
+
+def test_runs_end_in_each_precision(found):
+    assert set(found.said["runs"].values()) == {"completed"}
+    assert set(found.said["runs"]) == {"bf16", "fp16", "tf32", "auto"}
+
+
+def test_metrics_of_a_checkpoint_join_those_of_the_gpu(found):
+    assert len(found.said["counts"]) == 4
+
+
+def test_run_on_a_gpu_is_interrupted_within_an_epoch_and_goes_on(found):
+    assert found.said["interrupted"] == {
+        "said": "interrupted by SIGTERM in epoch 1", "step": 3, "steps": 6, "status": "completed", "gpus": [GPU(0)],
+    }  # fmt: skip
+
+
+def test_tf32_is_for_convolutions_and_products_alike(found):
+    assert found.said["precision"] == {"tf32": [True, True, False], "highest": [False, False, False]}
+
+
+def test_manifest_names_what_computed(found):
+    manifest = json.loads((found.runs / "tf32" / "manifest.json").read_text())
+    assert manifest["precision"] == {"precision": "32-true", "float32": "tf32"}
+    assert manifest["hardware"]["device"] == "Null GPU"
+    assert manifest["hardware"]["gpu_uuids"] == [GPU(0)]
+    assert set(manifest["hardware"]["cuda"]) == {"runtime", "cudnn", "nccl"}  # and `driver`, where NVIDIA's is
+
+
+def test_run_of_a_gpu_is_evaluated_and_resumed_without_one(found, digits_dir):
+    run = found.runs / "bf16"
+    outcome = call(evaluate, "eval", f"run={run}")
+    assert outcome.code == 0, outcome.err
+    assert "bf16 was trained with trainer.accelerator=gpu, which this machine lacks" in outcome.err
+    outcome = call(train, "train", f"resume={run}", "trainer.max_epochs=2")
+    assert outcome.code == 2
+    assert "`trainer.accelerator` is gpu, but there is none here; take trainer.accelerator=cpu" in outcome.err
+    changes = {"trainer.accelerator": "cpu", "trainer.max_epochs": 2}
+    assert train({"resume": str(run), "changes": changes})["epochs"] == 2
+
+
+def test_driver_that_is_too_old_is_one_line(null_gpu, tmp_path, digits_dir):
+    variables = null_gpu.variables(1, NULL_GPUS_DRIVER="12040")
+    words = (*QUICK, "trainer=gpu", f"data.dir={digits_dir}", f"run_dir={tmp_path / 'run'}")
+    outcome = finished(command("train.py", *words, cwd=tmp_path, **variables))
+    assert outcome.code == 2
+    (line,) = outcome.err.splitlines()
+    assert "the NVIDIA driver supports CUDA 12.4, and torch" in line
+    assert "install NVIDIA's driver 580 or newer, or a torch for CUDA 12: pip install torch" in line
+    assert not (tmp_path / "run").exists()
+
+
+def users(log: Path) -> dict[int, set[int]]:
+    """The living processes on each GPU."""
+    found: dict[int, set[int]] = {}
+    for line in log.read_text().splitlines() if log.exists() else ():
+        gpu, pid = map(int, line.split())
+        if is_alive(pid):
+            found.setdefault(gpu, set()).add(pid)
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def watched(process: subprocess.Popen[str], log: Path, kills: int) -> list[set[int]]:
+    """The GPUs in use, again and again, until a sweep has ended; kills the worker that is seen first, so many times."""
+    seen: list[set[int]] = []
+    killed: set[int] = set()
+    while process.poll() is None:
+        used = users(log)
+        assert all(len(pids) == 1 for pids in used.values()), f"shared: {used}"
+        seen.append({*used})
+        others = {pid for pids in used.values() for pid in pids} - killed
+        if others and len(killed) < kills:
+            killed.add(min(others))
+            os.kill(min(others), signal.SIGKILL)
+        time.sleep(0.05)
+    return seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("launcher", "gpus"), [("joblib", 3), ("submitit_local", 2)])
+def test_jobs_share_no_gpu_and_leave_none_idle(launcher, gpus, null_gpu, tmp_path, digits_dir):
+    jobs = 2 * gpus
+    place, log = tmp_path / "sweep", tmp_path / "log"
+    words = (
+        "-m", "trainer=gpu", f"launcher={launcher}", f"seed=range({jobs})", *QUICK, "trainer.max_epochs=3",
+        "trainer.limit_train_batches=20", f"data.dir={digits_dir}", f"hydra.sweep.dir={place}",
+    )  # fmt: skip
+    variables = null_gpu.variables(gpus + 1, NULL_GPUS_LOG=str(log))
+    visible: dict[str, Any] = {"CUDA_VISIBLE_DEVICES": ",".join(str(number) for number in range(1, gpus + 1))}
+    process = command("train.py", *words, cwd=tmp_path, **variables, **visible)
+    seen = watched(process, log, kills=2)
+    ended = finished(process)
+    assert ended.code == 0, ended.err
+    assert set().union(*seen) == {*range(1, gpus + 1)}  # not the one that was masked
+    assert {1, 2} <= max(seen, key=len)  # side by side
+    lines = SweepDirectory(place).latest().values()
+    assert [line["status"] for line in lines] == ["completed"] * jobs
+    assert all(len(line["gpus"]) == 1 for line in lines)
+    assert {line["gpus"][0] for line in lines} == {GPU(number) for number in range(1, gpus + 1)}
