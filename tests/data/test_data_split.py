@@ -184,7 +184,7 @@ def test_the_published_axes_give_the_published_channel_deviations():
 
 def test_opening_a_store_and_splitting_it_go_together(tmp_path):
     from alexnet_lab.data.sources.digits import load_digits
-    from alexnet_lab.data.store import make_store
+    from alexnet_lab.data.store_writing import make_store
 
     make_store(tmp_path / "digits", load_digits)
     split = stored_split(open_store(tmp_path / "digits", verify=True), Shares(0.1, 0, 0.2, 0))

@@ -6,15 +6,18 @@ import errno
 import json
 import multiprocessing
 import os
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from alexnet_lab.base.errors import DataError
-from alexnet_lab.data import store as stores
+from alexnet_lab.base.files import sha256
+from alexnet_lab.data import array_writer, store_writing
 from alexnet_lab.data.source_files import look_up
-from alexnet_lab.data.store import Contents, Part, make_store, open_store, replace_store
+from alexnet_lab.data.store import Contents, Part, open_store
+from alexnet_lab.data.store_writing import make_store, replace_store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +65,7 @@ def test_it_holds_what_the_source_gave(path):
 def test_its_bytes_do_not_depend_on_the_number_of_threads(tmp_path, monkeypatch):
     hashes = set()
     for threads in (1, 2, 7):
-        monkeypatch.setattr(stores, "_num_threads", lambda threads=threads: threads)
+        monkeypatch.setattr(store_writing, "available_cores", lambda threads=threads: threads)
         make_store(tmp_path / str(threads), contents)
         hashes.add(open_store(tmp_path / str(threads), verify=True).hash)
     assert len(hashes) == 1
@@ -206,7 +209,7 @@ def _other_format(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_flip_byte, r"train_images\.npy has changed \(its SHA-256 differs\)"),
+        (_flip_byte, r"train_images\.npy has changed \(its checksum differs\)"),
         (_cut, r"test_images\.npy has 100 bytes instead of 928"),
         (_remove, r"train_labels\.npy is missing"),
         (_break_json, r"meta\.json cannot be read \(Expecting property name.*"),
@@ -238,7 +241,7 @@ def test_a_read_only_folder_is_reported(path, monkeypatch):
     def refuse(*_args: object, **_kwargs: object) -> str:  # root may write anywhere: so the refusal is played
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(stores.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
     with pytest.raises(DataError, match=r"cannot write .*toy-4 \(Permission denied\); set data\.dir"):
         make_store(path, contents)
 
@@ -255,7 +258,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing(path, monkeypatch):
     def refuse(*_args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(stores.os, "posix_fallocate", refuse)
+    monkeypatch.setattr(array_writer.os, "posix_fallocate", refuse)
     with pytest.raises(DataError, match=r"the disk is full: .*toy-4 could not be written; make room or set data\.dir"):
         make_store(path, contents)
     assert not path.exists()
@@ -268,3 +271,107 @@ def test_a_source_that_cannot_be_read_is_reported(path):
 
     with pytest.raises(DataError, match=r"cannot read /somewhere/train\.idx \(Permission denied\)"):
         make_store(path, refuse)
+
+
+def folder_contents(root: Path, reads: list[int], *, fails: tuple[int, ...] = (), stop: int | None = None) -> Contents:
+    """20 "files" of a folder, the images above; `reads` notes which were decoded, `stop` interrupts."""
+    names = sorted(path.name for path in root.iterdir())
+    files = look_up(root, names)._replace(seen_ns=time.time_ns() + 10**10)  # old enough to be trusted
+
+    def read(number: int) -> np.ndarray:
+        if number == stop:
+            raise KeyboardInterrupt
+        files.digests[number] = files.digest(number)
+        reads.append(number)
+        if number in fails:
+            raise OSError("image file is truncated")
+        return IMAGES[int(names[number])]
+
+    part = Part(LABELS[: len(names)], read, names, lambda: files.digests.tobytes().hex(), range(len(names)))
+    return Contents("a folder", ["a", "b", "c"], (1, 4, 4), {"train": part}, files)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of 40 files; a shard holds four images, and threads decode two at once."""
+    monkeypatch.setattr(array_writer, "SHARD_BYTES", 64)
+    monkeypatch.setattr(store_writing, "CHUNK", 2)
+    monkeypatch.setattr(store_writing, "available_cores", lambda: 1)
+    root = tmp_path / "images"
+    root.mkdir()
+    for number in range(40):
+        (root / f"{number:03}").write_text(str(number))
+    return root
+
+
+def same_files(first: Path, second: Path) -> bool:
+    names = {path.name for path in first.iterdir()}
+    return names == {path.name for path in second.iterdir()} and all(
+        (first / name).read_bytes() == (second / name).read_bytes() for name in names - {"files.npz"}
+    )
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_interrupted_preparation_continues(path, folder, killed):
+    with pytest.raises(KeyboardInterrupt):
+        make_store(path, lambda: folder_contents(folder, [], stop=30))
+    (work,) = path.parent.glob(".*.part")
+    if killed:  # while it wrote
+        with (work / "train_images.npy").open("r+b") as file:
+            file.seek(128 + 16 * 10)
+            file.write(b"\0" * 16)
+    reads: list[int] = []
+    make_store(path, lambda: folder_contents(folder, reads))
+    assert sorted(reads) == list(range(8 if killed else 28, 40))
+    make_store(path.parent / "whole", lambda: folder_contents(folder, []))
+    assert same_files(path, path.parent / "whole")
+    assert np.array_equal(open_store(path, verify=True).images["train"], IMAGES[:40])
+    assert leftovers(path) == []
+
+
+def test_a_preparation_continues_before_the_first_changed_file(path, folder):
+    with pytest.raises(KeyboardInterrupt):
+        make_store(path, lambda: folder_contents(folder, [], stop=30))
+    (folder / "017").write_text("another")
+    reads: list[int] = []
+    make_store(path, lambda: folder_contents(folder, reads))
+    assert sorted(reads) == list(range(16, 40))
+
+
+def test_an_unreadable_file_costs_no_second_preparation(path, folder):
+    reads: list[int] = []
+    with pytest.raises(DataError, match=r"cannot read 013: image file is truncated; repair or delete"):
+        make_store(path, lambda: folder_contents(folder, reads, fails=(13,)))
+    assert sorted(reads) == list(range(40))
+    make_store(path, lambda: folder_contents(folder, reads, fails=(13,)), skip_unreadable=True)
+    assert len(reads) <= 44  # the last shard is not full: its images are decoded again
+    store = open_store(path, verify=True)
+    assert np.array_equal(store.images["train"], IMAGES[np.delete(np.arange(40), 13)])
+    assert store.meta["files"]["train_images.npy"]["sha256"] == sha256(path / "train_images.npy")
+
+
+def test_a_store_whose_folder_grew_decodes_new_and_changed_files_alone(path, folder):
+    make_store(path, lambda: folder_contents(folder, []))
+    for name in ("009a", "050", "007"):
+        (folder / name).write_text("new")
+    (folder / "020").unlink()
+    reads: list[int] = []
+    monkeyed = {"009a": 77, "050": 50, "007": 7}
+    names = sorted(path.name for path in folder.iterdir())
+    found = folder_contents(folder, reads)
+    assert found.files is not None
+
+    def read(number: int) -> np.ndarray:
+        reads.append(number)
+        return IMAGES[monkeyed[names[number]]]
+
+    replace_store(path, found._replace(parts={"train": found.parts["train"]._replace(read=read)}))
+    assert sorted(names[number] for number in reads) == ["007", "009a", "050"]
+    expected = [IMAGES[monkeyed.get(name, int(name[:3]))] for name in names]
+    assert np.array_equal(open_store(path, verify=True).images["train"], expected)
+
+
+def test_the_bytes_are_those_of_numpy(path):
+    make_store(path, contents)
+    np.save(path / "other.npy", IMAGES[:100])
+    assert (path / "other.npy").read_bytes() == (path / "train_images.npy").read_bytes()

@@ -20,7 +20,8 @@ from alexnet_lab.base.errors import DataError, RunError
 from alexnet_lab.data.images import read_image, strict_decoding
 from alexnet_lab.data.sources import cifar10, mnist
 from alexnet_lab.data.split import Shares, stored_split
-from alexnet_lab.data.store import Contents, Part, Store, make_store, open_store
+from alexnet_lab.data.store import Contents, Part, Store, open_store
+from alexnet_lab.data.store_writing import make_store
 from alexnet_lab.training.checkpoint_io import SafeCheckpointIO, load_checkpoint
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ import pytest
 import torch
 from lightning import Callback
 
-from alexnet_lab.data.store import Contents, Part, make_store
+from alexnet_lab.data.store import Contents, Part
+from alexnet_lab.data.store_writing import make_store
 from alexnet_lab.run import engine
 from alexnet_lab.run.run_directory import RunDirectory
 

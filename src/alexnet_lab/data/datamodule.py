@@ -19,7 +19,8 @@ from alexnet_lab.data.identity import OTHER_IMAGES, check_same_images, is_folded
 from alexnet_lab.data.loader import BatchLoader, RawBatch, Rows, resident
 from alexnet_lab.data.order import BatchOrder
 from alexnet_lab.data.split import Shares, Split, check_classes, stored_split
-from alexnet_lab.data.store import Contents, Store, make_store, open_store
+from alexnet_lab.data.store import Contents, Store, open_store
+from alexnet_lab.data.store_writing import make_store
 from alexnet_lab.data.transform import Transform, checked_augment
 from alexnet_lab.data.verification import verified_store
 

@@ -13,7 +13,8 @@ from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.field_rules import check_folders
 from alexnet_lab.data.folder_source import load_folder
 from alexnet_lab.data.folders import check_test_classes, choose_classes
-from alexnet_lab.data.store import Contents, exists, make_store, replace_store
+from alexnet_lab.data.store import Contents, exists
+from alexnet_lab.data.store_writing import make_store, replace_store
 
 log = logging.getLogger(__name__)
 

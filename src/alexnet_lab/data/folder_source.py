@@ -83,7 +83,7 @@ def image_part(files: SourceFiles, rows: range, labels: list[int], size: int, ch
 
     names = [printable(files.names[row]) for row in rows]
     read = partial(_read, files, rows, size, channels)
-    return Part(np.array(labels, dtype=np.int64), read, names, source_hash)
+    return Part(np.array(labels, dtype=np.int64), read, names, source_hash, rows)
 
 
 def _read(files: SourceFiles, rows: range, size: int, channels: int, number: int) -> NDArray[np.uint8]:

@@ -1,24 +1,68 @@
-"""A progress bar on a terminal; nothing elsewhere."""
+"""A progress bar on a terminal; elsewhere a line in the log every minute."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import time
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
+from alexnet_lab.base.formats import duration
 from alexnet_lab.base.log import shows_bars
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+log = logging.getLogger(__name__)
+
+LOG_SECONDS = 60
+"""Without a terminal, a line is logged this often."""
+
 
 @contextlib.contextmanager
-def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Shows a bar on standard error within the block; yields a function that advances it."""
+def progress_bar(title: str, total: int, *, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Shows a bar on standard error within the block, or logs a line every minute without a terminal.
+
+    Args:
+        title: What is in progress.
+        total: Steps in all.
+        done: Steps that an earlier process has done.
+
+    Yields:
+        A function that advances the bar by a number of steps.
+    """
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
+    begun = logged = time.monotonic()
+    now_done = done
+
+    def advance(count: int) -> None:
+        nonlocal logged, now_done
+        now_done += count
+        progress.update(task, advance=count)
+        if progress.disable and time.monotonic() - logged >= LOG_SECONDS:
+            logged = time.monotonic()
+            speed = (now_done - done) / (logged - begun)
+            rest = duration((total - now_done) / speed) if speed else "unknown time"
+            log.info("%s: %d of %d, %d/s, %s left", title, now_done, total, round(speed), rest)
+
     with Progress(*columns, console=console, disable=not shows_bars(), transient=True) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda count: progress.update(task, advance=count)
+        task = progress.add_task(title, total=total, completed=done)
+        yield advance
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:,.0f}/s")

@@ -105,6 +105,25 @@ class SourceFiles(NamedTuple):
             log.debug("%s was not brought up to date: %s", folder / NAME, error)
         return None
 
+    def unchanged_rows(self, folder: Path) -> NDArray[np.int64]:
+        """The row (N,) that each file has in the table in `folder`; -1 if it is not there as it is now.
+
+        Fills in the digests of those that are.
+        """
+        rows = np.full(len(self.names), -1)
+        table = _load(folder / NAME)
+        if table is None:
+            return rows
+        names, states, digests, seen_ns = table
+        known = {name: row for row, name in enumerate(names.split(b"\0"))}
+        fresh = states[:, 1:3].max(axis=1, initial=0) >= seen_ns - TICK_NS
+        for row, name in enumerate(self.names):
+            before = known.get(os.fsencode(name), -1)
+            if before >= 0 and not fresh[before] and (states[before] == self.states[row]).all():
+                rows[row] = before
+                self.digests[row] = digests[before]
+        return rows
+
 
 def look_up(root: Path, names: Sequence[str]) -> SourceFiles:
     """The current state of files, by one call of stat each; their content is not read."""

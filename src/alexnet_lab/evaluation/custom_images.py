@@ -19,7 +19,8 @@ from alexnet_lab.data.folders import EXTENSIONS, visible
 from alexnet_lab.data.images import read_image, strict_decoding
 from alexnet_lab.data.loader import Rows
 from alexnet_lab.data.source_files import look_up
-from alexnet_lab.data.store import Contents, make_store, open_store
+from alexnet_lab.data.store import Contents, open_store
+from alexnet_lab.data.store_writing import make_store
 from alexnet_lab.evaluation.predict import UNKNOWN
 
 if TYPE_CHECKING:

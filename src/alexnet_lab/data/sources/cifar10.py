@@ -19,7 +19,8 @@ from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.download import fetch, md5, unpack
 from alexnet_lab.data.folder_source import load_folder
 from alexnet_lab.data.folders import class_names
-from alexnet_lab.data.store import Contents, Part, exists, read_meta, replace_store
+from alexnet_lab.data.store import Contents, Part, exists, read_meta
+from alexnet_lab.data.store_writing import replace_store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
