@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
+from alexnet_lab.data import channel_statistics
 from alexnet_lab.data.augment import Augment, AugmentParams, Geometry, apply
 from alexnet_lab.data.channel_statistics import Statistics, image_statistics, principal_axes
 from alexnet_lab.data.normalize import NORMALIZATIONS, Normalizer, make_normalizer
@@ -71,6 +72,25 @@ def test_views_equal_those_of_a_naive_loop(*, stored, less, padding, colour, nor
     found = apply(images, draws, geometry, normalizer)
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found.numpy(), naive(images.numpy(), draws, geometry, normalizer), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("cores", [1, 5])
+def test_statistics_are_exact_integer_sums_in_any_number_of_threads(cores, monkeypatch):
+    monkeypatch.setattr(channel_statistics, "available_cores", lambda: cores)
+    monkeypatch.setattr(channel_statistics, "CHUNK_BYTES", 3 * 16 * 2)  # two images
+    images, rows = random_images(9, 4, seed=3).numpy(), np.array([8, 1, 2, 5, 7])
+    found = channel_statistics.image_statistics(images, rows)
+    pixels = [[[int(v) for v in channel.ravel()] for channel in images[row]] for row in rows]
+    count = 5 * 16
+    means = [sum(sum(image[c]) for image in pixels) / count for c in range(3)]
+    products = [
+        [sum(a * b for image in pixels for a, b in zip(image[i], image[j], strict=True)) for j in range(3)]
+        for i in range(3)
+    ]
+    covariance = np.array(products) / count - np.outer(means, means)
+    assert found.channel_mean.tolist() == means
+    assert found.channel_std.tolist() == np.sqrt(np.diag(covariance)).tolist()
+    assert np.array_equal(found.mean_image, (images[rows].astype(np.int64).sum(axis=0) / 5).astype(np.float32))
 
 
 def test_evaluation_takes_the_unchanged_centre():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from alexnet_lab.base.cores import available_cores
 
+if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CHUNK_BYTES = 1 << 22
@@ -37,13 +39,14 @@ def image_statistics(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> S
     largest component is positive.
     """
     _, channels, height, width = images.shape
-    total = np.zeros((channels, height, width))
-    products = np.zeros((channels, channels))
-    for chunk in _chunks(images, np.sort(indices)):
-        pixels = chunk.astype(np.float64)
-        total += pixels.sum(axis=0)
-        flat = pixels.transpose(1, 0, 2, 3).reshape(channels, -1)
-        products += flat @ flat.T
+    total = np.zeros((channels, height, width), dtype=np.int64)
+    products = np.zeros((channels, channels), dtype=np.int64)
+    rows = np.sort(indices)
+    step = max(1, CHUNK_BYTES // images[0].nbytes)
+    with ThreadPoolExecutor(available_cores()) as pool:
+        for sums, squares in pool.map(partial(_sums, images), (rows[i : i + step] for i in range(0, len(rows), step))):
+            total += sums
+            products += squares
     count = len(indices) * height * width
     mean = total.sum(axis=(1, 2)) / count
     covariance = products / count - np.outer(mean, mean)
@@ -65,7 +68,11 @@ def principal_axes(covariance: NDArray[np.float64]) -> tuple[NDArray[np.float64]
     return np.sqrt(np.maximum(variances, 0.0)), axes * np.sign(largest)
 
 
-def _chunks(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
-    step = max(1, CHUNK_BYTES // images[0].nbytes)
-    for start in range(0, len(indices), step):
-        yield images[indices[start : start + step]]
+def _sums(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The sum image (C, S, S) of some images, and the products of their channels, summed (C, C); exact.
+
+    The products of bytes are integers below 2**16, so float64 adds up to 2**37 of them without rounding.
+    """
+    chunk = images[rows]
+    flat = chunk.transpose(1, 0, 2, 3).reshape(chunk.shape[1], -1).astype(np.float64)
+    return chunk.sum(axis=0, dtype=np.int64), (flat @ flat.T).astype(np.int64)
