@@ -81,10 +81,10 @@ print(f"test error {result['metrics']['test/top1_error']:.2%} after {result['epo
 
 # %%
 run = load("logs/course/lenet5")
-images, labels = run.test_images(16)
+images, labels = run.data.on_after_batch_transfer(next(iter(run.data.plain_loader("test"))))[:2]
 kernels = run.net.features.c1.weight.detach()[:, 0].numpy()
 with torch.no_grad():
-    maps = run.net.features.act1(run.net.features.c1(run.normalize(images[:1])))[0].numpy()
+    maps = run.net.features.act1(run.net.features.c1(images[:1]))[0].numpy()
 _, axes = plt.subplots(2, 7, figsize=(8, 2.5), layout="constrained")
 axes[0, 0].set_axis_off()
 axes[1, 0].imshow(images[0, 0], cmap="gray_r")
@@ -144,7 +144,7 @@ _, axis = plt.subplots(figsize=(6, 2.6), layout="constrained")
 for activation in ("relu", "tanh", "sigmoid"):
     torch.manual_seed(0)
     net = LeNet5(activation=activation)
-    torch.nn.functional.cross_entropy(net(run.normalize(images)), labels).backward()
+    torch.nn.functional.cross_entropy(net(images), labels).backward()
     norms = {name: p.grad.norm() / p.detach().norm() for name, p in net.named_parameters() if name.endswith("weight")}
     axis.semilogy([name.split(".")[1] for name in norms], list(norms.values()), "o-", label=activation)
 axis.set(ylabel="gradient / weight")
