@@ -12,6 +12,19 @@
 # from its definition. The tests hold them equal to PyTorch's.
 
 # %%
+# Run this cell first. It finds the repository; on Colab it fetches and installs it.
+import os
+import sys
+from pathlib import Path
+
+if "google.colab" in sys.modules:
+    # !git clone -q https://github.com/alexnet-lab/alexnet-lab && pip install -q -e alexnet-lab
+    os.chdir("alexnet-lab")
+    sys.path.insert(0, "src")
+elif Path.cwd().name == "notebooks":
+    os.chdir("..")  # runs go into the repository's logs/, data sets into its data/
+
+# %%
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -22,20 +35,31 @@ from alexnet_lab.models.counts import num_macs, num_parameters
 from alexnet_lab.models.geometry import output_size
 
 np.set_printoptions(precision=2, suppress=True)
+# %matplotlib inline
 plt.rcParams["figure.dpi"] = 80
 KINDS = {"max": np.max, "average": np.mean, "min": np.min}
 
 
-def show(*grids, titles, numbers=True, height=2.4):
-    """Draws small matrices side by side, with their numbers if there are few."""
-    _, axes = plt.subplots(1, len(grids), figsize=(height * len(grids), height + 0.3), layout="constrained")
-    for axis, grid, title in zip(np.atleast_1d(axes), grids, titles, strict=True):
-        axis.imshow(grid, cmap="Blues", vmin=min(0, np.min(grid)))
-        axis.set_title(title, fontsize=10)
-        axis.set_xticks([]), axis.set_yticks([])
-        for (row, column), value in np.ndenumerate(grid) if numbers else ():
-            dark = value > 0.6 * np.max(grid)
-            axis.text(column, row, f"{value:g}", ha="center", va="center", color="white" if dark else "black", fontsize=9)
+def draw(axis, grid, title, numbers=True):
+    """Draws a small matrix, with its numbers if there are few."""
+    axis.imshow(grid, cmap="Blues", vmin=min(0, np.min(grid)), vmax=max(1e-9, np.max(grid)))
+    axis.set_title(title, fontsize=9)
+    axis.set_xticks([]), axis.set_yticks([])
+    for (row, column), value in np.ndenumerate(grid) if numbers else ():
+        dark = value > 0.6 * np.max(grid)
+        axis.text(column, row, f"{value:.2g}", ha="center", va="center", color="white" if dark else "black", fontsize=9)
+
+
+def show(*grids, titles, numbers=True):
+    """Draws small matrices side by side."""
+    _, axes = plt.subplots(1, len(grids), figsize=(2.4 * len(grids), 2.7), layout="constrained")
+    for axis, grid, title in zip(axes, grids, titles, strict=True):
+        draw(axis, grid, title, numbers)
+
+
+def outline(axis, row, column, side):
+    """Draws a red frame around a window."""
+    axis.add_patch(plt.Rectangle((column - 0.5, row - 0.5), side, side, fill=False, edgecolor="tab:red", linewidth=3))
 
 
 # %% [markdown]
@@ -43,7 +67,7 @@ def show(*grids, titles, numbers=True, height=2.4):
 #
 # A 3x3 kernel slides over a 6x6 image. At each place it multiplies the nine pixels below it by its nine weights and
 # adds them up. The kernel fits in 4 x 4 places, so the result has 4 x 4 numbers. This kernel finds vertical edges:
-# its result is large where the image gets darker from left to right.
+# its result is positive where the pixels get smaller from left to right, and negative where they get larger.
 
 # %%
 image = np.zeros((6, 6))
@@ -130,18 +154,40 @@ print("min(x) equals -max(-x):", np.array_equal(lowest, -highest))
 # %% [markdown]
 # ## The way back
 #
-# Training sends a gradient backwards through each layer. The pool decides which pixel gets it. The maximum passes it to
-# the winner alone: only the pixel that gave the answer learns. The average shares it equally. Where windows overlap, as
-# in AlexNet (3x3 windows, 2 apart), a pixel that wins in two windows gets both gradients.
+# Training changes each weight according to a *gradient*: how much the error would grow if a number grew a little. The
+# gradient travels through the network from the end to the beginning, and each pool decides which pixels get it:
+#
+# - **max** gives it to the winner alone: only the pixel that gave the answer learns;
+# - **average** shares it equally;
+# - **min** gives it to the smallest pixel.
+#
+# Watch a 3x3 window slide over a 5x5 map with a step (*stride*) of 2, as AlexNet's pools do. Top row: what the window
+# sees and answers. Below: the gradient that its pixels have received so far, if each answer gets a gradient of 1.
+# These windows overlap, so a pixel can win twice: 19 does.
 
 # %%
-ways = {"max, 2x2": nn.MaxPool2d(2), "average, 2x2": nn.AvgPool2d(2), "max, 3x3 with stride 2": nn.MaxPool2d(3, 2)}
-gradients = {}
-for name, layer in ways.items():
-    x = torch.tensor(np.pad(values, (0, 1)))[None, None].requires_grad_()
-    layer(x).sum().backward()  # a gradient of 1 for each output
-    gradients[name] = x.grad[0, 0].numpy()
-show(np.pad(values, (0, 1)), *gradients.values(), titles=["values", *gradients], height=2.8)
+grid = np.array([[12, 5, 9, 1, 3], [7, 18, 2, 10, 20], [4, 15, 19, 6, 11], [0, 8, 13, 22, 24], [17, 14, 16, 21, 23]])
+received = {kind: np.zeros((5, 5)) for kind in KINDS}
+_, axes = plt.subplots(4, 4, figsize=(8, 8.4), layout="constrained")
+for column, (top, left) in zip(axes.T, [(0, 0), (0, 2), (2, 0), (2, 2)], strict=True):
+    place = slice(top, top + 3), slice(left, left + 3)
+    window = grid[place]
+    received["max"][place] += window == window.max()
+    received["average"][place] += 1 / 9
+    received["min"][place] += window == window.min()
+    draw(column[0], grid, f"max {window.max()}, average {window.mean():.1f}, min {window.min()}")
+    for axis, kind in zip(column, ("", *KINDS), strict=True):
+        outline(axis, top, left, 3)
+        if kind:
+            draw(axis, received[kind], f"gradient through {kind}")
+
+# %% [markdown]
+# PyTorch computes the same gradient:
+
+# %%
+x = torch.tensor(grid, dtype=torch.float64)[None, None].requires_grad_()
+nn.functional.max_pool2d(x, 3, stride=2).sum().backward()
+print("equal:", np.array_equal(received["max"], x.grad[0, 0].numpy()))
 
 # %% [markdown]
 # ## Why pad?
@@ -155,15 +201,18 @@ show(np.pad(values, (0, 1)), *gradients.values(), titles=["values", *gradients],
 # | **same** | (k - 1) / 2 | 7x7 |
 # | **full** | k - 1 | 9x9 |
 #
-# How many outputs does each pixel take part in? Dark pixels are seen by nine kernels, light ones by fewer.
+# Top row: the image (blue), the zeros around it, and the first place of the kernel. Bottom row: how many outputs each
+# pixel takes part in. Without padding, a corner is seen once and the middle nine times.
 
 # %%
-coverage = {}
-for name, zeros in (("valid", 0), ("same", 1), ("full", 2)):
+_, axes = plt.subplots(2, 3, figsize=(8, 5.6), layout="constrained")
+for (above, below), (name, zeros) in zip(axes.T, {"valid": 0, "same": 1, "full": 2}.items(), strict=True):
+    side = output_size(7, kernel=3, padding=zeros)
+    draw(above, np.pad(np.ones((7, 7)), zeros), f"{name}: 7 + 2*{zeros} - 3 + 1 = {side}", numbers=False)
+    outline(above, 0, 0, 3)
     x = torch.zeros(1, 1, 7, 7, requires_grad=True)
     nn.functional.conv2d(x, torch.ones(1, 1, 3, 3), padding=zeros).sum().backward()
-    coverage[f"{name}: {output_size(7, 3, padding=zeros)}x{output_size(7, 3, padding=zeros)} out"] = x.grad[0, 0].numpy()
-show(*coverage.values(), titles=list(coverage), height=2.8)
+    draw(below, x.grad[0, 0].numpy(), f"{side}x{side} outputs: how many see each pixel")
 
 # %% [markdown]
 # Padding has a price: the zeros are no image. A kernel at the border sees an edge that is not there. With eight padded
@@ -176,11 +225,11 @@ show(*coverage.values(), titles=list(coverage), height=2.8)
 # $$H_{out} = \left\lfloor \frac{H + 2p - k}{s} \right\rfloor + 1$$
 #
 # Read it aloud: the kernel has room to move by $H + 2p - k$ pixels; it takes a step each $s$ pixels; and it has one place
-# before its first step. Pooling windows follow the same formula. Here it is against PyTorch, for 1,000 random cases:
+# before its first step. Pooling windows follow the same formula. Here it is against PyTorch, for 200 random cases:
 
 # %%
 generator = np.random.default_rng(0)
-for _ in range(1000):
+for _ in range(200):
     side, k, s = (int(generator.integers(low, high)) for low, high in ((8, 40), (1, 8), (1, 5)))
     p = int(generator.integers(0, k))
     assert nn.Conv2d(1, 1, k, s, p)(torch.zeros(1, 1, side, side)).shape[-1] == (side + 2 * p - k) // s + 1
@@ -209,6 +258,7 @@ for name, k, s, p in (
 # 3. "Max pooling provides translation invariance; min pooling does not offer the same."
 # 4. "Pooling layers reduce the number of parameters of the network."
 # 5. "Zero-padding keeps the output size equal to the input size."
+# 6. "Padding avoids vanishing gradients."
 #
 # <details><summary>Solutions</summary>
 #
@@ -220,6 +270,8 @@ for name, k, s, p in (
 #    above show how small.
 # 4. A pool has no weights and leaves the convolutions' weights alone. The dense layer behind it gets smaller.
 # 5. Only with `p = (k - 1) / 2` and stride 1. "Zero-padding" says what is added (zeros), "same" says how much.
+# 6. Padding changes sizes, not slopes. Gradients vanish where each layer multiplies them by a small slope; notebook 2
+#    shows it.
 #
 # </details>
 

@@ -7,6 +7,14 @@
 # (ILSVRC) by a margin that nobody had expected. This notebook takes it apart: its layers, where its 60 million parameters
 # are, what each of its ideas does, and which of the popular statements about it are wrong.
 #
+# ## Before 2012
+#
+# Computers recognised images with features that people had designed (SIFT, HOG), and learned only the last step, often
+# with a support vector machine. Networks that learn all steps existed, LeNet-5 among them, but they seemed to need too
+# much data and time for real pictures. Three things changed: ImageNet offered 15 million labelled images of 22,000 kinds
+# (the challenge uses 1,000 of these: 1.2 million training, 50,000 validation and 150,000 test images); graphics cards
+# became programmable, so that training took a week instead of months; and this network put both to use.
+#
 # Two pairs of numbers are often mixed up, because the paper reports two years of the challenge:
 #
 # | test set | AlexNet, top-1 / top-5 error | the best others |
@@ -18,6 +26,19 @@
 # one guess is not always fair.
 
 # %%
+# Run this cell first. It finds the repository; on Colab it fetches and installs it.
+import os
+import sys
+from pathlib import Path
+
+if "google.colab" in sys.modules:
+    # !git clone -q https://github.com/alexnet-lab/alexnet-lab && pip install -q -e alexnet-lab
+    os.chdir("alexnet-lab")
+    sys.path.insert(0, "src")
+elif Path.cwd().name == "notebooks":
+    os.chdir("..")  # runs go into the repository's logs/, data sets into its data/
+
+# %%
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -25,10 +46,11 @@ from torch import nn
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.evaluation.figures.architecture import architecture_figure
-from alexnet_lab.models import AlexNet
+from alexnet_lab.models import AlexNet, reference
 from alexnet_lab.models.layer_table import layer_rows, layer_table
 from alexnet_lab.models.layers import LocalResponseNorm
 
+# %matplotlib inline
 plt.rcParams["figure.dpi"] = 80
 with torch.device("meta"):  # shapes alone, no memory for 60 million numbers
     net = AlexNet(num_classes=1000, image_size=224)
@@ -65,12 +87,23 @@ print(layer_table(net, (3, 224, 224)))
 counted = [row for row in rows if row.parameters]
 names = [row.name.split(".")[1] for row in counted]
 _, axes = plt.subplots(1, 2, figsize=(9, 2.6), layout="constrained")
-for axis, what, title in zip(axes, ("parameters", "macs"), ("parameters, millions", "multiply-adds, millions"), strict=True):
-    numbers = [getattr(row, what) / 1e6 for row in counted]
+for axis, what, title in zip(axes, ("parameters", "macs"), ("parameters", "multiply-adds"), strict=True):
+    numbers = [getattr(row, what) for row in counted]
     bars = axis.barh(names, numbers, color=["#56b4e9" if name.startswith("conv") else "#cc79a7" for name in names])
-    axis.bar_label(bars, [f"{number:.1f}" for number in numbers], padding=3, fontsize=8)
-    axis.set(title=f"{title}: {sum(numbers):.1f} in all", xlim=(0, 1.25 * max(numbers)))
+    axis.bar_label(bars, [f"{number:,}" for number in numbers], padding=3, fontsize=8)
+    axis.set(title=f"{sum(numbers):,} {title}", xlim=(0, 1.4 * max(numbers)), xticks=[])
     axis.invert_yaxis()
+
+# %% [markdown]
+# ## Dense layers and softmax
+#
+# A dense unit multiplies *every* number below it by a weight of its own and adds them up. fc8's 1,000 sums are the
+# *logits*. The *softmax* turns them into probabilities: positive numbers that add up to 1, the largest for the largest
+# logit. It is no part of the network here, since the loss function contains it.
+
+# %%
+logits = np.array([[2.0, 1.0, -1.0]])
+print("softmax:", reference.softmax(logits).round(3), "sum", reference.softmax(logits).sum())
 
 # %% [markdown]
 # ## How much of the image does a unit see?
@@ -87,6 +120,7 @@ for row, colour in zip(reversed(seen), plt.get_cmap("viridis")(np.linspace(0, 1,
     axis.add_patch(plt.Rectangle(corner, side, side, facecolor=colour, edgecolor="white", label=f"{name}: {side} px"))
 axis.set(xlim=(0, 224), ylim=(224, 0), aspect="equal", title="what one unit sees of 224x224")
 axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+plt.show()
 
 # %% [markdown]
 # ## 224 or 227?
@@ -140,6 +174,7 @@ for name, function in (("ReLU", torch.relu), ("tanh", torch.tanh)):
 axes[0].set(title="output", ylim=(-1.5, 4))
 axes[1].set(title="slope: what a gradient is multiplied by")
 axes[0].legend(frameon=False)
+plt.show()
 
 # %% [markdown]
 # ### Local response normalisation: neighbours inhibit each other
@@ -159,6 +194,7 @@ axes[0].bar(range(12), answers)
 axes[1].bar(range(12), normalised)
 axes[0].set(title="before", xlabel="map")
 axes[1].set(title="after: maps 0 to 4 are inhibited by map 2", xlabel="map")
+plt.show()
 
 # %% [markdown]
 # The numbers matter. With inputs of unit variance, the sum is tiny beside k = 2, and LRN is a multiplication by 0.59.
@@ -167,7 +203,9 @@ axes[1].set(title="after: maps 0 to 4 are inhibited by map 2", xlabel="map")
 
 # %%
 for scale in (1, 10, 100):
-    print(f"all maps {scale:3d}: divided by {scale / LocalResponseNorm()(torch.full((1, 9, 1, 1), float(scale)))[0, 4, 0, 0]:.2f}")
+    print(
+        f"all maps {scale:3d}: divided by {scale / LocalResponseNorm()(torch.full((1, 9, 1, 1), float(scale)))[0, 4, 0, 0]:.2f}"
+    )
 
 # %% [markdown]
 # ### Overlapping pooling
@@ -221,6 +259,9 @@ print("evaluation:", drop.eval()(torch.ones(12)).tolist())
 # 6. An LRN layer with the default `bias=1.0`, next to a text that says k = 2.
 # 7. `torch.nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2)` for the formula of the paper.
 # 8. 224x224 images, `padding="valid"`, and a note that fc6 has 9,216 inputs.
+# 9. `X = tf.nn.dropout(X, 0.5)` in a function that is also used to classify, and `y = tf.nn.softmax(X)` at its end, after
+#    `y = fc8(X)`.
+# 10. "Large kernels in the first layer allow the network to capture complex and global features."
 #
 # <details><summary>Solutions</summary>
 #
@@ -234,6 +275,9 @@ print("evaluation:", drop.eval()(torch.ones(12)).tolist())
 #    has k = 1, the paper and its code have 2: a real difference between published networks, but not what the text says.
 # 7. PyTorch divides alpha by the size of the window. The paper's formula needs `alpha=5e-4` there.
 # 8. 54x54 maps, then 26, 12 and 5: 256 x 5 x 5 = 6,400 inputs.
+# 9. Every answer differs, since other units are dropped each time; dropout belongs in training. And the softmax is taken of
+#    fc8's input, so it has 4,096 classes: it should be `tf.nn.softmax(y)`.
+# 10. 11 of 224 pixels are a twentieth of the image's side. What they capture is simple and local: edges and colours.
 #
 # </details>
 

@@ -8,8 +8,20 @@
 # images it finds alike. All of it works on any finished run: `load(RUN_DIR)`.
 
 # %%
+# Run this cell first. It finds the repository; on Colab it fetches and installs it.
 import os
+import sys
 from pathlib import Path
+
+if "google.colab" in sys.modules:
+    # !git clone -q https://github.com/alexnet-lab/alexnet-lab && pip install -q -e alexnet-lab
+    os.chdir("alexnet-lab")
+    sys.path.insert(0, "src")
+elif Path.cwd().name == "notebooks":
+    os.chdir("..")  # runs go into the repository's logs/, data sets into its data/
+
+# %%
+import shutil
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,12 +30,15 @@ import torch
 from alexnet_lab import compose, load, train
 from alexnet_lab.models.layers import LocalResponseNorm
 
+# %matplotlib inline
 plt.rcParams["figure.dpi"] = 80
 DATA = "mnist" if Path(os.environ.get("ALEXNET_LAB_DATA", "data"), "MNIST").is_dir() else "digits"
-short = ("trainer.max_epochs=1", "trainer.limit_train_batches=250") if DATA == "mnist" else ("trainer.max_epochs=12",)
+length = ("trainer.max_epochs=1", "trainer.limit_train_batches=300") if DATA == "mnist" else ("trainer.max_epochs=6",)
+shutil.rmtree("logs/course/alexnet", ignore_errors=True)  # what an earlier pass through this cell left
 result = train(compose(
-    "model=alexnet", f"data={DATA}", "model.width=0.125", "logger=csv", "trainer.progress_bar=false",
-    "data.batch_size=32", "run_dir=logs/course/alexnet", *short,
+    "model=alexnet", f"data={DATA}", "model.width=0.125", "model.init=he", "model.dropout=0", "optimizer=adam",
+    "optimizer.learning_rate=0.001", "data.batch_size=32", "logger=csv", "trainer.progress_bar=false",
+    "run_dir=logs/course/alexnet", *length,
 ))  # fmt: skip
 run = load("logs/course/alexnet")
 images, labels = run.data.on_after_batch_transfer(next(iter(run.data.plain_loader("test"))))[:2]
@@ -34,7 +49,7 @@ print(f"a small AlexNet on {DATA}: test error {result['metrics']['test/top1_erro
 #
 # The kernels of the first layer can be seen, since they look at pixels. Trained on natural images they become bars at all
 # angles and blobs of colour (figure 3 of the paper, and our [gallery](../docs/gallery.md)). Digits need less: strokes and
-# edges. Compare with the random numbers that training began with.
+# edges. Compare with the random numbers that training began with: in this short training they changed little.
 
 # %%
 torch.manual_seed(0)
@@ -51,7 +66,8 @@ for row, net, name in zip(axes, (untrained, run.net), ("untrained", "trained"), 
 # ## One image on its way
 #
 # What the layers make of one digit: four maps of each stage. Early maps look like the image; later ones say *that*
-# something is there, and hardly where.
+# something is there, and hardly where. `act` are the maps after a ReLU: a large part of them is 0, wherever the image does
+# not fit the kernel.
 
 # %%
 stages = ("act1", "norm1", "pool1", "act2", "pool2", "act3", "act4", "act5")
@@ -71,24 +87,65 @@ for column, name in zip(axes.T, ("image", *stages), strict=True):
         else:
             axis.set_axis_off()
     column[0].set_title(f"{name}\n{tuple(seen[name].shape[1:])}", fontsize=8)
+plt.show()
+print(
+    "zeros:", ", ".join(f"{name} {(x == 0).float().mean():.0%}" for name, x in seen.items() if name.startswith("act"))
+)
 
 # %% [markdown]
-# ## What normalisation does to these activations
+# ## What each idea does to one image
 #
-# LRN compares a map with its neighbours at the same place. Here are the twelve maps of the first layer at one pixel,
-# before and after, and how strongly the whole image is damped. At the scale of 0 to 255 pixels strong places are damped
-# more; with the small numbers of standardised images everything is multiplied by nearly the same number.
+# One map of the first convolution, and what ReLU, tanh and two kinds of pooling make of it. The two last pictures are the
+# 512 units of fc6, one square each: dropout switches off a random half of them in each training step.
 
 # %%
-maps = seen["act1"][0]
-row, column = np.unravel_index(maps.sum(0).argmax(), maps.shape[1:])
-_, axes = plt.subplots(1, 3, figsize=(10, 2.4), layout="constrained")
-for axis, scale in zip(axes, (1, 30, 100), strict=True):
-    x = scale * maps[None] / maps.max()
-    factor = (LocalResponseNorm()(x) / x.clamp(min=1e-9))[x > 0]
-    axis.scatter(x[x > 0], factor, s=2)
+torch.manual_seed(1)
+with torch.no_grad():
+    signed = run.net.features.conv1(images[:1])
+    signed = signed[:, [int(signed[0].flatten(1).std(1).argmax())]]  # the map with the strongest contrast
+    fc6 = run.net.classifier[:3](run.net.features(images[:1])).reshape(16, 32)
+    dropped = fc6 * (torch.rand(fc6.shape) < 0.5)
+parts = {
+    "convolution": signed[0, 0],
+    "ReLU": signed.relu()[0, 0],
+    "tanh": signed.tanh()[0, 0],
+    "pool 3x3, stride 2": torch.nn.functional.max_pool2d(signed.relu(), 3, 2)[0, 0],
+    "pool 2x2, stride 2": torch.nn.functional.max_pool2d(signed.relu(), 2, 2)[0, 0],
+    f"fc6: {(fc6 > 0).float().mean():.0%} on": fc6,
+    f"dropout: {(dropped > 0).float().mean():.0%} on": dropped,
+}
+_, axes = plt.subplots(1, len(parts), figsize=(12, 1.9), layout="constrained")
+for axis, (name, grid) in zip(axes, parts.items(), strict=True):
+    limit = grid.abs().max()
+    axis.imshow(grid, cmap="RdBu", vmin=-limit, vmax=limit)
+    axis.set_title(f"{name}\n{grid.shape[0]}x{grid.shape[1]}", fontsize=8)
+    axis.set_xticks([]), axis.set_yticks([])
+
+# %% [markdown]
+# Blue is positive, red negative. ReLU removes all that is negative; tanh keeps it, but hardly tells strong from very strong.
+# The overlapping 3x3 windows make strokes a little thicker than plain 2x2 windows do.
+#
+# ## What normalisation does to these activations
+#
+# LRN divides each number by the activity of the neighbouring maps at the same place. Left: the first layer's twelve maps
+# at one pixel, before and after. Right: what each activation of this image is multiplied by. If the activations are small,
+# that is 0.59 for all of them, so LRN does nothing but rescale. Where they reach the hundreds, as with AlexNet's pixels of
+# 0 to 255, the strongest places are damped most: this is the *inhibition*.
+
+# %%
+maps = seen["act1"] / seen["act1"].max()
+row, column = np.unravel_index(int(maps.sum(1).argmax()), maps.shape[2:])
+_, axes = plt.subplots(1, 4, figsize=(11, 2.3), layout="constrained")
+axes[0].bar(np.arange(12) - 0.2, 300 * maps[0, :, row, column], 0.4, label="before")
+axes[0].bar(np.arange(12) + 0.2, LocalResponseNorm()(300 * maps)[0, :, row, column], 0.4, label="after")
+axes[0].set(title="one pixel, activations up to 300", xlabel="map")
+axes[0].legend(frameon=False, fontsize=8)
+for axis, scale in zip(axes[1:], (1, 100, 300), strict=True):
+    before = scale * maps[maps > 0]
+    axis.scatter(before, LocalResponseNorm()(scale * maps)[maps > 0] / before, s=2)
     axis.set(title=f"activations up to {scale}", xlabel="activation", ylim=(0, 0.7))
-axes[0].set_ylabel("what LRN multiplies by")
+axes[1].set_ylabel("multiplied by")
+plt.show()
 
 # %% [markdown]
 # ## Which part of the image decides?
@@ -112,6 +169,7 @@ with torch.no_grad():
 for axis in axes.flat:
     axis.set_xticks([]), axis.set_yticks([])
 axes[1, 0].set_ylabel("probability if\ncovered here", fontsize=8)
+plt.show()
 
 # %% [markdown]
 # ## Which images does it find alike?
