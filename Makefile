@@ -4,6 +4,7 @@
 # make test-cluster  sweeps on a real SLURM of two nodes, installed and started on this machine (as root)
 # make bench   measures the table of docs/speed.md, in under 10 minutes; make bench ARGS="start lenet5_epoch" a part of it
 # make test-hydra-pre  the tests of the config on the newest pre-release of Hydra; they may fail
+# make course  executes notebooks/*.py and writes the .ipynb that GitHub shows; make course ARGS=notebooks/2_lenet5.py
 # make check   the style and type checks;  make lock  regenerates requirements.lock
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: train test test-all test-cluster test-hydra-pre bench check audit lock clean
+.PHONY: train test test-all test-cluster test-hydra-pre bench course check audit lock clean
 
 train: $(INSTALLED)
 	$(BIN)/python train.py $(ARGS)
@@ -30,6 +31,9 @@ test-cluster: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks $(ARGS)
+
+course: $(INSTALLED)
+	$(BIN)/python tools/course.py $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
