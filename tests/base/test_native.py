@@ -97,3 +97,18 @@ def test_a_cache_that_cannot_be_made_is_replaced_by_a_temporary_folder(source, c
     path = compiled(source)
     assert path.is_file()
     assert cache not in path.parents
+
+
+@pytest.mark.usefixtures("compiler")
+def test_a_compiler_without_openmp_compiles_for_one_thread(source, tmp_path, monkeypatch, caplog):
+    apple = tmp_path / "apple-clang++"
+    refusal = "clang: error: unsupported option '-fopenmp'"
+    refuse = f'case "$*" in *-fopenmp*) echo "{refusal}" >&2; exit 1;; esac'
+    apple.write_text(f'#!/bin/sh\n{refuse}\nexec {find_compiler()} "$@"\n')
+    apple.chmod(0o755)
+    monkeypatch.setenv("CXX", str(apple))
+    x, y = ctypes.c_double(21), ctypes.c_double()
+    with caplog.at_level(logging.INFO, "alexnet_lab"):
+        Library(source, SIGNATURES, without="").call("twice", x, y)
+    assert y.value == 42
+    assert [record.message for record in caplog.records] == ["apple-clang++ has no OpenMP: twice.cpp uses one thread"]

@@ -103,17 +103,17 @@ def test_job_at_its_time_limit_goes_on_by_itself(cluster, tmp_path, digits_dir):
         f"data.dir={digits_dir}", f"hydra.sweep.dir={place}",
     )  # fmt: skip
     sweep = command("train.py", *words, cwd=tmp_path, **cluster)
-    wait_for_checkpoint(place / "seed-0", sweep)
+    wait_for_checkpoint(place / "job", sweep)
     number = (place / "slurm_jobs.txt").read_text()
     subprocess.run(["scancel", "--signal=USR2", f"{number}_0"], env=os.environ | cluster, check=True)
     ended = finished(sweep, timeout=200)
     assert ended.code == 0, ended.err
     statuses = [line["status"] for line in SweepDirectory(place).entries()]
     assert statuses == ["interrupted", "completed"]
-    log = (place / "seed-0" / "train.log").read_text()
+    log = (place / "job" / "train.log").read_text()
     assert "interrupted by SIGTERM" in log
     undisturbed = tmp_path / "undisturbed"
     alone = (*SHORT, "trainer.max_epochs=60", f"data.dir={digits_dir}", f"run_dir={undisturbed}")
     assert finished(command("train.py", *alone, cwd=tmp_path), timeout=200).code == 0
-    one, two = (weights(run) for run in (place / "seed-0", undisturbed))
+    one, two = (weights(run) for run in (place / "job", undisturbed))
     assert all((one[name] == two[name]).all() for name in two)

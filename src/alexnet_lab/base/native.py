@@ -26,7 +26,9 @@ log = logging.getLogger(__name__)
 COMPILERS = ("g++", "clang++", "c++")
 """Compilers to try in this order, after the environment's CXX."""
 
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared")
+OPENMP = "-fopenmp"
+
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", OPENMP, "-fPIC", "-shared")
 """Optimised for this CPU. No flag lets a result depend on how a loop was cut into vectors."""
 
 PATIENCE = 120
@@ -116,9 +118,24 @@ def cache_folder() -> Path:
 
 
 def _compile(compiler: str, source: Path, target: Path) -> None:
+    """Compiles a source; in one thread if the compiler has no OpenMP, as Apple's."""
+    try:
+        _run_compiler(compiler, FLAGS, source, target)
+    except NativeError:
+        try:
+            _run_compiler(compiler, [flag for flag in FLAGS if flag != OPENMP], source, target)
+        except NativeError:
+            pass
+        else:
+            log.info("%s has no OpenMP: %s uses one thread", Path(compiler).name, source.name)
+            return
+        raise
+
+
+def _run_compiler(compiler: str, flags: Sequence[str], source: Path, target: Path) -> None:
     try:
         subprocess.run(  # noqa: S603 - the user's own compiler
-            [compiler, *FLAGS, "-o", str(target), str(source)],
+            [compiler, *flags, "-o", str(target), str(source)],
             check=True, capture_output=True, text=True, timeout=PATIENCE,
         )  # fmt: skip
     except subprocess.CalledProcessError as error:
