@@ -19,6 +19,7 @@ from alexnet_lab.base.errors import AlexNetLabError, ConfigError
 from alexnet_lab.config import resume_overrides
 from alexnet_lab.config.command_line import arranged, settle_data_variable
 from alexnet_lab.config.default_paths import check_multirun
+from alexnet_lab.config.hydra_adapter import VERSION_BASE
 from alexnet_lab.config.main import plain, register_resolvers, value_errors_explained
 from alexnet_lab.config.messages import UNREADABLE, explain
 from alexnet_lab.config.validate import check_train
@@ -92,7 +93,7 @@ def _own_hydra() -> Iterator[None]:
     )
     GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        with hydra.initialize_config_dir(str(CONFIGS), **VERSION_BASE):
             yield
     finally:
         GlobalHydra.instance().hydra = running

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
 import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 if TYPE_CHECKING:
     from argparse import Action, Namespace
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from hydra.core.override_parser.types import Override
@@ -30,6 +33,17 @@ SETS_MODE = re.compile(r"^hydra:\n(?:[ #].*\n|\n)*? +mode:|searchpath:", re.MULT
 
 ELSEWHERE = ("--config-dir", "--config-path", "-cd", "-cp", "hydra.searchpath", "+hydra.searchpath")
 """Prefixes of words that add config files from other folders."""
+
+
+VERSION_BASE: dict[str, Any] = {} if hydra.__version__ >= "1.4" else {"version_base": "1.3"}
+"""For Hydra's entry points: 1.3 wants to be told that its own rules count, 1.4 warns of the argument."""
+
+
+def register_resolver(name: str, resolver: Callable[..., Any]) -> None:
+    """Makes a function available to the yaml files; OmegaConf 2.4 renames its own function."""
+    renamed = "replace" in inspect.signature(OmegaConf.register_resolver).parameters
+    register: Any = OmegaConf.register_resolver if renamed else OmegaConf.register_new_resolver
+    register(name, resolver, replace=True)
 
 
 def arguments() -> Namespace:
@@ -53,7 +67,7 @@ def composing_fast(config_dir: Path) -> Iterator[None]:
     get_mode = Hydra.get_mode
     ConfigStore.__deepcopy__ = lambda self, memo: self  # pyright: ignore[reportAttributeAccessIssue] - a singleton stays one
     if not _may_set_mode(config_dir):
-        Hydra.get_mode = lambda self, config_name, overrides: None
+        Hydra.get_mode = lambda self, *_, **__: None
     gc.disable()  # until the task begins
     try:
         yield

@@ -32,7 +32,13 @@ from alexnet_lab.config.default_paths import (
     for_model,
     variable,
 )
-from alexnet_lab.config.hydra_adapter import arguments, composing_fast, raised_by_hydra
+from alexnet_lab.config.hydra_adapter import (
+    VERSION_BASE,
+    arguments,
+    composing_fast,
+    raised_by_hydra,
+    register_resolver,
+)
 from alexnet_lab.config.messages import UNREADABLE, explain, omegaconf_error, own_error
 from alexnet_lab.config.slurm_resources import cpus_per_task, gpus_per_node
 
@@ -112,7 +118,7 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
 
 def _application(task: Callable[[DictConfig], None], config_dir: Path, config_name: str) -> Callable[[], None]:
     """Hydra's application: composes the command line's config and calls the task with it, once or several times."""
-    return hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(task)
+    return hydra.main(**VERSION_BASE, config_path=str(config_dir), config_name=config_name)(task)
 
 
 def _show_help(config_dir: Path, config_name: str) -> None:
@@ -128,7 +134,7 @@ def _show_help(config_dir: Path, config_name: str) -> None:
 def register_resolvers() -> None:
     """Makes the functions of `RESOLVERS` available to the yaml files."""
     for name, resolver in RESOLVERS.items():
-        OmegaConf.register_new_resolver(name, _none_of_wrong_types(resolver), replace=True)
+        register_resolver(name, _none_of_wrong_types(resolver))
 
 
 def _none_of_wrong_types(resolver: Callable[..., Any]) -> Callable[..., Any]:

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from alexnet_lab.base import targets
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, did_you_mean, one_line
 from alexnet_lab.config.command_line import explain_several, explain_unreadable
-from alexnet_lab.config.hydra_adapter import arguments, composed_until, unresolved
+from alexnet_lab.config.hydra_adapter import VERSION_BASE, arguments, composed_until, unresolved
 from alexnet_lab.config.schema import LAUNCHER_OWNS, Trainer
 from alexnet_lab.config.signatures import read_signature, torchvision_models
 
@@ -143,7 +143,7 @@ def _composed_without(config_dir: Path, config_name: str, *, hydra_too: bool) ->
     if given.config_dir is not None:
         chosen.append(f"hydra.searchpath=[file://{Path(given.config_dir).absolute()}]")
     GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(config_dir), version_base="1.3"):
+    with hydra.initialize_config_dir(str(config_dir), **VERSION_BASE):
         try:
             return hydra.compose(config_name, chosen, return_hydra_config=hydra_too)
         except (HydraException, OmegaConfBaseException):  # the first error is the one to report
