@@ -131,6 +131,7 @@ def watched(process: subprocess.Popen[str], log: Path, kills: int) -> list[set[i
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # each of its processes imports torch
 @pytest.mark.parametrize(("launcher", "gpus"), [("joblib", 3), ("submitit_local", 2)])
 def test_jobs_share_no_gpu_and_leave_none_idle(launcher, gpus, null_gpu, tmp_path, digits_dir):
     jobs = 2 * gpus
@@ -142,8 +143,10 @@ def test_jobs_share_no_gpu_and_leave_none_idle(launcher, gpus, null_gpu, tmp_pat
     variables = null_gpu.variables(gpus + 1, NULL_GPUS_LOG=str(log))
     visible: dict[str, Any] = {"CUDA_VISIBLE_DEVICES": ",".join(str(number) for number in range(1, gpus + 1))}
     process = command("train.py", *words, cwd=tmp_path, **variables, **visible)
-    seen = watched(process, log, kills=2)
-    ended = finished(process)
+    try:
+        seen = watched(process, log, kills=2)
+    finally:
+        ended = finished(process, timeout=1)
     assert ended.code == 0, ended.err
     assert set().union(*seen) == {*range(1, gpus + 1)}  # not the one that was masked
     assert {1, 2} <= max(seen, key=len)  # side by side
