@@ -10,7 +10,7 @@ import torch
 from alexnet_lab.evaluation.error_rates import class_errors, confident_mistakes, confusion, images_of_classes
 from alexnet_lab.evaluation.predict import UNKNOWN, Predictions, count
 from alexnet_lab.training.confusion import ConfusionMatrix
-from alexnet_lab.training.metrics import NO_CLASS, ErrorCounts, best_classes, called, ranks
+from alexnet_lab.training.metrics import NO_CLASS, ErrorCounts, best_classes, predicted_classes, ranks
 
 NAN, INF = float("nan"), float("inf")
 
@@ -43,7 +43,7 @@ def test_the_rule_against_sorting_by_hand(classes, levels, dtype):
     assert ranks(logits.to(dtype), labels).tolist() == [
         order.index(label) for order, label in zip(orders, labels.tolist(), strict=True)
     ]
-    assert called(logits.to(dtype)).tolist() == [order[0] for order in orders]
+    assert predicted_classes(logits.to(dtype)).tolist() == [order[0] for order in orders]
     assert best_classes(logits.to(dtype)).tolist() == [order[:5] for order in orders]
 
 
@@ -55,7 +55,8 @@ def test_batches_and_memory_layouts_make_no_difference(layout):
     parts = 1 if layout == "one by one" else 64
     found = [ranks(*some) for some in zip(logits.split(parts), labels.split(parts), strict=True)]
     assert torch.cat(found).equal(ranks(*tied(64, 1000, 30)))
-    assert torch.cat([called(some) for some in logits.split(parts)]).equal(called(tied(64, 1000, 30)[0]))
+    classes = torch.cat([predicted_classes(some) for some in logits.split(parts)])
+    assert classes.equal(predicted_classes(tied(64, 1000, 30)[0]))
 
 
 @pytest.mark.parametrize("classes", [6, 1000])
@@ -78,7 +79,7 @@ def test_metrics_confusion_classes_and_mistakes_agree(classes):
 
 def test_infinite_logits_are_numbers_like_others():
     logits = torch.tensor([[INF, INF, 0.0], [-INF, -INF, -INF], [0.0, -INF, INF]])
-    assert called(logits).tolist() == [0, 0, 2]
+    assert predicted_classes(logits).tolist() == [0, 0, 2]
     assert ranks(logits, torch.tensor([1, 2, 0])).tolist() == [1, 2, 1]
 
 
@@ -88,7 +89,7 @@ def test_an_image_with_a_nan_is_wrong_whatever_its_label(place, label):
     logits = torch.arange(6.0).repeat(2, 1)
     logits[0, place] = NAN
     labels = torch.tensor([label, 5])
-    assert called(logits).tolist() == [NO_CLASS, 5]
+    assert predicted_classes(logits).tolist() == [NO_CLASS, 5]
     assert ranks(logits, labels).tolist() == [6, 0]
     counts = ErrorCounts(6)
     counts.update(logits, labels, torch.zeros(2))
@@ -122,6 +123,6 @@ def test_a_matrix_of_a_thousand_classes_is_exact_small_and_quick():
     assert (after.ru_maxrss - before.ru_maxrss) < 100_000  # kB
     assert after.ru_utime - before.ru_utime < 2  # 13 s a batch by torchmetrics
     expected = torch.zeros(1000, 1000, dtype=torch.int64)
-    for label, guess in zip(labels.tolist(), called(logits).tolist(), strict=True):
+    for label, guess in zip(labels.tolist(), predicted_classes(logits).tolist(), strict=True):
         expected[label, guess] += 40
     assert matrix.counts.equal(expected)

@@ -106,7 +106,7 @@ def quiet(name: str, level: int = logging.WARNING) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def held_back(name: str) -> Iterator[list[logging.LogRecord]]:
+def collected(name: str) -> Iterator[list[logging.LogRecord]]:
     """Within the block collects a logger's messages instead of showing them; see `replay`."""
     logger, collector = logging.getLogger(name), BufferingHandler(sys.maxsize)
     logger.addHandler(collector)

@@ -180,7 +180,7 @@ def expand_paths(config: dict[str, Any]) -> None:
             node[name] = [expanded(item) if isinstance(item, str) else item for item in value]
 
 
-def settle_data_variable() -> None:
+def unset_empty_data_variable() -> None:
     """Treats an empty `ALEXNET_LAB_DATA` as not set; it would mean the current directory otherwise."""
     if not os.environ.get(DATA_VARIABLE, "unset"):
         del os.environ[DATA_VARIABLE]

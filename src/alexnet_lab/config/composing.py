@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError
 from alexnet_lab.config import resume_overrides
-from alexnet_lab.config.command_line import arranged, settle_data_variable
+from alexnet_lab.config.command_line import arranged, unset_empty_data_variable
 from alexnet_lab.config.default_paths import check_multirun
 from alexnet_lab.config.hydra_adapter import VERSION_BASE
 from alexnet_lab.config.main import plain, register_resolvers, value_errors_explained
@@ -60,7 +60,7 @@ def compose(*overrides: str) -> dict[str, Any]:
     if not (CONFIGS / f"{NAME}.yaml").is_file():
         raise ConfigError(f"there is no {CONFIGS}; install a clone of the repository with pip install -e")
     register_resolvers()
-    settle_data_variable()
+    unset_empty_data_variable()
     words = arranged(overrides)
     try:
         with _command_line(words), _own_hydra(), value_errors_explained(CONFIGS):

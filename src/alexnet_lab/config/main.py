@@ -23,7 +23,7 @@ from alexnet_lab.base.log import start_log
 from alexnet_lab.base.terminal import outlive_terminal, require_posix
 from alexnet_lab.config import help as help_page
 from alexnet_lab.config import resume_overrides
-from alexnet_lab.config.command_line import arranged, expand_paths, settle_data_variable, with_several_loggers
+from alexnet_lab.config.command_line import arranged, expand_paths, unset_empty_data_variable, with_several_loggers
 from alexnet_lab.config.default_paths import (
     default_run_dir,
     default_sweep_dir,
@@ -80,7 +80,7 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
     outlive_terminal()
     traceback_wanted = os.environ.get(FULL_ERROR, "") not in ("", "0")
     register_resolvers()
-    settle_data_variable()
+    unset_empty_data_variable()
     job = _Job(task, traceback_wanted=traceback_wanted)
     try:
         start_log()
@@ -101,16 +101,16 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
                     resume_overrides.request, words=words, config_dir=config_dir, config_name=config_name
                 )
             _anchor_config_path(config_name)
-            with _errors_handed_on(), _missing_packages_reported():
+            with _errors_propagated(), _missing_packages_reported():
                 _application(job.run, config_dir, config_name)()
     except KeyboardInterrupt as error:
         if not isinstance(error.__cause__, Interrupted):  # not reported yet
-            _complain(Interrupted(f"{one_line(error) or 'interrupted'}; start it again: {shell.typed()}"))
+            _print_error(Interrupted(f"{one_line(error) or 'interrupted'}; start it again: {shell.typed()}"))
         sys.exit(Interrupted.exit_code)
     except (AlexNetLabError, HydraException, OmegaConfBaseException, *UNREADABLE) as error:
         if traceback_wanted:
             raise
-        _complain(explain(error, config_dir, config_name, runs=config_name in SHARED))
+        _print_error(explain(error, config_dir, config_name, runs=config_name in SHARED))
         # one of our errors here concerns the sweep as a whole
         sys.exit(getattr(error, "exit_code", ConfigError.exit_code))
     sys.exit(job.exit_code)
@@ -126,7 +126,7 @@ def _show_help(config_dir: Path, config_name: str) -> None:
     groups = tuple(word for word in arguments().overrides if "=" not in word)
     sys.argv[1:] = [word for word in sys.argv[1:] if word not in {*NO_RUN_FLAGS, *groups}]
     composed: list[tuple[DictConfig, HydraConf]] = []
-    with _errors_handed_on():
+    with _errors_propagated():
         _application(lambda config: composed.append((config, HydraConfig.get())), config_dir, config_name)()
     print("\n".join(help_page.Help(config_dir, config_name, groups).lines(*composed[0])))
 
@@ -134,10 +134,10 @@ def _show_help(config_dir: Path, config_name: str) -> None:
 def register_resolvers() -> None:
     """Makes the functions of `RESOLVERS` available to the yaml files."""
     for name, resolver in RESOLVERS.items():
-        register_resolver(name, _none_of_wrong_types(resolver))
+        register_resolver(name, _none_for_wrong_types(resolver))
 
 
-def _none_of_wrong_types(resolver: Callable[..., Any]) -> Callable[..., Any]:
+def _none_for_wrong_types(resolver: Callable[..., Any]) -> Callable[..., Any]:
     """Makes a resolver return None for values of a wrong type; the check of their own key reports them."""
 
     def tolerant(*values: Any) -> Any:
@@ -150,7 +150,7 @@ def _none_of_wrong_types(resolver: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
-def _errors_handed_on() -> Iterator[None]:
+def _errors_propagated() -> Iterator[None]:
     """Within the block Hydra raises its errors instead of printing them."""
     before = os.environ.get(FULL_ERROR)
     os.environ[FULL_ERROR] = "1"
@@ -244,7 +244,7 @@ class _Job:
         except AlexNetLabError as error:
             if self.traceback_wanted:
                 raise
-            _complain(error)
+            _print_error(error)
             if isinstance(error, Interrupted):
                 raise KeyboardInterrupt from error  # ends a sweep too; Hydra would start the next job
             self.exit_code = max(self.exit_code, error.exit_code)
@@ -260,7 +260,7 @@ def _missing_packages_reported() -> Iterator[None]:
         raise RunError(f"{error}; {hint}") from error
 
 
-def _complain(error: AlexNetLabError) -> None:
+def _print_error(error: AlexNetLabError) -> None:
     print(error if isinstance(error, Interrupted) else f"error: {error}", file=sys.stderr)
 
 

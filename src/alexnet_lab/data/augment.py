@@ -146,7 +146,7 @@ class Augment:
         starts = np.full((n, 2), geometry.centre)
         if self.crop:
             starts = (uniform[:, :2] * self._places(geometry.room)).astype(np.int64)
-        colour = self._colour(epoch)
+        colour = self.pca_colour if self.pca_epochs is None or epoch < self.pca_epochs else "none"
         return AugmentParams(
             top=torch.from_numpy(starts[:, 0].copy()),
             left=torch.from_numpy(starts[:, 1].copy()),
@@ -154,10 +154,6 @@ class Augment:
             shift=self._shift(colour, normal, uniform[:, 3], statistics),
             gain=1 / (1 + self.pca_std) if colour == "code2012" else 1.0,
         )
-
-    def _colour(self, epoch: int) -> str:
-        """The kind of colour noise in an epoch."""
-        return self.pca_colour if self.pca_epochs is None or epoch < self.pca_epochs else "none"
 
     def _places(self, room: int) -> int:
         """The number of rows at which a view may start."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from alexnet_lab.training.metrics import called
+from alexnet_lab.training.metrics import predicted_classes
 
 NUM_BINS = 15
 """Guo et al. 2017, sec. 2."""
@@ -39,7 +39,7 @@ def reliability(
         guess: (N,), the predicted classes by the logits, which have fewer ties than probabilities.
     """
     confidence = probabilities.amax(1).clamp(max=1)  # a mean of softmaxes may exceed 1 by rounding
-    right = ((called(probabilities) if guess is None else guess) == labels).double()
+    right = ((predicted_classes(probabilities) if guess is None else guess) == labels).double()
     edges = torch.linspace(0, 1, bins + 1)
     place = (torch.bucketize(confidence, edges, right=True) - 1).clamp(0, bins - 1)
     images = torch.bincount(place, minlength=bins)

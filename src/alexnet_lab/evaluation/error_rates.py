@@ -10,7 +10,7 @@ import torch
 
 from alexnet_lab.evaluation.predict import UNKNOWN, Predictions
 from alexnet_lab.training.confusion import ConfusionMatrix
-from alexnet_lab.training.metrics import NO_CLASS, called
+from alexnet_lab.training.metrics import NO_CLASS, predicted_classes
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def confusion(predictions: Predictions) -> list[list[int]]:
     """The number of images of class i predicted as class j, in row i and column j; NaN outputs are in no column."""
     matrix = ConfusionMatrix(len(predictions.class_names))
     matrix.update(predictions.logits, predictions.labels)
-    silent = int((called(predictions.logits) == NO_CLASS).sum())
+    silent = int((predicted_classes(predictions.logits) == NO_CLASS).sum())
     if silent:
         log.warning("the outputs for %d of %d images are NaN; they count as wrong", silent, len(predictions.labels))
     return matrix.counts.tolist()
@@ -135,5 +135,6 @@ def macro_averages(classes: list[ClassErrors]) -> dict[str, float]:
 def confident_mistakes(predictions: Predictions, count: int) -> torch.Tensor:
     """Places (n,) of up to `count` misclassified images, the most confident first."""
     confidence = predictions.probabilities.amax(1)
-    wrong = torch.nonzero((called(predictions.logits) != predictions.labels) & (predictions.labels != UNKNOWN))[:, 0]
+    differs = predicted_classes(predictions.logits) != predictions.labels
+    wrong = torch.nonzero(differs & (predictions.labels != UNKNOWN))[:, 0]
     return wrong[confidence[wrong].argsort(descending=True, stable=True)[:count]]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from alexnet_lab.evaluation.calibration import reliability
-from alexnet_lab.training.metrics import called
+from alexnet_lab.training.metrics import predicted_classes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ class Evaluated(NamedTuple):
     def reliability(self) -> Bins:
         """Confidence and accuracy of the predictions; needs labels."""
         seen = self.predictions
-        return reliability(seen.probabilities, seen.labels, guess=called(seen.logits))
+        return reliability(seen.probabilities, seen.labels, guess=predicted_classes(seen.logits))
 
     def images(self, places: NDArray[np.int64], number: int = 0) -> NDArray[np.uint8]:
         """Some of the evaluated images (n, C, S, S), as stored.

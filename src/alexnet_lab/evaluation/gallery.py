@@ -125,7 +125,7 @@ class Search:
         return Found(neighbours, hits, precision_at(hits, [k for k in KS if k <= self.most]), seconds)
 
 
-WAYS: dict[str, Callable[[Search], Found]] = {
+METHODS: dict[str, Callable[[Search], Found]] = {
     "features": lambda search: search.by_features,
     "codes": lambda search: search.by_codes,
     "pixels": lambda search: search.by_pixels,
@@ -144,7 +144,7 @@ class Kept(NamedTuple):
     seconds: float
 
 
-class Ways:
+class SearchMethods:
     """The precision of each search method over all runs. Only one run's features are in memory at a time.
 
     Args:
@@ -171,7 +171,7 @@ class Ways:
         search = self.first if number == 0 else Search(self.subject, number)
         self._chance[number] = search.chance.double().numpy()
         for name in names:
-            found = WAYS[name](search)
+            found = METHODS[name](search)
             shares = found.hits[:, : self.k].double().mean(1).numpy()
             self._kept[name, number] = Kept(found.precision, shares, found.seconds)
 

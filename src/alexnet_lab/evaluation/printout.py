@@ -12,7 +12,7 @@ from rich.text import Text
 
 from alexnet_lab.base.formats import p_value
 from alexnet_lab.base.printable import printable, printable_texts
-from alexnet_lab.training.metrics import NO_CLASS, called
+from alexnet_lab.training.metrics import NO_CLASS, predicted_classes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -195,7 +195,7 @@ def images_table(predictions: Predictions) -> Table:
     table.add_column("file", overflow="fold")
     table.add_column("predicted", overflow="fold")
     table.add_column("probability", justify="right", no_wrap=True)
-    guesses, shares = called(predictions.logits).tolist(), predictions.probabilities.amax(1).tolist()
+    guesses, shares = predicted_classes(predictions.logits).tolist(), predictions.probabilities.amax(1).tolist()
     for name, guess, share in list(zip(predictions.names, guesses, shares, strict=True))[:MOST_LINES]:
         answer = "none: the outputs are NaN" if guess == NO_CLASS else predictions.class_names[guess]
         table.add_row(Text(printable(name)), Text(printable(answer)), f"{share:.1%}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from alexnet_lab.base.errors import ConfigError, one_line
-from alexnet_lab.base.log import held_back, quiet
+from alexnet_lab.base.log import collected, quiet
 from alexnet_lab.config.schema import Train
 from alexnet_lab.models.counts import num_macs, num_parameters
 from alexnet_lab.models.layer_table import layer_table
@@ -35,7 +35,7 @@ def prepare(config: dict[str, Any]) -> Prepared:
     """Makes and opens the data set's store, so that errors are reported before the run starts."""
     data = engine.build_data(config)
     data.prepare_data()
-    with held_back("alexnet_lab.data") as messages:
+    with collected("alexnet_lab.data") as messages:
         data.setup("fit")
     check_batches(config["trainer"], data)
     return Prepared(data, messages)

@@ -191,7 +191,7 @@ def resumed_from(directory: RunDirectory, config: dict[str, Any], trainer: Train
     """The checkpoint to resume from; Lightning gets its content from memory instead of reading it again."""
     io = cast("SafeCheckpointIO", trainer.strategy.checkpoint_io)
     states = [callback.state_key for callback in cast("list[Callback]", trainer.callbacks)]  # pyright: ignore[reportAttributeAccessIssue] - set out of its sight
-    return io.hand_over(*prepared(directory, config, states, checkpoint))
+    return io.preload(*prepared(directory, config, states, checkpoint))
 
 
 def load_best(trainer: Trainer, classifier: LightningModule, checkpoints: Checkpoints) -> None:

@@ -86,7 +86,7 @@ def _run(plan: Plan, left: list[Job], lines: Counter[str], launch: Launch) -> No
             error = one_line(f"{error} ({type(caught).__name__}: {caught})")
             log.debug("the launcher failed", exc_info=True)
         _wait(sweep, left)
-        left = _without_a_word(sweep, left, lines)
+        left = _unrecorded(sweep, left, lines)
         for job in [job for job in left if sweep.run(job).config.exists()] or left:  # others had not started
             vanished[job.name] += 1
             log.warning("job %s: %s (%d of %d)", job.label, error, vanished[job.name], retries + 1)
@@ -100,7 +100,7 @@ def _lines(sweep: SweepDirectory) -> Counter[str]:
     return Counter(line["job"] for line in sweep.entries())
 
 
-def _without_a_word(sweep: SweepDirectory, jobs: list[Job], lines: Counter[str]) -> list[Job]:
+def _unrecorded(sweep: SweepDirectory, jobs: list[Job], lines: Counter[str]) -> list[Job]:
     """The jobs without a new line in the ledger since `lines` were counted."""
     now = _lines(sweep)
     return [job for job in jobs if now[job.name] == lines[job.name]]
@@ -120,7 +120,7 @@ def _wait(sweep: SweepDirectory, jobs: Iterable[Job]) -> None:
 def _record_killed(sweep: SweepDirectory, left: list[Job], lines: Counter[str]) -> None:
     """Records jobs that the launcher killed on an interrupt before they could do so themselves."""
     _wait(sweep, left)
-    for job in _without_a_word(sweep, left, lines):
+    for job in _unrecorded(sweep, left, lines):
         if job_states.states(sweep, [job])[job.name] == "interrupted":
             error = "killed when the sweep was interrupted"
             sweep.append(job_states.entry(sweep, job, {}, status="interrupted", error=error))

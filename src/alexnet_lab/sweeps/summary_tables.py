@@ -306,7 +306,9 @@ def effect_lines(summary: Summary) -> list[str]:
 def reading(summary: Summary) -> str:
     """How to read the table."""
     where = " on the validation part" if summary.about["metric"].startswith("test/") else ""
-    tuned = f"The tuned keys are those of each level's best mean{where}." if _tuned(summary) else ""
+    tuned = (
+        f"The tuned keys are those of each level's best mean{where}." if any(row.tuned for row in summary.rows) else ""
+    )
     apart = "Runs on different images are not compared." if _groups(summary) > 1 else ""
     basis = (
         "n jobs per level; sample deviation; difference to the base over the seeds that both have, with the 95 % "
@@ -324,10 +326,6 @@ OTHER_HARDWARE = (
 
 def _groups(summary: Summary) -> int:
     return len({dict(row.group).get("data") for row in summary.rows})
-
-
-def _tuned(summary: Summary) -> bool:
-    return any(row.tuned for row in summary.rows)
 
 
 def level_label(row: Row) -> str:

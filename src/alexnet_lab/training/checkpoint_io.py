@@ -37,7 +37,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
         super().__init__()
         self._ready: dict[Path, dict[str, Any]] = {}
 
-    def hand_over(self, path: Path, checkpoint: dict[str, Any]) -> Path:
+    def preload(self, path: Path, checkpoint: dict[str, Any]) -> Path:
         """Keeps a loaded checkpoint until Lightning asks for its file, once."""
         self._ready[path] = checkpoint
         return path

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from alexnet_lab.data.loader import as_batch
-from alexnet_lab.training.metrics import NO_CLASS, called, over_processes
+from alexnet_lab.training.metrics import NO_CLASS, over_processes, predicted_classes
 
 if TYPE_CHECKING:
     from lightning import LightningModule, Trainer
@@ -39,7 +39,7 @@ class ConfusionMatrix:
             logits: (B, num_classes), any float type.
             labels: (B,), int64; images with negative labels are not counted.
         """
-        guess = called(logits)
+        guess = predicted_classes(logits)
         known = (guess != NO_CLASS) & (labels >= 0)
         cells = torch.where(known, labels * len(self.counts) + guess, 0)
         self.counts.view(-1).index_add_(0, cells, known.long())

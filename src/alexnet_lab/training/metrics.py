@@ -45,7 +45,7 @@ def ranks(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.where(logits.amax(1).isnan(), logits.shape[1], before).long()
 
 
-def called(logits: Tensor) -> Tensor:
+def predicted_classes(logits: Tensor) -> Tensor:
     """The predicted class of each image, int64 (B,): the class of rank 0, or NO_CLASS if a logit is NaN."""
     logits = logits.float()
     best = logits == logits.amax(1, keepdim=True)  # (B, C); a NaN equals nothing

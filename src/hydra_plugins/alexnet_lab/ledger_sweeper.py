@@ -83,7 +83,7 @@ class LedgerSweeper(Sweeper):
 
         self.settle_gpus()
         self.check()
-        common, swept = self.parted(arguments)
+        common, swept = self.split_arguments(arguments)
         compose = Composer(self.loader, self.master, self.decided, self.gpus)
         if self.trials is not None:
             from alexnet_lab.sweeps.search import Settings  # noqa: PLC0415
@@ -141,7 +141,7 @@ class LedgerSweeper(Sweeper):
         keys = self.master.hydra.launcher
         return any(keys.get(name) for name in ("gpus_per_node", "gpus_per_task", "gres", "additional_parameters"))
 
-    def parted(self, arguments: list[str]) -> tuple[list[Override], list[Override]]:
+    def split_arguments(self, arguments: list[str]) -> tuple[list[Override], list[Override]]:
         """Splits the overrides into those common to all jobs and those with several values.
 
         Args:
@@ -166,7 +166,7 @@ class LedgerSweeper(Sweeper):
         grid = hydra_adapter.combinations(list(swept))
         return Request(
             place=str(self.master.hydra.sweep.dir),
-            common=tuple(word for (word,) in (self._single(item) for item in common)),
+            common=tuple(word for item in common for (word,) in hydra_adapter.combinations([item])),
             grid=tuple(tuple(job) for job in grid),
             command=shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
             is_default=self.has_default_place(),
@@ -187,11 +187,6 @@ class LedgerSweeper(Sweeper):
         hydra = self.master.hydra
         chosen = any(word.startswith("hydra.sweep.dir=") for word in hydra.overrides.hydra)
         return not chosen and hydra.sweep.dir == default_sweep_dir(hydra.runtime.choices, hydra.overrides.task)
-
-    @staticmethod
-    def _single(item: Override) -> list[str]:
-        (words,) = hydra_adapter.combinations([item])
-        return words
 
     def launch(self, jobs: Sequence[list[str]]) -> None:
         """Passes jobs to Hydra's launcher, `max_batch_size` at a time."""

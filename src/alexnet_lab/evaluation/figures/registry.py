@@ -16,11 +16,11 @@ from alexnet_lab.evaluation.augmentation_steps import single_factors
 from alexnet_lab.evaluation.comparisons import tower_comparisons
 from alexnet_lab.evaluation.error_rates import confident_mistakes, confusion
 from alexnet_lab.evaluation.figures import network, predictions, retrieval_figures, style, training
-from alexnet_lab.evaluation.gallery import CODE_BITS, Search, Ways
+from alexnet_lab.evaluation.gallery import CODE_BITS, Search, SearchMethods
 from alexnet_lab.evaluation.kernels import kernels_of
 from alexnet_lab.evaluation.layer_outputs import activation_curves, layer_maps
 from alexnet_lab.evaluation.predict import UNKNOWN, count_views
-from alexnet_lab.training.metrics import TOP_K, best_classes, called
+from alexnet_lab.training.metrics import TOP_K, best_classes, predicted_classes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ MISTAKES, EXAMPLES, QUERIES, SHOWN_NEIGHBOURS, AUGMENTED = 24, 8, 5, 6, 4
 """The number of images in each figure."""
 
 
-class Studio:
+class FigureInputs:
     """The inputs of the figures; expensive ones are computed once and shared."""
 
     def __init__(self, subject: Evaluated) -> None:
@@ -52,9 +52,9 @@ class Studio:
         return Search(self.subject)
 
     @cached_property
-    def ways(self) -> Ways:
+    def methods(self) -> SearchMethods:
         """The retrieval results of each run."""
-        return Ways(self.subject, self.search)
+        return SearchMethods(self.subject, self.search)
 
     @property
     def title(self) -> str:
@@ -89,38 +89,38 @@ class Drawn(NamedTuple):
     comparisons: Sequence[Comparison] = ()
 
 
-def _confusion(studio: Studio) -> Drawn:
-    matrix = confusion(studio.predictions)
-    return Drawn(predictions.confusion_figure(matrix, studio.names, f"Confusion: {studio.title}"))
+def _confusion(inputs: FigureInputs) -> Drawn:
+    matrix = confusion(inputs.predictions)
+    return Drawn(predictions.confusion_figure(matrix, inputs.names, f"Confusion: {inputs.title}"))
 
 
-def _reliability(studio: Studio) -> Drawn:
-    bins = studio.subject.reliability
-    title = f"{studio.title}\nexpected calibration error {bins.calibration_error:.1%}"
+def _reliability(inputs: FigureInputs) -> Drawn:
+    bins = inputs.subject.reliability
+    title = f"{inputs.title}\nexpected calibration error {bins.calibration_error:.1%}"
     return Drawn(predictions.reliability_figure(bins, title))
 
 
-def _mistakes(studio: Studio) -> Drawn:
-    places = confident_mistakes(studio.predictions, MISTAKES)
-    title = f"Most confident mistakes: {studio.title}\nabove: predicted class; below: true class"
-    return Drawn(predictions.mistakes_figure(studio.shown(places), title))
+def _mistakes(inputs: FigureInputs) -> Drawn:
+    places = confident_mistakes(inputs.predictions, MISTAKES)
+    title = f"Most confident mistakes: {inputs.title}\nabove: predicted class; below: true class"
+    return Drawn(predictions.mistakes_figure(inputs.shown(places), title))
 
 
-def _top5(studio: Studio) -> Drawn:
+def _top5(inputs: FigureInputs) -> Drawn:
     """Half of the examples are mistakes, if there are as many: correct ones alone would show little."""
-    labels = studio.predictions.labels
-    order = torch.from_numpy(generator(studio.run.config["seed"], "examples").permutation(len(labels)))
-    wrong = ((called(studio.predictions.logits) != labels) & (labels != UNKNOWN))[order]
+    labels = inputs.predictions.labels
+    order = torch.from_numpy(generator(inputs.run.config["seed"], "examples").permutation(len(labels)))
+    wrong = ((predicted_classes(inputs.predictions.logits) != labels) & (labels != UNKNOWN))[order]
     errors = order[wrong][: EXAMPLES // 2]
     places = torch.cat([order[~wrong][: EXAMPLES - len(errors)], errors])
     note = f"; {len(errors)} of {len(places)} chosen among the mistakes" if len(errors) else ""
-    title = f"The {TOP_K} most probable classes: {studio.title}{note}"
-    return Drawn(predictions.top5_figure(studio.shown(places), title))
+    title = f"The {TOP_K} most probable classes: {inputs.title}{note}"
+    return Drawn(predictions.top5_figure(inputs.shown(places), title))
 
 
-def _kernels(studio: Studio) -> Drawn:
+def _kernels(inputs: FigureInputs) -> Drawn:
     """For one run its kernels; for several the colour saturation of their towers."""
-    runs = studio.subject.runs
+    runs = inputs.subject.runs
     each = [kernels_of(run) for run in runs]
     means = [[float(tower.mean()) for tower in kernels.saturations] for kernels in each if kernels.colour]
     if len(runs) > 1:
@@ -134,86 +134,86 @@ def _kernels(studio: Studio) -> Drawn:
     return Drawn(network.kernels_figure(each[0]), {"colour_saturation": means[0]} if means else {}, rows)
 
 
-def _feature_maps(studio: Studio) -> Drawn:
+def _feature_maps(inputs: FigureInputs) -> Drawn:
     """The maps of the first correctly classified image."""
-    right = torch.nonzero(called(studio.predictions.logits) == studio.predictions.labels)[:, 0].tolist()
+    right = torch.nonzero(predicted_classes(inputs.predictions.logits) == inputs.predictions.labels)[:, 0].tolist()
     place = right[0] if right else 0
-    image = studio.subject.images(np.array([place]))[0]
-    name = studio.label(int(studio.predictions.labels[place])) or "unknown class"
-    return Drawn(network.feature_maps_figure(image, name, layer_maps(studio.run, image)))
+    image = inputs.subject.images(np.array([place]))[0]
+    name = inputs.label(int(inputs.predictions.labels[place])) or "unknown class"
+    return Drawn(network.feature_maps_figure(image, name, layer_maps(inputs.run, image)))
 
 
-def _activations(studio: Studio) -> Drawn:
+def _activations(inputs: FigureInputs) -> Drawn:
     x, curves = activation_curves()
-    return Drawn(network.activations_figure(curves, x, studio.run.config["model"].get("activation")))
+    return Drawn(network.activations_figure(curves, x, inputs.run.config["model"].get("activation")))
 
 
-def _neighbours(studio: Studio) -> Figure:
-    search = studio.search
+def _neighbours(inputs: FigureInputs) -> Figure:
+    search = inputs.search
     features, pixels = search.by_features, search.by_pixels
-    order = generator(studio.run.config["seed"], "shown queries").permutation(len(search.queries))
+    order = generator(inputs.run.config["seed"], "shown queries").permutation(len(search.queries))
     _, firsts = np.unique(search.labels.numpy()[order], return_index=True)  # one of each class
     places = order[np.sort(firsts)][:QUERIES]
-    images = studio.subject.images(search.queries.numpy()[places])
-    gallery = studio.run.data.rows("train").images
+    images = inputs.subject.images(search.queries.numpy()[places])
+    gallery = inputs.run.data.rows("train").images
 
     def tiles(row: torch.Tensor) -> list[tuple[Any, str]]:
         found = search.gallery[row[:SHOWN_NEIGHBOURS]]
         stored, labels = search.train.indices[found].tolist(), search.train.labels[found].tolist()
-        return [(gallery[index], studio.names[label]) for index, label in zip(stored, labels, strict=True)]
+        return [(gallery[index], inputs.names[label]) for index, label in zip(stored, labels, strict=True)]
 
     queries = [
         retrieval_figures.Query(
-            image, studio.names[int(search.labels[place])],
+            image, inputs.names[int(search.labels[place])],
             tiles(features.neighbours.indices[place]), tiles(pixels.neighbours.indices[place]),
         )
         for place, image in zip(places, images, strict=True)
     ]  # fmt: skip
-    k = studio.ways.k
+    k = inputs.methods.k
     heads = (
         f"nearest by features: precision@{k} {features.precision[k]:.2f}",
         f"nearest by pixels: precision@{k} {pixels.precision[k]:.2f}",
     )
-    return retrieval_figures.retrieval_figure(queries, _among(studio), heads)
+    return retrieval_figures.retrieval_figure(queries, _among(inputs), heads)
 
 
-def _retrieval(studio: Studio) -> Drawn:
+def _retrieval(inputs: FigureInputs) -> Drawn:
     """For one run the neighbours of some queries; for several their precision."""
-    ways = studio.ways
-    several = len(studio.subject.runs) > 1
-    precision = {name: ways.precision(name) for name in ("features", "pixels")}
-    figure = retrieval_figures.precision_figure(precision, _among(studio)) if several else _neighbours(studio)
-    return Drawn(figure, {"retrieval": ways.numbers(precision)}, ways.comparisons(("features", "pixels")))
+    methods = inputs.methods
+    several = len(inputs.subject.runs) > 1
+    precision = {name: methods.precision(name) for name in ("features", "pixels")}
+    figure = retrieval_figures.precision_figure(precision, _among(inputs)) if several else _neighbours(inputs)
+    return Drawn(figure, {"retrieval": methods.numbers(precision)}, methods.comparisons(("features", "pixels")))
 
 
-def _codes(studio: Studio) -> Drawn:
-    ways = studio.ways
+def _codes(inputs: FigureInputs) -> Drawn:
+    methods = inputs.methods
     names = ("features", "codes", "pixels")
-    dimension = studio.search.train.features.shape[1]
-    seconds = {name: f" ({ways.seconds(name):.2f} s)" for name in names}
+    dimension = inputs.search.train.features.shape[1]
+    seconds = {name: f" ({methods.seconds(name):.2f} s)" for name in names}
     precision = {
-        f"{dimension} features, exact{seconds['features']}": ways.precision("features"),
-        f"codes of {CODE_BITS} bits{seconds['codes']}": ways.precision("codes"),
-        "pixels": ways.precision("pixels"),
+        f"{dimension} features, exact{seconds['features']}": methods.precision("features"),
+        f"codes of {CODE_BITS} bits{seconds['codes']}": methods.precision("codes"),
+        "pixels": methods.precision("pixels"),
     }
-    numbers = {"bits": CODE_BITS} | ways.numbers(names)
-    pairs = ways.comparisons(("features", "codes"), ("codes", "pixels"))
-    return Drawn(retrieval_figures.precision_figure(precision, _among(studio)), {"codes": numbers}, pairs)
+    numbers = {"bits": CODE_BITS} | methods.numbers(names)
+    pairs = methods.comparisons(("features", "codes"), ("codes", "pixels"))
+    return Drawn(retrieval_figures.precision_figure(precision, _among(inputs)), {"codes": numbers}, pairs)
 
 
-def _among(studio: Studio) -> str:
-    search = studio.search
-    return f"{len(search.queries):,} queries among {len(search.gallery):,} training images\n{studio.title}"
+def _among(inputs: FigureInputs) -> str:
+    search = inputs.search
+    return f"{len(search.queries):,} queries among {len(search.gallery):,} training images\n{inputs.title}"
 
 
-def _augmentation(studio: Studio) -> Drawn:
-    columns = single_factors(studio.run, AUGMENTED)
-    return Drawn(training.augmentation_figure(columns, f"Augmentation, each factor alone: {studio.run.name}"))
+def _augmentation(inputs: FigureInputs) -> Drawn:
+    columns = single_factors(inputs.run, AUGMENTED)
+    return Drawn(training.augmentation_figure(columns, f"Augmentation, each factor alone: {inputs.run.name}"))
 
 
-def _training_error(studio: Studio) -> Drawn:
+def _training_error(inputs: FigureInputs) -> Drawn:
     curves = {}
-    for run in studio.subject.runs:
+    for run in inputs.subject.runs:
         rows = [row for row in run.directory.read_metrics() if row.get("train/top1_error")]
         if not rows:
             raise ConfigError(f"figures=training_error: {run.directory.metrics} contains no training errors")
@@ -224,7 +224,7 @@ def _training_error(studio: Studio) -> Drawn:
 class Entry(NamedTuple):
     """A figure and its requirements."""
 
-    make: Callable[[Studio], Drawn]
+    make: Callable[[FigureInputs], Drawn]
     labels: bool = False  # needs the images' classes
     one_run: bool = False  # needs a single network
     towers: bool = False  # with several runs, compares two towers by their colour
@@ -264,7 +264,7 @@ def make_figures(subject: Evaluated, wanted: str | Sequence[str]) -> tuple[dict[
     folder = subject.folder / "figures"
     if subject.name != "test_center":
         folder /= subject.name
-    studio = Studio(subject)
+    inputs = FigureInputs(subject)
     found: dict[str, Any] = {"figures": []}
     compared: dict[Comparison, None] = {}
     for name, reason in reasons.items():
@@ -272,7 +272,7 @@ def make_figures(subject: Evaluated, wanted: str | Sequence[str]) -> tuple[dict[
             log.info("no figure %s: it %s", name, reason)
             continue
         with style.styled():
-            drawn = FIGURES[name].make(studio)
+            drawn = FIGURES[name].make(inputs)
         found["figures"] += [str(path.relative_to(subject.folder)) for path in style.save(drawn.figure, folder, name)]
         found |= drawn.numbers
         compared |= dict.fromkeys(drawn.comparisons)
