@@ -84,7 +84,7 @@ def test_other_images_by_force(unfinished, capsys):
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["DigitsDataModule"] = {"store_hash": "f" * 64, "num_train": 1200}
     torch.save(checkpoint, path)
-    message = r"are not .* \(1,200 train images, store f{12}; now 1,294 train images, store [0-9a-f]{12}\); bring"
+    message = r"are not .* \(1,200 train images, store f{12}; now 1,294 train images, store [0-9a-f]{12}\); restore"
     with pytest.raises(DataError, match=message):
         train({"resume": str(unfinished)})
     train({"resume": str(unfinished), "resume_force": True})
