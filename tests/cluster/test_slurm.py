@@ -95,6 +95,7 @@ def test_sweep_under_srun_is_refused(cluster, tmp_path):
     assert "a sweep starts its jobs itself, but 2 processes were started to run this one; start it once" in ended.err
 
 
+@pytest.mark.timeout(900)
 def test_job_at_its_time_limit_goes_on_by_itself(cluster, tmp_path, digits_dir):
     """SLURM's notice, here sent by hand: the job writes a checkpoint within the epoch, is queued again, and ends."""
     place = tmp_path / "sweep"
@@ -105,8 +106,8 @@ def test_job_at_its_time_limit_goes_on_by_itself(cluster, tmp_path, digits_dir):
     sweep = command("train.py", *words, cwd=tmp_path, **cluster)
     wait_for_checkpoint(place / "job", sweep)
     number = (place / "slurm_jobs.txt").read_text()
-    subprocess.run(["scancel", "--signal=USR2", f"{number}_0"], env=os.environ | cluster, check=True)
-    ended = finished(sweep, timeout=200)
+    subprocess.run(["scancel", "--signal=USR2", number.strip()], env=os.environ | cluster, check=True)
+    ended = finished(sweep, timeout=500)  # SLURM waits two minutes before it starts a requeued job
     assert ended.code == 0, ended.err
     statuses = [line["status"] for line in SweepDirectory(place).entries()]
     assert statuses == ["interrupted", "completed"]
