@@ -92,7 +92,8 @@ def test_metrics_csv(digits_run):
 
 def test_manifest_tells_versions_and_no_environment(digits_run):
     manifest = json.loads((digits_run / "manifest.json").read_text())
-    assert set(manifest) == {"git", "command", "python", "packages", "hardware", "system"}
+    assert set(manifest) == {"git", "command", "python", "packages", "hardware", "system", "precision"}
+    assert manifest["precision"] == {"precision": "32-true", "float32": "highest"}
     assert manifest["packages"]["torch"] == version("torch")
     assert manifest["hardware"]["cores"] >= 1
     assert set(manifest["git"] or {"commit": "", "dirty": False}) == {"commit", "dirty"}
