@@ -409,7 +409,7 @@ def test_a_file_that_is_no_image_stops_the_preparation(make_folder, tmp_path):
     message = str(caught.value)
     assert message.startswith("cannot read train/pear/broken.jpg: cannot identify image file")
     assert message.endswith("and 1 more of 14; repair or delete, or set data.skip_unreadable=true")
-    assert [entry.name for entry in (tmp_path / "store").iterdir() if not entry.name.endswith(".lock")] == []
+    assert [entry.suffix for entry in (tmp_path / "store").iterdir() if entry.suffix != ".lock"] == [".part"]
 
 
 def test_files_that_are_no_images_can_be_left_out(make_folder, tmp_path):
@@ -538,7 +538,7 @@ def test_wrong_fields_of_folders_are_refused_in_one_line(fields, message, tmp_pa
 def test_another_number_of_classes_is_refused(make_folder, tmp_path):
     module = make_folder_module(make_folder(), tmp_path, num_classes=3)
     module.prepare_data()
-    with pytest.raises(ConfigError, match=r"`data\.num_classes` is 3, but .* holds 2 classes"):
+    with pytest.raises(ConfigError, match=r"`data\.num_classes` is 3, but .* has 2 classes"):
         module.setup()
 
 

@@ -387,7 +387,7 @@ def test_no_foreign_file_in_the_folder_is_overwritten(file, content, sweep, tmp_
     [
         ("{0}/file", "the evaluation cannot go to {0}/file: "),
         ("{0}/file/deeper", "the evaluation cannot go to {0}/file/deeper: Not a directory; choose another folder"),
-        ("{0}/new/ten.json", "a file; allowed: a folder, in which `name` is the file: out={0}/new name=ten"),
+        ("{0}/new/ten.json", "a file; allowed: a folder, with `name` for the file in it: out={0}/new name=ten"),
     ],
 )  # fmt: skip
 def test_places_that_are_no_folder(out, message, sweep, tmp_path):

@@ -124,9 +124,9 @@ def test_litter_is_no_image(tmp_path):
     [
         (["33"], r"has a folder `33`, which is no class of the run \(did you mean `3`\?\)"),
         (["dog"], r"has a folder `dog`, which is no class of the run \(allowed: 0, 1, 2.*rename or move it"),
-        (["train", "val"], r"has a folder `train`: name the one that is meant: data\.root=.*train"),
+        (["train", "val"], r"has a folder `train`: name the folder to evaluate: data\.root=.*train"),
         (["3"], "the class folders in .* are empty"),
-        ([], r"holds no images \(.*\.jpg.*\) and no class folders"),
+        ([], r"contains no images \(.*\.jpg.*\) and no class folders"),
     ],
 )
 def test_folder_that_does_not_fit(folders, message, tmp_path):

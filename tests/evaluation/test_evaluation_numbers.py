@@ -13,7 +13,7 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from alexnet_lab.base.errors import RunError
-from alexnet_lab.evaluation import calibration, errors, prediction_tables
+from alexnet_lab.evaluation import calibration, error_rates, prediction_tables
 from alexnet_lab.evaluation.ensemble import ensemble, mean_metrics
 from alexnet_lab.evaluation.predict import UNKNOWN, Predictions
 
@@ -40,30 +40,30 @@ def made(logits: torch.Tensor, labels: list[int], names: str = "abc", **fields: 
     ],
 )
 def test_wilson_interval(wrong, images, interval):
-    assert errors.wilson(wrong, images) == pytest.approx(interval, abs=5e-5)
+    assert error_rates.wilson(wrong, images) == pytest.approx(interval, abs=5e-5)
 
 
 def test_wilson_bounds_are_where_the_score_test_turns():
-    low, high = errors.wilson(37, 200)
+    low, high = error_rates.wilson(37, 200)
     for bound in (low, high):
         assert abs(37 / 200 - bound) == pytest.approx(1.959964 * (bound * (1 - bound) / 200) ** 0.5, rel=1e-6)
 
 
 def test_intervals_are_of_the_error_rates_alone():
     predictions = made(torch.zeros(50, 3), [0] * 50, metrics={"test/loss": 1.0, "test/top1_error": 0.1})
-    assert errors.intervals(predictions) == {"test/top1_error": errors.wilson(5, 50)}
+    assert error_rates.intervals(predictions) == {"test/top1_error": error_rates.wilson(5, 50)}
 
 
 def test_confusion_has_true_classes_in_its_rows():
     predictions = made(torch.eye(3)[torch.tensor([2, 0, 1, 1])], [0, 0, 1, 2])
-    assert errors.confusion(predictions) == [[1, 0, 1], [0, 1, 0], [0, 1, 0]]
+    assert error_rates.confusion(predictions) == [[1, 0, 1], [0, 1, 0], [0, 1, 0]]
 
 
 def test_class_errors():
-    first, second, third = errors.class_errors([[8, 1, 3], [0, 5, 0], [0, 0, 0]], list("abc"))
+    first, second, third = error_rates.class_errors([[8, 1, 3], [0, 5, 0], [0, 0, 0]], list("abc"))
     assert (first.images, first.wrong, first.taken_for, first.times, first.false_alarms) == (12, 4, "c", 3, 0)
     assert first.error == pytest.approx(1 / 3)
-    assert first.interval == errors.wilson(4, 12)
+    assert first.interval == error_rates.wilson(4, 12)
     assert (second.error, second.taken_for, second.false_alarms) == (0.0, None, 1)
     assert (third.error, third.images, third.false_alarms) == (None, 0, 3)
 
@@ -73,21 +73,21 @@ def test_precision_recall_and_f1_are_those_of_scikit_learn():
     labels, guesses = rng.integers(0, 6, 300), rng.integers(0, 5, 300)  # nothing is called class 5
     labels[labels == 4] = 3  # no image is of class 4
     matrix = sklearn.metrics.confusion_matrix(labels, guesses, labels=range(6)).tolist()
-    rows = errors.class_errors(matrix, list("abcdef"))
+    rows = error_rates.class_errors(matrix, list("abcdef"))
     score: Any = sklearn.metrics.precision_recall_fscore_support  # whose annotations allow too little
     wanted = score(labels, guesses, labels=range(6), zero_division=0)
     for name, values in zip(("precision", "recall", "f1"), wanted, strict=False):
         assert [getattr(row, name) or 0.0 for row in rows] == pytest.approx(list(values))
     assert (rows[5].precision, rows[4].recall, rows[4].f1) == (None, None, None)
     macro = score(labels, guesses, labels=[0, 1, 2, 3, 5], zero_division=0, average="macro")
-    assert list(errors.macro_averages(rows).values()) == pytest.approx(macro[:3])
+    assert list(error_rates.macro_averages(rows).values()) == pytest.approx(macro[:3])
 
 
 def test_confident_mistakes_come_first():
     logits = torch.tensor([[5.0, 0, 0], [0, 1, 0], [0, 3, 0], [9, 0, 0], [0, 0, 4]])
     labels = [0, 2, 0, 1, UNKNOWN]
-    assert errors.confident_mistakes(made(logits, labels), 5).tolist() == [3, 2, 1]
-    assert errors.confident_mistakes(made(logits, labels), 1).tolist() == [3]
+    assert error_rates.confident_mistakes(made(logits, labels), 5).tolist() == [3, 2, 1]
+    assert error_rates.confident_mistakes(made(logits, labels), 1).tolist() == [3]
 
 
 def test_confusion_csv_keeps_names_with_commas():
@@ -96,9 +96,9 @@ def test_confusion_csv_keeps_names_with_commas():
 
 
 def test_classes_csv():
-    row = errors.class_errors([[8, 2], [0, 0]], ["x", "y"])[0]._asdict()
+    row = error_rates.class_errors([[8, 2], [0, 0]], ["x", "y"])[0]._asdict()
     text = prediction_tables.classes_csv([row])
-    low, high = errors.wilson(2, 10)
+    low, high = error_rates.wilson(2, 10)
     assert text.splitlines()[1] == f"x,10,2,0.2,{low},{high},y,2,0,1.0,0.8,{16 / 18}"
 
 

@@ -158,7 +158,7 @@ EDITS = {
     "result": (change_result, "`metrics` is not that of the ledger"),
     "damaged result": (
         lambda sweep: replace(sweep / "model.activation-relu_seed-0" / "result.json", '"epochs": 1', '"epochs": 2'),
-        "its checksum is not that of its content",
+        "its checksum does not match its content",
     ),
     "curves": (
         lambda sweep: replace(sweep / "model.activation-relu_seed-0" / "metrics.csv", "0.", "1."),

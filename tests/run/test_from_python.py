@@ -69,7 +69,7 @@ def test_compose_within_a_hydra_application_leaves_that_as_it_was():
             ("--help",),
             r"compose\(\) takes overrides as separate arguments, e\.g\. 'trainer.max_epochs=1'; got '--help'",
         ),
-        ((["seed=1"],), r"compose\(\) takes overrides as separate arguments .*; got \['seed=1'\]"),
+        ((["seed=1"],), r"compose\(\) takes overrides as separate arguments, .*; got \['seed=1'\]"),
     ],
 )
 def test_wrong_overrides_are_one_line(words, message):

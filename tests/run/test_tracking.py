@@ -64,7 +64,7 @@ def test_offline_run_holds_config_history_and_summary(compose, tmp_path, no_logi
     shown_lines = capsys.readouterr().err.splitlines()
     assert "W&B: no login, so offline" in shown_lines
     (line,) = [line for line in shown_lines if "wandb sync" in line]
-    parts = shlex.split(line.partition("upload it by: ")[2])[2:]
+    parts = shlex.split(line.partition("upload it with: ")[2])[2:]
     assert parts == [str(path) for path in run.glob("wandb/offline-run-*")]
 
 

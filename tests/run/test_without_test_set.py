@@ -62,7 +62,7 @@ def test_eval_names_the_splits_that_are_there(run):
     outcome = call(evaluate, "eval", f"run={run}")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "`split` is test, but run untested has no test images (data.test_fraction=0); " in outcome.err
-    assert "take split=val or split=train" in outcome.err
+    assert "set split=val or split=train" in outcome.err
     assert call(evaluate, "eval", f"run={run}", "split=val").code == 0
 
 

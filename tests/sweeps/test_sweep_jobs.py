@@ -99,7 +99,7 @@ def test_interrupted_job_is_recorded_and_ends_the_sweep(error, sweep, monkeypatc
 
 def test_no_job_begins_when_the_sweep_is_to_stop(sweep):
     sweep.stop.touch()
-    with pytest.raises(KeyboardInterrupt, match="the sweep is to stop"):
+    with pytest.raises(KeyboardInterrupt, match="the sweep is stopping"):
         jobs.run_job(config(sweep))
     assert sweep.entries() == []
 

@@ -83,7 +83,7 @@ def test_a_variant_that_changes_nothing_is_reported_and_counts_once(tmp_path):
     variants = "sweep.variants={base: {}, same: {model.activation: relu}, tanh: {model.activation: tanh}}"
     outcome = call(train, "train", "-m", variants, "--dry-run", f"hydra.sweep.dir={tmp_path}")
     assert outcome.code == 0
-    assert "sweep.variant=same computes the same as sweep.variant=base, and counts once" in outcome.err
+    assert "sweep.variant=same computes the same as sweep.variant=base and counts once" in outcome.err
     assert "2 jobs: 0 done" in outcome.out
 
 

@@ -41,6 +41,15 @@ def _file_name(name: str) -> str:
 FileName = Annotated[str, AfterValidator(_file_name)]
 """A part of a file's name. It is no path, so nothing is written elsewhere or hidden."""
 
+
+def _strategy_name(name: str) -> str:
+    if not name.isidentifier():
+        raise ValueError("a strategy of Lightning's (ddp, fsdp)")
+    return name
+
+
+StrategyName = Annotated[str, AfterValidator(_strategy_name)]
+
 Level = bool | int | float | str | None
 """A value of a swept key."""
 
@@ -71,7 +80,7 @@ class Trainer(Section):
     min_steps: PositiveInt | None = None
     max_time: Duration | None = None
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
-    strategy: str | dict[str, Any] = "auto"
+    strategy: StrategyName | dict[str, Any] = "auto"
     devices: PositiveInt | Literal["auto"] = 1
     num_nodes: PositiveInt = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"] = "32-true"
