@@ -307,7 +307,7 @@ def test_views_average_probabilities_not_logits(run, monkeypatch):
 def test_features_are_what_the_last_layer_sees(run):
     finished = FinishedRun(str(run), num_threads=1)
     found = predict(finished, "test")
-    output = finished.classifier.net.get_submodule("classifier.output")
+    output = finished.classifier.get_submodule("net.classifier.output")
     assert found.features.shape == (359, 84)
     assert torch.allclose(output(found.features), found.logits, atol=1e-5)
 
