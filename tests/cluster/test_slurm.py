@@ -111,8 +111,6 @@ def test_job_at_its_time_limit_goes_on_by_itself(cluster, tmp_path, digits_dir):
     assert ended.code == 0, ended.err
     statuses = [line["status"] for line in SweepDirectory(place).entries()]
     assert statuses == ["interrupted", "completed"]
-    log = (place / "job" / "train.log").read_text()
-    assert "interrupted by SIGTERM" in log
     undisturbed = tmp_path / "undisturbed"
     alone = (*SHORT, "trainer.max_epochs=60", f"data.dir={digits_dir}", f"run_dir={undisturbed}")
     assert finished(command("train.py", *alone, cwd=tmp_path), timeout=200).code == 0
