@@ -70,8 +70,7 @@ class ArrayWriter:
 
     Attributes:
         read: Images of the source that are done.
-        kept: Those of them that could be read.
-        failures: Number -> reason of the others.
+        failures: Number -> reason of those of them that could not be read.
         checksums: CRC-32 of each shard.
     """
 
@@ -80,13 +79,18 @@ class ArrayWriter:
     ) -> None:
         self.path = folder / f"{name}_images.npy"
         self.journal = folder / f"{name}_images.jsonl"
-        self.read = self.kept = self._noted = 0
+        self.read = self._noted = 0
         self.failures: dict[int, str] = {}
         self.checksums: list[int] = []
         self._count, self._shape, self._digests = count, shape, digests
         self._shard = bytearray()
         self._shard_bytes = max(1, SHARD_BYTES // math.prod(shape)) * math.prod(shape)
         self._sha = hashlib.sha256(npy_header(count, shape))
+
+    @property
+    def kept(self) -> int:
+        """The images that could be read."""
+        return self.read - len(self.failures)
 
     @contextlib.contextmanager
     def open(self, unchanged: int, *, accept_failures: bool) -> Iterator[None]:
@@ -116,7 +120,6 @@ class ArrayWriter:
             self.failures[self.read] = found
         else:
             self._shard += np.ascontiguousarray(found).data.cast("B")
-            self.kept += 1
         self.read += 1
         if len(self._shard) == self._shard_bytes:
             self._write_shard()
@@ -163,7 +166,6 @@ class ArrayWriter:
             self.checksums.append(entry.checksum)
             self.failures |= {int(row): reason for row, reason in entry.failures.items()}
             self.read = self._noted = entry.read
-            self.kept = entry.read - len(self.failures)
             lines.append(line)
         return lines
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alexnet_lab.data.source_files import TICK_NS
+from alexnet_lab.data.source_files import joined, read_arrays, too_fresh
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,10 +32,8 @@ def unchanged_images(folder: Path, contents: Contents) -> dict[str, int]:
     """By part, the number of images, from the first on, that are those of the plan in `folder`."""
     if contents.files is None:
         return {}
-    try:
-        with (folder / NAME).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            plan = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    plan = read_arrays(folder / NAME)
+    if plan is None:
         return {}
     now = _planned(contents, contents.files)
     return {name: _common(name, plan, now) for name in contents.file_rows if f"{name}_names" in plan}
@@ -46,7 +42,7 @@ def unchanged_images(folder: Path, contents: Contents) -> dict[str, int]:
 def _planned(contents: Contents, files: SourceFiles) -> dict[str, NDArray[Any]]:
     arrays = {}
     for name, rows in contents.file_rows.items():
-        arrays[f"{name}_names"] = np.frombuffer(os.fsencode("\0".join(files.names[rows])), np.uint8)
+        arrays[f"{name}_names"] = np.frombuffer(joined(files.names[rows]), np.uint8)
         arrays[f"{name}_states"] = files.states[rows]
         arrays[f"{name}_labels"] = contents.parts[name].labels
     return arrays
@@ -60,5 +56,5 @@ def _common(part: str, plan: Mapping[str, NDArray[Any]], now: Mapping[str, NDArr
     same = np.fromiter((a == b for a, b in zip(*names, strict=False)), bool, count)
     same &= labels[0][:count] == labels[1][:count]
     same &= (states[0][:count] == states[1][:count]).all(axis=1)
-    same &= states[0][:count, 1:3].max(axis=1, initial=0) < plan["seen_ns"] - TICK_NS
+    same &= ~too_fresh(states[0][:count], int(plan["seen_ns"]))
     return count if same.all() else int(same.argmin())

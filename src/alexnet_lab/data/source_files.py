@@ -14,7 +14,7 @@ import stat
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -75,7 +75,7 @@ class SourceFiles(NamedTuple):
     def save(self, folder: Path) -> None:
         """Writes the table atomically; raises OSError."""
         with atomic_path(folder / NAME) as part, part.open("wb") as file:
-            names = np.frombuffer(_joined(self.names), np.uint8)
+            names = np.frombuffer(joined(self.names), np.uint8)
             np.savez(file, names=names, states=self.states, digests=self.digests, seen_ns=np.int64(self.seen_ns))
 
     def change_since(self, folder: Path) -> str | None:
@@ -87,10 +87,9 @@ class SourceFiles(NamedTuple):
         if table is None:
             return "it was prepared by an earlier version, or its list of files is damaged"
         names, states, digests, seen_ns = table
-        if names != _joined(self.names):
+        if names != joined(self.names):
             return "files were added, removed or renamed"
-        fresh = states[:, 1:3].max(axis=1, initial=0) >= seen_ns - TICK_NS
-        doubtful = np.flatnonzero((states != self.states).any(axis=1) | fresh)
+        doubtful = np.flatnonzero((states != self.states).any(axis=1) | too_fresh(states, seen_ns))
         self.digests[:] = digests
         if not len(doubtful):
             return None
@@ -116,7 +115,7 @@ class SourceFiles(NamedTuple):
             return rows
         names, states, digests, seen_ns = table
         known = {name: row for row, name in enumerate(names.split(b"\0"))}
-        fresh = states[:, 1:3].max(axis=1, initial=0) >= seen_ns - TICK_NS
+        fresh = too_fresh(states, seen_ns)
         for row, name in enumerate(self.names):
             before = known.get(os.fsencode(name), -1)
             if before >= 0 and not fresh[before] and (states[before] == self.states[row]).all():
@@ -143,15 +142,28 @@ def _state(path: str) -> tuple[int, int, int, int]:
     return stamp(found)
 
 
-def _joined(names: Sequence[str]) -> bytes:
+def joined(names: Sequence[str]) -> bytes:
+    """File names as the bytes that a table contains."""
     return os.fsencode("\0".join(names))
 
 
-def _load(path: Path) -> tuple[bytes, NDArray[np.int64], NDArray[np.uint8], int] | None:
-    """The table in a file; None if it is missing or damaged (a zip file has checksums)."""
+def too_fresh(states: NDArray[np.int64], seen_ns: int) -> NDArray[np.bool_]:
+    """Which files (N,) were written just before they were seen, and perhaps again within the same tick."""
+    return states[:, 1:3].max(axis=1, initial=0) >= seen_ns - TICK_NS
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
+    """The arrays in an `.npz` file; None if it is missing or damaged (a zip file has checksums)."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            names, states, digests = (archive[name] for name in ("names", "states", "digests"))
-            return names.tobytes(), states, digests, int(archive["seen_ns"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return dict(archive)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None
+
+
+def _load(path: Path) -> tuple[bytes, NDArray[np.int64], NDArray[np.uint8], int] | None:
+    """The table in a file; None if it is missing or damaged."""
+    table = read_arrays(path)
+    if table is None or not {"names", "states", "digests", "seen_ns"} <= table.keys():
+        return None
+    return table["names"].tobytes(), table["states"], table["digests"], int(table["seen_ns"])
