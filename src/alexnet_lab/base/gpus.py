@@ -20,6 +20,8 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 SECONDS = 120
 """How long the driver may take; without persistence mode it initialises each GPU first."""
 
+CUDA = "libcuda.so.1"
+
 NAME_BYTES = 256
 
 
@@ -40,6 +42,8 @@ class Gpus(NamedTuple):
 
 def visible_gpus() -> Gpus:
     """What is visible to this process now; none where the driver is missing or fails."""
+    if _library(CUDA) is None:  # saves the short process where there is no driver
+        return Gpus()
     try:
         done = subprocess.run(  # noqa: S603 - this file
             [sys.executable, "-I", "-S", __file__], capture_output=True, text=True, check=True, timeout=SECONDS
@@ -53,9 +57,8 @@ def visible_gpus() -> Gpus:
 
 def _asked() -> Gpus:
     """What the driver answers; only for the short process."""
-    try:
-        cuda = ctypes.CDLL("libcuda.so.1")
-    except OSError:
+    cuda = _library(CUDA)
+    if cuda is None:
         return Gpus()
     version, count = ctypes.c_int(), ctypes.c_int()
     cuda.cuDriverGetVersion(ctypes.byref(version))
@@ -82,14 +85,21 @@ def _slice_of_gpu(index: int) -> str | None:
 
 def _driver() -> str | None:
     """The version of the driver, by NVIDIA's management library."""
-    try:
-        nvml = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
+    nvml = _library("libnvidia-ml.so.1")
+    if nvml is None:
         return None
     text = ctypes.create_string_buffer(NAME_BYTES)
     if nvml.nvmlInit_v2() != 0 or nvml.nvmlSystemGetDriverVersion(text, NAME_BYTES) != 0:
         return None
     return text.value.decode(errors="replace")
+
+
+def _library(name: str) -> ctypes.CDLL | None:
+    """A library of the driver, loaded and not yet initialised; None if it is not installed."""
+    try:
+        return ctypes.CDLL(name)
+    except OSError:
+        return None
 
 
 if __name__ == "__main__":
