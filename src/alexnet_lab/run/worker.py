@@ -94,11 +94,7 @@ def fit_and_test(
                 confusion=own.confusion.counts, class_names=data.class_names,
             )  # fmt: skip
             outcome = outcome_of(trainer, data, own, callbacks, tested)
-            size = {
-                "num_parameters": num_parameters(network_of(classifier)),
-                "wall_seconds": round(own.identity.seconds, 2),
-            }
-            tracking.summarize(loggers, outcome["metrics"] | size | {name: outcome.get(name) for name in SUMMARIZED})
+            tracking.summarize(loggers, summary_of(outcome, classifier, own))
     return outcome
 
 
@@ -252,6 +248,14 @@ def outcome_of(
         "to_loss": None,
         **{f"to_{callback.name}": callback.result for callback in callbacks if isinstance(callback, TimeTo)},
     }
+
+
+def summary_of(outcome: dict[str, Any], classifier: LightningModule, own: OwnCallbacks) -> dict[str, Any]:
+    """What a logger shows of a finished run."""
+    size = {
+        "num_parameters": num_parameters(network_of(classifier)), "wall_seconds": round(own.identity.seconds, 2)
+    }  # fmt: skip
+    return outcome["metrics"] | size | {name: outcome.get(name) for name in SUMMARIZED}
 
 
 def processed_epochs(trainer: Trainer) -> int:
