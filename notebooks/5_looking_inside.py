@@ -122,7 +122,7 @@ for axis, (name, grid) in zip(axes, parts.items(), strict=True):
     axis.set_xticks([]), axis.set_yticks([])
 
 # %% [markdown]
-# Blue is positive, red negative. ReLU removes all that is negative; tanh keeps it, but hardly tells strong from very strong.
+# Blue is positive, red negative. ReLU removes all that is negative; tanh keeps it, but hardly separates strong from very strong.
 # The overlapping 3x3 windows make strokes a little thicker than plain 2x2 windows do.
 #
 # ## What normalisation does to these activations

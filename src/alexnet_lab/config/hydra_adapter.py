@@ -36,7 +36,7 @@ ELSEWHERE = ("--config-dir", "--config-path", "-cd", "-cp", "hydra.searchpath", 
 
 
 VERSION_BASE: dict[str, Any] = {} if hydra.__version__ >= "1.4" else {"version_base": "1.3"}
-"""For Hydra's entry points: 1.3 wants to be told that its own rules count, 1.4 warns of the argument."""
+"""For Hydra's entry points: 1.3 requires the choice of its own rules, 1.4 warns about the argument."""
 
 
 def register_resolver(name: str, resolver: Callable[..., Any]) -> None:

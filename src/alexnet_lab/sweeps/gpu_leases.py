@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OFFERED = "ALEXNET_LAB_GPUS"
-"""The variable in which a sweep tells its jobs on the same machine which GPUs they may take."""
+"""The variable that lists, for the jobs of a sweep on the same machine, the GPUs that they may take."""
 
 ON_GPU = ("auto", "gpu", "cuda")
 """Values of `trainer.accelerator` that take an NVIDIA GPU where there is one."""
