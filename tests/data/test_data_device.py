@@ -12,8 +12,10 @@ import torch
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.data import DigitsDataModule, datamodule
-from alexnet_lab.data.loader import BatchLoader, RawBatch, Rows, copied, read_batch, resident
+from alexnet_lab.data.augment import AugmentParams
+from alexnet_lab.data.loader import BatchLoader, Rows, copied, read_batch, resident
 from alexnet_lab.data.order import BatchOrder
+from alexnet_lab.data.raw_batch import RawBatch, on_gpu
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (60, 1, 4, 4), dtype=np.uint8)
 ROWS = Rows(IMAGES, np.arange(60) % 7, np.random.default_rng(1).permutation(60)[:43])
@@ -51,9 +53,8 @@ def test_data_device_decides_where_the_images_of_a_gpu_run_lie(wanted, digits_di
     loaders = [data.train_dataloader(), data.val_dataloader(), data.test_dataloader()]
     assert asked == ([data.store.meta and len(data.store.images["train"])] if wanted == "auto" else [])  # copied once
     assert all(isinstance(loader.rows.images, torch.Tensor) is (wanted == "auto") for loader in loaders)
-    monkeypatch.undo()
-    plain = data.val_dataloader()
-    assert all(torch.equal(a.images, b.images) for a, b in zip(loaders[1], plain, strict=True))
+    positions = np.arange(len(loaders[1].rows.indices))
+    assert torch.equal(read_batch(loaders[1].rows, positions)[0], read_batch(data.rows("val"), positions)[0])
 
 
 @pytest.mark.parametrize(("kind", "found"), [("cpu", False), ("cuda", True), ("mps", False)])
@@ -119,8 +120,31 @@ def test_an_error_of_the_thread_comes_with_its_batch(monkeypatch):
         next(iterator)
 
 
-def test_without_a_gpu_nothing_is_moved_or_pinned():
+def test_batch_that_is_there_is_not_copied():
     raw = next(iter(loader(0)))
     assert raw.to(CPU) is raw
-    if not torch.cuda.is_available():
-        assert raw.pinned() is raw
+
+
+def drawn(shift: torch.Tensor | None) -> AugmentParams:
+    return AugmentParams(torch.tensor([3, 0]), torch.tensor([1, 32]), torch.tensor([True, False]), shift, 1 / 1.1)
+
+
+@pytest.mark.parametrize("draws", [None, drawn(None), drawn(torch.tensor([[0.1, -1e-30, 255.0], [3e38, 0.0, -0.0]]))])
+def test_numbers_travel_in_one_tensor_and_arrive_as_they_were(draws):
+    raw = RawBatch(torch.from_numpy(IMAGES[:2]), torch.tensor([1, 6]), torch.tensor([2**40, -1]), 5, draws)
+    there = on_gpu(raw, CPU)
+    assert [*map(str, there[1:4])] == [*map(str, raw[1:4])]
+    assert (there.draws is None) is (draws is None)
+    if draws is not None and there.draws is not None:
+        for ours, theirs in zip(there.draws[:3], draws[:3], strict=True):
+            assert torch.equal(ours, theirs)
+            assert ours.dtype == theirs.dtype
+        assert there.draws.gain == draws.gain
+        shift = there.draws.shift
+        assert (shift is None) is (draws.shift is None)
+        assert shift is None or bits(shift) == bits(draws.shift)
+
+
+def bits(numbers: torch.Tensor | None) -> list[list[int]]:
+    assert numbers is not None
+    return numbers.contiguous().view(torch.int32).tolist()

@@ -128,6 +128,43 @@ def status(run: Path, data: str, words: tuple[str, ...]) -> str:
         return f"{type(error).__name__}: {error}"
 
 
+class NoWaiting(Callback):
+    """Makes torch raise an error where the host waits for the GPU, from the fourth step on."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """The steady state begins."""
+        if batch_idx == 3:
+            torch.cuda.set_sync_debug_mode("error")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """It ends before the last batches of the epoch."""
+        if batch_idx == 10:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def waits(folder: Path, data: str) -> dict[str, str]:
+    """Whole runs whose steady state must not wait for the GPU: how each ended."""
+    words = ("trainer.limit_train_batches=14", "+callbacks.no_waiting._target_=on_null_gpu.NoWaiting")
+    alexnet = (
+        "model=alexnet",
+        "model.width=0.1",
+        "augment=alexnet",
+        "augment.pca_colour=none",
+        "augment.brightness=0.1",
+    )
+    choices = {
+        "sgd": (),
+        "resident": ("data.device=auto", *alexnet),
+        "copied": ("data.device=cpu", *alexnet, "optimizer=krizhevsky_sgd", "trainer.precision=bf16-mixed"),
+        "clipped": ("optimizer=adam", "trainer.gradient_clip_val=1.0", "trainer.precision=16-mixed"),
+        "accumulated": ("trainer.accumulate_grad_batches=2", "callbacks=to_loss"),
+    }
+    found = {name: status(folder / f"waits_{name}", data, (*words, *choice)) for name, choice in choices.items()}
+    return found | {"rmsprop": status(folder / "waits_rmsprop", data, (*words, "optimizer=rmsprop"))}
+
+
 def precisions() -> dict[str, list[bool]]:
     """Whether convolutions and matrix products use TF32, and cuDNN's benchmark, by `trainer.float32`."""
     found: dict[str, list[bool]] = {}
@@ -145,6 +182,7 @@ if __name__ == "__main__":
         "runs": runs(place, store),
         "interrupted": interrupted_run(place, store),
         "precision": precisions(),
+        "waits": waits(place, store),
         "steps": steps(),
     }
     print(json.dumps(found))

@@ -53,6 +53,12 @@ def test_runs_end_in_each_precision(found):
     assert set(found.said["runs"]) == {"bf16", "fp16", "tf32", "auto"}
 
 
+def test_training_never_waits_for_the_gpu(found):
+    waits = found.said["waits"]
+    assert "called a synchronizing CUDA operation" in waits.pop("rmsprop")  # which cannot skip a step on the device
+    assert waits == dict.fromkeys(("sgd", "resident", "copied", "clipped", "accumulated"), "completed")
+
+
 def test_metrics_of_a_checkpoint_join_those_of_the_gpu(found):
     assert len(found.said["counts"]) == 4
 

@@ -10,9 +10,10 @@ from torch import nn
 
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.run import train
-from alexnet_lab.training import Classifier
+from alexnet_lab.training import Classifier, finite_loss
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 from alexnet_lab.training.finite_loss import first_not_finite
+from alexnet_lab.training.krizhevsky import krizhevsky_sgd
 
 SHORT = ("trainer.max_epochs=2", "trainer.limit_train_batches=5", "trainer.limit_val_batches=1", "optimizer=sgd",
          "schedule=constant", "optimizer.learning_rate=0.01")  # fmt: skip
@@ -41,13 +42,13 @@ def test_first_place(compiled):
     assert "the loss function is the cause" in first_not_finite(nn.Flatten(), images)
 
 
-def spoil(monkeypatch: pytest.MonkeyPatch, spoiled: Any) -> None:
-    """Changes the loss of the third step of the second epoch."""
+def spoil(monkeypatch: pytest.MonkeyPatch, spoiled: Any, place: tuple[int, int] = (1, 2)) -> None:
+    """Changes the loss of a step, given its epoch and batch: of the third step of the second epoch."""
     original = Classifier.training_step
 
     def step(self: Classifier, batch: Any, index: int) -> torch.Tensor:
         loss = original(self, batch, index)
-        return spoiled(loss) if (self.current_epoch, index) == (1, 2) else loss
+        return spoiled(loss) if (self.current_epoch, index) == place else loss
 
     monkeypatch.setattr(Classifier, "training_step", step)
 
@@ -79,3 +80,79 @@ def test_anomaly_detection_digs_deeper(compose, tmp_path, monkeypatch):
     spoil(monkeypatch, bad_gradient)
     with pytest.raises(RunError, match=r"a gradient is nan in step 8 \(epoch 2\).* Function 'MulBackward0' returned"):
         train(compose(f"run_dir={tmp_path}", *SHORT, "trainer.detect_anomaly=true"))
+
+
+@pytest.fixture
+def read_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses are read as on a GPU: one step later, while the optimiser skips the step."""
+    monkeypatch.setattr(finite_loss, "is_read_late", lambda trainer, loss: True)
+
+
+@pytest.mark.usefixtures("read_late")
+@pytest.mark.parametrize("words", [("optimizer=sgd",), ("optimizer=krizhevsky_sgd",), ("optimizer=adam",)])
+def test_loss_that_is_read_late_leaves_the_weights_of_the_step_before(words, compose, tmp_path, monkeypatch):
+    spoil(monkeypatch, lambda loss: loss * float("nan"))
+    seen: list[tuple[int, torch.Tensor]] = []
+
+    def keep(self: Classifier, trainer: Any, *_: Any) -> None:
+        seen.append((trainer.global_step, weights_of(self)))
+
+    monkeypatch.setattr(Classifier, "on_before_zero_grad", lambda self, _: keep(self, self.trainer))
+    with pytest.raises(RunError, match=r"the training loss is nan in step 8 \(epoch 2\), at a learning rate of 0.01"):
+        train(compose(f"run_dir={tmp_path}", *SHORT, *words, "optimizer.learning_rate=0.01"))
+    last = {step: weights for step, weights in seen if step >= 7}
+    assert list(last) == [7, 8]  # before step 8, which is bad, and before step 9, in which that is found
+    assert torch.equal(last[7], last[8])
+
+
+def weights_of(module: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()]).clone()
+
+
+@pytest.mark.usefixtures("read_late")
+def test_loss_that_is_read_late_is_in_no_checkpoint(compose, tmp_path, monkeypatch):
+    spoil(monkeypatch, lambda loss: loss * float("inf"))
+    with pytest.raises(RunError, match="the training loss is inf in step 8"):
+        train(compose(f"run_dir={tmp_path}", *SHORT, "callbacks.checkpoint.every_steps=1"))
+    assert load_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 7
+
+
+@pytest.mark.usefixtures("read_late")
+@pytest.mark.parametrize("step", [(0, 4), (1, 4)])
+def test_last_loss_of_an_epoch_is_read_before_validation(step, compose, tmp_path, monkeypatch):
+    spoil(monkeypatch, lambda loss: loss * float("nan"), step)
+    number = 5 * step[0] + 5
+    with pytest.raises(RunError, match=rf"the training loss is nan in step {number} \(epoch {step[0] + 1}\)"):
+        train(compose(f"run_dir={tmp_path}", *SHORT))
+
+
+@pytest.mark.usefixtures("read_late")
+def test_losses_that_are_read_late_change_no_bit(compose, tmp_path, monkeypatch):
+    train(compose(f"run_dir={tmp_path / 'late'}", *SHORT))
+    monkeypatch.undo()
+    train(compose(f"run_dir={tmp_path / 'now'}", *SHORT))
+    late, now = (load_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("late", "now"))
+    assert all(torch.equal(late["state_dict"][name], value) for name, value in now["state_dict"].items())
+
+
+@pytest.mark.parametrize(
+    ("build", "skips"),
+    [(lambda net: torch.optim.SGD(net.parameters(), fused=True), True),
+     (lambda net: torch.optim.AdamW(net.parameters(), fused=True), True),
+     (lambda net: torch.optim.SGD(net.parameters()), False),
+     (lambda net: torch.optim.RMSprop(net.parameters()), False),
+     (krizhevsky_sgd, True)],
+)  # fmt: skip
+def test_which_optimisers_skip_a_step_on_the_device(build, skips):
+    net = nn.Linear(3, 2)
+    optimizer = build(net)
+    assert finite_loss.skips_on_device(optimizer) is skips
+    if skips:
+        before = weights_of(net)
+        net(torch.ones(1, 3)).sum().backward()
+        optimizer.found_inf = torch.ones(())
+        optimizer.step()
+        assert torch.equal(weights_of(net), before)
+        optimizer.found_inf = torch.zeros(())
+        optimizer.step()
+        assert not torch.equal(weights_of(net), before)

@@ -74,11 +74,6 @@ class AugmentParams(NamedTuple):
         shift = None if self.shift is None else self.shift[positions]
         return AugmentParams(self.top[positions], self.left[positions], self.mirror[positions], shift, self.gain)
 
-    def to(self, device: torch.device) -> AugmentParams:
-        """The parameters on another device."""
-        top, left, mirror = (tensor.to(device) for tensor in (self.top, self.left, self.mirror))
-        return AugmentParams(top, left, mirror, None if self.shift is None else self.shift.to(device), self.gain)
-
 
 class Augment:
     """Random changes of training images.

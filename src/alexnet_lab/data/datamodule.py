@@ -16,8 +16,9 @@ from alexnet_lab.base.random import generator
 from alexnet_lab.base.ranges import Classes, NonNegativeInt, Pixels, PositiveInt, UnitInterval
 from alexnet_lab.data.class_fields import Fields
 from alexnet_lab.data.identity import OTHER_IMAGES, check_same_images, is_folded_in
-from alexnet_lab.data.loader import BatchLoader, RawBatch, Rows, resident
+from alexnet_lab.data.loader import BatchLoader, Rows, resident
 from alexnet_lab.data.order import BatchOrder
+from alexnet_lab.data.raw_batch import RawBatch
 from alexnet_lab.data.split import Shares, Split, check_classes, stored_split
 from alexnet_lab.data.store import Contents, Store, open_store
 from alexnet_lab.data.store_writing import make_store
@@ -198,7 +199,8 @@ class ImageDataModule(LightningDataModule, Fields):
             world_size=world_size,
             draw=None if self.augment is None else self.transform.draw,
             batches_done=None if trainer is None else self._batches_done,
-            ahead=READ_AHEAD if self._gpu() else 0,
+            ahead=self._ahead(),
+            gpu=self._gpu(),
         )
 
     def val_dataloader(self) -> BatchLoader:
@@ -353,11 +355,14 @@ class ImageDataModule(LightningDataModule, Fields):
         if limit < (1.0 if isinstance(limit, float) else math.ceil(len(rows.indices) / self.batch_size)):
             rows = self._some_rows(part)
         order = BatchOrder(len(rows.indices), self.batch_size, None)
-        return BatchLoader(rows, order, rank=rank, world_size=world_size, ahead=READ_AHEAD if self._gpu() else 0)
+        return BatchLoader(rows, order, rank=rank, world_size=world_size, ahead=self._ahead(), gpu=self._gpu())
 
     def _some_rows(self, part: str) -> Rows:
         """The images of a part in a random order, for using only some of them."""
         return self._rows_at_hand(part).mixed(generator(self.shares.val_seed, f"limited {part}"))
+
+    def _ahead(self) -> int:
+        return 0 if self._gpu() is None else READ_AHEAD
 
     def _gpu(self) -> torch.device | None:
         """The GPU that trains, if any."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.data.order import BatchOrder, rank_slice
+from alexnet_lab.data.raw_batch import GpuReader, RawBatch, to_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -26,31 +27,6 @@ SHARE = 0.25
 
 CHUNK_BYTES = 2**26
 """Bytes of images that are copied to a GPU at once."""
-
-
-class RawBatch(NamedTuple):
-    """The images of one step as stored; as uint8 they need a quarter of the bytes when moved to the device."""
-
-    images: Tensor  # uint8 (B, C, S, S)
-    labels: Tensor  # int64 (B,)
-    indices: Tensor  # int64 (B,): rows of the stored part
-    total: int  # images in the global batch, over all processes
-    draws: AugmentParams | None  # the random numbers of the augmentation; None: the plain centre view
-
-    def to(self, device: torch.device) -> RawBatch:
-        """A copy on a device; from pinned memory it is copied asynchronously."""
-        if device.type == "cpu":
-            return self
-        images, labels, indices = (tensor.to(device, non_blocking=True) for tensor in self[:3])
-        draws = None if self.draws is None else self.draws.to(device)
-        return RawBatch(images, labels, indices, self.total, draws)
-
-    def pinned(self) -> RawBatch:
-        """A copy in pinned memory, from which a GPU reads directly; unchanged without a GPU."""
-        if not torch.cuda.is_available():
-            return self
-        images, labels, indices = (tensor if tensor.is_cuda else tensor.pin_memory() for tensor in self[:3])
-        return self._replace(images=images, labels=labels, indices=indices)
 
 
 class Batch(NamedTuple):
@@ -110,11 +86,20 @@ def copied(images: NDArray[np.uint8], device: torch.device) -> Tensor:
     return copy
 
 
-def read_batch(rows: Rows, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
-    """Gathers images (B, C, S, S), labels (B,) and their rows in the file (B,), at positions in `rows.indices`."""
+def read_batch(rows: Rows, positions: NDArray[np.int64], *, pin: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Gathers images (B, C, S, S), labels (B,) and their rows in the file (B,), at positions in `rows.indices`.
+
+    Args:
+        rows: The images.
+        positions: (B,).
+        pin: Read images into pinned memory, from which a GPU copies them.
+    """
     indices = rows.indices[positions]
     if isinstance(rows.images, Tensor):
-        images = rows.images[torch.from_numpy(indices).to(rows.images.device)]
+        images = rows.images[to_gpu(torch.from_numpy(indices), rows.images.device)]
+    elif pin:
+        images = torch.empty((len(indices), *rows.images.shape[1:]), dtype=torch.uint8, pin_memory=True)
+        rows.images.take(indices, axis=0, out=images.numpy(), mode="clip")  # other modes copy once more
     else:
         images = torch.from_numpy(rows.images[indices])
     return images, torch.from_numpy(rows.labels[indices]), torch.from_numpy(indices)
@@ -132,7 +117,8 @@ class BatchLoader:
             None: no augmentation.
         batches_done: Called at the start of each epoch; returns how many of its batches are already trained on.
             Lightning knows which batches were used; a loader only knows which ones it yielded.
-        ahead: Batches that a thread reads, and pins for the GPU, in advance.
+        ahead: Batches that a thread reads in advance, and copies to the GPU.
+        gpu: The GPU; None: batches stay in the CPU's memory.
     """
 
     def __init__(
@@ -145,6 +131,7 @@ class BatchLoader:
         draw: Callable[[int, int, int], AugmentParams] | None = None,
         batches_done: Callable[[], int] | None = None,
         ahead: int = 0,
+        gpu: torch.device | None = None,
     ) -> None:
         self.rows = rows
         self.batch_sampler = order
@@ -153,6 +140,7 @@ class BatchLoader:
         self._draw = draw
         self._batches_done = batches_done
         self._ahead = ahead
+        self._gpu = gpu
         self._handed_out = 0
         self._resume_at = (0, 0)  # (epoch, batch)
 
@@ -168,10 +156,15 @@ class BatchLoader:
         epoch = self.batch_sampler.epoch
         positions = self.batch_sampler.positions()
         numbers = range(self._first_batch(epoch), len(self))
-        batches = read_ahead(lambda number: self.batch(epoch, number, positions), numbers, self._ahead)
+        batches = self._batches(lambda number: self.batch(epoch, number, positions), numbers)
         for number, batch in zip(numbers, batches, strict=True):
             self._handed_out = number + 1
             yield batch
+
+    def _batches(self, read: Callable[[int], RawBatch], numbers: range) -> Iterator[RawBatch]:
+        if self._gpu is None:
+            return read_ahead(read, numbers, self._ahead)
+        return (copied.ready() for copied in read_ahead(GpuReader(read, self._gpu), numbers, self._ahead))
 
     def batch(self, epoch: int, number: int, positions: NDArray[np.int64]) -> RawBatch:
         """This process's part of batch `number`, given the order of the whole epoch."""
@@ -179,7 +172,8 @@ class BatchLoader:
         whole = positions[number * size : (number + 1) * size]
         part = rank_slice(len(whole), self.rank, self.world_size)
         draws = None if self._draw is None else self._draw(epoch, number, len(whole)).part(part)
-        return RawBatch(*read_batch(self.rows, whole[part]), total=len(whole), draws=draws)
+        parts = read_batch(self.rows, whole[part], pin=self._gpu is not None)
+        return RawBatch(*parts, total=len(whole), draws=draws)
 
     def _first_batch(self, epoch: int) -> int:
         if self._batches_done is not None:
@@ -198,15 +192,15 @@ class BatchLoader:
         self._resume_at = (state_dict["epoch"], state_dict["batch"])
 
 
-def read_ahead(read: Callable[[int], RawBatch], numbers: range, ahead: int) -> Iterator[RawBatch]:
-    """Yields the batches of `numbers`, while a thread reads and pins up to `ahead` of them in advance."""
+def read_ahead(read: Callable[[int], Any], numbers: range, ahead: int) -> Iterator[Any]:
+    """Yields what is read for each of `numbers`, while a thread reads up to `ahead` of them in advance."""
     if ahead == 0:
         yield from map(read, numbers)
         return
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
         coming = deque()
         for number in numbers:
-            coming.append(thread.submit(lambda number=number: read(number).pinned()))
+            coming.append(thread.submit(read, number))
             if len(coming) > ahead:
                 yield coming.popleft().result()
         while coming:

@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from alexnet_lab.base.files import atomic_path
-from alexnet_lab.data.loader import RawBatch, read_batch
+from alexnet_lab.data.loader import read_batch
 from alexnet_lab.data.order import epoch_order
+from alexnet_lab.data.raw_batch import RawBatch
 
 if TYPE_CHECKING:
     from pathlib import Path

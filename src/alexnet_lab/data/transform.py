@@ -12,7 +12,7 @@ from alexnet_lab.base.random import generator
 from alexnet_lab.base.targets import build
 from alexnet_lab.data.augment import Augment, AugmentParams, Geometry, apply
 from alexnet_lab.data.field_rules import check_colour
-from alexnet_lab.data.loader import Batch, RawBatch
+from alexnet_lab.data.loader import Batch
 from alexnet_lab.data.normalize import Normalizer, make_normalizer
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from alexnet_lab.data.channel_statistics import Statistics
+    from alexnet_lab.data.raw_batch import RawBatch
     from alexnet_lab.data.views import View
 
 

@@ -148,10 +148,15 @@ def epoch_metrics(trainer: Trainer) -> dict[str, float]:
     return {name: plain(value) for name, value in (last_validation(trainer) | logged).items()}
 
 
+def main_group(optimizer: Optimizer) -> int:
+    """The index of the parameter group with the most weights."""
+    sizes = [sum(parameter.numel() for parameter in group["params"]) for group in optimizer.param_groups]
+    return sizes.index(max(sizes))
+
+
 def main_rate(optimizer: Optimizer) -> float:
-    """The learning rate of the group with the most weights: a first layer's may be 0, biases' twice as high."""
-    group = max(optimizer.param_groups, key=lambda group: sum(parameter.numel() for parameter in group["params"]))
-    return float(group.get("lr", math.nan))
+    """The learning rate of the main group: a first layer's may be 0, biases' twice as high."""
+    return float(optimizer.param_groups[main_group(optimizer)].get("lr", math.nan))
 
 
 def plain(value: Tensor | float) -> float:

@@ -1,24 +1,30 @@
-"""Ends a run at the first step whose loss is NaN or infinite, and reports where the value first appears."""
+"""Ends a run at the first step whose loss is NaN or infinite, and reports where the value first appears.
+
+On a CPU the loss is read before the backward pass. On a GPU that would wait for the forward pass in every step. There
+the optimiser skips the step on the device (torch's `found_inf`), and the loss is read one step later. Either way the
+weights are those of the step before.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.data.loader import as_batch
 from alexnet_lab.models.hooks import watched
 from alexnet_lab.training.batch_norm import alone
-from alexnet_lab.training.callbacks import main_rate, network_of
+from alexnet_lab.training.callbacks import main_group, network_of
 
 if TYPE_CHECKING:
     from lightning import LightningModule, Trainer
     from torch import Tensor, nn
+    from torch.optim import Optimizer
 
-    from alexnet_lab.data.loader import Batch
     from alexnet_lab.training.step_seeds import StepSeeds
 
 FIX = "lower optimizer.learning_rate or set trainer.gradient_clip_val"
@@ -27,11 +33,28 @@ ANOMALY = "returned nan values"
 """Part of torch's message when `trainer.detect_anomaly` finds an operation."""
 
 
-class FiniteLoss(Callback):
-    """Checks the loss before each backward pass, so weights and checkpoints stay those of the step before.
+class Step(NamedTuple):
+    """A forward pass whose loss is checked."""
 
-    The check reads one number per step from the device: 0.5 microseconds on a CPU. On a GPU it waits for the forward
-    pass.
+    batch: Any  # of this process
+    batch_index: int  # in the epoch
+    number: int  # optimiser steps before it
+    rates: list[float]  # of the optimiser's groups
+
+
+class Pending(NamedTuple):
+    """The check of a step, on its way from the GPU."""
+
+    step: Step
+    numbers: Tensor  # float32 (2,) in the CPU's memory: this process's loss; 1 if that of any process is not finite
+    arrived: torch.cuda.Event | None  # None: at once
+
+
+class FiniteLoss(Callback):
+    """Checks the loss of each step. Weights and checkpoints stay those of the step before a bad one.
+
+    On a CPU the check reads one number per step: 0.5 microseconds. On a GPU it reads that of the step before, which has
+    arrived by then. With an optimiser that cannot skip a step on the device (see `skips_on_device`) it waits.
 
     Args:
         seeds: Repeats the step's dropout when the callback searches for the layer.
@@ -39,31 +62,99 @@ class FiniteLoss(Callback):
 
     def __init__(self, seeds: StepSeeds) -> None:
         self._seeds = seeds
-        self._batch: Batch | None = None
-        self._batch_index = 0
+        self._batch: tuple[Any, int] = (None, 0)
+        self._pending: Pending | None = None
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Remembers the batch for the search."""
-        self._batch, self._batch_index = batch, batch_idx
+        self._batch = batch, batch_idx
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Raises RunError if the loss of this process's images is NaN or infinite."""
-        value = loss.item()
-        if not math.isfinite(value):
-            self._seeds.seed_for(trainer, self._batch_index)
-            place = first_not_finite(network_of(pl_module), as_batch(self._batch, trainer).images)
-            raise RunError(f"the training loss is {value} in {step_line(trainer)}: {place}; {FIX}{deeper()}")
+        """Raises RunError if the loss of this process's images, now or one step before, is NaN or infinite."""
+        if not is_read_late(trainer, loss):
+            self._check(trainer, pl_module, loss.item(), self._step(trainer))
+            return
+        self._settle(trainer, pl_module)
+        is_bad = over_any_process(~loss.detach().isfinite())
+        if getattr(trainer.precision_plugin, "scaler", None) is None:  # a scaler sets it itself
+            trainer.optimizers[0].found_inf = is_bad  # pyright: ignore[reportAttributeAccessIssue] - torch's own name
+        self._pending = sent(self._step(trainer), torch.stack([loss.detach().float(), is_bad]))
+
+    def _step(self, trainer: Trainer) -> Step:
+        rates = [group.get("lr", math.nan) for group in trainer.optimizers[0].param_groups]
+        return Step(*self._batch, trainer.global_step, rates)
+
+    def _settle(self, trainer: Trainer, pl_module: LightningModule, *, of_all: bool = False) -> None:
+        """Checks the step before; `of_all` raises for the loss of another process too."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        if pending.arrived is not None:
+            pending.arrived.synchronize()
+        loss, is_bad = pending.numbers.tolist()
+        self._check(trainer, pl_module, loss, pending.step)
+        if of_all and is_bad:
+            raise RunError(f"the training loss of another process is not finite in {step_line(trainer, pending.step)}")
+
+    def _check(self, trainer: Trainer, pl_module: LightningModule, loss: float, step: Step) -> None:
+        if not math.isfinite(loss):
+            self._seeds.seed_for(trainer, step.batch_index)
+            place = first_not_finite(network_of(pl_module), as_batch(step.batch, trainer).images)
+            raise RunError(f"the training loss is {loss} in {step_line(trainer, step)}: {place}; {FIX}{deeper()}")
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Checks the last step before it is measured."""
+        self._settle(trainer, pl_module, of_all=True)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Checks the last step of an epoch before its metrics are logged."""
+        self._settle(trainer, pl_module, of_all=True)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Checks the last step before it is saved."""
+        self._settle(trainer, pl_module, of_all=True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Adds the step to torch's message about an operation with a NaN gradient."""
         if isinstance(exception, RuntimeError) and ANOMALY in str(exception):
-            raise RunError(f"a gradient is nan in {step_line(trainer)}: {exception}; {FIX}") from exception
+            line = step_line(trainer, self._step(trainer))
+            raise RunError(f"a gradient is nan in {line}: {exception}; {FIX}") from exception
 
 
-def step_line(trainer: Trainer) -> str:
-    """The current step and epoch, counted from 1, and the learning rate."""
-    rate = main_rate(trainer.optimizers[0])
-    return f"step {trainer.global_step + 1} (epoch {trainer.current_epoch + 1}), at a learning rate of {rate:g}"
+def is_read_late(trainer: Trainer, loss: Tensor) -> bool:
+    """Whether the loss is read one step later: on a GPU, if the only optimiser can skip a step there."""
+    automatic = trainer.lightning_module.automatic_optimization and len(trainer.optimizers) == 1
+    return loss.is_cuda and automatic and skips_on_device(trainer.optimizers[0])
+
+
+def skips_on_device(optimizer: Optimizer) -> bool:
+    """Whether an optimiser leaves the weights as they are if its attribute `found_inf` is 1: torch's fused ones do."""
+    return getattr(optimizer, "skips_on_device", False) or all(group.get("fused") for group in optimizer.param_groups)
+
+
+def over_any_process(flag: Tensor) -> Tensor:
+    """float32 (): 1 if the flag (bool) is set in any process of the run."""
+    number = flag.float()
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(number, op=dist.ReduceOp.MAX)
+    return number
+
+
+def sent(step: Step, numbers: Tensor) -> Pending:
+    """Copies the numbers to the CPU's memory without waiting for them."""
+    if not numbers.is_cuda:
+        return Pending(step, numbers, None)
+    host = torch.empty_like(numbers, device="cpu", pin_memory=True)
+    host.copy_(numbers, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+    return Pending(step, host, arrived)
+
+
+def step_line(trainer: Trainer, step: Step) -> str:
+    """A step and its epoch, counted from 1, and the learning rate: of the group with the most weights."""
+    rate = step.rates[main_group(trainer.optimizers[0])]
+    return f"step {step.number + 1} (epoch {trainer.current_epoch + 1}), at a learning rate of {rate:g}"
 
 
 def deeper() -> str:

@@ -40,6 +40,9 @@ class KrizhevskySGD(Optimizer):
         groups: Parameter groups, each with `lr`, `momentum` and `weight_decay`; other keys are kept.
     """
 
+    skips_on_device = True
+    """A step leaves the weights as they are if the attribute `found_inf`, a tensor () on their device, is 1."""
+
     def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
         super().__init__(groups, {"last_lr": None})
 
@@ -73,6 +76,7 @@ class KrizhevskySGD(Optimizer):
             nesterov=False,
             maximize=False,
             fused=True,
+            found_inf=getattr(self, "found_inf", None),
         )
         group["last_lr"] = group["lr"]
 
