@@ -28,6 +28,7 @@ from alexnet_lab.data.verification import verified_store
 if TYPE_CHECKING:
     import torch
 
+    from alexnet_lab.data.channel_statistics import Statistics
     from alexnet_lab.data.views import View
 
 log = logging.getLogger(__name__)
@@ -161,13 +162,16 @@ class ImageDataModule(LightningDataModule, Fields):
                 f"`data.batch_size` is {self.batch_size}, but there are only {len(split.train)} training images"
             )
         check_classes(store, split)
-        self._store, self._split = store, split
-        self._transform = Transform(
+        self._store, self._split, self._transform = store, split, self.transform_by(split.statistics)
+
+    def transform_by(self, statistics: Statistics) -> Transform:
+        """The augmentation and normalisation, given the statistics of the training images."""
+        return Transform(
             self.augment,
             stored_size=self.stored_size,
             image_size=self.image_size,
             normalization=self.normalization,
-            statistics=split.statistics,
+            statistics=statistics,
             seed=self.seed,
         )
 

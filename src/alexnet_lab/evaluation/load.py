@@ -1,113 +1,33 @@
-"""`load(run_dir)` for Python: a finished run with its network, ready to predict."""
+"""`load(run_dir)` for Python: a trained network, ready to predict, from its run or its weights file."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import numpy as np
-import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own habit
+from pathlib import Path
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.data.loader import Rows
 from alexnet_lab.evaluation.loaded_run import FinishedRun
-from alexnet_lab.evaluation.predict import UNKNOWN, Views, predict
-from alexnet_lab.training.callbacks import network_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-    from torch import Tensor, nn
+from alexnet_lab.evaluation.loaded_weights import LoadedWeights
+from alexnet_lab.training.weights_file import SUFFIX
 
 
 def load(
     run_dir: str | Path, *, data_dir: str | Path | None = None, trusted_packages: list[str] | None = None
-) -> LoadedRun:
-    """Loads a finished run: its network with the weights of the best epoch, its data, its config.
+) -> FinishedRun | LoadedWeights:
+    """Loads a finished run, or a weights file alone: the network with the weights of the best epoch, and its config.
 
     Args:
-        run_dir: The run directory.
+        run_dir: The run directory; or a `.safetensors` file that a run has written, which needs no data set.
         data_dir: The folder of the data sets; None: as in training.
         trusted_packages: Additional packages that a `_target_` of its config may name.
 
     Raises:
-        RunError: It is no run, has not finished, or its config or checkpoint is damaged.
+        RunError: It is no run, has not finished, or its config, checkpoint or weights file is damaged.
         ConfigError: Its config names a package that is not trusted.
     """
-    return LoadedRun(
+    if Path(run_dir).suffix == SUFFIX and not Path(run_dir).is_dir():
+        if data_dir is not None:
+            raise ConfigError(f"`data_dir` is {data_dir}, but {run_dir} needs no data set; leave it out")
+        return LoadedWeights(str(run_dir), trusted_packages=trusted_packages)
+    return FinishedRun(
         str(run_dir), data_dir=None if data_dir is None else str(data_dir), trusted_packages=trusted_packages
     )
-
-
-class LoadedRun(FinishedRun):
-    """A finished run for use from Python; see `FinishedRun` for `config` and `data`."""
-
-    @property
-    def net(self) -> nn.Module:
-        """The network, in evaluation mode; it takes normalised images and returns logits."""
-        return network_of(self.classifier)
-
-    @property
-    def class_names(self) -> list[str]:
-        """In the order of the columns of `predict`."""
-        return self.data.class_names
-
-    def predict(self, images: NDArray | Tensor, *, views: Views = "center") -> Tensor:
-        """Predicts the probability of each class for images of one size.
-
-        Images are processed as in the run's own evaluation: the shorter side is scaled to the size of the stored
-        images, the centre is cropped, and the result is normalised.
-
-        Args:
-            images: (B, C, H, W) with the channels of the run's data. uint8 from 0 to 255, or floating-point numbers
-                from 0 to 1, which are rounded to 8 bits.
-            views: "center", or "ten" or "nine" to average several views.
-
-        Returns:
-            float32 (B, num_classes), on the CPU; rows sum to 1.
-
-        Raises:
-            ConfigError: The shape, dtype or range is not allowed.
-        """
-        stored = stored_images(torch.as_tensor(images), self.data.channels, self.data.stored_size)
-        count = len(stored)
-        if count == 0:
-            return torch.empty(0, self.data.num_classes)
-        rows = Rows(stored.numpy(), np.full(count, UNKNOWN), np.arange(count))
-        return predict(self, "test", views=views, rows=rows).probabilities
-
-
-def stored_images(images: Tensor, channels: int, size: int) -> Tensor:
-    """Converts images to the format of a store.
-
-    Args:
-        images: (B, C, H, W), uint8 or floating-point numbers in [0, 1].
-        channels: The required C.
-        size: Of the stored images, in pixels.
-
-    Returns:
-        uint8 (B, C, size, size).
-
-    Raises:
-        ConfigError: The shape, dtype or range is not allowed.
-    """
-    shape = tuple(images.shape)
-    if images.ndim != 4 or shape[1] != channels or 0 in shape[2:]:
-        raise ConfigError(f"`images` has the shape {shape}; allowed: (B, {channels}, H, W)")
-    if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise ConfigError(f"`images` is {images.dtype}; allowed: uint8 from 0 to 255, or floating point from 0 to 1")
-    grey = images.detach().cpu()
-    if images.is_floating_point():
-        if not bool(((grey >= 0) & (grey <= 1)).all()):
-            low, high = (float(value) for value in grey.aminmax())
-            raise ConfigError(f"`images` has numbers from {low:g} to {high:g}; allowed: floating point from 0 to 1")
-        grey = (grey.float() * 255).round().byte()
-    height, width = shape[2:]
-    if (height, width) == (size, size):
-        return grey
-    short = min(height, width)
-    height, width = size * height // short, size * width // short
-    grey = F.interpolate(grey.float(), (height, width), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
-    top, left = round((height - size) / 2), round((width - size) / 2)
-    return grey[:, :, top : top + size, left : left + size].contiguous()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +12,7 @@ from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.files import sha256
 from alexnet_lab.config import check_saved
 from alexnet_lab.data.identity import check_same_images
+from alexnet_lab.evaluation.predictor import Predictor
 from alexnet_lab.run.devices import usable_accelerator, usable_precision
 from alexnet_lab.run.engine import build_classifier, build_data
 from alexnet_lab.run.run_directory import RunDirectory
@@ -39,7 +39,7 @@ WHOLE = {
 """Keys of `trainer` for evaluation: one process, every image."""
 
 
-class FinishedRun:
+class FinishedRun(Predictor):
     """A completed run. Its data is prepared on first use.
 
     Args:
@@ -75,7 +75,8 @@ class FinishedRun:
         self.directory, config = finished_run(run, trusted_packages)
         self.trained_by = config
         data = config["data"] if data_dir is None else config["data"] | {"dir": data_dir}
-        self.config = config | {"data": data, "trainer": config["trainer"] | WHOLE | self._usable(config["trainer"])}
+        usable = usable_trainer(self.name, config["trainer"])
+        self.config = config | {"data": data, "trainer": config["trainer"] | WHOLE | usable}
         checkpoint, self.checkpoint_hash, mismatch = best_checkpoint(self.directory)  # before the data is read
         torch.set_num_threads(self._threads(num_threads))
         self.classifier = build_classifier(self.config)
@@ -85,19 +86,7 @@ class FinishedRun:
         self.classifier.eval()
         self.other_images = other_images
         self._difference: str | None = None
-
-    def _usable(self, trainer: Mapping[str, Any]) -> dict[str, str]:
-        """Device and dtype of training, or their replacements on this machine."""
-        accelerator = usable_accelerator(trainer["accelerator"])
-        usable = {"accelerator": accelerator, "precision": usable_precision(accelerator, trainer["precision"])}
-        for key, value in usable.items():
-            if value != trainer[key]:
-                where = "on the CPU" if value == "auto" else f"in {value}"
-                log.warning(
-                    "%s was trained with trainer.%s=%s, which this machine lacks; it is evaluated %s",
-                    self.name, key, trainer[key], where,
-                )  # fmt: skip
-        return usable
+        self._data: ImageDataModule | None = None
 
     def _threads(self, asked: int | None) -> int:
         """The requested number, or as many as a batch has work for in one process."""
@@ -115,13 +104,18 @@ class FinishedRun:
         path = self.directory.path.resolve()
         return f"{path.parent.name}/{path.name}" if (path.parent / "sweep.json").exists() else path.name
 
-    @cached_property
-    def data(self) -> ImageDataModule:
+    @property
+    def data(self) -> ImageDataModule:  # pyright: ignore[reportIncompatibleVariableOverride] - a variable elsewhere
         """The run's data, prepared.
 
         Raises:
             DataError: It is missing or damaged, or differs from the data of training.
         """
+        if self._data is None:
+            self._data = self._prepared()
+        return self._data
+
+    def _prepared(self) -> ImageDataModule:
         data = build_data(self.config)
         data.prepare_data()
         data.setup()
@@ -134,6 +128,20 @@ class FinishedRun:
     def difference(self) -> str | None:
         """How its images differ from those of training; None if they do not. Raises DataError like `data`."""
         return self._difference if self.data else None
+
+
+def usable_trainer(name: str, trainer: Mapping[str, Any]) -> dict[str, str]:
+    """Device and dtype of a run's training, or their replacements on this machine, with a warning."""
+    accelerator = usable_accelerator(trainer["accelerator"])
+    usable = {"accelerator": accelerator, "precision": usable_precision(accelerator, trainer["precision"])}
+    for key, value in usable.items():
+        if value != trainer[key]:
+            where = "on the CPU" if value == "auto" else f"in {value}"
+            log.warning(
+                "%s was trained with trainer.%s=%s, which this machine lacks; it is evaluated %s",
+                name, key, trainer[key], where,
+            )  # fmt: skip
+    return usable
 
 
 def best_checkpoint(directory: RunDirectory) -> tuple[dict[str, Any], str, RunError | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from alexnet_lab.data.datamodule import ImageDataModule
     from alexnet_lab.data.loader import Rows
     from alexnet_lab.data.views import View
-    from alexnet_lab.evaluation.loaded_run import FinishedRun
+    from alexnet_lab.run.run_directory import RunDirectory
 
 Views = Literal["center", "ten", "nine"]
 
@@ -40,6 +40,30 @@ UNKNOWN = -1
 
 
 NO_RANKS = torch.empty(0, dtype=torch.int64)
+
+
+class Trained(Protocol):
+    """A finished run, or a network from its weights file."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Checked, set to evaluate every image in one process."""
+        ...
+
+    @property
+    def directory(self) -> RunDirectory:
+        """Where it was found."""
+        ...
+
+    @property
+    def classifier(self) -> LightningModule:
+        """With the weights."""
+        ...
+
+    @property
+    def data(self) -> ImageDataModule:
+        """What turns images into the network's input."""
+        ...
 
 
 class Predictions(NamedTuple):
@@ -121,14 +145,14 @@ def _described(value: Any) -> str:
 
 
 def predict(
-    run: FinishedRun, split: str, *, views: Views = "center", rows: Rows | None = None, names: list[str] | None = None
+    run: Trained, split: str, *, views: Views = "center", rows: Rows | None = None, names: list[str] | None = None
 ) -> Predictions:
     """Predicts a set of images with a run's best checkpoint, in one process.
 
     Data, batches and dtype are those of training, so the metrics equal the run's own to the bit.
 
     Args:
-        run: The finished run.
+        run: The finished run, or a network from its weights file.
         split: "test", "val" or "train" (unaugmented, in the order of the store).
         views: The views of each image; the probabilities of several views are averaged.
         rows: Other images in place of the split; labels may be UNKNOWN.
@@ -153,19 +177,17 @@ def predict(
     return found._replace(metrics=count(mean, labels, name), center_ranks=ranks(centre.logits, labels))
 
 
-def views_of_run(run: FinishedRun, views: Views) -> list[View]:
+def views_of_run(run: Trained, views: Views) -> list[View]:
     """The views of a run, mirrored only if training mirrors images; raises ConfigError if there is only one view."""
     return views_of(views, run.data.transform.geometry(training=True).room, mirror=run.data.transform.mirrors)
 
 
-def count_views(run: FinishedRun, views: Views) -> int:
+def count_views(run: Trained, views: Views) -> int:
     """The number of averaged views per image: 5 for `views=ten` if training mirrors no image."""
     return 1 if views == "center" else len(views_of_run(run, views))
 
 
-def _all_views(
-    run: FinishedRun, stage: str, views: list[ImageDataModule], centre: int
-) -> tuple[Predictions, torch.Tensor]:
+def _all_views(run: Trained, stage: str, views: list[ImageDataModule], centre: int) -> tuple[Predictions, torch.Tensor]:
     """The predictions of the centre view, and the logits of all views together; `views` has the data of each view."""
     total: torch.Tensor | None = None  # the running sum of probabilities
     found: Predictions | None = None
@@ -183,7 +205,7 @@ def _all_views(
 
 
 def _one_view(
-    run: FinishedRun, stage: str, data: ImageDataModule, advance: Callable[[int], None], *, features: bool
+    run: Trained, stage: str, data: ImageDataModule, advance: Callable[[int], None], *, features: bool
 ) -> Predictions:
     """One pass over the images, in the view of `data`."""
     collector = Collector(last_layer(run) if features else None, run.data.num_classes, advance)
@@ -198,7 +220,7 @@ def _one_view(
     return Predictions(logits, hidden, labels, indices, [], run.data.class_names, metrics, metrics)
 
 
-def last_layer(run: FinishedRun) -> nn.Module:
+def last_layer(run: Trained) -> nn.Module:
     """The layer that computes the logits: the last one with weights. Its inputs are the features."""
     data = run.data
     calls = trace(network_of(run.classifier), (data.channels, data.image_size, data.image_size))

@@ -43,6 +43,7 @@ class RunDirectory:
         self.preview = self.path / "augmentation.png"
         self.checkpoints = self.path / "checkpoints"
         self.best = self.checkpoints / "best.ckpt"
+        self.weights = self.checkpoints / "best.safetensors"  # those of best.ckpt, with the facts that describe them
         self.last = self.checkpoints / "last.ckpt"
         self.previous = self.checkpoints / "previous.ckpt"  # until the run is completed
 
@@ -202,7 +203,7 @@ class RunDirectory:
         """Writes result.json atomically; for a completed run it contains the hashes of its files."""
         record = result | {"version": RESULT_VERSION}
         if result["status"] == "completed":
-            files = (self.config, self.metrics, self.best)
+            files = (self.config, self.metrics, self.best, self.weights)
             record["files"] = {str(file.relative_to(self.path)): sha256(file) for file in files if file.is_file()}
         write_json(self.result, sealed(record))
 

@@ -19,6 +19,7 @@ from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.preview import preview
 from alexnet_lab.models.counts import num_parameters
 from alexnet_lab.run import engine, parts, tracking
+from alexnet_lab.run.best_weights import BestWeights
 from alexnet_lab.run.checkpoint_identity import KeepIdentity
 from alexnet_lab.run.last_step import EndAfterStep
 from alexnet_lab.run.resuming import prepared
@@ -86,7 +87,7 @@ def fit_and_test(
             last = resumed_from(directory, config, trainer, checkpoint) if resume else None
             with interruptible(trainer):
                 trainer.fit(classifier, data, ckpt_path=last, weights_only=True)
-            load_best(trainer, classifier, own.checkpoints)
+            load_best(trainer, classifier, own)
             tested = train_set_metrics(trainer, classifier, data) if config["callbacks"]["train_set"] else {}
             tested |= test_metrics(trainer, classifier, data)
             tracking.show(
@@ -111,18 +112,21 @@ class OwnCallbacks(NamedTuple):
     checkpoints: Checkpoints
     identity: KeepIdentity
     seeds: StepSeeds
+    weights: BestWeights
 
     @classmethod
     def of(cls, config: dict[str, Any], directory: RunDirectory) -> OwnCallbacks:
         """Creates those of one run."""
-        throughput = Throughput()
+        throughput, weights = Throughput(), BestWeights(directory, config)
+        kept = config["callbacks"]["checkpoint"]
         return cls(
             throughput,
             Confusion(config["data"]["num_classes"]),
             MetricsCsv(directory.metrics, throughput),
-            Checkpoints(directory.checkpoints, **config["callbacks"]["checkpoint"]),
+            Checkpoints(directory.checkpoints, **kept, before_best=weights.best),
             KeepIdentity(config),
             StepSeeds(config["seed"]),
+            weights,
         )
 
     def around(self, others: list[Callback]) -> list[Callback]:
@@ -190,14 +194,17 @@ def resumed_from(directory: RunDirectory, config: dict[str, Any], trainer: Train
     return io.preload(*prepared(directory, config, states, checkpoint))
 
 
-def load_best(trainer: Trainer, classifier: LightningModule, checkpoints: Checkpoints) -> None:
+def load_best(trainer: Trainer, classifier: LightningModule, own: OwnCallbacks) -> None:
     """Loads the best epoch's weights. Lightning's own way would also restore each callback's state of that epoch."""
+    checkpoints = own.checkpoints
     unknown = checkpoints.monitor not in (None, *trainer.callback_metrics) and sum(trainer.num_val_batches)
     if unknown and not isinstance(classifier, Classifier):
         name = type(classifier).__name__
         log.warning("%s logs no %s, so best.ckpt is that of the last epoch", name, checkpoints.monitor)
     if checkpoints.best_epoch >= 0:
         load_weights(classifier, load_checkpoint(checkpoints.best), checkpoints.best)
+        epoch = checkpoints.best_epoch + 1
+        own.weights.complete(trainer, classifier, metrics_of_epoch(own.metrics.rows, epoch), epoch)
 
 
 def test_metrics(trainer: Trainer, classifier: LightningModule, data: Any) -> dict[str, float]:

@@ -15,6 +15,7 @@ from alexnet_lab.training.checkpoint_io import MAY_FAIL
 from alexnet_lab.training.last_validation import last_validation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from lightning import LightningModule, Trainer
@@ -39,6 +40,7 @@ class Checkpoints(Checkpoint):
         every_steps: Also write `last.ckpt` within an epoch, every N optimiser steps; None: never.
         every_minutes: The same every N minutes since the last checkpoint; None: never.
         keep: Also keep one checkpoint per epoch, `epoch_1.ckpt` and so on: "all", or only the latest N; None: none.
+        before_best: Called by all processes before `best.ckpt` is written, to write other files that belong to it.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Checkpoints(Checkpoint):
         every_steps: int | None = None,
         every_minutes: float | None = None,
         keep: int | Literal["all"] | None = None,
+        before_best: Callable[[Trainer, LightningModule], None] | None = None,
     ) -> None:
         self.folder = folder
         self.last = folder / "last.ckpt"
@@ -58,6 +61,7 @@ class Checkpoints(Checkpoint):
         self.every_steps = every_steps
         self.every_minutes = every_minutes
         self.keep: int | Literal["all"] | None = keep
+        self.before_best = before_best
         self.best_score = math.inf
         self.best_epoch = -1
         self._written = time.monotonic()
@@ -106,6 +110,8 @@ class Checkpoints(Checkpoint):
         self._stopped = trainer.should_stop
         score = last_validation(trainer).get(self.monitor) if self.monitor is not None else None
         if self._is_best(score, trainer.current_epoch):
+            if self.before_best is not None:
+                self.before_best(trainer, pl_module)
             trainer.save_checkpoint(self.best)
             if trainer.is_global_zero:
                 self._keep_previous()
