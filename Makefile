@@ -5,6 +5,7 @@
 # make bench   measures the table of docs/speed.md, in under 10 minutes; make bench ARGS="start lenet5_epoch" a part of it
 # make test-hydra-pre  the tests of the config on the newest pre-release of Hydra; they may fail
 # make course  executes notebooks/*.py and writes the .ipynb that GitHub shows; make course ARGS=notebooks/2_lenet5.py
+# make docs    builds the site of README.md, docs/, notebooks/ and results/ in build/docs, offline
 # make check   the style and type checks;  make lock  regenerates requirements.lock
 
 PYTHON ?= python3
@@ -12,17 +13,17 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: train test test-all test-cluster test-hydra-pre bench course check audit lock clean
+.PHONY: train test test-all test-cluster test-hydra-pre bench course docs check audit lock clean
 
 train: $(INSTALLED)
 	$(BIN)/python train.py $(ARGS)
 
 # One thread per worker: two workers with two threads each would compete for two cores.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not cluster" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not cluster and not site" $(ARGS)
 
 test-all: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not cluster" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not cluster and not site" $(ARGS)
 
 # A real SLURM of two nodes on this machine; as root, on Debian or Ubuntu.
 test-cluster: $(INSTALLED)
@@ -34,6 +35,10 @@ bench: $(INSTALLED)
 
 course: $(INSTALLED)
 	$(BIN)/python tools/course.py $(ARGS)
+
+# A warning, such as a link to a missing file, fails it.
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx --fail-on-warning --quiet --conf-dir docs --doctree-dir build/doctrees . build/docs
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

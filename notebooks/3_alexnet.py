@@ -181,7 +181,7 @@ plt.show()
 #
 # A ReLU has no upper limit. LRN divides each value by the activity at the *same place* in the *neighbouring maps*:
 #
-# $$b_i = a_i \Big/ \Big(k + \alpha \sum_{j=i-2}^{i+2} a_j^2\Big)^{\beta} \qquad k = 2,\ \alpha = 10^{-4},\ \beta = 0.75$$
+# $$b_i = \frac{a_i}{\left(k + \alpha \sum_{j=i-2}^{i+2} a_j^2\right)^{\beta}} \qquad k = 2,\ \alpha = 10^{-4},\ \beta = 0.75$$
 #
 # A strong map weakens its neighbours; a lone one keeps its advantage. It works *across* maps. "Within the same feature
 # map", as some notes say, is another layer.

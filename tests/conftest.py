@@ -1,8 +1,9 @@
-"""What several packages' tests share: the real data, the command line in process, and one small finished run."""
+"""What several packages' tests share: real data, the command line in process, a small finished run, the browser."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,25 @@ def digits_run(compose: Compose, tmp_path_factory: pytest.TempPathFactory) -> Pa
     path = tmp_path_factory.mktemp("runs") / "finished"
     train(compose(f"run_dir={path}", "trainer.max_epochs=2", "trainer.limit_train_batches=12"))
     return path
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium without a window, steered by playwright."""
+    program = next(
+        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+    )
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        sync_playwright = None
+    if program is None or sync_playwright is None:
+        missing = "Chromium" if program is None else "playwright (pip install playwright)"
+        skip_unless_required("browser", f"{missing} is not installed")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        started.close()
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 KERNEL = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-    "language_info": {"name": "python"},
+    "language_info": {"name": "python", "pygments_lexer": "ipython3"},  # knows lines such as !git clone
 }
 
 

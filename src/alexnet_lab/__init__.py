@@ -26,3 +26,7 @@ __getattr__ = lazy(
         "train": "alexnet_lab.run",
     },
 )
+
+
+def __dir__() -> list[str]:
+    return __all__

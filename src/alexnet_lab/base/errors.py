@@ -10,9 +10,16 @@ from alexnet_lab.base.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+__all__ = ["AlexNetLabError", "ConfigError", "DataError", "Interrupted", "RunError"]
+
 
 class AlexNetLabError(Exception):
-    """An error with a message for the user; entry points print it in one line and exit with `exit_code`."""
+    """An error with a message for the user; entry points print it in one line and exit with `exit_code`.
+
+    Example:
+        >>> ConfigError("unknown key `model.nrom`").exit_code
+        2
+    """
 
     exit_code = 1
 
@@ -21,21 +28,45 @@ class AlexNetLabError(Exception):
 
 
 class ConfigError(AlexNetLabError):
-    """The request itself is wrong (a key, a value, a combination): nothing was started."""
+    """The request itself is wrong (a key, a value, a combination): nothing was started.
+
+    Example:
+        >>> from alexnet_lab import compose
+        >>> compose("model=lenet6")
+        Traceback (most recent call last):
+        alexnet_lab.base.errors.ConfigError: there is no `model=lenet6`; did you mean `lenet5`?
+    """
 
     exit_code = 2
 
 
 class DataError(AlexNetLabError):
-    """A data set is missing, damaged or not what it should be."""
+    """A data set is missing, damaged or not what it should be.
+
+    Example:
+        >>> issubclass(DataError, AlexNetLabError), DataError("no images").exit_code
+        (True, 1)
+    """
 
 
 class RunError(AlexNetLabError):
-    """A run, its directory or its files cannot be used."""
+    """A run, its directory or its files cannot be used.
+
+    Example:
+        >>> from alexnet_lab import load
+        >>> load("logs/runs/none")
+        Traceback (most recent call last):
+        alexnet_lab.base.errors.RunError: there is no run directory logs/runs/none
+    """
 
 
 class Interrupted(AlexNetLabError):  # noqa: N818 - an event, not a fault
-    """Ctrl-C or SIGTERM: neither the user's fault nor the program's."""
+    """Ctrl-C or SIGTERM: neither the user's fault nor the program's.
+
+    Example:
+        >>> Interrupted("Ctrl-C").exit_code
+        130
+    """
 
     exit_code = 130
 

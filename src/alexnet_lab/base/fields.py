@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
+__all__ = ["checked"]
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -52,6 +54,7 @@ def checked(group: str = "") -> Callable[[Callable[P, T]], Callable[P, T]]:
         group: A prefix for the names in messages: "data" reports `data.batch_size`.
 
     Example:
+        >>> from typing import Literal
         >>> @checked("model")
         ... def net(*, kind: Literal["a", "b"] = "a"): ...
         >>> net(kind="c")

@@ -10,6 +10,16 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt
 
+__all__ = [
+    "Classes",
+    "NonNegativeFloat",
+    "NonNegativeInt",
+    "Pixels",
+    "PositiveFloat",
+    "PositiveInt",
+    "UnitInterval",
+]
+
 PositiveInt = Annotated[int, Ge(1), Lt(2**31)]
 """An integer >= 1 that torch can count with: images, maps, epochs."""
 

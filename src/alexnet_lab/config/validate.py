@@ -51,6 +51,14 @@ def check_train(raw: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         ConfigError: Names the first wrong key, its value and the allowed values.
+
+    Example:
+        >>> from alexnet_lab import compose
+        >>> check_train(compose("model=lenet5", "data=digits"))["trainer"]["max_epochs"]
+        30
+        >>> check_train(compose("model=lenet5", "data=digits") | {"seed": -1})
+        Traceback (most recent call last):
+        alexnet_lab.base.errors.ConfigError: `seed` is -1 (int); allowed: greater than or equal to 0
     """
     config = _check_section(Train, raw).model_dump()
     targets = {key: spec["_target_"] for key, spec in parts(config).items()}
@@ -61,7 +69,7 @@ def check_train(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_saved(raw: Mapping[str, Any], trusted_packages: Sequence[str] = ()) -> dict[str, Any]:
-    """Checks and completes the config of a run directory, which is data: `_target_`s must be known or trusted.
+    """Checks and completes the config of a run directory, which is data: each `_target_` must be known or trusted.
 
     Args:
         raw: The content of its config.yaml, with the caller's settings.
@@ -69,6 +77,14 @@ def check_saved(raw: Mapping[str, Any], trusted_packages: Sequence[str] = ()) ->
 
     Raises:
         ConfigError: As in `check_train`, or a `_target_` that is not trusted.
+
+    Example:
+        >>> from alexnet_lab import compose
+        >>> saved = compose("model=lenet5", "data=digits")
+        >>> saved["model"]["_target_"] = "os.system"
+        >>> check_saved(saved)
+        Traceback (most recent call last):
+        alexnet_lab.base.errors.ConfigError: `model`: `_target_: os.system` is outside the trusted packages; ...
     """
     config = _check_section(Train, {**raw, "trusted_packages": list(trusted_packages)}).model_dump()
     return _checked_parts(config)
@@ -98,7 +114,15 @@ def _checked_parts(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_evaluate(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Checks and completes the config of eval.py; raises ConfigError as `check_train` does."""
+    """Checks and completes the config of eval.py; raises ConfigError as `check_train` does.
+
+    Example:
+        >>> check_evaluate({"run": "logs/runs/first"})["views"]
+        'center'
+        >>> check_evaluate({"run": "logs/runs/first", "views": "five"})
+        Traceback (most recent call last):
+        alexnet_lab.base.errors.ConfigError: `views` is 'five' (str); allowed: 'center', 'ten' or 'nine'
+    """
     config = _check_section(Evaluate, raw).model_dump()
     _refuse_empty_text("", config)
     return config
@@ -114,7 +138,15 @@ def _refuse_empty_text(key: str, value: Any) -> None:
 
 
 def check_report(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Checks and completes the config of report.py; raises ConfigError as `check_train` does."""
+    """Checks and completes the config of report.py; raises ConfigError as `check_train` does.
+
+    Example:
+        >>> check_report({"runs": "logs/runs/*"})["readme"]
+        False
+        >>> check_report({})
+        Traceback (most recent call last):
+        alexnet_lab.base.errors.ConfigError: report.py takes either sweep=SWEEP_DIR or runs='logs/runs/*'
+    """
     config = _check_section(Report, raw).model_dump()
     _refuse_empty_text("", config)
     if (config["sweep"] is None) == (config["runs"] is None):

@@ -42,3 +42,7 @@ __getattr__ = lazy(
         "from_arrays": "alexnet_lab.data.arrays",
     },
 )
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -60,8 +60,12 @@ class ArrayDataModule(ImageDataModule):
         ConfigError: Images or labels have another format, or do not fit together.
 
     Example:
-        >>> data = ArrayDataModule(train=(images, labels), classes=["cat", "dog"], batch_size=32)
-        >>> Trainer().fit(Classifier(...), data)
+        >>> images, labels = np.zeros((40, 8, 8), dtype=np.uint8), np.arange(40) % 2
+        >>> data = ArrayDataModule(train=(images, labels), classes=["cat", "dog"], batch_size=4)
+        >>> data.prepare_data()
+        >>> data.setup()
+        >>> data.num_train, data.num_val, data.num_test, data.class_names
+        (32, 4, 4, ['cat', 'dog'])
     """
 
     train: Any

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from alexnet_lab.data.channel_statistics import Statistics
     from alexnet_lab.data.normalize import Normalizer
 
+__all__ = ["Augment", "Geometry", "apply"]
+
 
 NATIVE = Library(
     Path(__file__).with_name("views.cpp"),
@@ -38,7 +40,13 @@ NATIVE = Library(
 
 
 class Geometry(NamedTuple):
-    """Where views are taken: squares of `side` within stored squares; places count from the padded corner."""
+    """Where views are taken: squares of `side` within stored squares; places count from the padded corner.
+
+    Example:
+        >>> geometry = Geometry(stored=256, image_size=224)
+        >>> geometry.side, geometry.room, geometry.centre
+        (224, 32, 16)
+    """
 
     stored: int  # pixels, side of a stored image
     image_size: int  # pixels, side of the model's input
@@ -100,6 +108,11 @@ class Augment:
 
     Raises:
         ConfigError: A field is out of its range, or padding is set without crop.
+
+    Example:
+        >>> augment = Augment(padding=4, pca_colour="lighting")
+        >>> augment.crop, augment.mirror, augment.pca_std
+        (True, True, 0.1)
     """
 
     @checked("augment")
@@ -190,6 +203,15 @@ def apply(images: Tensor, draws: AugmentParams | None, geometry: Geometry, norma
 
     Returns:
         float32 (B, C, T, T), T = geometry.image_size; 0 in the padding.
+
+    Example:
+        >>> from alexnet_lab.data.channel_statistics import image_statistics
+        >>> from alexnet_lab.data.normalize import make_normalizer
+        >>> images = np.full((2, 3, 32, 32), 128, dtype=np.uint8)
+        >>> normalizer = make_normalizer("unit", image_statistics(images, np.arange(2)), 24)
+        >>> views = apply(torch.from_numpy(images), None, Geometry(stored=32, image_size=24), normalizer)
+        >>> views.shape, round(float(views.max()), 4)
+        (torch.Size([2, 3, 24, 24]), 0.502)
     """
     if draws is not None:
         normalizer = normalizer._replace(scale=normalizer.scale * draws.gain)

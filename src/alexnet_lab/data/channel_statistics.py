@@ -13,6 +13,8 @@ from alexnet_lab.base.cores import available_cores
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+__all__ = ["image_statistics"]
+
 CHUNK_BYTES = 1 << 22
 """Bytes of images processed at once; as float64 they take eight times as much."""
 
@@ -37,6 +39,12 @@ def image_statistics(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> S
     The principal colours are those of all RGB pixels (Krizhevsky 2012, section 4.1): standard deviations, not
     variances, and eigenvectors in columns, as the released code stores them. The sign of an axis is arbitrary; here its
     largest component is positive.
+
+    Example:
+        >>> images = np.stack([np.zeros((1, 4, 4), np.uint8), np.full((1, 4, 4), 200, np.uint8)])
+        >>> statistics = image_statistics(images, np.arange(2))
+        >>> statistics.channel_mean.tolist(), statistics.channel_std.tolist()
+        ([100.0], [100.0])
     """
     _, channels, height, width = images.shape
     total = np.zeros((channels, height, width), dtype=np.int64)

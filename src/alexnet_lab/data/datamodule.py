@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from alexnet_lab.data.channel_statistics import Statistics
     from alexnet_lab.data.views import View
 
+__all__ = ["ImageDataModule"]
+
 log = logging.getLogger(__name__)
 
 READ_AHEAD = 2
@@ -69,6 +71,11 @@ class ImageDataModule(LightningDataModule, Fields):
 
     Raises:
         ConfigError: A field is out of its range, or two do not fit together.
+
+    Example:
+        >>> from alexnet_lab.data import DigitsDataModule
+        >>> issubclass(DigitsDataModule, ImageDataModule), DigitsDataModule().batch_size
+        (True, 8)
     """
 
     dir: str = "data"
@@ -85,9 +92,7 @@ class ImageDataModule(LightningDataModule, Fields):
     augment: Any = None
     device: Literal["auto", "cpu"] = "auto"
 
-    # Constants of a class, or fields of subclasses that declare them
-
-    skip_unreadable = False
+    skip_unreadable = False  # this and the next two: constants of a class, or fields of subclasses that declare them
     test_fraction = None
     test_seed = 0
 
@@ -116,8 +121,6 @@ class ImageDataModule(LightningDataModule, Fields):
         other = copy.copy(self)
         other._tested, other._view, other.test_stage = images, view, stage
         return other
-
-    # Overridden by data sets
 
     def store_name(self) -> str:
         """The name of the store in `<dir>/store`; it differs if the stored arrays differ."""

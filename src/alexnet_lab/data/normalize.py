@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from alexnet_lab.data.channel_statistics import Statistics
 
+__all__ = ["make_normalizer"]
+
 NORMALIZATIONS = ("mean_image", "channel_mean", "standardize", "unit", "symmetric")
 """The values of `normalization`.
 
@@ -39,6 +41,12 @@ def make_normalizer(normalization: str, statistics: Statistics, side: int) -> No
 
     The centre of the mean image is subtracted wherever a view was taken, as in the 2012 code (data_mean_crop in its
     data provider).
+
+    Example:
+        >>> from alexnet_lab.data.channel_statistics import image_statistics
+        >>> statistics = image_statistics(np.full((2, 1, 8, 8), 100, dtype=np.uint8), np.arange(2))
+        >>> make_normalizer("mean_image", statistics, 6).mean.shape
+        torch.Size([1, 6, 6])
     """
     channels, stored, _ = statistics.mean_image.shape
     margin = (stored - side) // 2

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from alexnet_lab.data.source_files import SourceFiles
 
+__all__ = ["Contents", "Part"]
+
 FORMAT = 1
 """The version of the folder's format; raised when the meaning of its content changes."""
 
@@ -32,7 +34,13 @@ META_KEYS = {"source", "class_names", "shape", "files", "skipped"}
 
 
 class Part(NamedTuple):
-    """The training or the test images of a source, not yet read."""
+    """The training or the test images of a source, not yet read.
+
+    Example:
+        >>> part = Part(np.array([0, 1]), lambda number: np.full((1, 8, 8), number, np.uint8))
+        >>> int(part.read(1).max())
+        1
+    """
 
     labels: NDArray[np.int64]  # (N,)
     read: Callable[[int], NDArray[np.uint8]]  # number of an image -> (C, S, S); raises if it cannot be read
@@ -42,7 +50,13 @@ class Part(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """The content of a store that is to be made."""
+    """The content of a store that is to be made.
+
+    Example:
+        >>> part = Part(np.array([0, 1]), lambda number: np.zeros((1, 8, 8), np.uint8))
+        >>> Contents("two black squares", ["left", "right"], (1, 8, 8), {"train": part}).file_rows
+        {}
+    """
 
     source: str  # its origin, for readers
     class_names: list[str]

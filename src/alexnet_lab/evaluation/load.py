@@ -9,6 +9,8 @@ from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.evaluation.loaded_weights import LoadedWeights
 from alexnet_lab.training.weights_file import SUFFIX
 
+__all__ = ["load"]
+
 
 def load(
     run_dir: str | Path, *, data_dir: str | Path | None = None, trusted_packages: list[str] | None = None
@@ -23,6 +25,13 @@ def load(
     Raises:
         RunError: It is no run, has not finished, or its config, checkpoint or weights file is damaged.
         ConfigError: Its config names a package that is not trusted.
+
+    Example:
+        >>> run = load("logs/runs/first")
+        >>> run.predict(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
+        >>> load("logs/runs/first/checkpoints/best.safetensors").class_names[:3]
+        ['0', '1', '2']
     """
     if Path(run_dir).suffix == SUFFIX and not Path(run_dir).is_dir():
         if data_dir is not None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from alexnet_lab.data.datamodule import ImageDataModule
 
+__all__ = ["FinishedRun"]
+
 log = logging.getLogger(__name__)
 
 WHOLE = {
@@ -60,6 +62,11 @@ class FinishedRun(Predictor):
     Raises:
         RunError: It is no run, has not finished, or its config or checkpoint is damaged.
         ConfigError: Its config names a package that is not trusted.
+
+    Example:
+        >>> run = FinishedRun("logs/runs/first")
+        >>> run.name, run.config["model"]["pool"], run.data.num_test
+        ('first', 'max', 359)
     """
 
     def __init__(

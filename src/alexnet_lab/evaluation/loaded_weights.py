@@ -28,6 +28,8 @@ from alexnet_lab.training.weights_file import read_weights
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+__all__ = ["LoadedWeights"]
+
 
 class Facts(Schema):
     """What a file says about its weights, as far as it is read here."""
@@ -55,6 +57,11 @@ class LoadedWeights(Predictor):
     Raises:
         RunError: It is missing, damaged, or was not written by a run.
         ConfigError: Its config names a package that is not trusted.
+
+    Example:
+        >>> trained = LoadedWeights("logs/runs/first/checkpoints/best.safetensors")
+        >>> trained.predict(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(self, path: str, *, trusted_packages: list[str] | None = None) -> None:

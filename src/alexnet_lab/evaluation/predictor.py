@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from alexnet_lab.data.datamodule import ImageDataModule
     from alexnet_lab.run.run_directory import RunDirectory
 
+__all__ = ["Predictor"]
+
 
 class Predictor:
     """What a finished run and a weights file have in common.
@@ -30,6 +32,15 @@ class Predictor:
         directory: Where it was found.
         classifier: The trained LightningModule.
         data: Turns images into the network's input.
+
+    Example:
+        >>> from alexnet_lab import load
+        >>> run = load("logs/runs/first")
+        >>> isinstance(run, Predictor), sum(weight.numel() for weight in run.net.parameters())
+        (True, 61706)
+        >>> probabilities = run.predict(np.zeros((1, 1, 8, 8), dtype=np.uint8), views="ten")
+        >>> round(float(probabilities.sum()), 5)
+        1.0
     """
 
     config: dict[str, Any]

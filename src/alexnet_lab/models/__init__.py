@@ -29,3 +29,7 @@ __getattr__ = lazy(
         "torchvision_net": "alexnet_lab.models.external",
     },
 )
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -181,6 +181,13 @@ class AlexNet(nn.Module):
 
     Raises:
         ConfigError: The images do not fit the stem, the towers cannot share the maps, or a value is not allowed.
+
+    Example:
+        >>> net = AlexNet(num_classes=10, image_size=32, norm="none")
+        >>> net(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
+        >>> sum(weight.numel() for weight in AlexNet().parameters())
+        60965224
     """
 
     @checked()

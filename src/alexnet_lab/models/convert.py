@@ -17,6 +17,8 @@ from alexnet_lab.base.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+__all__ = ["from_caffe", "from_torchvision", "to_caffe", "to_torchvision"]
+
 TORCHVISION = {
     "features.conv1": "features.0",
     "features.conv2": "features.3",
@@ -37,6 +39,13 @@ def from_torchvision(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tenso
 
     Raises:
         ConfigError: Names are missing or too many.
+
+    Example:
+        >>> import torchvision
+        >>> from alexnet_lab.models import zoo
+        >>> net = zoo.build("alexnet_owt")
+        >>> net.load_state_dict(from_torchvision(torchvision.models.alexnet().state_dict()))
+        <All keys matched successfully>
     """
     _check_names(state, [f"{theirs}.{part}" for theirs in TORCHVISION.values() for part in PARTS])
     return {f"{ours}.{part}": state[f"{theirs}.{part}"] for ours, theirs in TORCHVISION.items() for part in PARTS}
@@ -47,6 +56,11 @@ def to_torchvision(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
 
     Raises:
         ConfigError: Names are missing or too many.
+
+    Example:
+        >>> from alexnet_lab.models import zoo
+        >>> list(to_torchvision(zoo.build("alexnet_owt").state_dict()))[:2]
+        ['features.0.weight', 'features.0.bias']
     """
     _check_names(state, [f"{ours}.{part}" for ours in TORCHVISION for part in PARTS])
     return {f"{theirs}.{part}": state[f"{ours}.{part}"] for ours, theirs in TORCHVISION.items() for part in PARTS}
@@ -61,6 +75,13 @@ def from_caffe(blobs: Mapping[str, Sequence[np.ndarray]]) -> dict[str, torch.Ten
 
     Raises:
         ConfigError: Names are missing or too many, or an array has another number of axes.
+
+    Example:
+        >>> from alexnet_lab.models import zoo
+        >>> net = zoo.build("caffenet")
+        >>> state = from_caffe(to_caffe(net.state_dict()))
+        >>> all(torch.equal(state[name], value) for name, value in net.state_dict().items())
+        True
     """
     names = [ours.rpartition(".")[2] for ours in TORCHVISION]
     _check_names(blobs, names)
@@ -80,6 +101,11 @@ def to_caffe(state: Mapping[str, torch.Tensor]) -> dict[str, list[np.ndarray]]:
 
     Raises:
         ConfigError: Names are missing or too many.
+
+    Example:
+        >>> from alexnet_lab.models import zoo
+        >>> {name: weight.shape for name, (weight, _) in to_caffe(zoo.build("caffenet").state_dict()).items()}["conv2"]
+        (256, 48, 5, 5)
     """
     _check_names(state, [f"{ours}.{part}" for ours in TORCHVISION for part in PARTS])
     blobs = {}

@@ -15,6 +15,8 @@ from alexnet_lab.models.layers import EuclideanRBF, LocallyConnected2d, PartialC
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+__all__ = ["num_macs", "num_neurons", "num_parameters"]
+
 
 def num_parameters(net: nn.Module, *, statistics: bool = False) -> int:
     """Trainable numbers of a network.
@@ -22,6 +24,10 @@ def num_parameters(net: nn.Module, *, statistics: bool = False) -> int:
     Args:
         net: Any network.
         statistics: Count batch normalisation's running means and variances too, as Keras' totals do.
+
+    Example:
+        >>> num_parameters(torch.nn.Linear(84, 10))
+        850
     """
     total = sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
     if statistics:
@@ -117,6 +123,11 @@ def num_macs(net: nn.Module, input_shape: tuple[int, ...]) -> int:
     Args:
         net: Any network.
         input_shape: Of one image, (C, H, W).
+
+    Example:
+        >>> from alexnet_lab.models import LeNet5
+        >>> num_macs(LeNet5(), (1, 28, 28))
+        416520
     """
     if type(net).__module__.startswith("alexnet_lab."):
         return sum(call.macs for call in trace(net, input_shape))
@@ -126,5 +137,11 @@ def num_macs(net: nn.Module, input_shape: tuple[int, ...]) -> int:
 
 
 def num_neurons(net: nn.Module, input_shape: tuple[int, ...]) -> int:
-    """Outputs of all layers that have weights, for one image: 659,272 in AlexNet (the paper: 650,000)."""
+    """Outputs of all layers that have weights, for one image: 659,272 in AlexNet (the paper: 650,000).
+
+    Example:
+        >>> from alexnet_lab.models import LeNet5
+        >>> num_neurons(LeNet5(), (1, 28, 28))
+        6518
+    """
     return sum(torch.Size(call.output).numel() for call in trace(net, input_shape) if type(call.layer) in MACS)

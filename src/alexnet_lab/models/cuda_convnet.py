@@ -50,6 +50,11 @@ class CudaConvNet(nn.Module):
 
     Raises:
         ConfigError: The images are too small, local3 does not go with the body, or a value is not allowed.
+
+    Example:
+        >>> net = CudaConvNet(norm="none")
+        >>> net(torch.zeros(1, 3, 32, 32)).shape, sum(weight.numel() for weight in net.parameters())
+        (torch.Size([1, 10]), 89578)
     """
 
     @checked()

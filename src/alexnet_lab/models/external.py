@@ -44,6 +44,11 @@ def torchvision_net(
 
     Raises:
         ConfigError: An unknown name, other channels, or images that the network cannot read.
+
+    Example:
+        >>> net = torchvision_net(name="squeezenet1_1", num_classes=10, in_channels=1, image_size=64)
+        >>> net(torch.zeros(1, 1, 64, 64)).shape
+        torch.Size([1, 10])
     """
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from alexnet_lab.base.ranges import PositiveInt
 
+__all__ = ["output_size", "padding_pixels"]
+
 LARGEST_SMALL = 64
 """Largest image side in pixels for the networks for digits and CIFAR-10. Weights that belong to positions, as in
 LeNet-5's C5 and in locally connected layers, grow with the square of the side (115 million at 224 px)."""

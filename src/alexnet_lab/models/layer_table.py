@@ -15,6 +15,8 @@ from alexnet_lab.models.zoo import build, names, published
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+__all__ = ["layer_rows", "layer_table"]
+
 
 class Window(NamedTuple):
     """Pixels of one axis."""
@@ -63,6 +65,11 @@ def layer_rows(net: nn.Module, input_shape: tuple[int, ...]) -> list[Row]:
     Args:
         net: Any network; receptive fields are given for ours alone, whose layers stand in one line.
         input_shape: Of one image, (C, H, W).
+
+    Example:
+        >>> from alexnet_lab.models import LeNet5
+        >>> [(row.name, row.output) for row in layer_rows(LeNet5(), (1, 28, 28))][:3]
+        [('features.c1', (6, 28, 28)), ('features.act1', (6, 28, 28)), ('features.s2', (6, 14, 14))]
     """
     in_line = type(net).__module__.startswith("alexnet_lab.")
     field, jump = 1, 1
@@ -99,6 +106,12 @@ def layer_table(net: nn.Module, input_shape: tuple[int, ...]) -> str:
 
     The column `memory` is that of the outputs, for one image in float32; the MiB of the weights are in float32 too.
     Batch normalisation's running statistics and other stored numbers count as not trainable, as in Keras.
+
+    Example:
+        >>> from alexnet_lab.models import LeNet5
+        >>> row = layer_table(LeNet5(), (1, 28, 28)).splitlines()[1].split()
+        >>> row[:3], row[-4:]  # name, kind, kernel, ..., parameters, multiply-adds, receptive field, KiB
+        (['features.c1', 'Conv2d', '5'], ['156', '117,600', '5', '18.4'])
     """
     rows = layer_rows(net, input_shape)
     lines = [HEADERS, *(_cells(row) for row in rows), *_weights(net)]

@@ -44,6 +44,11 @@ class LeNet5(nn.Module):
 
     Raises:
         ConfigError: Images that do not fit, or a value that is not allowed.
+
+    Example:
+        >>> net = LeNet5(activation="tanh", pool="average")
+        >>> net(torch.zeros(1, 1, 28, 28)).shape, sum(weight.numel() for weight in net.parameters())
+        (torch.Size([1, 10]), 61706)
     """
 
     @checked()

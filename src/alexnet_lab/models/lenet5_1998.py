@@ -47,6 +47,13 @@ class LeNet51998(nn.Module):
 
     Raises:
         ConfigError: The data do not fit.
+
+    Example:
+        >>> net = LeNet51998()
+        >>> sum(weight.numel() for weight in net.parameters() if weight.requires_grad)
+        60000
+        >>> net.distances(torch.zeros(1, 1, 28, 28)).shape
+        torch.Size([1, 10])
     """
 
     @checked()
@@ -127,6 +134,10 @@ class LeNet5Loss(nn.Module):
             log(e^-j + sum_i e^-y_i), which pushes those away (eq. 9).
         rubbish: j > 0 of eq. 9, the distance of a class for everything else: wrong bitmaps beyond it hardly count.
             The paper prints no value.
+
+    Example:
+        >>> LeNet5Loss(form="mse")(-torch.eye(10)[:1], torch.tensor([0])).item()
+        1.0
     """
 
     @checked()

@@ -16,12 +16,21 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+__all__ = ["alexnet", "conv", "dense", "dropout", "local", "lrn", "pad", "pool", "relu", "softmax", "spatial_norm"]
+
 WHOLE = (1, 2, 3), (1, 2, 3)
 """The axes (maps, rows, columns) over which a window and a kernel are multiplied and summed."""
 
 
 def pad(x: NDArray[Any], before: int, after: int, value: float = 0.0) -> NDArray[Any]:
-    """Adds `before` rows and columns at the top and left of (B, C, H, W), and `after` at the bottom and right."""
+    """Adds `before` rows and columns at the top and left of (B, C, H, W), and `after` at the bottom and right.
+
+    Example:
+        >>> pad(np.ones((1, 1, 1, 1)), 1, 1)[0, 0]
+        array([[0., 0., 0.],
+               [0., 1., 0.],
+               [0., 0., 0.]])
+    """
     batch, maps, height, width = x.shape
     out = np.full((batch, maps, before + height + after, before + width + after), value, dtype=x.dtype)
     out[:, :, before : before + height, before : before + width] = x
@@ -81,6 +90,11 @@ def local(x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any], *, padding:
 
     Returns:
         (B, O, H', W').
+
+    Example:
+        >>> local(np.ones((1, 1, 3, 3)), np.ones((2, 2, 1, 1, 2, 2)), np.zeros((2, 2, 1)))[0, 0]
+        array([[4., 4.],
+               [4., 4.]])
     """
     x = pad(x, padding, padding)
     rows, columns, outputs, _, kernel, _ = weight.shape
@@ -122,12 +136,22 @@ def pool(
 
 
 def dense(x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any]) -> NDArray[Any]:
-    """A dense layer: from (B, I) to (B, O) with weight (O, I) and bias (O,)."""
+    """A dense layer: from (B, I) to (B, O) with weight (O, I) and bias (O,).
+
+    Example:
+        >>> dense(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]]), np.array([0.5]))
+        array([[11.5]])
+    """
     return x @ weight.T + bias
 
 
 def relu(x: NDArray[Any]) -> NDArray[Any]:
-    """max(x, 0) for each number."""
+    """max(x, 0) for each number.
+
+    Example:
+        >>> relu(np.array([-1.0, 2.0]))
+        array([0., 2.])
+    """
     return np.maximum(x, 0)
 
 
@@ -146,6 +170,10 @@ def lrn(
         beta: The exponent.
         k: The constant.
         groups: Equal parts of the maps; a window ends at the border of its part.
+
+    Example:
+        >>> lrn(np.full((1, 5, 1, 1), 100.0))[0, :, 0, 0].round(2)
+        array([29.91, 26.08, 23.24, 26.08, 29.91])
     """
     part = x.shape[1] // groups
     out = np.zeros_like(x)
@@ -157,7 +185,14 @@ def lrn(
 
 
 def spatial_norm(x: NDArray[Any], *, size: int, alpha: float, beta: float, k: float) -> NDArray[Any]:
-    """Response normalisation within a map: the squares are summed over size x size pixels (cuda-convnet's rnorm)."""
+    """Response normalisation within a map: the squares are summed over size x size pixels (cuda-convnet's rnorm).
+
+    Example:
+        >>> spatial_norm(np.full((1, 1, 3, 3), 2.0), size=3, alpha=0.25, beta=0.5, k=0.0)[0, 0]
+        array([[1.        , 0.81649658, 1.        ],
+               [0.81649658, 0.66666667, 0.81649658],
+               [1.        , 0.81649658, 1.        ]])
+    """
     out = np.zeros_like(x)
     half = size // 2
     for i in range(x.shape[2]):
@@ -174,12 +209,21 @@ def dropout(x: NDArray[Any], rate: float, rng: np.random.Generator | None) -> ND
         x: Any shape.
         rate: The share of units that is dropped, in [0, 1).
         rng: Where the choice comes from in training; None: evaluation, which multiplies by 1 - rate.
+
+    Example:
+        >>> dropout(np.ones(4), 0.5, np.random.default_rng(0)), dropout(np.ones(4), 0.5, None)
+        (array([1., 0., 0., 0.]), array([0.5, 0.5, 0.5, 0.5]))
     """
     return x * (1 - rate) if rng is None else np.where(rng.random(x.shape) < rate, 0, x)
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[Any]:
-    """Probabilities (B, classes): exp(z_i) / sum_j exp(z_j); the greatest logit is subtracted first, for range."""
+    """Probabilities (B, classes): exp(z_i) / sum_j exp(z_j); the greatest logit is subtracted first, for range.
+
+    Example:
+        >>> softmax(np.array([[0.0, np.log(3.0)]]))
+        array([[0.25, 0.75]])
+    """
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
 
@@ -206,6 +250,14 @@ def alexnet(
 
     Returns:
         (B, classes), each row sums to 1.
+
+    Example:
+        >>> from alexnet_lab.models import AlexNet
+        >>> net = AlexNet(num_classes=10, width=1 / 16, norm="lrn").eval()
+        >>> weights = {name: value.numpy() for name, value in net.state_dict().items()}
+        >>> image = np.random.default_rng(0).random((1, 3, 227, 227), dtype=np.float32)
+        >>> np.allclose(alexnet(image, weights), net(torch.from_numpy(image[:, :, :224, :224])).softmax(1).detach())
+        True
     """
 
     def convolve(x: NDArray[Any], name: str, stride: int, padding: int, groups: int) -> NDArray[Any]:

@@ -38,6 +38,11 @@ def make_report(config: Mapping[str, Any]) -> Path:
     Raises:
         ConfigError: The runs do not have the metric, or the report cannot be written there.
         RunError: There is no such sweep, no run is found, or none can be read.
+
+    Example:
+        >>> from alexnet_lab.config import check_report
+        >>> make_report(check_report({"runs": "logs/runs/first", "out": "report"})).name
+        'report.html'
     """
     start_log()
     folder = report_folder(config)

@@ -53,6 +53,13 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
         DataError: The data set is missing or damaged; no run directory was created.
         RunError: The run directory cannot be used, or training failed; result.json says how.
         Interrupted: After Ctrl-C or SIGTERM; `resume=RUN_DIR` continues.
+
+    Example:
+        >>> from alexnet_lab import compose, train
+        >>> config = compose("model=lenet5", "data=digits", "logger=csv", "debug=fast", "run_dir=logs/runs/second")
+        >>> result = train(config)
+        >>> result["status"], result["num_parameters"]
+        ('completed', 61706)
     """
     start_log()
     return run(checked(config), resume=bool(config.get("resume")))
@@ -64,6 +71,13 @@ def run(
     """`train` for a checked config, from the start or from the last checkpoint of its directory.
 
     `inspect` is called with the record of the images (see `alexnet_lab.data.identity`) before training; it may raise.
+
+    Example:
+        >>> from alexnet_lab import compose
+        >>> from alexnet_lab.config import check_train
+        >>> config = compose("model=lenet5", "data=digits", "logger=csv", "debug=fast", "run_dir=logs/runs/third")
+        >>> run(check_train(config), resume=False)["epochs"]
+        1
     """
     if config["launcher"]["slurm"]:
         raise ConfigError("`launcher=slurm` sends jobs of a sweep to the cluster; add -m, or start this run by srun")

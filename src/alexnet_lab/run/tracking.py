@@ -27,6 +27,8 @@ from alexnet_lab.run.tolerant_loggers import Steady, steady
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+__all__ = ["tensorboard_logger", "wandb_logger"]
+
 log = logging.getLogger(__name__)
 
 QUIET = {"WANDB_SILENT": "true", "WANDB_CONSOLE": "off", "WANDB_ERROR_REPORTING": "false"}
@@ -102,6 +104,11 @@ def wandb_logger(
         group: Groups runs that belong together.
         job_type: W&B's job type.
         notes: Free text.
+
+    Example:
+        >>> from pathlib import Path
+        >>> logger = wandb_logger(Path("logs/runs/first"), {"tags": []}, mode="disabled")
+        >>> logger.log_metrics({"train/loss": 0.5}, step=1)
     """
     import wandb  # noqa: PLC0415 - takes 0.3 s
 
@@ -216,7 +223,16 @@ def _keep_id(run_dir: Path, run_id: str) -> None:
 
 
 def tensorboard_logger(run_dir: Path, config: dict[str, Any]) -> Logger:
-    """TensorBoard's event files, in the run directory's `tensorboard/`."""
+    """TensorBoard's event files, in the run directory's `tensorboard/`.
+
+    Example:
+        >>> from pathlib import Path
+        >>> logger = tensorboard_logger(Path("logs/board"), {"model": {"norm": "lrn"}})
+        >>> logger.log_metrics({"val/loss": 0.5}, step=1)
+        >>> logger.save()
+        >>> len(list(Path("logs/board/tensorboard").glob("events*")))
+        1
+    """
     logger = TensorBoardLogger(run_dir, name="tensorboard", version="")
     logger.log_hyperparams(flat(config))
     return logger

@@ -66,6 +66,15 @@ class Classifier(LightningModule):
             are equal to rounding.
         trusted_packages: Additional packages that a `_target_` may name. A checkpoint does not keep them: a file
             cannot grant trust to itself.
+
+    Example:
+        >>> module = Classifier(
+        ...     {"_target_": "alexnet_lab.models.LeNet5"},
+        ...     num_classes=10,
+        ...     optimizer={"_target_": "alexnet_lab.training.optimizers.sgd", "learning_rate": 0.01},
+        ... )
+        >>> module(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(

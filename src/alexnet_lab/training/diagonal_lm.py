@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from alexnet_lab.base.ranges import PositiveFloat, PositiveInt
     from alexnet_lab.data.loader import Batch
 
+__all__ = ["DiagonalLM", "diagonal_lm"]
+
 
 PART = 100
 """The number of images whose curvature is computed at once."""
@@ -43,6 +45,11 @@ class DiagonalLM(Optimizer):
         damping: mu, > 0: no weight's rate exceeds lr / damping.
         samples: The number of images per estimate.
         every_images: Also estimate within a pass, every N training images; None: never.
+
+    Example:
+        >>> optimizer = DiagonalLM(torch.nn.Linear(2, 1).parameters(), lr=0.0005, damping=0.02, samples=500)
+        >>> optimizer.param_groups[0]["damping"]
+        0.02
     """
 
     def __init__(
@@ -152,5 +159,10 @@ def diagonal_lm(
 
     Raises:
         ConfigError: A field out of its range.
+
+    Example:
+        >>> from alexnet_lab.models import LeNet51998
+        >>> diagonal_lm(LeNet51998()).param_groups[0]["lr"]
+        0.0005
     """
     return DiagonalLM(net.parameters(), learning_rate, damping, samples, every_images)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from alexnet_lab.base.ranges import NonNegativeFloat, PositiveInt
 
+__all__ = ["EarlyStopping"]
+
 log = logging.getLogger(__name__)
 
 
@@ -60,6 +62,10 @@ class EarlyStopping(Callback):
             Lower is better.
         patience_epochs: See `Patience`.
         min_delta: See `Patience`.
+
+    Example:
+        >>> EarlyStopping(monitor="val/top1_error", patience_epochs=5).monitor
+        'val/top1_error'
     """
 
     def __init__(

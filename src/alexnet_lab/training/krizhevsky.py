@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from alexnet_lab.base.ranges import NonNegativeFloat, PositiveFloat, UnitInterval
 
+__all__ = ["KrizhevskySGD", "krizhevsky_sgd"]
+
 
 class KrizhevskySGD(Optimizer):
     """SGD whose momentum contains the learning rate of the step that produced it.
@@ -38,6 +40,14 @@ class KrizhevskySGD(Optimizer):
 
     Args:
         groups: Parameter groups, each with `lr`, `momentum` and `weight_decay`; other keys are kept.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.ones(1))
+        >>> optimizer = KrizhevskySGD([{"params": [weight], "lr": 0.1, "momentum": 0.9, "weight_decay": 0.5}])
+        >>> weight.sum().backward()
+        >>> optimizer.step()  # v = -0.5 * 0.1 * w - 0.1 * g
+        >>> round(weight.item(), 4)
+        0.85
     """
 
     skips_on_device = True
@@ -119,6 +129,12 @@ def krizhevsky_sgd(
 
     Raises:
         ConfigError: A field out of its range, or a name in `layers` that matches no layer.
+
+    Example:
+        >>> from alexnet_lab.models import LeNet5
+        >>> optimizer = krizhevsky_sgd(LeNet5(), learning_rate=0.01)
+        >>> [(group["name"], group["lr"], group["weight_decay"]) for group in optimizer.param_groups][:2]
+        [('features.c1.weights', 0.01, 0.0005), ('features.c1.biases', 0.02, 0.0)]
     """
     members = layer_parameters(net)
     own = layer_settings(layers or {}, list(members))

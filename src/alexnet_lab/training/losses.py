@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from alexnet_lab.base.ranges import NonNegativeFloat, UnitInterval
 
+__all__ = ["CrossEntropy", "LeNet5Criterion"]
+
 
 class CrossEntropy(nn.Module):
     """-log p(label) of the softmax: the multinomial logistic objective of Krizhevsky et al. 2012, sec. 3.
@@ -28,6 +30,11 @@ class CrossEntropy(nn.Module):
 
     Raises:
         ConfigError: A share out of its range.
+
+    Example:
+        >>> loss = CrossEntropy()(torch.zeros(1, 10), torch.tensor([3]))
+        >>> round(loss.exp().item(), 3)
+        10.0
     """
 
     @checked("loss")
@@ -50,6 +57,10 @@ class LeNet5Criterion(nn.Module):
 
     Raises:
         ConfigError: A value that is not allowed.
+
+    Example:
+        >>> LeNet5Criterion(form="mse")(-torch.eye(10)[:1], torch.tensor([0])).tolist()
+        [1.0]
     """
 
     def __init__(self, *, form: Literal["mse", "map"] = "map", rubbish: NonNegativeFloat = 0.1) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from alexnet_lab.base.ranges import NonNegativeFloat, PositiveFloat, UnitInterval
 
+__all__ = ["adam", "rmsprop", "sgd"]
+
 
 @checked("optimizer")
 def sgd(
@@ -36,6 +38,11 @@ def sgd(
         nesterov: Look ahead by the momentum before the gradient is taken.
         weight_decay: L2 term added to the gradient in each step, before the multiplication by the learning rate.
         decay_biases: Also decay biases and other vectors, as torch does; the papers decay weights only.
+
+    Example:
+        >>> optimizer = sgd(torch.nn.Linear(2, 1), weight_decay=0.0005)
+        >>> [(group["momentum"], group["weight_decay"]) for group in optimizer.param_groups]
+        [(0.9, 0.0005), (0.9, 0.0)]
     """
     groups = decayed_and_not(net, weight_decay, decay_biases=decay_biases)
     return SGD(groups, lr=learning_rate, momentum=momentum, nesterov=nesterov, fused=True)
@@ -52,7 +59,12 @@ def adam(
     weight_decay: NonNegativeFloat = 0.0,
     decay_biases: bool = False,
 ) -> Optimizer:
-    """Adam (Kingma and Ba 2015, algorithm 1), as in the seeds; `weight_decay` is an L2 term in the gradient."""
+    """Adam (Kingma and Ba 2015, algorithm 1), as in the seeds; `weight_decay` is an L2 term in the gradient.
+
+    Example:
+        >>> adam(torch.nn.Linear(2, 1), learning_rate=0.001).param_groups[0]["lr"]
+        0.001
+    """
     groups = decayed_and_not(net, weight_decay, decay_biases=decay_biases)
     return Adam(groups, lr=learning_rate, betas=(beta1, beta2), eps=epsilon, fused=True)
 
@@ -79,6 +91,10 @@ def rmsprop(
         epsilon: Added to the root of that mean, as in torch; Keras adds it to the mean.
         weight_decay: L2 term added to the gradient.
         decay_biases: Also decay biases and other vectors.
+
+    Example:
+        >>> rmsprop(torch.nn.Linear(2, 1)).param_groups[0]["alpha"]
+        0.9
     """
     groups = decayed_and_not(net, weight_decay, decay_biases=decay_biases)
     return RMSprop(groups, lr=learning_rate, alpha=smoothing, eps=epsilon, momentum=momentum)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from alexnet_lab.base.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, UnitInterval
     from alexnet_lab.training.schedules import Factor
 
+__all__ = ["by_pass", "caffe_inv", "caffe_step", "dexp", "recorded"]
+
 
 class RecordedRun(NamedTuple):
     """Epochs at which the rates of one run were changed by hand; None: not recorded."""
@@ -66,6 +68,15 @@ def recorded(
 
     Raises:
         ConfigError: An unknown run, or an optimiser without groups by layer.
+
+    Example:
+        >>> from alexnet_lab.models import AlexNet
+        >>> from alexnet_lab.training.krizhevsky import krizhevsky_sgd
+        >>> from alexnet_lab.training.schedules import Duration
+        >>> optimizer = krizhevsky_sgd(AlexNet(width=0.125))
+        >>> scheduler = recorded(optimizer, Duration(steps=910, epochs=91.0))["scheduler"]
+        >>> [round(scheduler.lr_lambdas[-2](epoch * 10), 4) for epoch in (24, 26, 52, 80)]
+        [1.0, 0.1, 0.01, 0.001]
     """
     kinds = group_kinds(optimizer, "schedule=recorded_145")
     notes = RUNS[run]
@@ -110,6 +121,14 @@ def dexp(
 
     Raises:
         ConfigError: A field out of its range, or biases without their own groups.
+
+    Example:
+        >>> from alexnet_lab.training.krizhevsky import krizhevsky_sgd
+        >>> from alexnet_lab.training.schedules import Duration
+        >>> optimizer = krizhevsky_sgd(torch.nn.Linear(2, 1))
+        >>> scheduler = dexp(optimizer, Duration(steps=100, epochs=10.0))["scheduler"]
+        >>> [round(scheduler.lr_lambdas[0](number), 6) for number in (1, 99)]
+        [1.0, 0.004]
     """
     weights = _discrete_exponential(target_factor, levels, duration)
     if bias_target_factor is None:
@@ -141,6 +160,14 @@ def caffe_step(
 
     Raises:
         ConfigError: Both or neither of the two are given, or a field is out of its range.
+
+    Example:
+        >>> from alexnet_lab.training.schedules import Duration
+        >>> optimizer = torch.optim.SGD(torch.nn.Linear(2, 1).parameters(), lr=0.01)
+        >>> duration = Duration(steps=100, epochs=10.0)
+        >>> scheduler = caffe_step(optimizer, duration, step_iterations=40, step_share=None)["scheduler"]
+        >>> [scheduler.lr_lambdas[0](number) for number in (39, 40)]
+        [1.0, 0.1]
     """
     check_step_length(step_iterations, step_share)
     size = step_iterations if step_share is None else step_share * duration.steps
@@ -161,6 +188,13 @@ def caffe_inv(
 
     Raises:
         ConfigError: A field out of its range.
+
+    Example:
+        >>> from alexnet_lab.training.schedules import Duration
+        >>> optimizer = torch.optim.SGD(torch.nn.Linear(2, 1).parameters(), lr=0.01)
+        >>> scheduler = caffe_inv(optimizer, Duration(steps=100, epochs=10.0))["scheduler"]
+        >>> round(scheduler.lr_lambdas[0](10_000), 4)
+        0.5946
     """
     return _each_step(optimizer, [lambda step: (1 + gamma * step) ** -power] * len(optimizer.param_groups))
 
@@ -185,6 +219,13 @@ def by_pass(
 
     Raises:
         ConfigError: A field out of its range, or the number of passes is not one less than that of factors.
+
+    Example:
+        >>> from alexnet_lab.training.schedules import Duration
+        >>> optimizer = torch.optim.SGD(torch.nn.Linear(2, 1).parameters(), lr=0.01)
+        >>> scheduler = by_pass(optimizer, Duration(steps=100, epochs=10.0))["scheduler"]
+        >>> [scheduler.lr_lambdas[0](number) for number in (0, 20, 50)]
+        [1.0, 0.4, 0.2]
     """
     check_passes(passes, factors)
     ends_in_epochs = list(itertools.accumulate(passes))

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from alexnet_lab.data.loader import Batch
     from alexnet_lab.training.classifier import Classifier
 
+__all__ = ["TimeToError", "TimeToLoss"]
+
 log = logging.getLogger(__name__)
 
 
@@ -139,7 +141,13 @@ class TimeTo(Callback):
 
 
 class TimeToError(TimeTo):
-    """Measures when the training error, a fraction in (0, 1), falls to `error`."""
+    """Measures when the training error, a fraction in (0, 1), falls to `error`.
+
+    Example:
+        >>> callback = TimeToError(error=0.25, stop=True)
+        >>> callback.goal, callback.reached
+        (0.25, None)
+    """
 
     name = "error"
 
@@ -156,7 +164,12 @@ class TimeToError(TimeTo):
 
 
 class TimeToLoss(TimeTo):
-    """Measures when the training loss, in nats for the cross-entropy, falls to `loss`."""
+    """Measures when the training loss, in nats for the cross-entropy, falls to `loss`.
+
+    Example:
+        >>> TimeToLoss(loss=1.0).goal
+        1.0
+    """
 
     name = "loss"
 

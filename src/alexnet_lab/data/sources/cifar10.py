@@ -145,7 +145,13 @@ def load_cifar10(folder: Path) -> Contents:
 
 
 class CIFAR10DataModule(ImageDataModule):
-    """CIFAR-10 with its official test set; see `ImageDataModule` for the fields."""
+    """CIFAR-10 with its official test set; see `ImageDataModule` for the fields.
+
+    Example:
+        >>> data = CIFAR10DataModule(dir="data", batch_size=128)
+        >>> data.num_classes, data.channels, data.image_size
+        (10, 3, 32)
+    """
 
     name = "cifar10"
     num_classes: Literal[10] = 10

@@ -30,6 +30,16 @@ class DigitsDataModule(ImageDataModule):
 
     There is no official test set. A fixed fifth of each class (359 images, seed 0) is split off as one, and never used
     for training or selection.
+
+    Example:
+        >>> data = DigitsDataModule(dir="data", batch_size=8)
+        >>> data.prepare_data()
+        >>> data.setup()
+        >>> data.num_train, data.num_val, data.num_test
+        (1294, 144, 359)
+        >>> images, labels = next(iter(data.train_dataloader()))[:2]
+        >>> images.shape, images.dtype, labels.shape
+        (torch.Size([8, 1, 8, 8]), torch.uint8, torch.Size([8]))
     """
 
     name = "digits"

@@ -7,7 +7,13 @@ from alexnet_lab.data.folder_module import FolderDataModule
 
 
 class ImageFolderDataModule(FolderDataModule):
-    """The user's images in `<root>/train/<class>/*`; `root` has no default. See `FolderDataModule` for the fields."""
+    """The user's images in `<root>/train/<class>/*`; `root` has no default. See `FolderDataModule` for the fields.
+
+    Example:
+        >>> data = ImageFolderDataModule(root="pets", num_classes=37, image_size=128, stored_size=144)
+        >>> data.channels, data.image_size
+        (3, 128)
+    """
 
     name = "image_folder"
     test_folder: str = "val"

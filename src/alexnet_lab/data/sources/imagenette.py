@@ -47,7 +47,13 @@ def fetch_imagenette(root: Path) -> None:
 
 
 class ImageNetteDataModule(FolderDataModule):
-    """Imagenette in `root`, or `<dir>/imagenette`; see `FolderDataModule` for the fields."""
+    """Imagenette in `root`, or `<dir>/imagenette`; see `FolderDataModule` for the fields.
+
+    Example:
+        >>> data = ImageNetteDataModule(dir="data", image_size=128, stored_size=144)
+        >>> data.num_classes, data.stored_size
+        (10, 144)
+    """
 
     name = "imagenette"
     num_classes: PositiveInt = 10

@@ -26,6 +26,11 @@ class MiniImageNetDataModule(FolderDataModule):
     In the last two layouts, the published ones, the sets divide the classes. They are joined, and images of each class
     are split off for test and validation. `classes="guide16"` is the guide's list; with the guide's seed, 123, its
     tenth is split off for validation.
+
+    Example:
+        >>> data = MiniImageNetDataModule(dir="data", num_classes=64)
+        >>> data.num_classes, data.image_size
+        (64, 224)
     """
 
     name = "mini_imagenet"

@@ -161,7 +161,13 @@ def _load_file(raw: Path, name: str, dimensions: int) -> NDArray[np.uint8]:
 
 
 class MNISTDataModule(ImageDataModule):
-    """MNIST with its official test set; see `ImageDataModule` for the fields."""
+    """MNIST with its official test set; see `ImageDataModule` for the fields.
+
+    Example:
+        >>> data = MNISTDataModule(dir="data", val_fraction=0.1)
+        >>> data.num_classes, data.channels, data.image_size
+        (10, 1, 28)
+    """
 
     name = "mnist"
     batch_size = 64

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from alexnet_lab.models.layer_table import Row
 
+__all__ = ["architecture_figure"]
+
 KINDS = {
     "convolution": (COLOURS[5], ("Conv2d", "PartialConv2d", "LocallyConnected2d")),
     "pooling": (COLOURS[4], ("MaxPool2d", "AvgPool2d", "MinPool2d", "Subsampling")),

@@ -20,6 +20,10 @@ class ScaledTanh(nn.Module):
     Args:
         amplitude: A, the asymptote.
         slope: S, per unit of the input.
+
+    Example:
+        >>> ScaledTanh()(torch.tensor([-1.0, 0.0, 1.0])).round(decimals=3).tolist()
+        [-1.0, 0.0, 1.0]
     """
 
     def __init__(self, amplitude: float = 1.7159, slope: float = 2 / 3) -> None:

@@ -18,6 +18,11 @@ class ClassicDropout(nn.Module):
         p: The probability of dropping, in [0, 1).
 
     Source: Krizhevsky et al. 2012, section 4.2; the released code's HiddenSexLayer.
+
+    Example:
+        >>> layer = ClassicDropout(0.5)
+        >>> layer.eval()(torch.ones(3)).tolist()
+        [0.5, 0.5, 0.5]
     """
 
     def __init__(self, p: float = 0.5) -> None:

@@ -23,6 +23,11 @@ class Subsampling(nn.Module):
     Attributes:
         weight: (maps,), the coefficients.
         bias: (maps,).
+
+    Example:
+        >>> layer = Subsampling(6)
+        >>> layer(torch.zeros(1, 6, 28, 28)).shape, sum(weight.numel() for weight in layer.parameters())
+        (torch.Size([1, 6, 14, 14]), 12)
     """
 
     def __init__(self, maps: int) -> None:
@@ -51,6 +56,11 @@ class PartialConv2d(nn.Module):
 
     Raises:
         ConfigError: A table that names a map which is not there, or an output that sees nothing.
+
+    Example:
+        >>> layer = PartialConv2d(3, [(0, 1), (1, 2)], 5)
+        >>> layer(torch.zeros(1, 3, 14, 14)).shape
+        torch.Size([1, 2, 10, 10])
     """
 
     rows: torch.Tensor
@@ -87,6 +97,11 @@ class EuclideanRBF(nn.Module):
 
     Args:
         prototypes: (classes, features), stored with the weights but not trained.
+
+    Example:
+        >>> layer = EuclideanRBF(torch.tensor([[1.0, -1.0], [1.0, 1.0]]))
+        >>> layer(torch.tensor([[1.0, 1.0]])).tolist()
+        [[4.0, 0.0]]
     """
 
     prototypes: torch.Tensor

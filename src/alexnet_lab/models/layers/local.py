@@ -28,6 +28,11 @@ class LocallyConnected2d(nn.Module):
         ConfigError: No window fits, or (in `forward`) images of another side.
 
     Source: cuda-convnet's layer type `local`, used by its conv-local-13pct and -11pct.
+
+    Example:
+        >>> layer = LocallyConnected2d(64, 32, size=6, kernel=3, padding=1)
+        >>> layer(torch.zeros(1, 64, 6, 6)).shape, sum(weight.numel() for weight in layer.parameters())
+        (torch.Size([1, 32, 6, 6]), 664704)
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, size: int, kernel: int, padding: int = 0) -> None:

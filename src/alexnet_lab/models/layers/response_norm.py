@@ -134,6 +134,13 @@ class LocalResponseNorm(nn.Module):
 
     Raises:
         ConfigError: A constant outside its range, or (in `forward`) maps that `groups` does not divide.
+
+    Example:
+        >>> layer = LocalResponseNorm(size=5, alpha=1e-4, beta=0.75, k=2.0)
+        >>> round(layer(torch.full((1, 5, 1, 1), 100.0))[0, 2].item(), 4)
+        23.2368
+        >>> round(100 / (2 + 1e-4 * 5 * 100**2) ** 0.75, 4)
+        23.2368
     """
 
     def __init__(
@@ -169,6 +176,10 @@ class SpatialResponseNorm(nn.Module):
 
     Raises:
         ConfigError: A constant outside its range.
+
+    Example:
+        >>> SpatialResponseNorm(3, alpha=0.0)(torch.full((1, 1, 2, 2), 4.0)).flatten().tolist()
+        [4.0, 4.0, 4.0, 4.0]
     """
 
     def __init__(self, size: int = 5, alpha: float = 4e-5, beta: float = 0.75, k: float = 1.0) -> None:

@@ -19,6 +19,10 @@ class MinPool2d(nn.Module):
         stride: The step from window to window in pixels; None: as `kernel_size`.
         padding: Pixels on each side, which are never the least.
         ceil_mode: As `geometry.output_size` has it.
+
+    Example:
+        >>> MinPool2d(2)(torch.arange(16.0).view(1, 1, 4, 4)).flatten().tolist()
+        [0.0, 2.0, 8.0, 10.0]
     """
 
     def __init__(
@@ -43,6 +47,10 @@ class Pad2d(nn.Module):
 
     Raises:
         ConfigError: An unknown mode.
+
+    Example:
+        >>> [Pad2d(mode, 5)(torch.zeros(1, 1, 28, 28)).shape[-1] for mode in ("valid", "same", "full")]
+        [28, 32, 36]
     """
 
     def __init__(self, mode: Literal["valid", "same", "full"], kernel: int, *, value: float = 0.0) -> None:
