@@ -1,4 +1,4 @@
-"""Three ways to compute the response norm and its gradient: in C++, by torch's compiler, and by the plain formulas.
+"""Three ways to compute the response norm and its gradient: in C++, in Triton, and by the plain formulas.
 
 The formulas are those of `response_norm.py`.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,10 +20,12 @@ from alexnet_lab.base.native import Library
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from alexnet_lab.models.layers.norm_constants import Constants
+
 log = logging.getLogger("alexnet_lab.models")
 
 LEAST_NUMBERS = 2**20
-"""Smaller inputs on a GPU are not worth the seconds that torch's compiler takes."""
+"""Smaller inputs on a GPU are not worth the seconds that Triton's compiler takes."""
 
 MESSAGE_LENGTH = 200
 """Of the compiler's message, which can be a page."""
@@ -32,16 +35,6 @@ PIECE = 2**19
 
 SIZES = (3, 5, 7, 9)
 """The windows that response_norm.cpp supports."""
-
-
-class Constants(NamedTuple):
-    """The constants of one response norm; `LocalResponseNorm` explains them."""
-
-    size: int
-    alpha: float
-    beta: float
-    k: float
-    groups: int
 
 
 class Formulas(NamedTuple):
@@ -115,9 +108,8 @@ class Native:
     def backward(self, x: Tensor, gradient: Tensor, constants: Constants) -> Tensor:
         """The gradient of the norm's input."""
         x, channels_last = _dense(x)
-        slope = gradient.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
         out = torch.empty_like(x)
-        self._call("lrn_backward", (x, slope, out), constants, channels_last)
+        self._call("lrn_backward", (x, _laid_out(gradient, channels_last), out), constants, channels_last)
         return out
 
     def _call(self, name: str, tensors: tuple[Tensor, ...], constants: Constants, channels_last: bool) -> None:
@@ -139,39 +131,40 @@ def _dense(x: Tensor) -> tuple[Tensor, bool]:
     return x.contiguous(), False
 
 
-class Compiled:
-    """The formulas compiled by torch, for large tensors on a GPU. After a failure it is not tried again.
+def _laid_out(gradient: Tensor, channels_last: bool) -> Tensor:
+    """The gradient in the layout of its input."""
+    return gradient.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
-    The gradient has two stages: a single one would compute each summand again for each of the maps that see it.
-    """
 
-    def __init__(self, formulas: Formulas) -> None:
-        self.formulas = formulas
+class Triton:
+    """Triton, for large tensors on a GPU; see `norm_kernels.py`. After a failure to compile it is not tried again."""
+
+    def __init__(self) -> None:
         self.broken = False
-        self._compiled: dict[str, Any] = {}
 
     def suits(self, x: Tensor, constants: Constants) -> bool:
         """Whether `x` is large enough and on a GPU."""
-        on_gpu = x.device.type == "cuda" and x.dtype != torch.float64
-        return on_gpu and x.numel() >= LEAST_NUMBERS and not self.broken and not _is_traced()
+        known = x.device.type == "cuda" and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+        return known and x.numel() >= LEAST_NUMBERS and not self.broken and not _is_traced()
 
     def forward(self, x: Tensor, constants: Constants) -> Tensor | None:
-        """The norm of `x`, or None if the formula cannot be compiled."""
-        return self._call(self.formulas.norm, x, constants)
+        """The norm of `x`, or None if the kernel cannot be compiled."""
+        x, _ = _dense(x)
+        return self._call("norm", x, constants)
 
     def backward(self, x: Tensor, gradient: Tensor, constants: Constants) -> Tensor | None:
-        """The gradient of the norm's input, or None if the formulas cannot be compiled."""
-        parts = self._call(self.formulas.through_itself, x, gradient, constants)
-        return None if parts is None else self._call(self.formulas.through_neighbours, x, *parts, constants)
+        """The gradient of the norm's input, or None if the kernel cannot be compiled."""
+        x, channels_last = _dense(x)
+        return self._call("norm_gradient", x, _laid_out(gradient, channels_last), constants)
 
-    def _call(self, formula: Any, *arguments: Any) -> Any:
+    def _call(self, name: str, *arguments: Any) -> Tensor | None:
         if self.broken:
             return None
         try:
-            if formula.__name__ not in self._compiled:
-                self._compiled[formula.__name__] = _compiled(formula)
-            return self._compiled[formula.__name__](*arguments)
-        except RuntimeError as error:
+            from alexnet_lab.models.layers import norm_kernels  # noqa: PLC0415 - Triton is where torch has CUDA
+
+            return getattr(norm_kernels, name)(*arguments)
+        except Exception as error:
             if not _is_of_compiler(error):
                 raise
             self.broken = True
@@ -179,29 +172,12 @@ class Compiled:
             return None
 
 
-def _is_of_compiler(error: RuntimeError) -> bool:
-    """Whether torch's compiler failed; not if that is because the GPU's memory is full or one of its kernels failed."""
-    from torch._dynamo.exc import TorchDynamoException  # noqa: PLC0415 - seconds, and loaded where torch compiles
-
-    chain: list[BaseException | None] = [error]
-    for link in chain:
-        if isinstance(link, torch.OutOfMemoryError | torch.AcceleratorError):
-            return False
-        if link is not None:
-            chain += [link.__cause__, getattr(link, "inner_exception", None)]
-    return isinstance(error, TorchDynamoException | NoCompilerError)
-
-
-class NoCompilerError(RuntimeError):
-    """torch.compile refuses this platform."""
-
-
-def _compiled(formula: Any) -> Any:
-    """The formula, to be compiled at its first call."""
-    try:
-        return torch.compile(formula)
-    except RuntimeError as error:
-        raise NoCompilerError(str(error)) from error
+def _is_of_compiler(error: Exception) -> bool:
+    """Whether Triton is missing or cannot compile; not if the GPU's memory is full or a kernel failed."""
+    if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
+        return False
+    own = type(error).__module__.startswith("triton.")
+    return own or isinstance(error, ImportError | OSError | subprocess.SubprocessError) or "C compiler" in str(error)
 
 
 def _is_traced() -> bool:

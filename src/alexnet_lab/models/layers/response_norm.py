@@ -17,7 +17,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.models.layers.fused import Compiled, Constants, Formulas, Native, Plain
+from alexnet_lab.models.layers.fused import Formulas, Native, Plain, Triton
+from alexnet_lab.models.layers.norm_constants import Constants
 
 
 def normalised(x: Tensor, c: Constants) -> Tensor:
@@ -87,7 +88,7 @@ def through_neighbours(x: Tensor, direct: Tensor, spread: Tensor, c: Constants) 
 
 FORMULAS = Formulas(normalised, through_itself, through_neighbours)
 
-FORMS = (Native(), Compiled(FORMULAS), Plain(FORMULAS))
+FORMS = (Native(), Triton(), Plain(FORMULAS))
 """The fastest first; the last one suits everything."""
 
 
