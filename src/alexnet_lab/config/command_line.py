@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 PATHS = (
-    "run_dir", "resume", "data.dir", "data.root", "data.test_folder", "data.val_folder", "sweep.dir", "hydra.sweep.dir",
-    "run", "runs", "sweep", "out",
+    "run_dir", "resume", "init_from", "data.dir", "data.root", "data.test_folder", "data.val_folder", "sweep.dir",
+    "hydra.sweep.dir", "run", "runs", "sweep", "out",
 )  # fmt: skip
 """Keys that hold a path or a list of paths: `~` is the home directory, and quotes are added where needed."""
 

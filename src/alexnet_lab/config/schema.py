@@ -242,6 +242,9 @@ class Train(Section):
     resume: str | None = None
     resume_force: bool = False
     trusted_packages: list[str] = []
+    init_from: str | None = None
+    init_hash: str | None = None
+    freeze: list[str] = []
     model: dict[str, Any]
     module: dict[str, Any] = {"_target_": "alexnet_lab.training.Classifier"}
     data: dict[str, Any]

@@ -26,6 +26,7 @@ from alexnet_lab.config.schema import (
 )
 from alexnet_lab.config.signatures import Field, read_signature
 from alexnet_lab.config.wandb_checks import check_names, check_wandb
+from alexnet_lab.config.weights_source import with_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -65,7 +66,7 @@ def check_train(raw: Mapping[str, Any]) -> dict[str, Any]:
     config["trusted_packages"] = sorted({*config["trusted_packages"], *packages_beyond(targets)})
     checked = _checked_parts(config)
     check_wandb(checked, os.environ)
-    return checked
+    return with_hash(checked)
 
 
 def check_saved(raw: Mapping[str, Any], trusted_packages: Sequence[str] = ()) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alexnet_lab.base.errors import RunError, one_line
+from alexnet_lab.base.errors import one_line
 from alexnet_lab.base.flatten import flat, nested
 from alexnet_lab.config.continuing import RECORDS, within
 from alexnet_lab.config.default_paths import OUTWARD
@@ -98,10 +98,7 @@ def portable(config: dict[str, Any]) -> dict[str, Any]:
 
 def manifest_facts(directory: RunDirectory) -> dict[str, Any]:
     """What computed the weights: commit, versions, hardware and number format, without the command and its paths."""
-    try:
-        manifest = directory.read_manifest()
-    except RunError:
-        return {}
+    manifest = directory.readable_manifest()
     kept = {name: manifest.get(name) for name in ("git", "python", "packages", "precision", "system")}
     hardware = manifest.get("hardware") or {}
     return kept | {"hardware": {name: hardware.get(name) for name in ("device", "processor", "cuda")}}

@@ -28,6 +28,7 @@ from alexnet_lab.run.pruning import Pruning, Rule
 from alexnet_lab.training.batch_norm import batch_dependent, synchronise
 from alexnet_lab.training.callbacks import network_of
 from alexnet_lab.training.checkpoint_io import SafeCheckpointIO
+from alexnet_lab.training.freezing import freeze
 from alexnet_lab.training.layer_statistics import LayerStatistics
 from alexnet_lab.training.progress_bar import ProgressLine
 from alexnet_lab.training.shared_dropout import share_dropout
@@ -55,10 +56,12 @@ def build_data(config: dict[str, Any]) -> Any:
 def build_classifier(config: dict[str, Any]) -> LightningModule:
     """The LightningModule of a config, in its memory layout, and compiled if requested: see `own_module.build_module`.
 
-    Batch normalisation and dropout work over the whole global batch. Adaptive average pooling is deterministic on GPUs.
+    The layers of `freeze` are frozen. Batch normalisation and dropout work over the whole global batch. Adaptive
+    average pooling is deterministic on GPUs.
     """
     module = build_module(config)
     net = network_of(module)
+    freeze(net, config["freeze"])
     if config["trainer"]["channels_last"]:
         net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
     synchronise(net)
@@ -121,6 +124,8 @@ def build_trainer(
     warnings.filterwarnings("ignore", message=".*srun. command is available")  # on SLURM's login nodes
     warnings.filterwarnings("ignore", message="Trying to infer the `batch_size`")  # of a `Batch` it is right
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # between Lightning 2.6 and torch 2.14
+    if config["freeze"]:  # the layers that are meant to be so
+        warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
     # A debugging aid of `deterministic` that writes every new tensor twice.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue] - by torch's own trick
     trainer = Trainer(

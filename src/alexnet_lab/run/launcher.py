@@ -16,7 +16,7 @@ from alexnet_lab.base.files import write_json
 from alexnet_lab.base.locks import free_folder
 from alexnet_lab.base.log import start_log
 from alexnet_lab.config.default_paths import has_default_run_dir
-from alexnet_lab.run import failures, provenance
+from alexnet_lab.run import failures, provenance, starting_weights
 from alexnet_lab.run.devices import check_devices, check_precision, count_processes, is_cpu, uses_workers
 from alexnet_lab.run.elastic import WorkerDiedError, run_workers
 from alexnet_lab.run.parts import check_parts
@@ -97,6 +97,7 @@ def run(
         config = with_threads(config, size["num_macs"], count_processes(config["trainer"]))
         check_parts(config)
         check_callbacks(config)
+        start = None if resume else starting_weights.check(config)
         if not resume and has_default_run_dir(config):
             config = {**config, "run_dir": str(free_folder(Path(config["run_dir"])))}
         directory = RunDirectory(config["run_dir"])
@@ -108,7 +109,7 @@ def run(
                 check_images(directory, before, ready.images, config)
             if coordinator is not None:
                 coordinator.wait_for_all()
-            with recorded(config, directory, size, before and before.seconds) as result:
+            with recorded(config, directory, size, before and before.seconds, start) as result:
                 here = None if workers else ready
                 fit(config, directory, result, coordinator, ready=here, checkpoint=before and before.checkpoint)
     log.info(summary_line(result))
@@ -160,7 +161,11 @@ def fit(
 
 @contextlib.contextmanager
 def recorded(
-    config: dict[str, Any], directory: RunDirectory, size: dict[str, int], seconds: float | None
+    config: dict[str, Any],
+    directory: RunDirectory,
+    size: dict[str, int],
+    seconds: float | None,
+    start: dict[str, Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Trains a run within the block; result.json records how it ended.
 
@@ -169,11 +174,13 @@ def recorded(
         directory: Of the run, locked.
         size: See `network_size`.
         seconds: The time that a resumed run had taken; None for a new one.
+        start: The record of the weights that a new run starts from; None: its network's own. A resumed run keeps its
+            record.
 
     Yields:
         The content of result.json, to be completed.
     """
-    start = time.perf_counter() - (seconds or 0.0)
+    began = time.perf_counter() - (seconds or 0.0)
     result: dict[str, Any] = {
         "status": "failed", "metrics": {}, "overrides": config["overrides"], **size, "epochs": 0, "steps": 0,
         "images_per_second": None, "wall_seconds": 0.0, "best_checkpoint": None, "best_epoch": None, "attempts": 1,
@@ -186,11 +193,7 @@ def recorded(
         else:
             directory.result.unlink(missing_ok=True)
         directory.write_config(config)
-        trainer = config["trainer"]
-        manifest = provenance.manifest(trainer, on_gpu=not is_cpu(trainer["accelerator"]))
-        if manifest["hardware"]["cuda"] is not None:
-            result["gpus"] = manifest["hardware"]["gpu_uuids"][: count_processes(trainer)]
-        write_json(directory.manifest, manifest)
+        result["gpus"] = _write_manifest(config, directory, start)
         log.info("run directory: %s (%s parameters)", directory.path, f"{size['num_parameters']:,}")
         yield result
         result["status"] = "completed"
@@ -201,9 +204,19 @@ def recorded(
         raise _explained(error, config, directory) from error
     finally:
         with deferred():
-            result["wall_seconds"] = round(time.perf_counter() - start, 2)
+            result["wall_seconds"] = round(time.perf_counter() - began, 2)
             _record(directory, result)
     directory.previous.unlink(missing_ok=True)  # not needed for a completed run
+
+
+def _write_manifest(config: Mapping[str, Any], directory: RunDirectory, start: dict[str, Any] | None) -> list[str]:
+    """Writes manifest.json and returns the GPUs that compute. A resumed run keeps the record of its start."""
+    trainer = config["trainer"]
+    manifest = provenance.manifest(trainer, on_gpu=not is_cpu(trainer["accelerator"]))
+    before = directory.readable_manifest().get("init_from") if config["init_from"] and start is None else start
+    write_json(directory.manifest, manifest | {"init_from": before})
+    on_gpu = manifest["hardware"]["cuda"] is not None
+    return manifest["hardware"]["gpu_uuids"][: count_processes(trainer)] if on_gpu else []
 
 
 def _explained(error: BaseException, config: Mapping[str, Any], directory: RunDirectory) -> BaseException:

@@ -15,6 +15,7 @@ from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.targets import build, locate
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.callbacks import network_of
+from alexnet_lab.training.freezing import freeze
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +92,13 @@ def _is_classifier(found: Any) -> bool:
 
 
 def build_network(config: dict[str, Any]) -> nn.Module:
-    """The network that a run trains: the one of `model`, or what a module of one's own has in its place."""
+    """The network that a run trains, with the layers of `freeze` frozen: that of `model`, or a module of one's own."""
+    net = _unfrozen(config)
+    freeze(net, config["freeze"])
+    return net
+
+
+def _unfrozen(config: dict[str, Any]) -> nn.Module:
     trusted = tuple(config["trusted_packages"])
     if locate(config["module"]["_target_"], "module", trusted) is Classifier:
         return build(config["model"], "model", trusted=trusted)

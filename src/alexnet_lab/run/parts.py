@@ -22,6 +22,8 @@ from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.run.distributed import check_strategy
 from alexnet_lab.run.pruning import journal_of
 from alexnet_lab.run.tolerant_loggers import Steady, steady
+from alexnet_lab.training import Classifier
+from alexnet_lab.training.freezing import freeze
 from alexnet_lab.training.optimizers import build_optimizer
 from alexnet_lab.training.schedules import Duration, build_schedule
 
@@ -66,6 +68,8 @@ def _try_optimizer(config: dict[str, Any], trusted: tuple[str, ...]) -> None:
     spec, trainer = config["optimizer"], config["trainer"]
     with torch.device("meta"), quiet("alexnet_lab.models"):
         net = build(config["model"], "model", trusted=trusted)
+        if locate(config["module"]["_target_"], "module", trusted) is Classifier:
+            freeze(net, config["freeze"])
     with quiet("alexnet_lab.training", logging.ERROR):  # the run itself logs these messages
         with _as_config_error("optimizer"):
             optimizer = build_optimizer(spec, net.to_empty(device="cpu"), trusted)

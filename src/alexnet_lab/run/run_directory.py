@@ -131,6 +131,13 @@ class RunDirectory:
         except FileNotFoundError:
             return {}
 
+    def readable_manifest(self) -> dict[str, Any]:
+        """The content of `manifest.json`; empty if there is none, or it cannot be read."""
+        try:
+            return self.read_manifest()
+        except RunError:
+            return {}
+
     def read_metrics(self) -> list[dict[str, str]]:
         """The rows of `metrics.csv`, values as text, epochs from 1; empty if there is none.
 

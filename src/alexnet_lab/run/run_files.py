@@ -139,6 +139,15 @@ class Hardware(Schema):
     cuda: dict[Name, str] | None = None
 
 
+class Start(Schema):
+    """The weights that a run started from; `new_layer` is its last layer if the number of classes differs."""
+
+    source: str
+    file: str
+    sha256: str
+    new_layer: str | None = None
+
+
 class Manifest(Schema):
     """manifest.json."""
 
@@ -149,6 +158,7 @@ class Manifest(Schema):
     hardware: Hardware | None = None
     precision: dict[Name, str] = Field(default_factory=dict)
     system: str = ""
+    init_from: Start | None = None
 
 
 def computed_on(manifest: Mapping[str, Any]) -> str:

@@ -18,14 +18,14 @@ from alexnet_lab.config.schema import EARLY_EPOCHS
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.preview import preview
 from alexnet_lab.models.counts import num_parameters
-from alexnet_lab.run import engine, parts, tracking
+from alexnet_lab.run import engine, parts, starting_weights, tracking
 from alexnet_lab.run.best_weights import BestWeights
 from alexnet_lab.run.checkpoint_identity import KeepIdentity
 from alexnet_lab.run.last_step import EndAfterStep
 from alexnet_lab.run.resuming import prepared
 from alexnet_lab.run.signals import Terminated
 from alexnet_lab.run.threads import CrowdedCores
-from alexnet_lab.training import Classifier
+from alexnet_lab.training import Classifier, freezing
 from alexnet_lab.training.callbacks import STAGES, MetricsCsv, Throughput, network_of, plain
 from alexnet_lab.training.checkpoint_io import SafeCheckpointIO, load_checkpoint, load_weights
 from alexnet_lab.training.checkpoints import Checkpoints
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lightning import Callback, Trainer
+    from torch import nn
 
     from alexnet_lab.run.preparation import Prepared
     from alexnet_lab.run.run_directory import RunDirectory
@@ -77,6 +78,9 @@ def fit_and_test(
         torch.set_num_threads(config["trainer"]["num_threads"] or 1)
         data = ready_data(config, ready)
         classifier = engine.build_classifier(config)
+        if not resume:
+            starting_weights.load_into(config, network_of(classifier))
+        log_frozen(network_of(classifier))
         engine.warn_of_shared_batches(network_of(classifier), config["data"])
         own = OwnCallbacks.of(config, directory)
         callbacks = own.around(engine.optional_callbacks(config, directory))
@@ -165,6 +169,13 @@ def interruptible(trainer: Trainer) -> Iterator[None]:
     finally:
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # Lightning's shutdown leaves it ignored
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def log_frozen(net: nn.Module) -> None:
+    """Logs which layers are not trained, if any."""
+    text = freezing.described(net)
+    if text:
+        log.info("%s", text)
 
 
 def ready_data(config: dict[str, Any], ready: Prepared | None) -> Any:

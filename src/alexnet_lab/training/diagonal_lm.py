@@ -89,7 +89,8 @@ class DiagonalLM(Optimizer):
             for value in (*total.values(), images):
                 distributed.all_reduce(value)
         for name, parameter in net.named_parameters():
-            self.state[parameter]["curvature"] = total[name] / images
+            if parameter.requires_grad:
+                self.state[parameter]["curvature"] = total[name] / images
 
     def rate(self, parameter: Tensor) -> Tensor:
         """eps_k of each weight of a parameter, in its shape.
@@ -165,4 +166,5 @@ def diagonal_lm(
         >>> diagonal_lm(LeNet51998()).param_groups[0]["lr"]
         0.0005
     """
-    return DiagonalLM(net.parameters(), learning_rate, damping, samples, every_images)
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    return DiagonalLM(trained, learning_rate, damping, samples, every_images)

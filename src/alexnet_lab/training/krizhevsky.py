@@ -137,7 +137,8 @@ def krizhevsky_sgd(
         [('features.c1.weights', 0.01, 0.0005), ('features.c1.biases', 0.02, 0.0)]
     """
     members = layer_parameters(net)
-    own = layer_settings(layers or {}, list(members))
+    named = dict.fromkeys(path.rpartition(".")[0] for path, _ in net.named_parameters())  # frozen layers too
+    own = layer_settings(layers or {}, list(named))
     common = Rates(learning_rate, learning_rate * bias_factor, weight_decay)
     groups = [
         group | {"momentum": momentum}

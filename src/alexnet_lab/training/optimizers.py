@@ -115,7 +115,8 @@ def decayed_and_not(net: nn.Module, weight_decay: float, *, decay_biases: bool) 
 
 
 def build_optimizer(spec: Mapping[str, Any], net: nn.Module, trusted: tuple[str, ...] = ()) -> Optimizer:
-    """Builds the optimiser of a config; a class such as `torch.optim.AdamW` gets all parameters in one group."""
+    """Builds the optimiser of a config; a class such as `torch.optim.AdamW` gets all that are trained in one group."""
     target = locate(spec["_target_"], "optimizer", trusted)
     foreign = isinstance(target, type) and issubclass(target, Optimizer)
-    return build(spec, "optimizer", net.parameters() if foreign else net, trusted=trusted)
+    trained = (parameter for parameter in net.parameters() if parameter.requires_grad)
+    return build(spec, "optimizer", trained if foreign else net, trusted=trusted)
