@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt
+from pydantic import AfterValidator
 
 __all__ = [
     "Classes",
@@ -40,6 +41,17 @@ NonNegativeFloat = Annotated[float, Ge(0), Le(3.4e38)]
 
 UnitInterval = Annotated[float, Ge(0), Lt(1)]
 """A number in [0, 1): a dropout rate, a momentum, a fraction of the images."""
+
+
+def _extra_metric(name: str) -> str:
+    stage, _, own = name.partition("/")
+    if stage not in ("val", "train") or not own.isidentifier():
+        raise ValueError("val/NAME, for a NAME of the group `metrics`")
+    return name
+
+
+ExtraMetric = Annotated[str, AfterValidator(_extra_metric)]
+"""The name of a metric of the config's `metrics` in validation or training."""
 
 TOP_K = 5
 """The k of ILSVRC's second measure, the top-5 error, which needs more classes than this."""

@@ -35,6 +35,7 @@ KINDS = {
     "loss": Kind("torch.nn.Module", "training.losses", ("torch.nn",)),
     "optimizer": Kind("torch.optim.Optimizer", "training", ("torch.optim",)),
     "schedule": Kind("builtins.dict", "training", (), "torch.optim.lr_scheduler.LRScheduler"),
+    "metrics": Kind("torchmetrics.Metric", "training.extra_metrics", ("torchmetrics.classification", "torchmetrics")),
     "logger": Kind("lightning.pytorch.loggers.Logger", "run.tracking"),
     "callbacks": Kind(
         "lightning.pytorch.callbacks.Callback", "training", ("lightning.pytorch.callbacks",), None,
@@ -45,7 +46,7 @@ KINDS = {
 }  # fmt: skip
 """What is allowed without `trusted_packages`, by group or key of the config."""
 
-SEVERAL = ("callbacks", "logger")
+SEVERAL = ("callbacks", "logger", "metrics")
 """Groups that may hold several parts, each under a name."""
 
 OURS = "alexnet_lab"

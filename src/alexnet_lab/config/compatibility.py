@@ -6,6 +6,7 @@ from typing import Any
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.ranges import TOP_K
+from alexnet_lab.config.monitors import check_metrics
 from alexnet_lab.config.schema import EARLY_EPOCHS
 from alexnet_lab.data.field_rules import check_colour, check_folders, has_validation_images
 from alexnet_lab.models.geometry import check_model
@@ -25,6 +26,7 @@ def check_fit(config: dict[str, Any]) -> None:
     _check_trainer(config["trainer"])
     _check_schedule(config["schedule"] or {}, config["optimizer"])
     _check_top5(config)
+    check_metrics(config)
     _check_lenet5_1998(config)
     _check_validation(config)
     _check_sweep(config)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from alexnet_lab.base.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+from alexnet_lab.base.ranges import ExtraMetric, NonNegativeInt, PositiveFloat, PositiveInt
 
 Limit = Annotated[int, Ge(0)] | Annotated[float, Ge(0), Le(1)]
 """A number of batches (int), or a share of all batches (float in [0, 1]); 0 means none."""
@@ -130,12 +130,13 @@ LAUNCHER_OWNS = {
 
 
 class Checkpoint(Section):
-    """Which checkpoints are kept: `best.ckpt` by `monitor` (lowest is best); `last.ckpt` after and within each epoch.
+    """Which checkpoints are kept: `best.ckpt` by `monitor`; `last.ckpt` after and within each epoch.
 
-    `keep` adds `epoch_N.ckpt`: for all epochs, or for the latest N.
+    The lowest error or loss is the best; a metric of `metrics` says itself whether higher is better. `keep` adds
+    `epoch_N.ckpt`: for all epochs, or for the latest N.
     """
 
-    monitor: Literal["val/loss", "val/top1_error", "val/top5_error"] | None = "val/top1_error"
+    monitor: Literal["val/loss", "val/top1_error", "val/top5_error"] | ExtraMetric | None = "val/top1_error"
     every_minutes: PositiveFloat | None = 30.0
     every_steps: PositiveInt | None = None
     keep: PositiveInt | Literal["all"] | None = None
@@ -250,6 +251,7 @@ class Train(Section):
     data: dict[str, Any]
     augment: dict[str, Any] | None = None
     loss: dict[str, Any]
+    metrics: dict[str, Any] = {}
     optimizer: dict[str, Any]
     schedule: dict[str, Any] | None = None
     trainer: Trainer = Trainer()

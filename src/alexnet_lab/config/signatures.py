@@ -192,7 +192,7 @@ def _parse(path: Path) -> ast.Module:
 def _class_signature(node: ast.ClassDef, module: str, target: str) -> Signature | None:
     """The fields of a constructor, possibly inherited; None if a decorator or an unknown base defines it."""
     for item in node.body:
-        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+        if isinstance(item, ast.FunctionDef) and item.name in ("__init__", "__new__"):
             return _function_signature(item, own=_is_own(module))
     bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
     if FIELDS in bases:
@@ -228,7 +228,11 @@ def _function_signature(node: ast.FunctionDef, *, own: bool) -> Signature:
     positional = arguments.posonlyargs + arguments.args
     defaults = [None] * (len(positional) - len(arguments.defaults)) + arguments.defaults
     pairs = [*zip(positional, defaults, strict=True), *pairs]
-    fields = {arg.arg: Field(_their_annotation(arg, default), None) for arg, default in pairs if arg.arg != "self"}
+    fields = {
+        arg.arg: Field(_their_annotation(arg, default), None)
+        for arg, default in pairs
+        if arg.arg not in ("self", "cls")
+    }
     return Signature(fields, open=arguments.kwarg is not None)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -31,12 +32,23 @@ from alexnet_lab.config.weights_source import with_hash
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-TARGET_GROUPS = ("model", "module", "data", "augment", "loss", "optimizer", "schedule", "logger", "callbacks")
+TARGET_GROUPS = (
+    "model",
+    "module",
+    "data",
+    "augment",
+    "loss",
+    "metrics",
+    "optimizer",
+    "schedule",
+    "logger",
+    "callbacks",
+)
 """The groups that are a `_target_` with its fields, or hold several under names."""
 
 SUPPLIED = {
     "data": {"seed", "augment"},
-    "module": {"net", "num_classes", "optimizer", "schedule", "loss", "memory_format", "trusted_packages"},
+    "module": {"net", "num_classes", "optimizer", "schedule", "loss", "memory_format", "metrics", "trusted_packages"},
 }
 """Fields that the run sets itself; they are no keys of the group."""
 
@@ -103,8 +115,8 @@ def _checked_parts(config: dict[str, Any]) -> dict[str, Any]:
             config["callbacks"][name] = spec | _check_part(f"callbacks.{name}", {"_target_": target, **spec}, trusted)
             del config["callbacks"][name]["_target_"]
     for key, spec in parts(config).items():
-        checked = _check_part(key, spec, trusted)
         group, _, name = key.partition(".")
+        checked = _check_part(key, spec, trusted, config["data"] if group in FILLED else {})
         if name:
             config[group][name] = checked
         else:
@@ -246,7 +258,13 @@ def _check_is_part(group: str, config: dict[str, Any]) -> None:
         config[group] = named or None
 
 
-def _check_part(key: str, spec: dict[str, Any], trusted: tuple[str, ...]) -> dict[str, Any]:
+FILLED = ("metrics",)
+"""Groups whose parts get the number of classes, if they take it and the config does not set it."""
+
+
+def _check_part(
+    key: str, spec: dict[str, Any], trusted: tuple[str, ...], data: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
     """Completes a part of the config and checks it against the signature of its `_target_`."""
     target = spec["_target_"]
     if not isinstance(target, str):
@@ -259,6 +277,8 @@ def _check_part(key: str, spec: dict[str, Any], trusted: tuple[str, ...]) -> dic
     if signature is None:
         return spec
     fields = {name: field for name, field in signature.fields.items() if name not in SUPPLIED.get(key, ())}
+    if "num_classes" in fields and "num_classes" in data:
+        spec = {"num_classes": data["num_classes"], **spec}
     for name in spec:
         if name != "_target_" and name not in fields and not (signature.open and is_new(name, fields)):
             raise ConfigError(unknown_key(f"{key}.{name}", list(fields)))

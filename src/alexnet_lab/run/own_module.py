@@ -73,6 +73,7 @@ def _supplied(found: Callable[..., Any], config: dict[str, Any]) -> dict[str, An
     fields = {name: config[group] for group, name in GROUPS.items()} | {
         "num_classes": config["data"]["num_classes"],
         "memory_format": "channels_last" if config["trainer"]["channels_last"] else "contiguous",
+        "metrics": config["metrics"],
         "trusted_packages": config["trusted_packages"],
     }
     if "net" in names and not _is_classifier(found):
@@ -118,6 +119,10 @@ def _check_module(module: LightningModule, config: dict[str, Any]) -> None:
         raise ConfigError(
             f"`callbacks.{asked[0]}` reads what alexnet_lab.training.Classifier counts, and {target} is no subclass "
             f"of it; set callbacks.{asked[0]}=null"
+        )
+    if config["metrics"] and "metrics" not in _taken(locate(target, "module", tuple(config["trusted_packages"]))):
+        raise ConfigError(
+            f"`metrics` are counted by alexnet_lab.training.Classifier, and {target} takes none; leave them out"
         )
     unsafe = [name for name, value in module.hparams.items() if not _is_plain(value)]
     if unsafe:

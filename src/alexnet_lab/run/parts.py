@@ -17,12 +17,14 @@ from alexnet_lab.base import cluster, targets
 from alexnet_lab.base.errors import ConfigError, one_line
 from alexnet_lab.base.log import quiet
 from alexnet_lab.base.targets import OURS, build, locate
+from alexnet_lab.config.monitors import monitors
 from alexnet_lab.config.schema import BUILT_IN
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.run.distributed import check_strategy
 from alexnet_lab.run.pruning import journal_of
 from alexnet_lab.run.tolerant_loggers import Steady, steady
 from alexnet_lab.training import Classifier
+from alexnet_lab.training.extra_metrics import build_metric
 from alexnet_lab.training.freezing import freeze
 from alexnet_lab.training.optimizers import build_optimizer
 from alexnet_lab.training.schedules import Duration, build_schedule
@@ -52,13 +54,26 @@ def check_parts(config: dict[str, Any]) -> None:
         found = locate(spec["_target_"], key, trusted)
         if isinstance(found, type) and not spec["_target_"].startswith(f"{OURS}."):
             _try(key, spec, config["data"]["num_classes"], trusted)
+    _check_directions(config, trusted)
     _try_optimizer(config, trusted)
+
+
+def _check_directions(config: dict[str, Any], trusted: tuple[str, ...]) -> None:
+    """Refuses to choose by a metric that does not say whether higher is better."""
+    for key, monitor in monitors(config).items():
+        spec = config["metrics"].get(str(monitor).partition("/")[2])
+        if spec is not None and getattr(locate(spec["_target_"], "metrics", trusted), "higher_is_better", None) is None:
+            raise ConfigError(
+                f"`{key}` is {monitor}, and {spec['_target_']} does not say whether higher is better; set another one"
+            )
 
 
 def _try(group: str, spec: dict[str, Any], num_classes: int, trusted: tuple[str, ...]) -> None:
     """Builds a part for a stand-in of its network."""
     if group == "augment":
         build(spec, group, trusted=trusted)
+    elif group.startswith("metrics."):
+        build_metric(group.partition(".")[2], spec, num_classes, trusted)
     elif group == "loss":
         _try_loss(build(spec, group, trusted=trusted), spec["_target_"], num_classes)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lightning.pytorch.callbacks import Callback
 
 from alexnet_lab.base.errors import ConfigError, RunError
+from alexnet_lab.training.extra_metrics import sign
 from alexnet_lab.training.last_validation import last_validation
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Pruning(Callback):
 
     Args:
         run_dir: Of the trial.
-        monitor: The reported metric; lower is better.
+        monitor: The reported metric; lower is better, otherwise its negative is reported.
         rule: When trials are ended.
 
     Raises:
@@ -113,7 +114,7 @@ class Pruning(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reports the epoch, and decides whether to continue."""
-        value = last_validation(trainer).get(self.monitor, math.nan)
+        value = last_validation(trainer).get(self.monitor, math.nan) * sign(pl_module, self.monitor)
         asked = trainer.is_global_zero and math.isfinite(value)
         self._follow(trainer, asked and self._worse(trainer.current_epoch + 1, value))
 

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from alexnet_lab.base.files import link_or_copy
 from alexnet_lab.training.callbacks import check_still_there
 from alexnet_lab.training.checkpoint_io import MAY_FAIL
+from alexnet_lab.training.extra_metrics import sign
 from alexnet_lab.training.last_validation import last_validation
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ CLOCK_STEPS = 20
 
 
 class Checkpoints(Checkpoint):
-    """Keeps `last.ckpt`, `previous.ckpt` and `best.ckpt`, the epoch with the lowest `monitor` so far.
+    """Keeps `last.ckpt`, `previous.ckpt` and `best.ckpt`, the epoch with the best `monitor` so far.
 
     A run can resume from any of them and ends with the same weights. Among equally good epochs the latest is the best:
     it has seen more images, at lower rates. The best is written before the last. A run killed in between resumes from
@@ -35,8 +36,8 @@ class Checkpoints(Checkpoint):
 
     Args:
         folder: The folder of the files.
-        monitor: A logged metric; lower is better. The last epoch is the best until this metric is measured, or
-            always with None.
+        monitor: A logged metric; lower is better, unless it is one of the config's `metrics` that says otherwise. The
+            last epoch is the best until this metric is measured, or always with None.
         every_steps: Also write `last.ckpt` within an epoch, every N optimiser steps; None: never.
         every_minutes: The same every N minutes since the last checkpoint; None: never.
         keep: Also keep one checkpoint per epoch, `epoch_1.ckpt` and so on: "all", or only the latest N; None: none.
@@ -109,7 +110,7 @@ class Checkpoints(Checkpoint):
             return
         self._stopped = trainer.should_stop
         score = last_validation(trainer).get(self.monitor) if self.monitor is not None else None
-        if self._is_best(score, trainer.current_epoch):
+        if self._is_best(None if score is None else score * sign(pl_module, self.monitor), trainer.current_epoch):
             if self.before_best is not None:
                 self.before_best(trainer, pl_module)
             trainer.save_checkpoint(self.best)

@@ -16,6 +16,7 @@ from alexnet_lab.base.targets import build
 from alexnet_lab.data.loader import BatchLoader, as_batch
 from alexnet_lab.training.checkpoint_io import load_checkpoint, load_weights
 from alexnet_lab.training.diagonal_lm import DiagonalLM
+from alexnet_lab.training.extra_metrics import ExtraMetrics, sign
 from alexnet_lab.training.last_validation import LastValidation, last_validation
 from alexnet_lab.training.losses import CrossEntropy
 from alexnet_lab.training.metrics import ErrorCounts
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 COUNTS = "train_counts"
 """Checkpoint key: the counts of the current epoch, by rank."""
+
+EXTRA = "train_extra"
+"""Checkpoint key: the states of the config's `metrics` in the current epoch, by rank."""
 
 SAVED_FIELDS = ("num_classes", "optimizer", "schedule", "loss", "memory_format")
 """The constructor arguments that a checkpoint keeps, beside those of the network as `model`."""
@@ -64,6 +68,9 @@ class Classifier(LightningModule):
             `{"_target_": "alexnet_lab.training.losses.LeNet5Criterion"}`; None is the cross-entropy.
         memory_format: Memory layout of images and kernels. Convolutions are faster with channels_last; the values
             are equal to rounding.
+        metrics: Further metrics of torchmetrics by name, e.g.
+            `{"f1": {"_target_": "torchmetrics.classification.MulticlassF1Score", "num_classes": 10}}`, logged as
+            `train/f1`, `val/f1` and `test/f1`. Checkpoints do not keep this argument.
         trusted_packages: Additional packages that a `_target_` may name. A checkpoint does not keep them: a file
             cannot grant trust to itself.
 
@@ -86,11 +93,12 @@ class Classifier(LightningModule):
         schedule: dict[str, Any] | None = None,
         loss: dict[str, Any] | None = None,
         memory_format: Literal["contiguous", "channels_last"] = "channels_last",
+        metrics: dict[str, dict[str, Any]] | None = None,
         trusted_packages: list[str] | None = None,
     ) -> None:
         super().__init__()
         # W&B gets the config as flat keys instead
-        self.save_hyperparameters(ignore=["net", "trusted_packages"], logger=False)
+        self.save_hyperparameters(ignore=["net", "metrics", "trusted_packages"], logger=False)
         if isinstance(net, dict):
             self.hparams["model"] = net
         self.optimizer_spec = optimizer
@@ -103,6 +111,9 @@ class Classifier(LightningModule):
         self.train_counts = ErrorCounts(num_classes)
         self.val_counts = ErrorCounts(num_classes)
         self.test_counts = ErrorCounts(num_classes)
+        extra = (ExtraMetrics(metrics or {}, num_classes, self.trusted) for _ in range(3))
+        self.train_extra, self.val_extra, self.test_extra = extra
+        self.higher_is_better = self.train_extra.higher_is_better
 
     @classmethod
     def load_from_checkpoint(  # pyright: ignore[reportIncompatibleMethodOverride] - Lightning's version trusts the file
@@ -132,7 +143,7 @@ class Classifier(LightningModule):
             raise RunError(f"{path} is no checkpoint of a Classifier: it does not name its network")
         if net is None and "model" not in fields:
             raise RunError(f"{path} does not name its network; pass it: load_from_checkpoint(path, net=...)")
-        names = {*SAVED_FIELDS, *inspect.signature(cls).parameters} - {"net", "trusted_packages"}
+        names = {*SAVED_FIELDS, *inspect.signature(cls).parameters} - {"net", "metrics", "trusted_packages"}
         known = {name: fields[name] for name in names if name in fields}
         classifier = cls(net=net or fields["model"], **known, trusted_packages=trusted_packages)
         load_weights(classifier, checkpoint, path)
@@ -152,20 +163,22 @@ class Classifier(LightningModule):
         logits = self(images)
         losses = self.loss(logits.float(), labels)
         self.train_counts.update(logits.detach(), labels, losses.detach())
+        self.train_extra.update(logits, labels)
         return losses.sum() * (self.trainer.world_size / total)
 
     def validation_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Counts one validation batch and returns its logits (B, num_classes)."""
-        return self._count(batch, self.val_counts)
+        return self._count(batch, self.val_counts, self.val_extra)
 
     def test_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Counts one test batch and returns its logits (B, num_classes)."""
-        return self._count(batch, self.test_counts)
+        return self._count(batch, self.test_counts, self.test_extra)
 
-    def _count(self, batch: Batch, counts: ErrorCounts) -> Tensor:
+    def _count(self, batch: Batch, counts: ErrorCounts, extra: ExtraMetrics) -> Tensor:
         images, labels, *_ = as_batch(batch, self.trainer)
         logits = self(images)
         counts.update(logits, labels, self.loss(logits.float(), labels))
+        extra.update(logits, labels)
         return logits
 
     def on_train_start(self) -> None:
@@ -187,24 +200,25 @@ class Classifier(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Logs `train/...` as measured during training (augmented, with dropout), then steps a plateau schedule."""
-        self._log("train", self.train_counts)
+        self._log("train", self.train_counts, self.train_extra)
         self._step_plateau()
 
     def on_validation_epoch_end(self) -> None:
         """Logs `val/...`."""
-        self._log("val", self.val_counts)
+        self._log("val", self.val_counts, self.val_extra)
 
     def on_test_epoch_end(self) -> None:
         """Logs `test/...`, or the data module's `test_stage` instead of `test`."""
         data = getattr(self.trainer, "datamodule", None)
-        self._log(getattr(data, "test_stage", "test"), self.test_counts)
+        self._log(getattr(data, "test_stage", "test"), self.test_counts, self.test_extra)
 
-    def _log(self, stage: str, counts: ErrorCounts) -> None:
-        """Logs the counts, summed over processes, and resets them."""
-        values = {f"{stage}/{name}": value for name, value in counts.compute().items()}
+    def _log(self, stage: str, counts: ErrorCounts, extra: ExtraMetrics) -> None:
+        """Logs the counts and further metrics over all processes, and resets them."""
+        values = {f"{stage}/{name}": value for name, value in (counts.compute() | extra.compute()).items()}
         epoch = self.trainer.current_epoch + (counts is not self.test_counts)  # from 1; a test belongs to the last one
         self.log_dict(values | {"epoch": float(epoch), "step": float(self.trainer.global_step)})  # axes of trackers
         counts.reset()
+        extra.reset()
 
     def _step_plateau(self) -> None:
         """Passes this epoch's metric to a plateau schedule; an epoch without validation only uses up patience.
@@ -216,7 +230,7 @@ class Classifier(LightningModule):
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, ReduceLROnPlateau):
                 if str(config.monitor) in validated:
-                    config.scheduler.step(validated[str(config.monitor)])
+                    config.scheduler.step(validated[str(config.monitor)] * sign(self, config.monitor))
                 else:
                     config.scheduler.num_bad_epochs += 1
 
@@ -248,12 +262,14 @@ class Classifier(LightningModule):
         clip(parameters, gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Saves the counts of the epoch in progress."""
+        """Saves the counts and metrics of the epoch in progress."""
         checkpoint[COUNTS] = gathered(self.train_counts.numbers())
+        checkpoint[EXTRA] = [state for (state,) in gathered([self.train_extra.state()])]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the counts."""
+        """Restores the counts and metrics; checkpoints of older versions have no metrics."""
         self.train_counts.set_numbers(own_part(checkpoint[COUNTS]))
+        self.train_extra.restore(checkpoint.get(EXTRA, []))
 
     def configure_callbacks(self) -> list[Callback]:
         """Keeps the last validation for a plateau schedule, under any Trainer."""

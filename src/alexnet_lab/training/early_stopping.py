@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from lightning.pytorch.callbacks import Callback
 
 from alexnet_lab.training.classifier import Classifier
+from alexnet_lab.training.extra_metrics import sign
 from alexnet_lab.training.last_validation import last_validation
 
 if TYPE_CHECKING:
     from lightning import LightningModule, Trainer
 
-    from alexnet_lab.base.ranges import NonNegativeFloat, PositiveInt
+    from alexnet_lab.base.ranges import ExtraMetric, NonNegativeFloat, PositiveInt
 
 __all__ = ["EarlyStopping"]
 
@@ -59,7 +60,7 @@ class EarlyStopping(Callback):
 
     Args:
         monitor: A validation metric, or a training metric as measured during training (augmented, with dropout).
-            Lower is better.
+            Lower is better; a metric of the config's `metrics` says itself.
         patience_epochs: See `Patience`.
         min_delta: See `Patience`.
 
@@ -71,7 +72,8 @@ class EarlyStopping(Callback):
     def __init__(
         self,
         *,
-        monitor: Literal["val/loss", "val/top1_error", "val/top5_error", "train/loss", "train/top1_error"] = "val/loss",
+        monitor: Literal["val/loss", "val/top1_error", "val/top5_error", "train/loss", "train/top1_error"]
+        | ExtraMetric = "val/loss",
         patience_epochs: PositiveInt = 10,
         min_delta: NonNegativeFloat = 0.0,
     ) -> None:
@@ -81,11 +83,13 @@ class EarlyStopping(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks the epoch's metric; it is the same in all processes, so they stop together."""
         value = self._value(trainer, pl_module)
+        value = None if value is None else value * sign(pl_module, self.monitor)
         if self.patience.is_over(value) and not trainer.should_stop:
             trainer.should_stop = True
             log.info(
                 "early stopping after epoch %d: %s has not improved on %.4g for %d epochs",
-                trainer.current_epoch + 1, self.monitor, self.patience.best, self.patience.since,
+                trainer.current_epoch + 1, self.monitor, self.patience.best * sign(pl_module, self.monitor),
+                self.patience.since,
             )  # fmt: skip
 
     def _value(self, trainer: Trainer, module: LightningModule) -> float | None:
@@ -93,7 +97,7 @@ class EarlyStopping(Callback):
         if stage == "val":
             return last_validation(trainer).get(self.monitor)
         if isinstance(module, Classifier):  # which logs them after the callbacks
-            return float(module.train_counts.compute()[name])
+            return float((module.train_counts.compute() | module.train_extra.compute())[name])
         logged = trainer.callback_metrics.get(self.monitor)
         return None if logged is None else float(logged)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
-    from alexnet_lab.base.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, UnitInterval
+    from alexnet_lab.base.ranges import ExtraMetric, NonNegativeFloat, PositiveFloat, PositiveInt, UnitInterval
 
     Factor = Callable[[int], float]
 
@@ -126,7 +126,7 @@ def plateau(
     patience_epochs: PositiveInt = 10,
     min_learning_rate: NonNegativeFloat = 0.0,
     lower_biases: bool = True,
-    monitor: Literal["val/loss", "val/top1_error"] = "val/top1_error",
+    monitor: Literal["val/loss", "val/top1_error"] | ExtraMetric = "val/top1_error",
 ) -> dict[str, Any]:
     """Lowers the learning rate when validation stops improving (Krizhevsky 2012, sec. 5: by ten, by hand).
 
@@ -138,7 +138,7 @@ def plateau(
             validation counts, but the rate falls only after a validation.
         min_learning_rate: The lower limit of the rate.
         lower_biases: Also lower the rate of biases; in the recorded runs of 2012 it stayed.
-        monitor: The metric that should fall.
+        monitor: The metric that should fall, or rise if it is one of the config's `metrics` that says so.
 
     Raises:
         ConfigError: `lower_biases` is false, and biases have no groups of their own.
