@@ -2,6 +2,7 @@
 # make test    sets up what is missing and runs the tests;               make test ARGS="-k lenet5"
 # make test-all  the long tests too (25 minutes on 2 cores); make audit  checks the installed packages
 # make test-cluster  sweeps on a real SLURM of two nodes, installed and started on this machine (as root)
+# make test-gpu  what only an NVIDIA GPU can show, in ten minutes; make bench-gpu  measures its speed
 # make bench   measures the table of docs/speed.md, in under 10 minutes; make bench ARGS="start lenet5_epoch" a part of it
 # make test-hydra-pre  the tests of the config on the newest pre-release of Hydra; they may fail
 # make course  executes notebooks/*.py and writes the .ipynb that GitHub shows; make course ARGS=notebooks/2_lenet5.py
@@ -13,7 +14,7 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: train test test-all test-cluster test-hydra-pre bench course docs check audit lock clean
+.PHONY: train test test-all test-cluster test-gpu bench-gpu test-hydra-pre bench course docs check audit lock clean
 
 train: $(INSTALLED)
 	$(BIN)/python train.py $(ARGS)
@@ -29,6 +30,12 @@ test-all: $(INSTALLED)
 test-cluster: $(INSTALLED)
 	$(BIN)/python tests/cluster/slurm_cluster.py install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cluster $(ARGS)
+
+test-gpu: $(INSTALLED)
+	$(BIN)/python -m pytest -n0 -m gpu tests/gpu $(ARGS)
+
+bench-gpu: $(INSTALLED)
+	$(BIN)/python benchmarks gpu
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks $(ARGS)

@@ -47,9 +47,9 @@ def ours(precision: torch.dtype = torch.float32, norm: str = "lrn") -> Callable[
     return train_step(classifier, sgd(classifier.net), precision)
 
 
-def plain() -> Callable[[], object]:
-    """Builds the step of a plain PyTorch AlexNet."""
-    net = nn.Sequential(
+def plain_net() -> nn.Module:
+    """A plain PyTorch AlexNet, with two towers."""
+    return nn.Sequential(
         nn.ZeroPad2d((0, 3, 0, 3)), nn.Conv2d(3, 96, 11, 4), nn.ReLU(inplace=True),
         nn.LocalResponseNorm(5, 5e-4, 0.75, 2.0), nn.MaxPool2d(3, 2),
         nn.Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU(inplace=True),
@@ -60,6 +60,11 @@ def plain() -> Callable[[], object]:
         nn.Flatten(), nn.Linear(9216, 4096), nn.ReLU(inplace=True), nn.Dropout(),
         nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(4096, 1000),
     )  # fmt: skip
+
+
+def plain() -> Callable[[], object]:
+    """Builds its step."""
+    net = plain_net()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     return train_step(net, optimizer, torch.float32)
 

@@ -6,7 +6,7 @@ images and ends with the stacked batch. One process each.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Task(NamedTuple):
     """Images of one size."""
 
-    count: int  # images per call
+    images: int  # per call
     stored: int  # pixels
     side: int  # of the view, in pixels
     padding: int
@@ -43,7 +43,7 @@ BATCH = 128
 
 def random_images(task: Task) -> np.ndarray:
     """Makes images with uniformly distributed grey levels; the content does not affect the times."""
-    return np.random.default_rng(0).integers(0, 256, (task.count, 3, task.stored, task.stored), dtype=np.uint8)
+    return np.random.default_rng(0).integers(0, 256, (task.images, 3, task.stored, task.stored), dtype=np.uint8)
 
 
 def our_pass(task: Task) -> Callable[[], object]:
@@ -54,12 +54,12 @@ def our_pass(task: Task) -> Callable[[], object]:
     augment = Augment(padding=task.padding, pca_colour="code2012")
     geometry = augment.geometry(task.stored, task.side)
     normalizer = make_normalizer("standardize", statistics, task.side)
-    rows = Rows(images, np.zeros(task.count, np.int64), np.arange(task.count))
+    rows = Rows(images, np.zeros(task.images, np.int64), np.arange(task.images))
 
     def draw(epoch: int, batch: int, n: int) -> Any:
         return augment.draw(generator(0, "augment", epoch, batch), n, geometry, statistics)
 
-    loader = BatchLoader(rows, BatchOrder(task.count, BATCH, 0), draw=draw)
+    loader = BatchLoader(rows, BatchOrder(task.images, BATCH, 0), draw=draw)
 
     def work() -> None:
         for raw in loader:
@@ -95,8 +95,8 @@ def their_pass(task: Task) -> Callable[[], object]:
     )
 
     def work() -> None:
-        for start in range(0, task.count, BATCH):
-            torch.stack([transform(image) for image in images[start : start + BATCH]])
+        for start in range(0, task.images, BATCH):
+            torch.stack([cast("torch.Tensor", transform(image)) for image in images[start : start + BATCH]])
 
     return work
 
@@ -112,7 +112,7 @@ def rows() -> Iterator[Row]:
     """Yields a row for each size."""
     for side, task in TASKS.items():
         seconds = contest(__file__, [f"ours {side}", f"theirs {side}"], rounds=7)
-        ours, theirs = (task.count / seconds[f"{name} {side}"] for name in ("ours", "theirs"))
+        ours, theirs = (task.images / seconds[f"{name} {side}"] for name in ("ours", "theirs"))
         what = f"crop, mirror, PCA colour, normalise: {task.side} px of {task.stored + 2 * task.padding}"
         yield more(what, ours, theirs, "images/s", task.goal)
 

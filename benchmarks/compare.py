@@ -75,6 +75,11 @@ def at_most(what: str, ours: float, unit: str, goal: float) -> Row:
     return Row(what, ours, None, unit, ours, goal, least=False)
 
 
+def at_least(what: str, ours: float, unit: str, goal: float) -> Row:
+    """Makes a row whose goal is a minimum of the number itself."""
+    return Row(what, ours, None, unit, ours, goal, least=True)
+
+
 def medians(calls: Mapping[str, Callable[[], object]], *, rounds: int, warm: int = 1) -> dict[str, float]:
     """Returns the median seconds of each call over `rounds` rounds; a round makes every call once."""
     for _ in range(warm):

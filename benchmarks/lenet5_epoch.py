@@ -7,7 +7,7 @@ lie ready in memory. All take the same network, optimiser and batches of 64.
 from __future__ import annotations
 
 import statistics
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -74,7 +74,7 @@ class Digits(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self.transform(Image.fromarray(self.images[index])), index % 10
+        return cast("torch.Tensor", self.transform(Image.fromarray(self.images[index]))), index % 10
 
 
 def loop_over_loader() -> Callable[[], object]:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from alexnet_lab.data.store import Contents, Part, make_store
+from alexnet_lab.data.store import Contents, Part
+from alexnet_lab.data.store_writing import make_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

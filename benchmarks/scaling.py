@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from compare import Row, at_most, script_main, slope
 from runs import CIFAR10, random_contents
@@ -25,7 +25,7 @@ AUGMENT = {"_target_": "alexnet_lab.data.augment.Augment", "padding": 4, "pca_co
 class Random(CIFAR10DataModule):
     """Random images instead of CIFAR-10."""
 
-    images: Contents
+    images: ClassVar[Contents]
 
     def contents(self) -> Contents:
         """Returns images made in advance, so that making them is not timed."""
@@ -35,7 +35,7 @@ class Random(CIFAR10DataModule):
 def prepared(size: int, folder: str) -> tuple[float, Random]:
     """Returns the seconds from images in memory to a verified, open store with split and statistics."""
     data = Random(dir=folder, augment=AUGMENT)
-    data.images = random_contents(CIFAR10._replace(train=size, test=1_000))
+    Random.images = random_contents(CIFAR10._replace(train=size, test=1_000))
     start = time.perf_counter()
     data.prepare_data()
     data.setup()

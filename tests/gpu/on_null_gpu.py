@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import gc
 import json
-import os
-import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 import alexnet_lab
@@ -22,9 +19,6 @@ from alexnet_lab.base.errors import Interrupted
 from alexnet_lab.run import engine
 from alexnet_lab.training.callbacks import network_of
 from alexnet_lab.training.metrics import ErrorCounts
-
-if TYPE_CHECKING:
-    from lightning import LightningModule, Trainer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -77,27 +71,18 @@ def resumed_counts() -> list[float]:
     return counts.numbers()[4:]
 
 
-class Stop(Callback):
-    """Sends SIGTERM in step 3."""
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Here, so that the step goes on meanwhile."""
-        if trainer.global_step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
 def interrupted_run(folder: Path, data: str) -> dict[str, Any]:
     """A run that is interrupted in step 3 and goes on, with checkpoints within the epoch before and after."""
     run = folder / "interrupted"
     words = (*QUICK, "trainer=gpu", f"data.dir={data}", "callbacks.checkpoint.every_steps=1")
-    config = alexnet_lab.compose(*words, f"run_dir={run}", "+callbacks.stop._target_=on_null_gpu.Stop")
+    config = alexnet_lab.compose(*words, f"run_dir={run}", "+callbacks.stop._target_=disturbances.Stop")
     try:
         alexnet_lab.train(config)
         said = "it was not interrupted"
     except Interrupted as error:
         said = str(error)
     step = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
-    result = alexnet_lab.train({"resume": str(run), "trusted_packages": ["on_null_gpu"]})
+    result = alexnet_lab.train({"resume": str(run), "trusted_packages": ["disturbances"]})
     return {
         "said": said.partition(";")[0],
         "step": step,
@@ -128,25 +113,9 @@ def status(run: Path, data: str, words: tuple[str, ...]) -> str:
         return f"{type(error).__name__}: {error}"
 
 
-class NoWaiting(Callback):
-    """Makes torch raise an error where the host waits for the GPU, from the fourth step on."""
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """The steady state begins."""
-        if batch_idx == 3:
-            torch.cuda.set_sync_debug_mode("error")
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """It ends before the last batches of the epoch."""
-        if batch_idx == 10:
-            torch.cuda.set_sync_debug_mode("default")
-
-
 def waits(folder: Path, data: str) -> dict[str, str]:
     """Whole runs whose steady state must not wait for the GPU: how each ended."""
-    words = ("trainer.limit_train_batches=14", "+callbacks.no_waiting._target_=on_null_gpu.NoWaiting")
+    words = ("trainer.limit_train_batches=14", "+callbacks.no_waiting._target_=disturbances.NoWaiting")
     alexnet = (
         "model=alexnet",
         "model.width=0.1",

@@ -154,7 +154,14 @@ NO_COMPILER = RuntimeError("Failed to find C compiler. Please specify via CC env
 
 
 @pytest.mark.parametrize(
-    "error", [NO_COMPILER, subprocess.CalledProcessError(1, "gcc"), FileNotFoundError("ptxas"), "triton's own"]
+    "error",
+    [
+        NO_COMPILER,
+        AssertionError("libcuda.so cannot found!"),
+        subprocess.CalledProcessError(1, "gcc"),
+        FileNotFoundError("ptxas"),
+        "triton's own",
+    ],
 )
 def test_what_the_compiler_raises_is_a_warning_once(error, monkeypatch, caplog):
     if isinstance(error, str):

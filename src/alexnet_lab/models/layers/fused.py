@@ -176,8 +176,9 @@ def _is_of_compiler(error: Exception) -> bool:
     """Whether Triton is missing or cannot compile; not if the GPU's memory is full or a kernel failed."""
     if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
         return False
-    own = type(error).__module__.startswith("triton.")
-    return own or isinstance(error, ImportError | OSError | subprocess.SubprocessError) or "C compiler" in str(error)
+    own = type(error).__module__.startswith("triton.")  # it asserts that it finds the driver's library
+    others = ImportError | AssertionError | OSError | subprocess.SubprocessError
+    return own or isinstance(error, others) or "C compiler" in str(error)
 
 
 def _is_traced() -> bool:
