@@ -32,6 +32,7 @@ KINDS = {
     "module": Kind("lightning.LightningModule", "training"),
     "data": Kind("lightning.LightningDataModule", "data"),
     "augment": Kind("builtins.object", "data.augment"),
+    "transforms": Kind("torchvision.transforms.v2.Transform", "data.transforms", ("torchvision.transforms.v2",)),
     "loss": Kind("torch.nn.Module", "training.losses", ("torch.nn",)),
     "optimizer": Kind("torch.optim.Optimizer", "training", ("torch.optim",)),
     "schedule": Kind("builtins.dict", "training", (), "torch.optim.lr_scheduler.LRScheduler"),
@@ -46,7 +47,7 @@ KINDS = {
 }  # fmt: skip
 """What is allowed without `trusted_packages`, by group or key of the config."""
 
-SEVERAL = ("callbacks", "logger", "metrics")
+SEVERAL = ("callbacks", "logger", "metrics", "transforms")
 """Groups that may hold several parts, each under a name."""
 
 OURS = "alexnet_lab"

@@ -250,6 +250,7 @@ class Train(Section):
     module: dict[str, Any] = {"_target_": "alexnet_lab.training.Classifier"}
     data: dict[str, Any]
     augment: dict[str, Any] | None = None
+    transforms: dict[str, Any] = {}
     loss: dict[str, Any]
     metrics: dict[str, Any] = {}
     optimizer: dict[str, Any]

@@ -37,6 +37,7 @@ TARGET_GROUPS = (
     "module",
     "data",
     "augment",
+    "transforms",
     "loss",
     "metrics",
     "optimizer",
@@ -47,7 +48,7 @@ TARGET_GROUPS = (
 """The groups that are a `_target_` with its fields, or hold several under names."""
 
 SUPPLIED = {
-    "data": {"seed", "augment"},
+    "data": {"seed", "augment", "transforms"},
     "module": {"net", "num_classes", "optimizer", "schedule", "loss", "memory_format", "metrics", "trusted_packages"},
 }
 """Fields that the run sets itself; they are no keys of the group."""
@@ -258,7 +259,7 @@ def _check_is_part(group: str, config: dict[str, Any]) -> None:
         config[group] = named or None
 
 
-FILLED = ("metrics",)
+FILLED = ("metrics", "transforms")
 """Groups whose parts get the number of classes, if they take it and the config does not set it."""
 
 

@@ -77,7 +77,7 @@ class AugmentParams(NamedTuple):
     shift: Tensor | None  # float32 (n, C), grey levels added to all pixels of an image
     gain: float = 1.0  # factor for all pixels, applied afterwards
 
-    def part(self, positions: slice) -> AugmentParams:
+    def part(self, positions: slice | list[int]) -> AugmentParams:
         """The parameters of some images of the batch."""
         shift = None if self.shift is None else self.shift[positions]
         return AugmentParams(self.top[positions], self.left[positions], self.mirror[positions], shift, self.gain)

@@ -60,8 +60,8 @@ class ImageDataModule(LightningDataModule, Fields):
         channels: 1 or 3.
         image_size: Side of the model's input, in pixels.
         stored_size: Side of the stored images, in pixels.
-        augment: An `Augment`, or `{"_target_": "alexnet_lab.data.augment.Augment", ...}`; None trains on the centre
-            views.
+        augment: An `Augment`, or the dictionary of its `_target_` and fields; None trains on the centre views.
+        transforms: A `BatchTransforms` for the training images, after the augmentation; None: no further changes.
         device: Where the stored images are while a GPU trains: "auto" is the GPU's memory if they fit into a quarter
             of it, "cpu" is the memory that all processes share. No effect without a GPU.
         skip_unreadable: Leave out files that are no images, instead of stopping.
@@ -90,6 +90,7 @@ class ImageDataModule(LightningDataModule, Fields):
     image_size: Pixels = 224
     stored_size: Pixels = 256
     augment: Any = None
+    transforms: Any = None
     device: Literal["auto", "cpu"] = "auto"
 
     skip_unreadable = False  # this and the next two: constants of a class, or fields of subclasses that declare them
@@ -170,13 +171,9 @@ class ImageDataModule(LightningDataModule, Fields):
     def transform_by(self, statistics: Statistics) -> Transform:
         """The augmentation and normalisation, given the statistics of the training images."""
         return Transform(
-            self.augment,
-            stored_size=self.stored_size,
-            image_size=self.image_size,
-            normalization=self.normalization,
-            statistics=statistics,
-            seed=self.seed,
-        )
+            self.augment, stored_size=self.stored_size, image_size=self.image_size, normalization=self.normalization,
+            statistics=statistics, seed=self.seed, then=self.transforms,
+        )  # fmt: skip
 
     def _check_store(self, store: Store) -> None:
         """Raises unless the store matches the fields."""
@@ -195,20 +192,17 @@ class ImageDataModule(LightningDataModule, Fields):
 
         With `trainer.overfit_batches` they are the same random batches each epoch: see `plain_loader`.
         """
-        trainer = self.trainer
-        rank, world_size = self._place()
+        trainer, (rank, world_size) = self.trainer, self._place()
         overfits = bool(getattr(trainer, "overfit_batches", 0))
         seed = None if overfits else self.seed
         return BatchLoader(
             self._some_rows("train") if overfits else self._rows_at_hand("train"),
             BatchOrder(self.num_train, self.batch_size, seed, constant=self.order == "constant"),
-            rank=rank,
-            world_size=world_size,
-            draw=None if self.augment is None else self.transform.draw,
+            rank=rank, world_size=world_size,
+            draw=None if self.augment is None else self.transform.draw, then=self.transforms,
             batches_done=None if trainer is None else self._batches_done,
-            ahead=self._ahead(),
-            gpu=self._gpu(),
-        )
+            ahead=self._ahead(), gpu=self._gpu(),
+        )  # fmt: skip
 
     def val_dataloader(self) -> BatchLoader:
         """Batches of the validation part, if any, without augmentation: in order, or random if limited."""
@@ -220,9 +214,8 @@ class ImageDataModule(LightningDataModule, Fields):
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Moves a raw batch; Lightning's generic traversal takes longer than a small step."""
-        if isinstance(batch, RawBatch):
-            return batch.to(device)
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        raw = isinstance(batch, RawBatch)
+        return batch.to(device) if raw else super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
         """Augments and normalises a raw batch on the device, in the dtype of the model's weights.
@@ -357,8 +350,7 @@ class ImageDataModule(LightningDataModule, Fields):
                 is random, since stored images may be sorted by class. It depends only on the part and `val_seed`: runs
                 with any seed and any number of processes use the same images.
         """
-        rows = self._rows_at_hand(part)
-        rank, world_size = self._place()
+        rows, (rank, world_size) = self._rows_at_hand(part), self._place()
         if limit < (1.0 if isinstance(limit, float) else math.ceil(len(rows.indices) / self.batch_size)):
             rows = self._some_rows(part)
         order = BatchOrder(len(rows.indices), self.batch_size, None)

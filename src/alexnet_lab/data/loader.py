@@ -13,6 +13,7 @@ from torch import Tensor
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.data.order import BatchOrder, rank_slice
 from alexnet_lab.data.raw_batch import GpuReader, RawBatch, to_gpu
+from alexnet_lab.data.transforms import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from alexnet_lab.data.augment import AugmentParams
+    from alexnet_lab.data.transforms import BatchTransforms, Mixed
 
 SHARE = 0.25
 """The fraction of a GPU's free memory that stored images may take."""
@@ -36,6 +38,7 @@ class Batch(NamedTuple):
     labels: Tensor  # int64 (B,)
     indices: Tensor  # int64 (B,): rows of the stored part; -1: unknown
     total: int  # images in the global batch, over all processes
+    mixed: Mixed | None = None  # the second labels, if images were mixed; `labels` has those of the larger share
 
 
 def as_batch(batch: Any, trainer: Any) -> Batch:
@@ -119,6 +122,7 @@ class BatchLoader:
             Lightning knows which batches were used; a loader only knows which ones it yielded.
         ahead: Batches that a thread reads in advance, and copies to the GPU.
         gpu: The GPU; None: batches stay in the CPU's memory.
+        then: The transforms that follow; each batch then knows its place.
     """
 
     def __init__(
@@ -132,6 +136,7 @@ class BatchLoader:
         batches_done: Callable[[], int] | None = None,
         ahead: int = 0,
         gpu: torch.device | None = None,
+        then: BatchTransforms | None = None,
     ) -> None:
         self.rows = rows
         self.batch_sampler = order
@@ -141,6 +146,7 @@ class BatchLoader:
         self._batches_done = batches_done
         self._ahead = ahead
         self._gpu = gpu
+        self._then = then
         self._handed_out = 0
         self._resume_at = (0, 0)  # (epoch, batch)
 
@@ -171,9 +177,14 @@ class BatchLoader:
         size = self.batch_sampler.batch_size
         whole = positions[number * size : (number + 1) * size]
         part = rank_slice(len(whole), self.rank, self.world_size)
-        draws = None if self._draw is None else self._draw(epoch, number, len(whole)).part(part)
-        parts = read_batch(self.rows, whole[part], pin=self._gpu is not None)
-        return RawBatch(*parts, total=len(whole), draws=draws)
+        place, chosen = None, part
+        if self._then is not None:
+            lead = int(bool(self._then.mixing) and part.stop > part.start)
+            place = Place(epoch, number, range(part.start, part.stop), len(whole), lead)
+            chosen = place.read()
+        draws = None if self._draw is None else self._draw(epoch, number, len(whole)).part(chosen)
+        parts = read_batch(self.rows, whole[chosen], pin=self._gpu is not None)
+        return RawBatch(*parts, total=len(whole), draws=draws, place=place)
 
     def _first_batch(self, epoch: int) -> int:
         if self._batches_done is not None:

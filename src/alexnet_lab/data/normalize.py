@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own habit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +35,21 @@ class Normalizer(NamedTuple):
     def to(self, device: torch.device) -> Normalizer:
         """The same on another device."""
         return Normalizer(self.mean.to(device), self.scale.to(device))
+
+    def sized(self, side: int) -> Normalizer:
+        """The same for views that were enlarged to `side` pixels."""
+        if self.mean.shape[-1] in (1, side):
+            return self
+        mean = F.interpolate(self.mean[None], size=(side, side), mode="bilinear", align_corners=False)[0]
+        return self._replace(mean=mean)
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """The model's input, float32, of pixels (B, C, K, K) in grey levels."""
+        return (pixels.float() - self.mean) * self.scale
+
+    def grey_levels(self, images: Tensor) -> Tensor:
+        """The pixels of normalised images again: uint8, rounded and clipped."""
+        return (images / self.scale + self.mean).round().clamp(0, 255).byte()
 
 
 def make_normalizer(normalization: str, statistics: Statistics, side: int) -> Normalizer:

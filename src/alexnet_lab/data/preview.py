@@ -8,9 +8,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from alexnet_lab.base.files import atomic_path
-from alexnet_lab.data.loader import read_batch
-from alexnet_lab.data.order import epoch_order
-from alexnet_lab.data.raw_batch import RawBatch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from alexnet_lab.data.datamodule import ImageDataModule
+    from alexnet_lab.data.raw_batch import RawBatch
 
 COUNT = 16
 COLUMNS = 4
@@ -58,12 +56,13 @@ def preview(datamodule: ImageDataModule, path: Path) -> None:
 
 def first_images(datamodule: ImageDataModule, count: int) -> tuple[RawBatch, NDArray[np.uint8]]:
     """Images of the first training batch of the first epoch: raw, and augmented in grey levels (n, C, T, T)."""
-    positions = epoch_order(datamodule.seed, 0, datamodule.num_train)[: datamodule.batch_size]
-    draws = None if datamodule.augment is None else datamodule.transform.draw(0, 0, len(positions))
-    some = slice(0, count)
-    images, labels, indices = read_batch(datamodule.rows("train"), positions[some])
-    raw = RawBatch(images, labels, indices, len(positions), None if draws is None else draws.part(some))
-    return raw, datamodule.transform.grey_levels(datamodule.transform(raw).images)
+    loader = datamodule.train_dataloader()
+    raw = loader.batch(0, 0, loader.batch_sampler.positions())
+    lead = 0 if raw.place is None else raw.place.lead
+    some = slice(lead, lead + count)
+    seen = datamodule.transform(raw).images[:count]
+    shown = raw._replace(images=raw.images[some], labels=raw.labels[some], indices=raw.indices[some])
+    return shown, datamodule.transform.grey_levels(seen)
 
 
 def block(images: NDArray[np.uint8], names: list[str], title: str) -> Image.Image:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from alexnet_lab.data.transforms import Place
+
 
 class RawBatch(NamedTuple):
     """The images of one step as stored; as uint8 they need a quarter of the bytes when moved to the device."""
@@ -26,6 +28,7 @@ class RawBatch(NamedTuple):
     indices: Tensor  # int64 (B,): rows of the stored part
     total: int  # images in the global batch, over all processes
     draws: AugmentParams | None  # the random numbers of the augmentation; None: the plain centre view
+    place: Place | None = None  # of training images that are transformed after the augmentation
 
     def to(self, device: torch.device) -> RawBatch:
         """The batch on a device; a `GpuReader` has copied it before."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-import torch.nn.functional as F  # noqa: N812 - torch's own habit
-
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
 from alexnet_lab.base.targets import build
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
 
     from alexnet_lab.data.channel_statistics import Statistics
     from alexnet_lab.data.raw_batch import RawBatch
+    from alexnet_lab.data.transforms import BatchTransforms
     from alexnet_lab.data.views import View
 
 
@@ -53,6 +52,7 @@ class Transform:
         normalization: See `normalize.NORMALIZATIONS`.
         statistics: Of the training images.
         seed: Of the augmentation, >= 0.
+        then: Transforms of the training images after the augmentation; None: there are none.
     """
 
     def __init__(
@@ -64,8 +64,10 @@ class Transform:
         normalization: str,
         statistics: Statistics,
         seed: int,
+        then: BatchTransforms | None = None,
     ) -> None:
         self.augment = augment
+        self.then = then
         self.stored_size = stored_size
         self.image_size = image_size
         self.statistics = statistics
@@ -113,11 +115,13 @@ class Transform:
             draws = view.draws(len(raw.labels), raw.images.device)
         normalizer = self.normalizer(raw.images.device)
         images = apply(raw.images, draws, self.geometry(training=draws is not None), normalizer)
-        return Batch(images, raw.labels, raw.indices, raw.total)
+        if self.then is None or raw.place is None:
+            return Batch(images, raw.labels, raw.indices, raw.total)
+        gain = 1.0 if draws is None else draws.gain
+        sized = normalizer._replace(scale=normalizer.scale * gain).sized(self.image_size)
+        images, labels, mixed = self.then(images, raw.labels, raw.place, sized)
+        return Batch(images, labels, raw.indices[raw.place.lead :], raw.total, mixed)
 
     def grey_levels(self, images: torch.Tensor) -> NDArray[np.uint8]:
         """Normalised views (B, C, T, T) as pixels 0..255 again, rounded and clipped, for display."""
-        mean, scale = self.normalizer(images.device)
-        if mean.shape[-1] not in (1, images.shape[-1]):  # the views were enlarged
-            mean = F.interpolate(mean[None], size=images.shape[-2:], mode="bilinear", align_corners=False)[0]
-        return (images / scale + mean).round().clamp(0, 255).byte().cpu().numpy()
+        return self.normalizer(images.device).sized(images.shape[-1]).grey_levels(images).cpu().numpy()

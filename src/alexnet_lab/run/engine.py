@@ -18,6 +18,7 @@ from alexnet_lab.base.log import shows_bars
 from alexnet_lab.base.targets import build
 from alexnet_lab.config.schema import OUR_TRAINER_KEYS
 from alexnet_lab.data.field_rules import has_validation_images
+from alexnet_lab.data.transforms import BatchTransforms
 from alexnet_lab.models.layers.pooling import make_deterministic
 from alexnet_lab.run import parts
 from alexnet_lab.run.devices import lightnings_name
@@ -50,7 +51,13 @@ def build_data(config: dict[str, Any]) -> Any:
     """The LightningDataModule of a config."""
     trusted = tuple(config["trusted_packages"])
     augment = None if config["augment"] is None else build(config["augment"], "augment", trusted=trusted)
-    return build(config["data"], "data", trusted=trusted, seed=config["seed"], augment=augment)
+    given: dict[str, Any] = {"seed": config["seed"], "augment": augment}
+    if any(config["transforms"].values()):
+        classes = config["data"]["num_classes"]
+        given["transforms"] = BatchTransforms(
+            config["transforms"], seed=config["seed"], num_classes=classes, trusted=trusted
+        )
+    return build(config["data"], "data", trusted=trusted, **given)
 
 
 def build_classifier(config: dict[str, Any]) -> LightningModule:

@@ -20,6 +20,7 @@ from alexnet_lab.base.targets import OURS, build, locate
 from alexnet_lab.config.monitors import monitors
 from alexnet_lab.config.schema import BUILT_IN
 from alexnet_lab.data.datamodule import ImageDataModule
+from alexnet_lab.data.transforms import BatchTransforms, try_transform
 from alexnet_lab.run.distributed import check_strategy
 from alexnet_lab.run.pruning import journal_of
 from alexnet_lab.run.tolerant_loggers import Steady, steady
@@ -53,8 +54,9 @@ def check_parts(config: dict[str, Any]) -> None:
             continue
         found = locate(spec["_target_"], key, trusted)
         if isinstance(found, type) and not spec["_target_"].startswith(f"{OURS}."):
-            _try(key, spec, config["data"]["num_classes"], trusted)
+            _try(key, spec, config["data"], trusted)
     _check_directions(config, trusted)
+    _check_mixing(config, trusted)
     _try_optimizer(config, trusted)
 
 
@@ -68,10 +70,27 @@ def _check_directions(config: dict[str, Any], trusted: tuple[str, ...]) -> None:
             )
 
 
-def _try(group: str, spec: dict[str, Any], num_classes: int, trusted: tuple[str, ...]) -> None:
-    """Builds a part for a stand-in of its network."""
+def _check_mixing(config: dict[str, Any], trusted: tuple[str, ...]) -> None:
+    """Refuses to mix images where their second labels would be ignored."""
+    specs, classes = config["transforms"], config["data"]["num_classes"]
+    mixing = BatchTransforms(specs, seed=0, num_classes=classes, trusted=trusted).mixing
+    if not mixing:
+        return
+    target = config["module"]["_target_"]
+    key, found = f"transforms.{next(iter(mixing))}", locate(target, "module", trusted)
+    own_step = getattr(found, "training_step", None) is not Classifier.training_step
+    if own_step or config["optimizer"]["_target_"].endswith(".diagonal_lm"):
+        reader = target if own_step else "optimizer=diagonal_lm"
+        raise ConfigError(f"`{key}` gives each image two labels, and {reader} reads one; leave it out")
+
+
+def _try(group: str, spec: dict[str, Any], data: dict[str, Any], trusted: tuple[str, ...]) -> None:
+    """Builds a part for a stand-in of its network or its images."""
+    num_classes = data["num_classes"]
     if group == "augment":
         build(spec, group, trusted=trusted)
+    elif group.startswith("transforms."):
+        try_transform(group, spec, data, trusted)
     elif group.startswith("metrics."):
         build_metric(group.partition(".")[2], spec, num_classes, trusted)
     elif group == "loss":

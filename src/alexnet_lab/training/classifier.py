@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from alexnet_lab.data.loader import Batch
+    from alexnet_lab.data.transforms import Mixed
 
 
 COUNTS = "train_counts"
@@ -157,11 +158,12 @@ class Classifier(LightningModule):
         """Returns this process's share of the mean loss over the global batch.
 
         DDP averages gradients over processes, whose shares of a batch may differ in size. The sum is therefore scaled
-        by world size / global batch size, and N processes take the step that one process would take.
+        by world size / global batch size, and N processes take the step that one process would take. A mixed image has
+        the losses of both labels by their shares; the training error counts it as its label of the larger share.
         """
-        images, labels, _, total = as_batch(batch, self.trainer)
+        images, labels, _, total, mixed = as_batch(batch, self.trainer)
         logits = self(images)
-        losses = self.loss(logits.float(), labels)
+        losses = losses_of(self.loss, logits.float(), labels, mixed)
         self.train_counts.update(logits.detach(), labels, losses.detach())
         self.train_extra.update(logits, labels)
         return losses.sum() * (self.trainer.world_size / total)
@@ -293,6 +295,13 @@ class Classifier(LightningModule):
         """Whether there are images to validate on; a data module may have none."""
         data = getattr(self.trainer, "datamodule", None)
         return self.trainer.limit_val_batches != 0 and getattr(data, "num_val", None) != 0
+
+
+def losses_of(loss: nn.Module, logits: Tensor, labels: Tensor, mixed: Mixed | None) -> Tensor:
+    """The loss of each image (B,); of a mixed image the losses of both labels, weighted by their shares."""
+    if mixed is None:
+        return loss(logits, labels)
+    return mixed.shares * loss(logits, labels) + (1 - mixed.shares) * loss(logits, mixed.others)
 
 
 def duration_of(trainer: Trainer) -> Duration:
