@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -15,9 +12,9 @@ from urllib.parse import quote
 from jinja2 import Environment
 from markupsafe import Markup
 
-from alexnet_lab.base.files import finite
 from alexnet_lab.base.formats import duration
-from alexnet_lab.base.printable import printable_lines, printable_texts
+from alexnet_lab.base.html import json_in_script, policy
+from alexnet_lab.base.printable import printable_lines
 from alexnet_lab.report.comparison import PARTIAL
 from alexnet_lab.report.text_tables import STATUS_WORDS, amount, level_table, origin, state_line
 from alexnet_lab.sweeps.summary_tables import WORDS
@@ -67,10 +64,10 @@ def page(study: Study, folder: Path) -> str:
         thinned=f" Every {ordinal(step)} epoch is drawn." if step > 1 else "",
         rows=[_row(run, study, folder) for run in study.runs],
         origin=origin(study),
-        data=_json(_data(study, folder, step)),
+        data=json_in_script(_data(study, folder, step)),
         chart_version=CHART_VERSION,
         style=style,
-        policy=_policy(code.values(), style),
+        policy=policy(code.values(), style),
         **code,
     )
 
@@ -106,20 +103,6 @@ def _asset(name: str) -> str:
 def _without_map(script: str) -> str:
     """Removes the line that would make a browser's tools look for another file."""
     return re.sub(r"\n//# sourceMappingURL=.*", "", script)
-
-
-def _policy(scripts: Any, style: str) -> str:
-    """The page's content security policy: run these scripts, use this style, fetch nothing."""
-
-    def named(text: str) -> str:
-        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-    return f"default-src 'none'; style-src {named(style)}; script-src {' '.join(named(text) for text in scripts)}"
-
-
-def _json(value: Any) -> str:
-    """JSON that is safe in a script element: without `<` there is no end tag and no comment."""
-    return json.dumps(printable_texts(finite(value)), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def _data(study: Study, folder: Path, step: int) -> dict[str, Any]:
