@@ -59,7 +59,14 @@ pygments_style, pygments_dark_style = "friendly", "github-dark"
 
 CONTENTS = {
     "Learn": ["docs/course", "docs/models", "docs/gallery"],
-    "Use": ["docs/recipes", "docs/sweeps", "docs/evaluation", "Weights & Biases <docs/wandb>", "GPUs <docs/gpu>"],
+    "Use": [
+        "docs/recipes",
+        "docs/sweeps",
+        "docs/evaluation",
+        "docs/export",
+        "Weights & Biases <docs/wandb>",
+        "GPUs <docs/gpu>",
+    ],
     "Results": ["Results <results/README>", "Fidelity <docs/fidelity>", "docs/speed", "docs/reliability"],
     "Develop": ["docs/api/index", "CONTRIBUTING", "CHANGELOG", "SECURITY"],
 }

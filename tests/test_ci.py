@@ -44,11 +44,21 @@ def test_one_version():
 
 
 def test_the_base_install_is_what_a_run_needs(tmp_path, digits_dir):
-    """A run, its evaluation and its report import no package of the extras."""
+    """A run, its evaluation, its export and its report import no package of the extras."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     base = {requirement.split(">")[0] for requirement in project["dependencies"]}
-    assert not base & {"tensorboard", "wandb-workspaces", "playwright", "optuna", "submitit", "pytest"}
-    blocked = ("tensorboard", "wandb_workspaces", "playwright", "optuna", "submitit", "joblib_launcher")
+    assert not base & {"onnx", "tensorboard", "wandb-workspaces", "playwright", "optuna", "submitit", "pytest"}
+    blocked = (
+        "onnx",
+        "onnxscript",
+        "onnxruntime",
+        "tensorboard",
+        "wandb_workspaces",
+        "playwright",
+        "optuna",
+        "submitit",
+        "joblib_launcher",
+    )
     (tmp_path / "sitecustomize.py").write_text(
         f"import sys\nsys.modules.update(dict.fromkeys({blocked!r}))\n", encoding="utf-8"
     )  # None in sys.modules: import raises ModuleNotFoundError
@@ -56,6 +66,7 @@ def test_the_base_install_is_what_a_run_needs(tmp_path, digits_dir):
     commands = [
         ["train.py", f"data.dir={digits_dir}", f"run_dir={run}", *QUICK, "trainer.max_epochs=1", "debug=fast"],
         ["eval.py", f"run={run}"],
+        ["export.py", f"run={run}", "format=torch_export"],
         ["report.py", f"runs={run}", f"out={report}"],
     ]
     script = f"""
@@ -74,6 +85,7 @@ if __name__ == "__main__":
         [sys.executable, path], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (report / "report.html").is_file(), done.stderr
+    assert (run / "export" / "run.pt2").is_file(), done.stderr
 
 
 def test_windows_is_refused_in_one_line(monkeypatch):

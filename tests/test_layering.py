@@ -10,7 +10,7 @@ import pytest
 
 import alexnet_lab
 
-LAYERS = ("base", "data", "models", "training", "config", "run", "evaluation", "sweeps", "report")
+LAYERS = ("base", "data", "models", "training", "config", "run", "evaluation", "export", "sweeps", "report")
 """From what is used to what uses."""
 
 SOURCE = Path(alexnet_lab.__file__).parent

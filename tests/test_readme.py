@@ -76,7 +76,7 @@ def small_cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_line_is_known():
-    known = ("python train.py", "python eval.py", "python report.py", "make ", "source ", "#")
+    known = ("python train.py", "python eval.py", "python report.py", "python export.py", "make ", "source ", "#")
     assert [line for line in LINES if line and not line.startswith(known)] == []
     assert len(commands("python train.py")) >= 5
 

@@ -87,9 +87,10 @@ def test_the_callbacks_have_the_defaults_of_their_schema():
     [
         (CONFIGS / "train.yaml", schema.Train),
         (CONFIGS / "eval.yaml", schema.Evaluate),
+        (CONFIGS / "export.yaml", schema.Export),
         (REPOSITORY / "src" / "alexnet_lab" / "report" / "config" / "report.yaml", schema.Report),
     ],
-    ids=["train", "eval", "report"],
+    ids=["train", "eval", "export", "report"],
 )
 def test_the_top_level_has_the_defaults_of_its_schema(file, model):
     stated = {name: field.default for name, field in model.model_fields.items() if not field.is_required()}

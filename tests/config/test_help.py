@@ -9,7 +9,7 @@ import yaml
 from annotated_types import Ge, Gt, Le, Lt
 from commands import CONFIGS, REPOSITORY, call
 
-from alexnet_lab.config import check_evaluate, check_report, check_train
+from alexnet_lab.config import check_evaluate, check_export, check_report, check_train
 from alexnet_lab.config.help import Help, describe
 
 PRESETS = ("experiment", "sweep", "debug", "launcher")
@@ -80,6 +80,7 @@ def test_mistakes_are_reported_in_one_line(words, message):
     ("check", "command", "configs", "line"),
     [
         (check_evaluate, "eval", CONFIGS, "split: test test, or val: the validation part of the training set"),
+        (check_export, "export", CONFIGS, "overwrite: false true: replace an existing file"),
         (check_report, "report", REPORT, "sweep: null the directory of a sweep; the report goes into it"),
     ],
 )
@@ -108,7 +109,7 @@ def test_each_key_of_a_group_has_a_meaning(group):
         assert unexplained == [], path.name  # optimizer.layers: rules for layers by name
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "report"])
+@pytest.mark.parametrize("command", ["train", "eval", "report", "export"])
 def test_each_key_outside_the_groups_has_a_meaning(command):
     folder = REPORT if command == "report" else CONFIGS
     raw = yaml.safe_load((folder / f"{command}.yaml").read_text(encoding="utf-8"))

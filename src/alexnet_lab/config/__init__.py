@@ -1,5 +1,5 @@
 """The config: composed by Hydra, checked here without heavy imports, passed on as a plain dictionary."""
 
-from alexnet_lab.config.validate import check_evaluate, check_report, check_saved, check_train
+from alexnet_lab.config.validate import check_evaluate, check_export, check_report, check_saved, check_train
 
-__all__ = ["check_evaluate", "check_report", "check_saved", "check_train"]
+__all__ = ["check_evaluate", "check_export", "check_report", "check_saved", "check_train"]

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from alexnet_lab.base.checked_files import read_yaml
 from alexnet_lab.base.errors import ConfigError, did_you_mean
-from alexnet_lab.config.schema import Evaluate, Report, Section, Train, section_in
+from alexnet_lab.config.schema import Evaluate, Export, Report, Section, Train, section_in
 from alexnet_lab.config.signatures import read_signature
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hydra.conf import HydraConf
     from omegaconf import DictConfig
 
-SECTIONS: dict[str, type[Section]] = {"train": Train, "eval": Evaluate, "report": Report}
+SECTIONS: dict[str, type[Section]] = {"train": Train, "eval": Evaluate, "export": Export, "report": Report}
 """The schema of each command's keys, apart from the fields of a `_target_`."""
 
 KEY = re.compile(r"^(?P<indent> *)(?:- )?(?P<key>\w+):.*?(?:\s+# (?P<comment>.*))?$")

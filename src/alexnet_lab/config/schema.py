@@ -341,6 +341,25 @@ class Evaluate(Section):
     num_threads: Threads | None = None
 
 
+class ExportedData(Section):
+    """What export.py may change in the run's data."""
+
+    dir: str | None = None
+
+
+class Export(Section):
+    """The config of export.py."""
+
+    run: str
+    format: Literal["onnx", "torch_export", "demo"] = "onnx"
+    out: str | None = None
+    overwrite: bool = False
+    response_norm: Literal["operator", "convolution"] = "operator"
+    other_images: bool = False
+    data: ExportedData = ExportedData()
+    trusted_packages: list[str] = []
+
+
 class Report(Section):
     """The config of report.py."""
 

@@ -13,11 +13,13 @@ from alexnet_lab.base.errors import ConfigError, did_you_mean
 from alexnet_lab.base.fields import check_value, explain_typed
 from alexnet_lab.base.targets import SEVERAL, check_target, packages_beyond, parts
 from alexnet_lab.config.compatibility import check_fit
+from alexnet_lab.config.export_checks import check_format
 from alexnet_lab.config.schema import (
     BUILT_IN,
     LAUNCHER_OWNS,
     Callbacks,
     Evaluate,
+    Export,
     Multirun,
     Report,
     Section,
@@ -139,6 +141,19 @@ def check_evaluate(raw: Mapping[str, Any]) -> dict[str, Any]:
     """
     config = _check_section(Evaluate, raw).model_dump()
     _refuse_empty_text("", config)
+    return config
+
+
+def check_export(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Checks and completes the config of export.py; raises ConfigError as `check_train` does.
+
+    Example:
+        >>> check_export({"run": "logs/runs/first", "format": "demo"})["overwrite"]
+        False
+    """
+    config = _check_section(Export, raw).model_dump()
+    _refuse_empty_text("", config)
+    check_format(config)
     return config
 
 

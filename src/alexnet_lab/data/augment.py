@@ -215,7 +215,7 @@ def apply(images: Tensor, draws: AugmentParams | None, geometry: Geometry, norma
     """
     if draws is not None:
         normalizer = normalizer._replace(scale=normalizer.scale * draws.gain)
-    native = images.device.type == "cpu" and NATIVE.available
+    native = images.device.type == "cpu" and not torch.compiler.is_compiling() and NATIVE.available
     views = (native_views if native else gathered_views)(images, draws, geometry, normalizer)
     if geometry.image_size == geometry.side:
         return views

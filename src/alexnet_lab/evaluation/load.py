@@ -13,7 +13,11 @@ __all__ = ["load"]
 
 
 def load(
-    run_dir: str | Path, *, data_dir: str | Path | None = None, trusted_packages: list[str] | None = None
+    run_dir: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    trusted_packages: list[str] | None = None,
+    other_images: bool = False,
 ) -> FinishedRun | LoadedWeights:
     """Loads a finished run, or a weights file alone: the network with the weights of the best epoch, and its config.
 
@@ -21,6 +25,7 @@ def load(
         run_dir: The run directory; or a `.safetensors` file that a run has written, which needs no data set.
         data_dir: The folder of the data sets; None: as in training.
         trusted_packages: Additional packages that a `_target_` of its config may name.
+        other_images: Load a run even if its data set has changed since training, with a warning.
 
     Raises:
         RunError: It is no run, has not finished, or its config, checkpoint or weights file is damaged.
@@ -38,5 +43,8 @@ def load(
             raise ConfigError(f"`data_dir` is {data_dir}, but {run_dir} needs no data set; leave it out")
         return LoadedWeights(str(run_dir), trusted_packages=trusted_packages)
     return FinishedRun(
-        str(run_dir), data_dir=None if data_dir is None else str(data_dir), trusted_packages=trusted_packages
+        str(run_dir),
+        data_dir=None if data_dir is None else str(data_dir),
+        trusted_packages=trusted_packages,
+        other_images=other_images,
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -182,6 +184,7 @@ def finished_run(run: str, trusted_packages: list[str] | None = None) -> tuple[R
     if result is None or result.get("status") != "completed":
         status = "is unfinished" if result is None else f"ended as {result.get('status')}"
         line = shell.command("train.py", shell.override("resume", run))
-        raise RunError(f"run {run} {status}; eval.py takes finished runs; resume it: {line}")
+        script = Path(sys.argv[0]).name if shell.runs_script() else "eval.py"
+        raise RunError(f"run {run} {status}; {script} takes finished runs; resume it: {line}")
     directory.check_file(directory.config)
     return directory, config

@@ -28,10 +28,12 @@ class Predictor:
     """What a finished run and a weights file have in common.
 
     Attributes:
+        path: As given.
         config: Checked, set to evaluate in one process.
         directory: Where it was found.
         classifier: The trained LightningModule.
         data: Turns images into the network's input.
+        checkpoint_hash: SHA-256 of the file with the weights.
 
     Example:
         >>> from alexnet_lab import load
@@ -43,10 +45,12 @@ class Predictor:
         1.0
     """
 
+    path: str
     config: dict[str, Any]
     directory: RunDirectory
     classifier: LightningModule
     data: ImageDataModule
+    checkpoint_hash: str
 
     @property
     def net(self) -> nn.Module:

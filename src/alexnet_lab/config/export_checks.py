@@ -1,0 +1,68 @@
+"""Checks of export.py before any heavy import: the packages of a format, and the file that it writes."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from alexnet_lab.base import shell
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.files import try_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Format(NamedTuple):
+    """A format of export.py."""
+
+    suffix: str  # of its files
+    packages: tuple[str, ...] = ()  # of the extra `export`
+
+
+FORMATS = {
+    "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime")),
+    "torch_export": Format(".pt2"),
+    "demo": Format(".html"),
+}
+"""By the value of `format`."""
+
+
+def check_format(config: Mapping[str, Any]) -> None:
+    """Checks a config of export.py against this machine.
+
+    Raises:
+        ConfigError: A package of the format is missing, or `out` cannot be written.
+    """
+    name = config["format"]
+    missing = [package for package in FORMATS[name].packages if not _is_installed(package)]
+    if missing:
+        raise ConfigError(f"format={name} needs {', '.join(missing)}: pip install 'alexnet-lab[export]'")
+    if config["out"] is not None:
+        check_out(Path(config["out"]), name, overwrite=config["overwrite"])
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # the module was replaced by None
+        return False
+
+
+def check_out(out: Path, name: str, *, overwrite: bool) -> None:
+    """Raises ConfigError unless the file may be written."""
+    suffix = FORMATS[name].suffix
+    if out.is_dir():
+        word = shell.join([shell.override("out", out / f"NAME{suffix}")])
+        raise ConfigError(f"`out` is {out}, a folder; allowed: a file of format={name}: {word}")
+    if out.suffix != suffix:
+        word = shell.join([shell.override("out", out.with_name(f"{out.stem or 'NAME'}{suffix}"))])
+        raise ConfigError(f"`out` is {out}; a file of format={name} ends in {suffix}: {word}")
+    if os.path.lexists(out) and not overwrite:
+        raise ConfigError(f"`out` is {out}, which exists; choose another file, or set overwrite=true to replace it")
+    try:
+        try_folder(out.parent)
+    except OSError as error:
+        raise ConfigError(f"`out` is {out}, which cannot be written: {error.strerror or error}") from error

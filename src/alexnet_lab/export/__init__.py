@@ -1,0 +1,18 @@
+"""A trained network as one file that needs neither torch nor this repository."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from alexnet_lab.base.lazy import lazy
+
+if TYPE_CHECKING:
+    from alexnet_lab.export.command import export
+
+__all__ = ["export"]
+
+__getattr__ = lazy(__name__, {"export": "alexnet_lab.export.command"})
+
+
+def __dir__() -> list[str]:
+    return __all__

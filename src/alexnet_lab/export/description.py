@@ -1,0 +1,51 @@
+"""What a user of an exported file needs to know, for the file's metadata."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import alexnet_lab
+from alexnet_lab.evaluation.loaded_run import FinishedRun
+from alexnet_lab.evaluation.loaded_weights import LoadedWeights
+
+if TYPE_CHECKING:
+    from alexnet_lab.evaluation.predictor import Predictor
+
+FORMAT_VERSION = 1
+
+
+def described(run: Predictor) -> dict[str, Any]:
+    """The description of a run's file: classes, input, normalisation, test metrics, origin."""
+    data = run.data
+    size, colour = data.stored_size, "RGB" if data.channels == 3 else "grey"
+    return {
+        "format_version": FORMAT_VERSION,
+        "class_names": data.class_names,
+        "input": f"pixels: uint8 (batch, {data.channels}, {size}, {size}), {colour}, 0 to 255",
+        "preparation": (
+            f"turn the image upright (EXIF), put it on white where it is transparent, make it {colour}, scale the "
+            f"shorter side to {size} pixels (Pillow's BILINEAR, antialiased), crop the centre of {size} x {size}"
+        ),
+        "outputs": "logits and probabilities: float32 (batch, classes)",
+        "normalization": f"{data.normalization}, of the centre {data.transform.geometry(training=False).side} pixels",
+        "run": name_of(run),
+        "model": run.config["model"],
+        "metrics": {name: value for name, value in metrics_of(run).items() if name.startswith(("test/", "val/"))},
+        "weights_sha256": run.checkpoint_hash,
+        "versions": {"alexnet_lab": alexnet_lab.__version__, "torch": torch.__version__.partition("+")[0]},
+    }
+
+
+def name_of(run: Predictor) -> str:
+    """The name of a run, or of a weights file without its ending."""
+    return run.name if isinstance(run, FinishedRun) else Path(run.path).stem
+
+
+def metrics_of(run: Predictor) -> dict[str, float]:
+    """The metrics of a run, or those that a weights file records."""
+    if isinstance(run, LoadedWeights):
+        return run.facts.get("metrics") or {}
+    return (run.directory.read_result() or {}).get("metrics") or {}
