@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parent
 
 SCRIPTS = (
     "response_norm", "alexnet_step", "augmentation", "lenet5_epoch", "processes", "threads", "start", "memory",
-    "scaling",
+    "scaling", "onnx_speed",
 )  # fmt: skip
 
 
