@@ -15,8 +15,10 @@ from PIL import Image
 from alexnet_lab.config import check_train
 from alexnet_lab.data import MNISTDataModule
 from alexnet_lab.data.sources.mini_imagenet_files import GUIDE16
+from alexnet_lab.models.counts import num_parameters
 from alexnet_lab.run import train
 from alexnet_lab.run.engine import build_data
+from alexnet_lab.run.own_module import build_network
 from alexnet_lab.training.published import by_pass
 from alexnet_lab.training.schedules import Duration
 
@@ -201,3 +203,15 @@ def test_the_table_of_recipes_lists_each_with_its_headers_result():
     for name, header in headers.items():
         measured = re.search(r"Result: ([\d.]+ %)", header)
         assert (measured[1] if measured else "not run") in rows[name].split("|")[2], name
+
+
+def test_fine_tuning_has_the_network_that_it_starts_from():
+    source, tuned, probe = (
+        resolved(f"experiment={name}") for name in ("alexnet_cifar10_cpu", "finetune_imagenette", "probe_imagenette")
+    )
+    assert tuned["model"] == probe["model"] == source["model"]
+    assert tuned["data"]["image_size"] == source["data"]["image_size"] == 32
+    assert (tuned["freeze"], probe["freeze"]) == ([], ["features", "fc6", "fc7"])
+    net = build_network(probe)
+    assert num_parameters(net) == 2048 * 10 + 10
+    assert sum(parameter.numel() for parameter in net.parameters()) == 7_156_938

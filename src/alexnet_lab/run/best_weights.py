@@ -99,7 +99,7 @@ def portable(config: dict[str, Any]) -> dict[str, Any]:
 def manifest_facts(directory: RunDirectory) -> dict[str, Any]:
     """What computed the weights: commit, versions, hardware and number format, without the command and its paths."""
     manifest = directory.readable_manifest()
-    kept = {name: manifest.get(name) for name in ("git", "python", "packages", "precision", "system")}
+    kept = {name: manifest.get(name) for name in ("git", "python", "packages", "precision")}
     hardware = manifest.get("hardware") or {}
     return kept | {"hardware": {name: hardware.get(name) for name in ("device", "processor", "cuda")}}
 
