@@ -66,6 +66,7 @@ CONTENTS = {
         "docs/export",
         "Weights & Biases <docs/wandb>",
         "GPUs <docs/gpu>",
+        "docs/imagenet",
     ],
     "Results": ["Results <results/README>", "Fidelity <docs/fidelity>", "docs/speed", "docs/reliability"],
     "Develop": ["docs/api/index", "CONTRIBUTING", "CHANGELOG", "SECURITY"],

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from alexnet_lab.data.sources.cifar10 import CIFAR10DataModule
     from alexnet_lab.data.sources.digits import DigitsDataModule
     from alexnet_lab.data.sources.image_folder import ImageFolderDataModule
+    from alexnet_lab.data.sources.imagenet import ImageNetDataModule
     from alexnet_lab.data.sources.imagenette import ImageNetteDataModule
     from alexnet_lab.data.sources.mini_imagenet import MiniImageNetDataModule
     from alexnet_lab.data.sources.mnist import MNISTDataModule
@@ -23,6 +24,7 @@ __all__ = [
     "CIFAR10DataModule",
     "DigitsDataModule",
     "ImageFolderDataModule",
+    "ImageNetDataModule",
     "ImageNetteDataModule",
     "MNISTDataModule",
     "MiniImageNetDataModule",
@@ -36,6 +38,7 @@ __getattr__ = lazy(
         "CIFAR10DataModule": "alexnet_lab.data.sources.cifar10",
         "DigitsDataModule": "alexnet_lab.data.sources.digits",
         "ImageFolderDataModule": "alexnet_lab.data.sources.image_folder",
+        "ImageNetDataModule": "alexnet_lab.data.sources.imagenet",
         "ImageNetteDataModule": "alexnet_lab.data.sources.imagenette",
         "MNISTDataModule": "alexnet_lab.data.sources.mnist",
         "MiniImageNetDataModule": "alexnet_lab.data.sources.mini_imagenet",

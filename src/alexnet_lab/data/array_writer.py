@@ -83,8 +83,10 @@ class ArrayWriter:
         self.failures: dict[int, str] = {}
         self.checksums: list[int] = []
         self._count, self._shape, self._digests = count, shape, digests
-        self._shard = bytearray()
-        self._shard_bytes = max(1, SHARD_BYTES // math.prod(shape)) * math.prod(shape)
+        images = max(1, SHARD_BYTES // math.prod(shape))
+        self._shard_bytes = images * math.prod(shape)
+        self._shard = np.empty((min(images, max(count, 1)), *shape), np.uint8)
+        self._filled = 0  # images of it
         self._sha = hashlib.sha256(npy_header(count, shape))
 
     @property
@@ -119,14 +121,15 @@ class ArrayWriter:
         if isinstance(found, str):
             self.failures[self.read] = found
         else:
-            self._shard += np.ascontiguousarray(found).data.cast("B")
+            self._shard[self._filled] = found
+            self._filled += 1
         self.read += 1
-        if len(self._shard) == self._shard_bytes:
+        if self._filled * math.prod(self._shape) == self._shard_bytes:
             self._write_shard()
 
     def finish(self) -> dict[str, Any]:
         """Completes the array; returns its entry in meta.json."""
-        if self._shard:
+        if self._filled:
             self._write_shard()
         self._file.truncate()
         if self.kept != self._count:
@@ -139,16 +142,17 @@ class ArrayWriter:
         return {"bytes": self.path.stat().st_size, "sha256": self._sha.hexdigest(), "shards": shards}
 
     def _write_shard(self) -> None:
-        self._file.write(self._shard)
+        shard = self._shard[: self._filled].data
+        self._file.write(shard)
         self._file.flush()
-        self._sha.update(self._shard)
-        self.checksums.append(zlib.crc32(self._shard))
+        self._sha.update(shard)
+        self.checksums.append(zlib.crc32(shard))
         failures = {str(row): reason for row, reason in self.failures.items() if row >= self._noted}
         digests = "" if self._digests is None else self._digests[self._noted : self.read].tobytes().hex()
         self._lines.write(json.dumps(Entry(self.read, self.checksums[-1], failures, digests)) + "\n")
         self._lines.flush()
         self._noted = self.read
-        self._shard.clear()
+        self._filled = 0
 
     def _sound_lines(self, unchanged: int, accept_failures: bool) -> list[str]:
         """The lines of the journal whose shards are on disk, up to the first that is not."""

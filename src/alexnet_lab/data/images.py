@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ from alexnet_lab.data.folders import EXTENSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+    from io import BytesIO
 
     from numpy.typing import NDArray
 
@@ -48,11 +49,18 @@ def read_image(path: Path, size: int, channels: int) -> NDArray[np.uint8]:
         raise ValueError(f"not named like an image ({', '.join(EXTENSIONS)})")
     if not path.is_file():
         raise ValueError("not a file, but a link to nothing" if path.is_symlink() else "not a file")
-    with Image.open(path, formats=FORMATS) as file:
+    return decoded(path, size, channels)
+
+
+def decoded(source: Path | BytesIO, size: int, channels: int) -> NDArray[np.uint8]:
+    """Decodes a file or its bytes, whatever its name; see `read_image`."""
+    with Image.open(source, formats=FORMATS) as file:
         if file.format != "PNG":
             return _pixels(file, size, channels)
         file.verify()  # the CRC-32 of its chunks, which Pillow ignores when it decodes
-    with Image.open(path, formats=FORMATS) as file:
+    if not isinstance(source, Path):
+        source.seek(0)
+    with Image.open(source, formats=FORMATS) as file:
         return _pixels(file, size, channels)
 
 

@@ -1,0 +1,167 @@
+"""`data=imagenet`: ILSVRC-2012 from its official archives, which are read in place.
+
+1,281,167 training and 50,000 validation images of 1,000 classes (Russakovsky et al. 2015). The validation images are
+the test set, as in every paper; the labels of the official test set are not public.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, NamedTuple, cast
+
+import numpy as np
+
+from alexnet_lab.base.errors import DataError
+from alexnet_lab.base.ranges import PositiveInt, UnitInterval
+from alexnet_lab.data.datamodule import ImageDataModule
+from alexnet_lab.data.images import decoded
+from alexnet_lab.data.store import Contents, Part
+from alexnet_lab.data.tar_members import archived_files, digest_of, members, nested_members
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from alexnet_lab.data.tar_members import ArchivedFiles
+
+TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
+"""The official archives; they need a registration at image-net.org."""
+
+META, LABELS = "data/meta.mat", "data/ILSVRC2012_validation_ground_truth.txt"
+"""In the devkit: the classes, and the class of each validation image by its number."""
+
+
+class Devkit(NamedTuple):
+    """What the devkit says."""
+
+    words: dict[str, str]  # by WordNet id: its synonyms
+    val_wnids: list[str]  # of each validation image, in the order of their names
+
+
+def read_devkit(path: Path) -> Devkit:
+    """Reads the classes and the labels of the validation images.
+
+    Raises:
+        DataError: The archive cannot be read, or lacks a file.
+    """
+    from scipy.io import loadmat  # noqa: PLC0415 - takes a third of a second
+
+    try:
+        with tarfile.open(path) as archive:
+            files = {
+                name: archive.extractfile(member)
+                for member in archive
+                for name in (META, LABELS)
+                if member.isfile() and member.name.endswith(f"/{name}")
+            }
+            meta, labels = (cast("IO[bytes]", files[name]).read() for name in (META, LABELS))
+        synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+        leaves = [(int(s["ILSVRC2012_ID"]), str(s["WNID"]), str(s["words"])) for s in synsets if s["num_children"] == 0]
+        wnids = {number: wnid for number, wnid, _ in leaves}
+        return Devkit({wnid: words for _, wnid, words in leaves}, [wnids[int(line)] for line in labels.split()])
+    except (OSError, EOFError, tarfile.TarError, KeyError, ValueError) as error:
+        raise DataError(f"{path} is not the devkit of ILSVRC-2012 ({type(error).__name__}: {error})") from error
+
+
+def readable_names(words: dict[str, str], wnids: list[str]) -> list[str]:
+    """The first synonym of each class, with the WordNet id where two classes share it.
+
+    Example:
+        >>> readable_names({"n1": "crane", "n2": "crane", "n3": "tench, Tinca tinca"}, ["n1", "n2", "n3"])
+        ['crane (n1)', 'crane (n2)', 'tench']
+    """
+    first = {wnid: words[wnid].partition(",")[0] for wnid in wnids}
+    uses = Counter(first.values())
+    return [first[wnid] if uses[first[wnid]] == 1 else f"{first[wnid]} ({wnid})" for wnid in wnids]
+
+
+def load_archives(root: Path, size: int, channels: int) -> Contents:
+    """ImageNet from the archives in a folder.
+
+    Args:
+        root: The folder.
+        size: Side of the stored images, in pixels.
+        channels: 1 or 3.
+
+    Raises:
+        DataError: An archive is missing, damaged, or of other images than the devkit.
+    """
+    _check_archives(root)
+    devkit = read_devkit(root / DEVKIT)
+    by_class = {name.removesuffix(".tar"): files for name, files in nested_members(root / TRAIN).items()}
+    wnids = sorted(by_class)
+    odd = sorted(set(wnids) ^ set(devkit.words))
+    if odd:
+        raise DataError(f"{root / TRAIN} and {root / DEVKIT} differ in {len(odd)} classes, for example {odd[0]}")
+    val, labelled = sorted(members(root / VAL)), len(devkit.val_wnids)
+    if len(val) != labelled:
+        raise DataError(f"{root / VAL} has {len(val):,} images, and {root / DEVKIT} labels of {labelled:,}")
+    train = [(label, member) for label, wnid in enumerate(wnids) for member in sorted(by_class[wnid])]
+    files = archived_files(root, [*((TRAIN, member) for _, member in train), *((VAL, member) for member in val)])
+    labels = {"train": [label for label, _ in train], "test": [wnids.index(wnid) for wnid in devkit.val_wnids]}
+    rows = {"train": range(len(train)), "test": range(len(train), len(train) + len(val))}
+    parts = {name: archived_part(files, rows[name], labels[name], size, channels) for name in rows}
+    return Contents(str(root), readable_names(devkit.words, wnids), (channels, size, size), parts, files)
+
+
+def _check_archives(root: Path) -> None:
+    missing = [name for name in (TRAIN, VAL, DEVKIT) if not (root / name).is_file()]
+    if missing:
+        raise DataError(
+            f"there is no {root / missing[0]}; put {TRAIN}, {VAL} and {DEVKIT} of image-net.org into {root}, or take "
+            f"unpacked images: data=image_folder data.root=FOLDER"
+        )
+
+
+def archived_part(files: ArchivedFiles, rows: range, labels: list[int], size: int, channels: int) -> Part:
+    """Some of the files as a part of a store; a file's digest is added when it is decoded."""
+    numbers = np.array(labels, dtype=np.int64)
+
+    def source_hash() -> str:
+        return hashlib.sha256(files.digests[rows.start : rows.stop].tobytes() + numbers.tobytes()).hexdigest()
+
+    names = [files.names[row] for row in rows]
+    return Part(numbers, partial(_read, files, rows, size, channels), names, source_hash, rows)
+
+
+def _read(files: ArchivedFiles, rows: range, size: int, channels: int, number: int) -> NDArray[np.uint8]:
+    content = files.content(rows[number])
+    files.digests[rows[number]] = digest_of(content)
+    return decoded(io.BytesIO(content), size, channels)
+
+
+class ImageNetDataModule(ImageDataModule):
+    """ILSVRC-2012 from the archives in `root`, or `<dir>/imagenet`; see `ImageDataModule` for the other fields.
+
+    The store is made once. It does not need the archives afterwards, and does not look at them again.
+
+    Attributes:
+        root: The folder of the three archives; None: `<dir>/imagenet`.
+        skip_unreadable: Leave out files that are no images, instead of stopping.
+
+    Example:
+        >>> data = ImageNetDataModule(dir="data", val_fraction=0.0)
+        >>> data.num_classes, data.image_size
+        (1000, 224)
+    """
+
+    name = "imagenet"
+    root: str | None = None
+    num_classes: PositiveInt = 1000
+    val_fraction: UnitInterval = 0.01
+    skip_unreadable: bool = False
+
+    def contents(self) -> Contents:
+        """Lists the images in the archives; see `load_archives`."""
+        return load_archives(Path(self.root or Path(self.dir) / "imagenet"), self.stored_size, self.channels)
+
+    def store_name(self) -> str:
+        """Names the size and, if they are not the defaults, the folder and the channels."""
+        facts = repr((self.root and str(Path(self.root).resolve()), self.channels, self.skip_unreadable))
+        plain = facts == repr((None, 3, False))
+        digest = "" if plain else f"-{hashlib.sha256(facts.encode()).hexdigest()[:8]}"
+        return f"{self.name}-{self.stored_size}{digest}"
