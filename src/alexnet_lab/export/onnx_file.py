@@ -93,7 +93,7 @@ def write(served: Served, description: Mapping[str, Any], path: Path, *, respons
             f"set format=torch_export"
         )
     served.net = with_plain_layers(served.net, {LocalResponseNorm: RESPONSE_NORMS[response_norm]})
-    with torch.inference_mode():
+    with torch.no_grad():
         served(example(served))  # builds the kernels of `ConvolutionNorm`
     program = traced(served)
     for name in CHATTY:

@@ -71,7 +71,7 @@ class Plain:
 
 def _in_pieces(formula: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
     """Applies the formula to tensors (B, ...): on a CPU, to a few images at a time if they are large."""
-    if x.device.type != "cpu" or x.numel() <= PIECE or _is_traced():
+    if x.device.type != "cpu" or _is_traced() or x.numel() <= PIECE:  # a traced batch has no number yet
         return formula(x, *others)
     out = torch.empty_like(x)
     step = max(1, PIECE * len(x) // x.numel())
