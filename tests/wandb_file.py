@@ -6,13 +6,13 @@ import json
 import struct
 import time
 import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wandb.proto import wandb_internal_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 FILE_HEADER, BLOCK, CHUNK_HEADER = 7, 32_768, 7  # bytes
 PATIENCE_SECONDS = 10.0
@@ -35,6 +35,18 @@ class OfflineRun(NamedTuple):
     exit_code: int | None
     files: list[str]  # pictures and tables, relative to `folder`
     folder: Path
+    artifacts: list[Artifact]
+
+
+class Artifact(NamedTuple):
+    """A version of an artifact that the run logs."""
+
+    name: str
+    type: str
+    aliases: list[str]
+    metadata: dict[str, Any]
+    files: dict[str, Path]  # by name in the artifact, where the file lies until it is uploaded
+    digests: dict[str, str]  # base64 of their MD5
 
 
 def read(run_dir: Path) -> OfflineRun:
@@ -45,9 +57,7 @@ def read(run_dir: Path) -> OfflineRun:
 
 def read_file(path: Path) -> OfflineRun:
     """One offline run from its file, which W&B's service may still be writing a moment after the run's end."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not any(record.HasField("exit") for record in records(path.read_bytes())) and time.monotonic() < end:
-        time.sleep(0.05)
+    wait_for_end(path)
     facts: dict[str, Any] = {}
     config: dict[str, Any] = {}
     summary: dict[str, Any] = {}
@@ -78,6 +88,23 @@ def read_file(path: Path) -> OfflineRun:
     return OfflineRun(
         **facts, config=config, history=history, summary=summary, metrics=metrics, exit_code=exit_code, files=files,
         folder=path.parent / "files",
+        artifacts=[artifact(record.artifact) for record in records(path.read_bytes()) if record.HasField("artifact")],
+    )  # fmt: skip
+
+
+def wait_for_end(path: Path) -> None:
+    """Waits until a file says how its run ended."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not any(record.HasField("exit") for record in records(path.read_bytes())) and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def artifact(found: Any) -> Artifact:
+    """An artifact of a record."""
+    entries = found.manifest.contents
+    return Artifact(
+        found.name, found.type, list(found.aliases), json.loads(found.metadata or "{}"),
+        {entry.path: Path(entry.local_path) for entry in entries}, {entry.path: entry.digest for entry in entries},
     )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ from alexnet_lab.config.schema import (
     section_in,
 )
 from alexnet_lab.config.signatures import Field, read_signature
-from alexnet_lab.config.wandb_checks import check_names, check_wandb
+from alexnet_lab.config.wandb_checks import SCHEME, check_names, check_wandb, parts_of_reference
 from alexnet_lab.config.weights_source import with_hash
 
 if TYPE_CHECKING:
@@ -141,6 +141,9 @@ def check_evaluate(raw: Mapping[str, Any]) -> dict[str, Any]:
     """
     config = _check_section(Evaluate, raw).model_dump()
     _refuse_empty_text("", config)
+    for name in [config["run"]] if isinstance(config["run"], str) else config["run"]:
+        if name.startswith(SCHEME):
+            parts_of_reference(name)
     return config
 
 

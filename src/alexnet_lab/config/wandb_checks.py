@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.errors import ConfigError
@@ -77,3 +78,25 @@ def _check_text(key: str, field: str, text: str) -> None:
         raise ConfigError(
             f"{key} has {len(text)} characters ({text[:20]!r}...); W&B accepts at most {LONGEST[field]}: shorten it"
         )
+
+
+SCHEME = "wandb:"
+"""The start of `run=wandb:ENTITY/PROJECT/RUN`."""
+
+
+def parts_of_reference(text: str) -> tuple[str, str, str]:
+    """Entity, project and run of `wandb:ENTITY/PROJECT/RUN`.
+
+    Raises:
+        ConfigError: It has another form.
+
+    Example:
+        >>> parts_of_reference("wandb:team/alexnet-lab/1a2b3c4d")
+        ('team', 'alexnet-lab', '1a2b3c4d')
+    """
+    names = text.removeprefix(SCHEME).split("/")
+    if len(names) != 3 or any(not re.fullmatch(r"[\w-][\w.-]*", name, re.ASCII) for name in names):
+        raise ConfigError(
+            f"`run` is {text!r}; allowed: wandb:ENTITY/PROJECT/RUN with the id of a run, as in the address of its page"
+        )
+    return names[0], names[1], names[2]

@@ -22,6 +22,7 @@ from alexnet_lab.evaluation.custom_images import OwnImages, find_images
 from alexnet_lab.evaluation.ensemble import ensemble, mean_metrics
 from alexnet_lab.evaluation.error_rates import class_errors, confusion, images_of_classes, intervals, macro_averages
 from alexnet_lab.evaluation.evaluated import Evaluated
+from alexnet_lab.evaluation.fetched import local
 from alexnet_lab.evaluation.file_names import chosen_name, out_folder
 from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.evaluation.predict import UNKNOWN, count_views
@@ -137,7 +138,7 @@ def predicted(config: Mapping[str, Any]) -> Evaluated:
 
 def _runs(config: Mapping[str, Any]) -> list[FinishedRun]:
     """The runs that the config names, all different."""
-    names = run_names([config["run"]] if isinstance(config["run"], str) else config["run"], "run")
+    names = local(run_names([config["run"]] if isinstance(config["run"], str) else config["run"], "run"))
     _check_different(names, [os.path.realpath(name) for name in names])
     for name in names:
         _refuse_sweep(name)

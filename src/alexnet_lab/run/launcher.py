@@ -19,6 +19,7 @@ from alexnet_lab.config.default_paths import has_default_run_dir
 from alexnet_lab.run import failures, provenance, starting_weights
 from alexnet_lab.run.devices import check_devices, check_precision, count_processes, is_cpu, uses_workers
 from alexnet_lab.run.elastic import WorkerDiedError, run_workers
+from alexnet_lab.run.model_artifacts import log_models
 from alexnet_lab.run.parts import check_parts
 from alexnet_lab.run.preparation import network_size, prepare
 from alexnet_lab.run.rehearsal import check_callbacks
@@ -112,6 +113,7 @@ def run(
             with recorded(config, directory, size, before and before.seconds, start) as result:
                 here = None if workers else ready
                 fit(config, directory, result, coordinator, ready=here, checkpoint=before and before.checkpoint)
+            log_models(directory, config)
     log.info(summary_line(result))
     return result
 

@@ -56,6 +56,7 @@ class WandbRows(WandbLogger):
     def __init__(self, run: Any, **settings: Any) -> None:
         super().__init__(experiment=run, **settings)
         self.run = run
+        self.continues = False  # whether its checkpoints are logged after its end
         self._row: dict[str, Any] = {}
         self._next = 0
 
@@ -91,6 +92,7 @@ def wandb_logger(
     group: str | None = None,
     job_type: str | None = "train",
     notes: str | None = None,
+    log_model: Literal["best", "all"] | None = None,
 ) -> Logger:
     """Starts a W&B run; a resumed run keeps its id.
 
@@ -104,6 +106,7 @@ def wandb_logger(
         group: Groups runs that belong together.
         job_type: W&B's job type.
         notes: Free text.
+        log_model: Which checkpoints become artifacts after the run; see `alexnet_lab.run.model_artifacts`.
 
     Example:
         >>> from pathlib import Path
@@ -128,7 +131,9 @@ def wandb_logger(
     run.config.update(flat(config), allow_val_change=True)  # for a run resumed with changes
     run.define_metric("epoch")
     run.define_metric("*", step_metric="epoch", step_sync=True)
-    return WandbRows(run, save_dir=run_dir, project=project)
+    rows = WandbRows(run, save_dir=run_dir, project=project)
+    rows.continues = log_model is not None
+    return rows
 
 
 def _set_up() -> None:
@@ -258,11 +263,12 @@ def show(
         class_names: Of the rows and columns.
         after_step: W&B's step of their row, or the next free one.
     """
-    for logger, rows in _of_wandb(loggers):
+    for logger, rows in wandb_runs(loggers):
         logger.attempt(lambda: rows.log(_shown(pictures, epochs, confusion, class_names), after_step))  # noqa: B023 - called at once
 
 
-def _of_wandb(loggers: Sequence[Steady]) -> list[tuple[Steady, WandbRows]]:
+def wandb_runs(loggers: Sequence[Steady]) -> list[tuple[Steady, WandbRows]]:
+    """Those of W&B, each with what it wraps."""
     return [(logger, logger.inner) for logger in loggers if isinstance(logger.inner, WandbRows)]
 
 
@@ -328,7 +334,7 @@ def _number(text: Any) -> float | None:
 
 def summarize(loggers: Sequence[Steady], summary: Mapping[str, Any]) -> None:
     """Sets the summary of a run in W&B's table of runs; other loggers have none."""
-    for logger, rows in _of_wandb(loggers):
+    for logger, rows in wandb_runs(loggers):
         logger.attempt(lambda: rows.run.summary.update(dict(summary)))  # noqa: B023 - called at once
 
 
@@ -345,10 +351,10 @@ def finishing(loggers: list[Steady]) -> Iterator[list[Steady]]:
 
 def finish(loggers: Sequence[Steady], exit_code: int) -> None:
     """Ends a W&B run with the run's actual state; other loggers need nothing."""
-    for logger, rows in _of_wandb(loggers):
+    for logger, rows in wandb_runs(loggers):
         offline, run_id = rows.run.offline, rows.run.id
         logger.attempt(lambda: rows.run.finish(exit_code=exit_code))  # noqa: B023 - called at once
-        if offline and not logger.lost:
+        if offline and not logger.lost and not (rows.continues and exit_code == 0):
             line = sync_command(Path(str(logger.save_dir)), run_id)
             log.info("W&B: kept offline; after `wandb login`, upload it with: %s", line)
 
