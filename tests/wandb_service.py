@@ -83,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
         self.service = service
         super().__init__(*arguments)
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name in the base class
         """Prints nothing."""
 
     def _reply(self, content: bytes | None) -> None:

@@ -112,7 +112,7 @@ def evaluated(address: str, cwd: Path, *words: str) -> Any:
     """`eval.py run=wandb:team/alexnet-lab/abc123` against a service; a process of its own, as W&B keeps its login."""
     words = ("run=wandb:team/alexnet-lab/abc123", *words)
     own = {"WANDB_CACHE_DIR": str(cwd / "cache"), "HOME": str(cwd)}
-    return finished(command("eval.py", *words, cwd=cwd, WANDB_BASE_URL=address, WANDB_API_KEY="a" * 40, **own))
+    return finished(command("eval.py", *words, cwd=cwd, WANDB_BASE_URL=address, WANDB_API_KEY="a" * 40, **own))  # pyright: ignore[reportArgumentType] - all of them are variables
 
 
 def test_eval_fetches_a_run(trained, tmp_path, digits_dir):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
 from pydantic import ValidationError
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
 from alexnet_lab.base.fields import check_value, explain_typed
+from alexnet_lab.base.ranges import PositiveInt
 from alexnet_lab.base.targets import SEVERAL, check_target, packages_beyond, parts
 from alexnet_lab.config.compatibility import check_fit
 from alexnet_lab.config.export_checks import check_format
@@ -258,13 +259,17 @@ def _check_trainer_arguments(trainer: Mapping[str, Any]) -> None:
         check_value(key, trainer[name], fields[name].annotation)
 
 
+WITHOUT_LOGGER = {"every_steps": Optional[PositiveInt]}  # noqa: UP045 - `|` takes no Annotated for a type checker
+"""Keys of `logger` that need no logger: they write files of the run."""
+
+
 def _check_is_part(group: str, config: dict[str, Any]) -> None:
     """Refuses a group without `_target_`, and unknown entries in a group that holds several parts."""
     spec = config[group]
     if spec is None or "_target_" in spec:
         return
     named = {name: item for name, item in spec.items() if isinstance(item, dict) and "_target_" in item}
-    known = Callbacks.model_fields if group == "callbacks" else {}
+    known = Callbacks.model_fields if group == "callbacks" else WITHOUT_LOGGER if group == "logger" else {}
     unknown = (name for name in spec if name not in {*named, *known})
     others = [name for name in unknown if spec[name] is not None or not is_new(name.lower(), known)]
     if group not in SEVERAL:
@@ -274,7 +279,8 @@ def _check_is_part(group: str, config: dict[str, Any]) -> None:
         hint = f"to add one, give {group}.NAME its `_target_`"
         raise ConfigError(f"{unknown_key(f'{group}.{others[0]}', [*known, *named])}; {hint}")
     if group == "logger":
-        config[group] = named or None
+        own = {name: check_value(f"{group}.{name}", spec[name], known[name]) for name in spec if name in known}
+        config[group] = {name: item for name, item in (named | own).items() if item is not None} or None
 
 
 FILLED = ("metrics", "transforms")

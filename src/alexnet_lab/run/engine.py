@@ -26,6 +26,7 @@ from alexnet_lab.run.distributed import Processes, build_strategy
 from alexnet_lab.run.own_module import build_module
 from alexnet_lab.run.profiling import build_profiler
 from alexnet_lab.run.pruning import Pruning, Rule
+from alexnet_lab.run.step_log import step_log
 from alexnet_lab.training.batch_norm import batch_dependent, synchronise
 from alexnet_lab.training.callbacks import network_of
 from alexnet_lab.training.checkpoint_io import SafeCheckpointIO
@@ -107,6 +108,8 @@ def optional_callbacks(config: dict[str, Any], directory: RunDirectory) -> list[
         callbacks.append(Pruning(directory.path, monitor, Rule(pruning["startup_trials"], pruning["warmup_epochs"])))
     if config["callbacks"]["layer_statistics"]:
         callbacks.append(LayerStatistics())
+    by_step = step_log(config, directory.steps)
+    callbacks += [] if by_step is None else [by_step]
     others = any(isinstance(callback, ProgressBar) for callback in callbacks)
     if config["trainer"]["progress_bar"] and shows_bars() and not others:
         callbacks.append(ProgressLine())

@@ -38,6 +38,7 @@ class RunDirectory:
         self.config = self.path / "config.yaml"
         self.result = self.path / "result.json"
         self.metrics = self.path / "metrics.csv"
+        self.steps = self.path / "steps.csv"  # with logger.every_steps
         self.manifest = self.path / "manifest.json"
         self.log = self.path / "train.log"
         self.preview = self.path / "augmentation.png"

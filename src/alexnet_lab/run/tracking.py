@@ -27,6 +27,10 @@ from alexnet_lab.run.tolerant_loggers import Steady, steady
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from torch import Tensor
+
+    from alexnet_lab.base.ranges import PositiveInt
+
 __all__ = ["tensorboard_logger", "wandb_logger"]
 
 log = logging.getLogger(__name__)
@@ -41,6 +45,9 @@ ID_FILE = "wandb_id.txt"
 
 OURS_AT_WANDB = f"{__name__}.wandb_logger"
 """The `_target_` of configs/logger/wandb.yaml."""
+
+STEP_METRICS = ("step/loss", "step/learning_rate", "step/gradient_norm")
+"""What `logger.every_steps` logs."""
 
 MOST_CELLS = 10_000
 """The most cells that W&B draws of a table."""
@@ -74,6 +81,12 @@ class WandbRows(WandbLogger):
         self.log({**self._row, "trainer/global_step": step}, (step or 0) + tested)
         self._row = {}
 
+    def log_step(self, row: Mapping[str, Any], step: int, *, ends_epoch: bool) -> None:
+        """Logs a row of a step; that of an epoch's last step waits for the row of the epoch, at the same place."""
+        place = max(step, self._next)
+        self.run.log({**row, "trainer/global_step": step}, step=place, commit=not ends_epoch)
+        self._next = place if ends_epoch else place + 1
+
     def log(self, row: Mapping[str, Any], step: int = 0) -> None:
         """Writes a row at a step, or at the next free one."""
         place = max(step, self._next)
@@ -93,6 +106,8 @@ def wandb_logger(
     job_type: str | None = "train",
     notes: str | None = None,
     log_model: Literal["best", "all"] | None = None,
+    every_steps: PositiveInt | None = None,
+    watch: Literal["gradients", "parameters", "all"] | None = None,
 ) -> Logger:
     """Starts a W&B run; a resumed run keeps its id.
 
@@ -107,6 +122,8 @@ def wandb_logger(
         job_type: W&B's job type.
         notes: Free text.
         log_model: Which checkpoints become artifacts after the run; see `alexnet_lab.run.model_artifacts`.
+        every_steps: Also log the loss, learning rate and gradient norm of every n-th optimiser step.
+        watch: Add histograms of gradients or parameters, every `every_steps` or 100 steps.
 
     Example:
         >>> from pathlib import Path
@@ -131,6 +148,9 @@ def wandb_logger(
     run.config.update(flat(config), allow_val_change=True)  # for a run resumed with changes
     run.define_metric("epoch")
     run.define_metric("*", step_metric="epoch", step_sync=True)
+    if every_steps or watch:
+        for metric in STEP_METRICS:
+            run.define_metric(metric, step_metric="trainer/global_step")
     rows = WandbRows(run, save_dir=run_dir, project=project)
     rows.continues = log_model is not None
     return rows
@@ -227,8 +247,8 @@ def _keep_id(run_dir: Path, run_id: str) -> None:
         log.warning("%s could not be written (%s)", run_dir / ID_FILE, error.strerror or error)
 
 
-def tensorboard_logger(run_dir: Path, config: dict[str, Any]) -> Logger:
-    """TensorBoard's event files, in the run directory's `tensorboard/`.
+def tensorboard_logger(run_dir: Path, config: dict[str, Any], *, every_steps: PositiveInt | None = None) -> Logger:
+    """TensorBoard's event files, in the run directory's `tensorboard/`; `every_steps` as for W&B.
 
     Example:
         >>> from pathlib import Path
@@ -241,6 +261,38 @@ def tensorboard_logger(run_dir: Path, config: dict[str, Any]) -> Logger:
     logger = TensorBoardLogger(run_dir, name="tensorboard", version="")
     logger.log_hyperparams(flat(config))
     return logger
+
+
+def log_step(
+    loggers: Sequence[Steady],
+    row: Mapping[str, float],
+    step: int,
+    *,
+    ends_epoch: bool,
+    histograms: Mapping[str, tuple[Tensor, Tensor]],
+) -> None:
+    """Logs a row of one optimiser step.
+
+    Args:
+        loggers: The run's.
+        row: By `STEP_METRICS`.
+        step: Its number, from 1.
+        ends_epoch: Whether the row of an epoch follows.
+        histograms: Counts and edges by name, for W&B only.
+    """
+    for logger, rows in wandb_runs(loggers):
+        logger.attempt(lambda: rows.log_step({**row, **_drawn(histograms)}, step, ends_epoch=ends_epoch))  # noqa: B023 - called at once
+    for logger in loggers:
+        if not isinstance(logger.inner, WandbRows):
+            logger.log_metrics(dict(row), step)
+
+
+def _drawn(histograms: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:
+    """Histograms of W&B."""
+    import wandb  # noqa: PLC0415
+
+    pairs = {name: (counts.numpy(), edges.numpy()) for name, (counts, edges) in histograms.items()}
+    return {name: wandb.Histogram(np_histogram=pair) for name, pair in pairs.items()}
 
 
 def show(
