@@ -16,7 +16,7 @@ from PIL import Image
 
 from alexnet_lab.base.errors import Interrupted, RunError
 from alexnet_lab.base.targets import build
-from alexnet_lab.run import tolerant_loggers, tracking, train
+from alexnet_lab.run import tolerant_loggers, tracking, train, wandb_media
 from alexnet_lab.training import Classifier
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def test_many_classes_get_no_chart_but_the_mistakes():
     import wandb
 
     counts = [[2 if true == called else int(true == 0) for called in range(101)] for true in range(101)]
-    logged = tracking._confusion(counts, [f"c{number}" for number in range(101)])
+    logged = wandb_media._confusion(counts, [f"c{number}" for number in range(101)])
     assert list(logged) == ["confusions"]
     assert isinstance(logged["confusions"], wandb.Table)
     assert len(logged["confusions"].data) == 100

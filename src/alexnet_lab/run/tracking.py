@@ -23,6 +23,7 @@ from alexnet_lab.base.targets import build, parts
 from alexnet_lab.base.terminal import hangups_ignored
 from alexnet_lab.config.wandb_checks import MODES
 from alexnet_lab.run.tolerant_loggers import Steady, steady
+from alexnet_lab.run.wandb_media import drawn, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -48,9 +49,6 @@ OURS_AT_WANDB = f"{__name__}.wandb_logger"
 
 STEP_METRICS = ("step/loss", "step/learning_rate", "step/gradient_norm")
 """What `logger.every_steps` logs."""
-
-MOST_CELLS = 10_000
-"""The most cells that W&B draws of a table."""
 
 
 class WandbRows(WandbLogger):
@@ -281,18 +279,10 @@ def log_step(
         histograms: Counts and edges by name, for W&B only.
     """
     for logger, rows in wandb_runs(loggers):
-        logger.attempt(lambda: rows.log_step({**row, **_drawn(histograms)}, step, ends_epoch=ends_epoch))  # noqa: B023 - called at once
+        logger.attempt(lambda: rows.log_step({**row, **drawn(histograms)}, step, ends_epoch=ends_epoch))  # noqa: B023 - called at once
     for logger in loggers:
         if not isinstance(logger.inner, WandbRows):
             logger.log_metrics(dict(row), step)
-
-
-def _drawn(histograms: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:
-    """Histograms of W&B."""
-    import wandb  # noqa: PLC0415
-
-    pairs = {name: (counts.numpy(), edges.numpy()) for name, (counts, edges) in histograms.items()}
-    return {name: wandb.Histogram(np_histogram=pair) for name, pair in pairs.items()}
 
 
 def show(
@@ -316,30 +306,12 @@ def show(
         after_step: W&B's step of their row, or the next free one.
     """
     for logger, rows in wandb_runs(loggers):
-        logger.attempt(lambda: rows.log(_shown(pictures, epochs, confusion, class_names), after_step))  # noqa: B023 - called at once
+        logger.attempt(lambda: rows.log(shown(pictures, epochs, confusion, class_names), after_step))  # noqa: B023 - called at once
 
 
 def wandb_runs(loggers: Sequence[Steady]) -> list[tuple[Steady, WandbRows]]:
     """Those of W&B, each with what it wraps."""
     return [(logger, logger.inner) for logger in loggers if isinstance(logger.inner, WandbRows)]
-
-
-def _shown(
-    pictures: Sequence[Path],
-    epochs: Sequence[Mapping[str, Any]],
-    confusion: Sequence[Sequence[int]] | None,
-    class_names: Sequence[str],
-) -> dict[str, Any]:
-    import wandb  # noqa: PLC0415
-
-    logged: dict[str, Any] = {path.stem: wandb.Image(str(path)) for path in pictures if path.is_file()}
-    if epochs:
-        columns: list[Any] = list(dict.fromkeys(name for row in epochs for name in row))
-        logged["epoch"] = epochs[-1].get("epoch")  # the x axis
-        logged["epochs"] = wandb.Table(columns, [[_number(row.get(name, "")) for name in columns] for row in epochs])
-    if confusion is not None:
-        logged |= _confusion(confusion, class_names)
-    return logged
 
 
 def add_pictures(run_dir: Path, config: Mapping[str, Any], pictures: Sequence[Path], steps: int) -> None:
@@ -359,29 +331,6 @@ def add_pictures(run_dir: Path, config: Mapping[str, Any], pictures: Sequence[Pa
     attempts = len(list(run_dir.glob("wandb/*run-*")))  # each further attempt comes after the earlier ones
     show(loggers, pictures=pictures, epochs=[], confusion=None, class_names=[], after_step=steps + 1 + attempts)
     finish(loggers, 0)
-
-
-def _confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> dict[str, Any]:
-    """W&B's own chart of a confusion matrix, and a table of the mistakes."""
-    import wandb  # noqa: PLC0415
-
-    cells = [
-        [true, called, count] for true, row in zip(names, counts, strict=True)
-        for called, count in zip(names, row, strict=True)
-    ]  # fmt: skip
-    mistakes = sorted((cell for cell in cells if cell[0] != cell[1] and cell[2]), key=lambda cell: -cell[2])
-    logged: dict[str, Any] = {"confusions": wandb.Table(["true", "predicted", "images"], mistakes[:MOST_CELLS])}
-    if len(cells) <= MOST_CELLS:
-        fields = ("Actual", "Predicted", "nPredictions")  # the names in W&B's chart
-        logged["confusion_matrix"] = wandb.plot_table(
-            "wandb/confusion_matrix/v1", wandb.Table(list(fields), cells), {field: field for field in fields}
-        )
-    return logged
-
-
-def _number(text: Any) -> float | None:
-    """A cell of metrics.csv; an empty one is None."""
-    return None if text == "" else float(text)
 
 
 def summarize(loggers: Sequence[Steady], summary: Mapping[str, Any]) -> None:
