@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+import wandb_file
 import yaml
 from made import make_sweep, report
+
+from alexnet_lab.report import wandb_figures
 
 dashboard = pytest.importorskip("alexnet_lab.report.dashboard")
 
@@ -42,7 +45,8 @@ def test_without_a_login_it_is_written_as_json(sweep, logged_out):
     )
     found = written(sweep, "report")
     assert found["project"] == {"name": "nets", "entityName": "ENTITY"}
-    grid = next(block for block in found["spec"]["blocks"] if block["type"] == "panel-grid")
+    forest, grid = (block for block in found["spec"]["blocks"] if block["type"] == "panel-grid")
+    assert "differences" in json.dumps(forest["metadata"])
     (runset,) = grid["metadata"]["runSets"]
     assert "activation" in json.dumps(runset["filters"])
     assert [key["name"] for key in runset["grouping"]] == ["model.activation.value"]
@@ -84,7 +88,8 @@ def test_a_factor_that_chooses_a_group_becomes_the_key_that_differs_most(tmp_pat
 
 
 def test_with_a_login_both_are_saved(sweep, monkeypatch, caplog):
-    saved = []
+    saved, logged = [], []
+    monkeypatch.setattr(wandb_figures, "log_forest", lambda _, **place: logged.append(place))
 
     def save(built):
         saved.append(built)
@@ -97,8 +102,9 @@ def test_with_a_login_both_are_saved(sweep, monkeypatch, caplog):
     outcome = report(f"sweep={sweep}", "wandb=true", "entity=me")
     assert outcome.code == 0
     assert [type(built).__name__ for built in saved] == ["Workspace", "Report"]
-    (runset,) = dashboard.runsets(saved[1])
-    assert (runset.entity, runset.project) == ("me", "alexnet-lab")
+    sets = dashboard.runsets(saved[1])
+    assert [(runset.entity, runset.project) for runset in sets] == [("me", "alexnet-lab")] * 2
+    assert [place["entity"] for place in logged] == ["me"]
     assert "W&B report: https://example.org/report" in outcome.err
 
 
@@ -107,7 +113,20 @@ def test_what_wandb_refuses_is_reported_in_one_line(sweep, monkeypatch):
         raise ValueError("no\npermission")
 
     monkeypatch.setattr("alexnet_lab.run.tracking.has_login", lambda: True)
+    monkeypatch.setattr(wandb_figures, "log_forest", lambda _, **place: None)
     monkeypatch.setattr(dashboard.ws.Workspace, "save", refuse)
     outcome = report(f"sweep={sweep}", "wandb=true", "entity=me")
     assert outcome.code == 1
     assert f"error: W&B: ValueError: no permission; the specification is in {sweep}" in outcome.err
+
+
+def test_the_forest_plot_is_a_picture_of_one_run(sweep, logged_out, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for _ in range(2):
+        assert report(f"sweep={grouped(sweep, 'activation')}", "wandb=true").code == 0
+    first, second = (wandb_file.read_file(path) for path in sorted(sweep.glob("wandb/offline-run-*/*.wandb")))
+    assert first.id == second.id
+    assert (first.name, first.job_type, first.project) == ("report of activation", "report", "nets")
+    (picture,) = [name for name in first.files if "differences" in name]
+    assert (first.folder / picture).read_bytes() == (sweep / "figures" / "differences.png").read_bytes()
+    assert [row["_step"] for part in (first, second) for row in part.history] == [0, 1]

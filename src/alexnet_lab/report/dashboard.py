@@ -18,6 +18,7 @@ from alexnet_lab.base.errors import RunError, one_line
 from alexnet_lab.base.files import write_json
 from alexnet_lab.base.flatten import flat
 from alexnet_lab.report.text_tables import summary_of
+from alexnet_lab.run.wandb_names import short_name
 from alexnet_lab.sweeps.summary_tables import markdown
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ CURVES = ("val/top1_error", "train/top1_error", "val/loss", "train/loss", "learn
 
 PICTURES = ("augmentation", "confusion_matrix", "kernels")
 """Keys under which runs log pictures and charts at their end."""
+
+FOREST = "differences"
+"""The report's figure of the differences from the base with their intervals."""
 
 NOBODY = "ENTITY"
 """The placeholder in a specification for a user or team."""
@@ -70,10 +74,13 @@ def publish(study: Study, folder: Path, *, entity: str | None, project: str | No
     """
     login = _login()
     place = find_place(study, entity or _own_entity(study) or (_default_entity() if login else None), project)
-    workspace, report = build_workspace(study, place), build_report(study, place)
+    forest = folder / "figures" / f"{FOREST}.png"
+    workspace, report = build_workspace(study, place), build_report(study, place, forest=forest.is_file())
     paths = {"workspace": folder / "wandb_workspace.json", "report": folder / "wandb_report.json"}
     write_json(paths["workspace"], specification(workspace))
     write_json(paths["report"], specification(report))
+    if forest.is_file():
+        _log_forest(forest, study, place, online=login)
     if not login:
         log.info("W&B: no login, so the workspace and the report are written as JSON: %s, %s", *paths.values())
         return
@@ -86,6 +93,18 @@ def publish(study: Study, folder: Path, *, entity: str | None, project: str | No
         raise RunError(f"W&B: {type(error).__name__}: {one_line(error)}; the specification is in {folder}") from error
     log.info("W&B workspace: %s", workspace.url)
     log.info("W&B report: %s", report.url)
+
+
+def _log_forest(forest: Path, study: Study, place: Place, *, online: bool) -> None:
+    from alexnet_lab.report.wandb_figures import log_forest  # noqa: PLC0415 - imports Lightning
+
+    entity = None if place.entity == NOBODY else place.entity
+    log_forest(forest, name=report_name(study), entity=entity, project=place.project, online=online)
+
+
+def report_name(study: Study) -> str:
+    """The name of the W&B run that has the figures of a report."""
+    return f"report of {study.title}"[:128]
 
 
 def _login() -> bool:
@@ -126,7 +145,7 @@ def find_place(study: Study, entity: str | None, project: str | None) -> Place:
 
 
 def _shown_name(run: Run) -> str:
-    return _tracker(run).get("name") or run.path.name
+    return _tracker(run).get("name") or short_name(run.path.name)
 
 
 def group_keys(study: Study) -> list[str]:
@@ -221,8 +240,8 @@ MOST_RUNS = 100
 """The most runs that W&B draws at once."""
 
 
-def build_report(study: Study, place: Place) -> wr.Report:
-    """Builds a report: claim, table of levels, panels, and the command that computes the runs."""
+def build_report(study: Study, place: Place, *, forest: bool = False) -> wr.Report:
+    """Builds a report: claim, table of levels, forest plot, panels, and the command that computes the runs."""
     grid = wr.PanelGrid(
         runsets=[
             wr.Runset(
@@ -233,7 +252,8 @@ def build_report(study: Study, place: Place) -> wr.Report:
         ],
         panels=panels(study),
     )
-    blocks: list[Any] = [wr.MarkdownBlock(markdown(summary_of(study, study.metric))), wr.H2("Runs"), grid]
+    table = wr.MarkdownBlock(markdown(summary_of(study, study.metric)))
+    blocks: list[Any] = [table, *([forest_panel(study)] if forest else []), wr.H2("Runs"), grid]
     if study.command:
         blocks += [wr.H2("How to reproduce"), wr.MarkdownBlock(f"```bash\n{study.command}\n```")]
     return wr.Report(
@@ -244,6 +264,15 @@ def build_report(study: Study, place: Place) -> wr.Report:
         width="fluid",
         blocks=blocks,
     )
+
+
+def forest_panel(study: Study) -> wr.PanelGrid:
+    """Shows the forest plot of the run that `wandb_figures` logs."""
+    filters = expr.And(expr.Metric("Name") == report_name(study), expr.Metric("JobType") == "report")
+    browser = wr.MediaBrowser(
+        title="differences from the base", media_keys=[FOREST], num_columns=1, layout=_layout(0, 0, wide=True)
+    )
+    return wr.PanelGrid(runsets=[wr.Runset(name=report_name(study), filters=filters)], panels=[browser])
 
 
 def specification(built: ws.Workspace | wr.Report) -> dict[str, Any]:

@@ -22,8 +22,10 @@ from alexnet_lab.base.flatten import flat
 from alexnet_lab.base.targets import build, parts
 from alexnet_lab.base.terminal import hangups_ignored
 from alexnet_lab.config.wandb_checks import MODES
+from alexnet_lab.run import wandb_code
 from alexnet_lab.run.tolerant_loggers import Steady, steady
 from alexnet_lab.run.wandb_media import drawn, shown
+from alexnet_lab.run.wandb_names import agent_name, short_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -106,6 +108,7 @@ def wandb_logger(
     log_model: Literal["best", "all"] | None = None,
     every_steps: PositiveInt | None = None,
     watch: Literal["gradients", "parameters", "all"] | None = None,
+    save_code: bool = False,
 ) -> Logger:
     """Starts a W&B run; a resumed run keeps its id.
 
@@ -115,12 +118,13 @@ def wandb_logger(
         project: W&B project.
         entity: User or team; None is the login's default.
         mode: `auto` is online if there is a login, else offline.
-        name: Displayed name; None is the name of the run directory.
+        name: Displayed name; None: a short form of the run directory's, or the parameters of `wandb agent`.
         group: Groups runs that belong together.
         job_type: W&B's job type.
         notes: Free text.
         log_model: Which checkpoints become artifacts after the run; see `alexnet_lab.run.model_artifacts`.
         every_steps: Also log the loss, learning rate and gradient norm of every n-th optimiser step.
+        save_code: Log the source and config files, once; see `alexnet_lab.run.wandb_code`.
         watch: Add histograms of gradients or parameters, every `every_steps` or 100 steps.
 
     Example:
@@ -134,21 +138,25 @@ def wandb_logger(
     chosen = _mode(mode)
     if chosen == "disabled":
         return WandbRows(wandb.init(mode="disabled"), save_dir=run_dir, project=project)
-    run_id = _run_id(run_dir)
+    run_id, given = _run_id(run_dir), agent_name(os.environ)
+    shown_name = name or _kept(run_dir)[1] or given or short_name(run_dir.name)
     arguments: dict[str, Any] = {
-        "project": project, "entity": entity, "name": name or run_dir.name, "group": group, "job_type": job_type,
+        "project": project, "entity": entity, "name": shown_name, "group": group, "job_type": job_type,
         "notes": notes, "tags": config["tags"], "config": flat(config), "dir": str(run_dir), "id": run_id,
         "resume": "allow",
     }  # fmt: skip
+    first = not (run_dir / "wandb").exists()
     run = _start(chosen, arguments)
-    if run.id != run_id:  # under `wandb agent` the agent chooses it
-        _keep_id(run_dir, run.id)
+    if run.id != run_id or given:  # under `wandb agent` the agent chooses it
+        _keep_id(run_dir, run.id, shown_name)
     run.config.update(flat(config), allow_val_change=True)  # for a run resumed with changes
     run.define_metric("epoch")
     run.define_metric("*", step_metric="epoch", step_sync=True)
     if every_steps or watch:
         for metric in STEP_METRICS:
             run.define_metric(metric, step_metric="trainer/global_step")
+    if save_code and first:
+        wandb_code.save_code(run, run_dir)
     rows = WandbRows(run, save_dir=run_dir, project=project)
     rows.continues = log_model is not None
     return rows
@@ -220,14 +228,8 @@ RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 def _run_id(run_dir: Path) -> str:
     """The W&B id of this run directory; at the first start WANDB_RUN_ID, or eight random digits."""
-    path = run_dir / ID_FILE
-    try:
-        kept = path.read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        kept = ""
-    except (OSError, ValueError) as error:
-        kept = one_line(error)
-    if RUN_ID.fullmatch(kept):
+    path, (kept, _) = run_dir / ID_FILE, _kept(run_dir)
+    if kept is not None:
         return kept
     if path.exists():
         log.warning("%s contains no id of a W&B run; W&B gets a new run for it", path)
@@ -237,10 +239,19 @@ def _run_id(run_dir: Path) -> str:
     return made
 
 
-def _keep_id(run_dir: Path, run_id: str) -> None:
-    """Saves the id for a resumed run."""
+def _kept(run_dir: Path) -> tuple[str | None, str | None]:
+    """The id and the name in the file of a run that is resumed; None where it has none."""
     try:
-        write_text(run_dir / ID_FILE, f"{run_id}\n")
+        run_id, _, name = (run_dir / ID_FILE).read_text(encoding="utf-8").strip().partition("\n")
+    except (OSError, ValueError):
+        return None, None
+    return (run_id, name or None) if RUN_ID.fullmatch(run_id) else (None, None)
+
+
+def _keep_id(run_dir: Path, run_id: str, name: str = "") -> None:
+    """Saves the id for a resumed run, and the name that an agent has given it."""
+    try:
+        write_text(run_dir / ID_FILE, f"{run_id}\n{name}".strip() + "\n")
     except OSError as error:
         log.warning("%s could not be written (%s)", run_dir / ID_FILE, error.strerror or error)
 
