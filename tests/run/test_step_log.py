@@ -144,9 +144,9 @@ def test_histograms_of_gradients(compose, tmp_path):
     logged = history(run)
     assert [row["_step"] for row in logged] == [4, 8, 12]
     for row in logged:
-        assert sum(row["gradients/features.c1.weight"]["values"]) == 6 * 25
-        assert sum(row["parameters/classifier.output.bias"]["values"]) == 10
-        edges = row["gradients/features.c1.weight"]["bins"]
+        assert sum(row["gradients/features.c1.weight.values"]) == 6 * 25
+        assert sum(row["parameters/classifier.output.bias.values"]) == 10
+        edges = row["gradients/features.c1.weight.bins"]
         assert edges == sorted(edges)
         assert len(edges) == step_log.BINS + 1
 

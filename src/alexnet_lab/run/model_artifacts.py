@@ -51,7 +51,7 @@ def log_models(directory: RunDirectory, config: Mapping[str, Any]) -> None:
         directory: The run's; result.json is the metadata of each version.
         config: The run's config.
     """
-    if config["trainer"]["fast_dev_run"]:
+    if config["trainer"]["fast_dev_run"] or not directory.result.is_file():
         return
     for spec in targets.parts({"logger": config["logger"]}).values():
         asked = spec.get("log_model") if spec["_target_"] == OURS_AT_WANDB else None
@@ -76,7 +76,7 @@ def versions(directory: RunDirectory, asked: Literal["best", "all"]) -> list[Ver
 
 def _log(directory: RunDirectory, config: Mapping[str, Any], spec: dict[str, Any], versions: Sequence[Version]) -> None:
     """Continues the run at W&B, logs the versions, and ends it."""
-    metadata = json.loads(json.dumps(directory.readable_result()), parse_constant=str)  # W&B accepts no NaN
+    metadata = json.loads(directory.result.read_text(encoding="utf-8"), parse_constant=str)  # W&B accepts no NaN
     with quiet("alexnet_lab.run.tracking"):  # the run itself has said where W&B is
         logger = steady(OURS_AT_WANDB, lambda: targets.build(spec, "logger", directory.path, config))
     loggers = [] if logger is None else [logger]
