@@ -63,6 +63,7 @@ CONTENTS = {
         "docs/recipes",
         "docs/sweeps",
         "docs/evaluation",
+        "docs/trained_networks",
         "docs/export",
         "Weights & Biases <docs/wandb>",
         "GPUs <docs/gpu>",
