@@ -7,6 +7,7 @@ build. Pages load nothing from other hosts: no fonts, no scripts, and formulas b
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -72,7 +73,10 @@ CONTENTS = {
     "Results": ["Results <results/README>", "Fidelity <docs/fidelity>", "docs/speed", "docs/reliability"],
     "Develop": ["docs/api/index", "CONTRIBUTING", "CHANGELOG", "SECURITY"],
 }
-"""The pages of the sidebar."""
+"""The pages of the sidebar; further pages of docs/ follow at the end of *Use*."""
+
+LISTED = " ".join(itertools.chain(*CONTENTS.values()))
+CONTENTS["Use"] += [f"docs/{path.stem}" for path in sorted(ROOT.glob("docs/*.md")) if f"docs/{path.stem}" not in LISTED]
 
 PARTS = {
     "docs/course": "notebooks/*.ipynb",
