@@ -45,7 +45,7 @@ def test_without_a_login_it_is_written_as_json(sweep, logged_out):
     )
     found = written(sweep, "report")
     assert found["project"] == {"name": "nets", "entityName": "ENTITY"}
-    forest, grid = (block for block in found["spec"]["blocks"] if block["type"] == "panel-grid")
+    grid, forest = (block for block in found["spec"]["blocks"] if block["type"] == "panel-grid")
     assert "differences" in json.dumps(forest["metadata"])
     (runset,) = grid["metadata"]["runSets"]
     assert "activation" in json.dumps(runset["filters"])

@@ -241,7 +241,7 @@ MOST_RUNS = 100
 
 
 def build_report(study: Study, place: Place, *, forest: bool = False) -> wr.Report:
-    """Builds a report: claim, table of levels, forest plot, panels, and the command that computes the runs."""
+    """Builds a report: claim, table of levels, panels, forest plot, and the command that computes the runs."""
     grid = wr.PanelGrid(
         runsets=[
             wr.Runset(
@@ -253,7 +253,9 @@ def build_report(study: Study, place: Place, *, forest: bool = False) -> wr.Repo
         panels=panels(study),
     )
     table = wr.MarkdownBlock(markdown(summary_of(study, study.metric)))
-    blocks: list[Any] = [table, *([forest_panel(study)] if forest else []), wr.H2("Runs"), grid]
+    blocks: list[Any] = [table, wr.H2("Runs"), grid]
+    if forest:
+        blocks += [wr.H2("Differences from the base"), forest_panel(study)]
     if study.command:
         blocks += [wr.H2("How to reproduce"), wr.MarkdownBlock(f"```bash\n{study.command}\n```")]
     return wr.Report(
@@ -269,9 +271,7 @@ def build_report(study: Study, place: Place, *, forest: bool = False) -> wr.Repo
 def forest_panel(study: Study) -> wr.PanelGrid:
     """Shows the forest plot of the run that `wandb_figures` logs."""
     filters = expr.And(expr.Metric("Name") == report_name(study), expr.Metric("JobType") == "report")
-    browser = wr.MediaBrowser(
-        title="differences from the base", media_keys=[FOREST], num_columns=1, layout=_layout(0, 0, wide=True)
-    )
+    browser = wr.MediaBrowser(title="forest plot", media_keys=[FOREST], num_columns=1, layout=_layout(0, 0, wide=True))
     return wr.PanelGrid(runsets=[wr.Runset(name=report_name(study), filters=filters)], panels=[browser])
 
 
