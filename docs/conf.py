@@ -104,6 +104,11 @@ def add_contents(_app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] += toctree([path.relative_to(ROOT).with_suffix("").as_posix() for path in parts])
 
 
+def always_read(*_: object) -> list[str]:
+    """The pages whose content comes from other files: the tables of contents and the API."""
+    return [root_doc, *PARTS, *(f"docs/api/{path.stem}" for path in ROOT.glob("docs/api/*.md"))]
+
+
 def link_to_github(app: Sphinx, doctree: nodes.document) -> None:
     """Makes links to files of the repository that are no pages links to GitHub, and badges of other hosts text."""
     folder = Path(app.env.doc2path(app.env.docname)).parent
@@ -137,6 +142,7 @@ def make_index(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> None:
     """Registers the functions above."""
     app.add_html_math_renderer("mathml", (math_in_line, None), (math_block, None))
+    app.connect("env-get-outdated", always_read)
     app.connect("source-read", add_contents)
     app.connect("doctree-read", link_to_github)
     app.connect("build-finished", make_index)
