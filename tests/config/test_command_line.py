@@ -221,7 +221,7 @@ def test_keys_that_hold_paths_are_known():
         fields |= {f"data.{name}" for name in target.fields}
     found = {key for key in fields if key.rpartition(".")[2].endswith(("dir", "root", "folder", "path", "file"))}
     assert {"run_dir", "data.dir", "data.root", "data.val_folder", "sweep.dir"} <= found
-    assert set(PATHS) == found | {"resume", "hydra.sweep.dir", "run", "runs", "sweep", "out"}
+    assert set(PATHS) == found | {"resume", "init_from", "hydra.sweep.dir", "run", "runs", "sweep", "out"}
 
 
 def test_several_values_of_an_evaluation():

@@ -48,7 +48,8 @@ def test_killed(moment, number, compose, whole_run, tmp_path):
     assert killed(config, moment, number) == -signal.SIGKILL
     go_on(config)
     assert_same_ending(tmp_path / "run", whole_run)
-    assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    kept = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert kept == {"last.ckpt", "best.ckpt", "best.safetensors"}
 
 
 @pytest.fixture(scope="module")

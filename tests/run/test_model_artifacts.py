@@ -150,7 +150,7 @@ def test_a_run_without_checkpoint_is_reported_in_one_line(tmp_path):
     assert outcome.code == 1
     (line,) = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: wandb:team/alexnet-lab/abc123 cannot be fetched")
-    assert "was it trained with logger.log_model=best?" in line
+    assert "it needs a run trained with logger.log_model=best" in line
 
 
 def test_without_login(tmp_path, monkeypatch):

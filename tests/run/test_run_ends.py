@@ -176,7 +176,8 @@ def test_full_disk_while_a_checkpoint_is_written(compose, tmp_path, monkeypatch,
     with pytest.raises(RunError, match=r"No space left on device$"):
         train(compose(f"run_dir={run}", *SHORT))
     assert result(run)["status"] == "failed"
-    assert {path.name for path in (run / "checkpoints").iterdir()} <= {"last.ckpt", "best.ckpt", "previous.ckpt"}
+    allowed = {"last.ckpt", "best.ckpt", "previous.ckpt", "best.safetensors"}
+    assert {path.name for path in (run / "checkpoints").iterdir()} <= allowed
     assert load_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] == 0
     assert "Traceback" not in capsys.readouterr().err
 

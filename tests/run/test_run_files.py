@@ -52,7 +52,8 @@ def test_files(digits_run):
     assert {path.name for path in digits_run.iterdir()} == {
         "config.yaml", "result.json", "metrics.csv", "checkpoints", "manifest.json", "train.log",
     }  # fmt: skip
-    assert {path.name for path in (digits_run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    kept = {path.name for path in (digits_run / "checkpoints").iterdir()}
+    assert kept == {"best.ckpt", "best.safetensors", "last.ckpt"}
 
 
 def test_result(digits_run):
@@ -92,7 +93,7 @@ def test_metrics_csv(digits_run):
 
 def test_manifest_tells_versions_and_no_environment(digits_run):
     manifest = json.loads((digits_run / "manifest.json").read_text())
-    assert set(manifest) == {"git", "command", "python", "packages", "hardware", "system", "precision"}
+    assert set(manifest) == {"git", "command", "python", "packages", "hardware", "system", "precision", "init_from"}
     assert manifest["precision"] == {"precision": "32-true", "float32": "highest"}
     assert manifest["packages"]["torch"] == version("torch")
     assert manifest["hardware"]["cores"] >= 1

@@ -54,7 +54,9 @@ def fetch(reference: str) -> Path:
         raise
     except Exception as error:  # of the network, of W&B, of the disk
         text = one_line(f"{type(error).__name__}: {error}")[:300]
-        raise RunError(f"{reference} cannot be fetched ({text}); was it trained with logger.log_model=best?") from error
+        raise RunError(
+            f"{reference} cannot be fetched ({text}); it needs a run trained with logger.log_model=best"
+        ) from error
     log.info("fetched %s into %s", reference, folder)
     return folder
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from alexnet_lab.base.checked_files import parse_json
 from alexnet_lab.base.errors import RunError, one_line
@@ -50,13 +50,12 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str,
     }
     texts = {name: json.dumps(finite(fact), allow_nan=False) for name, fact in facts.items()}
     texts[HASH] = _hash(dense, texts)
+    try:
+        content = save(dense, metadata=texts)
+    except KeyError as error:
+        raise ValueError(f"safetensors has no dtype {error}") from error
     with atomic_path(path) as part:
-        try:
-            save_file(dense, part, metadata=texts)
-        except SafetensorError as error:
-            raise OSError(f"{path}: {one_line(error)}") from error
-        except KeyError as error:
-            raise ValueError(f"safetensors has no dtype {error}") from error
+        part.write_bytes(content)
 
 
 def read_weights(path: Path) -> Weights:
