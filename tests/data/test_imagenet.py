@@ -15,6 +15,7 @@ from alexnet_lab.base.errors import DataError
 from alexnet_lab.data import ImageFolderDataModule, ImageNetDataModule
 from alexnet_lab.data.sources import imagenet
 from alexnet_lab.data.sources.imagenet import DEVKIT, TRAIN, VAL
+from alexnet_lab.data.tar_members import ArchivedFiles
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,16 +129,16 @@ def test_interrupted_preparation_continues(root, monkeypatch):
     (whole,) = root.parent.glob("store/imagenet-*")
     expected = {path.name: path.read_bytes() for path in whole.glob("*.npy")}
     read: list[int] = []
-    original = imagenet._read
+    original = ArchivedFiles.image
 
-    def interrupted(files: object, rows: range, size: int, channels: int, number: int) -> object:
-        if number == 17 and rows.start == 0 and 17 not in read:
+    def interrupted(files: ArchivedFiles, row: int, size: int, channels: int) -> object:
+        if row == 17 and 17 not in read:
             read.append(17)
             raise KeyboardInterrupt
-        read.append(number)
-        return original(files, rows, size, channels, number)  # pyright: ignore[reportArgumentType]
+        read.append(row)
+        return original(files, row, size, channels)
 
-    monkeypatch.setattr(imagenet, "_read", interrupted)
+    monkeypatch.setattr(ArchivedFiles, "image", interrupted)
     monkeypatch.setattr("alexnet_lab.data.array_writer.SHARD_BYTES", 4 * 3 * 24 * 24)
     monkeypatch.setattr("alexnet_lab.data.source_files.TICK_NS", 0)
     other = data_of(root, dir=str(root.parent / "other"))

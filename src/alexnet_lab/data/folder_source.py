@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from alexnet_lab.base.printable import printable
 from alexnet_lab.data.folders import list_images
-from alexnet_lab.data.images import read_image
 from alexnet_lab.data.source_files import SourceFiles, look_up
 from alexnet_lab.data.store import Contents, Part
 
@@ -81,12 +79,8 @@ def image_part(files: SourceFiles, rows: range, labels: list[int], size: int, ch
         labelled = np.array(labels, dtype=np.int64).tobytes()
         return hashlib.sha256(files.digests[rows.start : rows.stop].tobytes() + labelled).hexdigest()
 
+    def read(number: int) -> NDArray[np.uint8]:
+        return files.image(rows[number], size, channels)
+
     names = [printable(files.names[row]) for row in rows]
-    read = partial(_read, files, rows, size, channels)
     return Part(np.array(labels, dtype=np.int64), read, names, source_hash, rows)
-
-
-def _read(files: SourceFiles, rows: range, size: int, channels: int, number: int) -> NDArray[np.uint8]:
-    row = rows[number]
-    files.digests[row] = files.digest(row)
-    return read_image(files.root / files.names[row], size, channels)

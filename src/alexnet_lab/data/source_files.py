@@ -20,6 +20,7 @@ import numpy as np
 
 from alexnet_lab.base.files import atomic_path, stamp
 from alexnet_lab.base.printable import printable
+from alexnet_lab.data.images import read_image
 from alexnet_lab.data.preparation_bar import progress_bar
 
 if TYPE_CHECKING:
@@ -71,6 +72,11 @@ class SourceFiles(NamedTuple):
         except OSError:
             return np.zeros(DIGEST_BYTES, np.uint8)
         return np.frombuffer(found, np.uint8)
+
+    def image(self, row: int, size: int, channels: int) -> NDArray[np.uint8]:
+        """Decodes a file to (channels, size, size), and adds its digest; raises as `read_image`."""
+        self.digests[row] = self.digest(row)
+        return read_image(self.root / self.names[row], size, channels)
 
     def save(self, folder: Path) -> None:
         """Writes the table atomically; raises OSError."""

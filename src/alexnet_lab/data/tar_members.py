@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import tarfile
 import time
@@ -12,6 +13,7 @@ import numpy as np
 
 from alexnet_lab.base.errors import DataError
 from alexnet_lab.base.files import stamp
+from alexnet_lab.data.images import decoded
 from alexnet_lab.data.source_files import DIGEST_BYTES, SourceFiles
 
 if TYPE_CHECKING:
@@ -99,6 +101,12 @@ class ArchivedFiles(SourceFiles):
         with (self.root / self.names[row].partition("/")[0]).open("rb") as file:
             file.seek(int(self.states[row, 3]))
             return file.read(int(self.states[row, 0]))
+
+    def image(self, row: int, size: int, channels: int) -> NDArray[np.uint8]:
+        """Decodes a file to (channels, size, size), and adds its digest."""
+        content = self.content(row)
+        self.digests[row] = digest_of(content)
+        return decoded(io.BytesIO(content), size, channels)
 
     def digest(self, row: int) -> NDArray[np.uint8]:
         """The hash (16,) of a file's content; zeros if it cannot be read."""

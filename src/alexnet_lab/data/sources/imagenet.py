@@ -10,23 +10,15 @@ import hashlib
 import io
 import tarfile
 from collections import Counter
-from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple, cast
-
-import numpy as np
+from typing import IO, NamedTuple, cast
 
 from alexnet_lab.base.errors import DataError
 from alexnet_lab.base.ranges import PositiveInt, UnitInterval
 from alexnet_lab.data.datamodule import ImageDataModule
-from alexnet_lab.data.images import decoded
-from alexnet_lab.data.store import Contents, Part
-from alexnet_lab.data.tar_members import archived_files, digest_of, members, nested_members
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from alexnet_lab.data.tar_members import ArchivedFiles
+from alexnet_lab.data.folder_source import image_part
+from alexnet_lab.data.store import Contents
+from alexnet_lab.data.tar_members import archived_files, members, nested_members
 
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
 """The official archives; they need a registration at image-net.org."""
@@ -104,7 +96,7 @@ def load_archives(root: Path, size: int, channels: int) -> Contents:
     files = archived_files(root, [*((TRAIN, member) for _, member in train), *((VAL, member) for member in val)])
     labels = {"train": [label for label, _ in train], "test": [wnids.index(wnid) for wnid in devkit.val_wnids]}
     rows = {"train": range(len(train)), "test": range(len(train), len(train) + len(val))}
-    parts = {name: archived_part(files, rows[name], labels[name], size, channels) for name in rows}
+    parts = {name: image_part(files, rows[name], labels[name], size, channels) for name in rows}
     return Contents(str(root), readable_names(devkit.words, wnids), (channels, size, size), parts, files)
 
 
@@ -115,23 +107,6 @@ def _check_archives(root: Path) -> None:
             f"there is no {root / missing[0]}; put {TRAIN}, {VAL} and {DEVKIT} of image-net.org into {root}, or take "
             f"unpacked images: data=image_folder data.root=FOLDER"
         )
-
-
-def archived_part(files: ArchivedFiles, rows: range, labels: list[int], size: int, channels: int) -> Part:
-    """Some of the files as a part of a store; a file's digest is added when it is decoded."""
-    numbers = np.array(labels, dtype=np.int64)
-
-    def source_hash() -> str:
-        return hashlib.sha256(files.digests[rows.start : rows.stop].tobytes() + numbers.tobytes()).hexdigest()
-
-    names = [files.names[row] for row in rows]
-    return Part(numbers, partial(_read, files, rows, size, channels), names, source_hash, rows)
-
-
-def _read(files: ArchivedFiles, rows: range, size: int, channels: int, number: int) -> NDArray[np.uint8]:
-    content = files.content(rows[number])
-    files.digests[rows[number]] = digest_of(content)
-    return decoded(io.BytesIO(content), size, channels)
 
 
 class ImageNetDataModule(ImageDataModule):
