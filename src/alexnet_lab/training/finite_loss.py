@@ -8,7 +8,7 @@ weights are those of the step before.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -72,7 +72,9 @@ class FiniteLoss(Callback):
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Raises RunError if the loss of this process's images, now or one step before, is NaN or infinite."""
         if not is_read_late(trainer, loss):
-            self._check(trainer, pl_module, loss.item(), self._step(trainer))
+            value = loss.item()
+            if not math.isfinite(value):
+                self._fail(trainer, pl_module, value, self._step(trainer))
             return
         self._settle(trainer, pl_module)
         is_bad = over_any_process(~loss.detach().isfinite())
@@ -92,15 +94,15 @@ class FiniteLoss(Callback):
         if pending.arrived is not None:
             pending.arrived.synchronize()
         loss, is_bad = pending.numbers.tolist()
-        self._check(trainer, pl_module, loss, pending.step)
+        if not math.isfinite(loss):
+            self._fail(trainer, pl_module, loss, pending.step)
         if of_all and is_bad:
             raise RunError(f"the training loss of another process is not finite in {step_line(trainer, pending.step)}")
 
-    def _check(self, trainer: Trainer, pl_module: LightningModule, loss: float, step: Step) -> None:
-        if not math.isfinite(loss):
-            self._seeds.seed_for(trainer, step.batch_index)
-            place = first_not_finite(network_of(pl_module), as_batch(step.batch, trainer).images)
-            raise RunError(f"the training loss is {loss} in {step_line(trainer, step)}: {place}; {FIX}{deeper()}")
+    def _fail(self, trainer: Trainer, pl_module: LightningModule, loss: float, step: Step) -> NoReturn:
+        self._seeds.seed_for(trainer, step.batch_index)
+        place = first_not_finite(network_of(pl_module), as_batch(step.batch, trainer).images)
+        raise RunError(f"the training loss is {loss} in {step_line(trainer, step)}: {place}; {FIX}{deeper()}")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks the last step before it is measured."""
