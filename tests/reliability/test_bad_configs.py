@@ -123,6 +123,8 @@ def other_type(draw: st.DrawFn, config: dict[str, Any]) -> Wrong:
     others = [value for value in OTHERS[type(group[key])] if not (key in FREE_TEXT and isinstance(value, str))]
     if key == "variants":  # whose keys are checked when a job of a variant is composed
         others = [value for value in others if not isinstance(value, dict)]
+    if key == "workers":  # auto, true or false
+        others = [value for value in others if not isinstance(value, bool)]
     group[key] = draw(st.sampled_from(others))
     return Wrong(config, named(path), f"{'.'.join(path)}={str(group[key])[:50]}")
 
