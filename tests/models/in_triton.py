@@ -26,12 +26,20 @@ CASES = (
     ((1, 6, 3, 3), Constants(5, 1e-4, 0.75, 1.0, 3)),  # groups smaller than a window
     ((2, 8, 3, 3), Constants(4, 1e-4, 0.5, 2.0, 1)),  # a window without a centre
     ((5, 12), Constants(3, 1e-4, 0.6, 2.0, 1)),
+    ((2, 32, 3, 3), Constants(9, 1e-4, 0.75, 2.0, 2)),  # the widest that strips take, two of them in a group
     ((2, 8, 2, 3, 2), Constants(7, 1e-4, 0.75, 2.0, 1)),
 )
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 TYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+
+CONTIGUOUS, STRIPS = {"PLANE": 27 * 27, "GROUP": 128, "BLOCK": 1024}, {"GROUP": 96, "STRIPS": 128}
+
+KERNELS = (
+    (norm_kernels.norm_kernel, CONTIGUOUS), (norm_kernels.gradient_kernel, CONTIGUOUS),
+    (norm_kernels.strip_norm_kernel, STRIPS), (norm_kernels.strip_gradient_kernel, STRIPS),
+)  # fmt: skip
 
 
 def errors() -> dict[str, float]:
@@ -61,15 +69,14 @@ def cubin_bytes() -> dict[str, int]:
     found = {}
     for capability in (80, 90):
         for dtype in ("fp32", "bf16"):
-            for plane, group in ((1, 96), (27 * 27, 128)):
-                for kernel in (norm_kernels.norm_kernel, norm_kernels.gradient_kernel):
-                    compiled = triton.compile(source(kernel, dtype, plane, group), GPUTarget("cuda", capability, 32))
-                    found[f"{kernel.__name__} {capability} {dtype} {plane}"] = len(compiled.asm["cubin"])
+            for kernel, constants in KERNELS:
+                compiled = triton.compile(source(kernel, dtype, constants), GPUTarget("cuda", capability, 32))
+                found[f"{kernel.__name__} {capability} {dtype} {constants}"] = len(compiled.asm["cubin"])
     return found
 
 
-def source(kernel: Any, dtype: str, plane: int, group: int) -> ASTSource:
-    """A kernel for images of a type and layout."""
+def source(kernel: Any, dtype: str, sizes: dict[str, int]) -> ASTSource:
+    """A kernel for images of a type, and what else it is compiled for."""
     kinds = {
         "x": f"*{dtype}",
         "gradient": f"*{dtype}",
@@ -78,7 +85,7 @@ def source(kernel: Any, dtype: str, plane: int, group: int) -> ASTSource:
         "alpha": "fp32",
         "k": "fp32",
     }
-    constants = {"BETA": 0.75, "SIZE": 5, "PLANE": plane, "GROUP": group, "BLOCK": 1024}
+    constants = {"BETA": 0.75, "SIZE": 5, **sizes}
     return ASTSource(kernel, {name: kinds.get(name, "constexpr") for name in kernel.arg_names}, constants)
 
 
