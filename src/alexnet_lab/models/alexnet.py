@@ -22,6 +22,7 @@ from alexnet_lab.models.input_shape import check_images
 from alexnet_lab.models.layers import (
     ACTIVATIONS,
     ClassicDropout,
+    Conv2d,
     LocalResponseNorm,
     MinPool2d,
     SpatialResponseNorm,
@@ -52,7 +53,7 @@ def convolutional_layers(
 
     net["pad1"] = nn.ZeroPad2d((0, plan.extra, 0, plan.extra)) if plan.extra else None  # (B, 3, 227, 227)
     if plan.stem == "published":
-        net["conv1"] = nn.Conv2d(m0, m1, 11, stride=4, padding=p1)  # (B, 96, 55, 55), sec. 3.5
+        net["conv1"] = Conv2d(m0, m1, 11, stride=4, padding=p1)  # (B, 96, 55, 55), sec. 3.5
     else:
         net["conv1"] = nn.Conv2d(m0, m1, 5, padding=p1)  # (B, 96, 32, 32) for CIFAR-10's 32 px
     net["act1"] = act()  # ReLU, sec. 3.1
@@ -63,7 +64,7 @@ def convolutional_layers(
     elif order in ("code2012", "code2014"):  # conv > norm > pool > ReLU: the norm sees signed values
         net.move_to_end("act1")
 
-    net["conv2"] = nn.Conv2d(m1, m2, 5, padding=p2, groups=towers)  # (B, 256, 27, 27), a tower sees its own 48 maps
+    net["conv2"] = Conv2d(m1, m2, 5, padding=p2, groups=towers)  # (B, 256, 27, 27), a tower sees its own 48 maps
     net["act2"], net["norm2"] = act(), norms.get(2)
     if order == "code2012" and isinstance(net["norm2"], LocalResponseNorm):  # cnorm2, not in the paper
         net["rnorm2"] = SpatialResponseNorm(5, 0.001 / 25, 0.75, 1.0)
@@ -75,10 +76,10 @@ def convolutional_layers(
         net["conv3"] = nn.Conv2d(m2, m3, 3, padding=p3)  # (B, 384, 13, 13), sees both towers
         net["act3"], net["norm3"] = act(), norms.get(3)
     if "conv4" in plan.sizes:
-        net["conv4"] = nn.Conv2d(m3, m4, 3, padding=p4, groups=towers)  # (B, 384, 13, 13)
+        net["conv4"] = Conv2d(m3, m4, 3, padding=p4, groups=towers)  # (B, 384, 13, 13)
         net["act4"], net["norm4"] = act(), norms.get(4)
     if "conv5" in plan.sizes:
-        net["conv5"] = nn.Conv2d(m4, m5, 3, padding=p5, groups=towers)  # (B, 256, 13, 13)
+        net["conv5"] = Conv2d(m4, m5, 3, padding=p5, groups=towers)  # (B, 256, 13, 13)
         net["act5"], net["norm5"] = act(), norms.get(5)
     net["pool5"] = pool(ceil_mode=plan.last_ceil)  # (B, 256, 6, 6)
     if order in ("code2012", "code2014") and "conv5" in plan.sizes:  # conv > pool > ReLU

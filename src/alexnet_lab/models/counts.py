@@ -94,7 +94,8 @@ def trace(net: nn.Module, input_shape: tuple[int, ...]) -> list[Call]:
     def record(name: str, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if not inputs or not isinstance(output, torch.Tensor):  # of a recurrent layer, say
             return
-        macs = MACS[type(layer)](layer, output) if type(layer) in MACS else 0
+        kind = next((kind for kind in type(layer).__mro__ if kind in MACS), None)
+        macs = MACS[kind](layer, output) if kind else 0
         calls.append(Call(name, layer, tuple(inputs[0].shape[1:]), tuple(output.shape[1:]), macs))
 
     with watched(net, record):
@@ -144,4 +145,4 @@ def num_neurons(net: nn.Module, input_shape: tuple[int, ...]) -> int:
         >>> num_neurons(LeNet5(), (1, 28, 28))
         6518
     """
-    return sum(torch.Size(call.output).numel() for call in trace(net, input_shape) if type(call.layer) in MACS)
+    return sum(torch.Size(call.output).numel() for call in trace(net, input_shape) if call.macs)
