@@ -19,6 +19,7 @@ from torch import nn
 
 from alexnet_lab.data.augment import Augment
 from alexnet_lab.data.channel_statistics import image_statistics
+from alexnet_lab.data.datamodule import READ_AHEAD
 from alexnet_lab.data.loader import BatchLoader, Rows
 from alexnet_lab.data.order import BatchOrder
 from alexnet_lab.data.transform import Transform
@@ -30,8 +31,8 @@ from alexnet_lab.training.optimizers import sgd
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-BATCH = 256
-STEPS = 20
+BATCH = 512
+STEPS = 16
 STORED = 8192
 """Images of 256 px in the store of the data path: 1.6 GB."""
 
@@ -98,7 +99,7 @@ def stored_batches(folder: str) -> Callable[[], Iterator[tuple[torch.Tensor, tor
     )
     rows = Rows(images, np.arange(STORED) % 1000, np.arange(STORED))
     order = BatchOrder(STORED, BATCH, 0)
-    loader = BatchLoader(rows, order, draw=transform.draw, ahead=2, gpu=torch.device("cuda"))
+    loader = BatchLoader(rows, order, draw=transform.draw, ahead=READ_AHEAD, gpu=torch.device("cuda"))
 
     def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for number, raw in enumerate(loader):

@@ -35,7 +35,7 @@ __all__ = ["ImageDataModule"]
 
 log = logging.getLogger(__name__)
 
-READ_AHEAD = 2
+READ_AHEAD = 3
 """Batches to read while a GPU computes; on a CPU, reading ahead would take time from training."""
 
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 SHARE = 0.25
 """The fraction of a GPU's free memory that stored images may take."""
 
+READERS = 2
+"""Threads that read ahead: one gathers fewer images a second than a fast GPU trains on."""
+
 CHUNK_BYTES = 2**26
 """Bytes of images that are copied to a GPU at once."""
 
@@ -120,7 +123,7 @@ class BatchLoader:
             None: no augmentation.
         batches_done: Called at the start of each epoch; returns how many of its batches are already trained on.
             Lightning knows which batches were used; a loader only knows which ones it yielded.
-        ahead: Batches that a thread reads in advance, and copies to the GPU.
+        ahead: Batches that threads read in advance, and copy to the GPU.
         gpu: The GPU; None: batches stay in the CPU's memory.
         then: The transforms that follow; each batch then knows its place.
     """
@@ -204,14 +207,14 @@ class BatchLoader:
 
 
 def read_ahead(read: Callable[[int], Any], numbers: range, ahead: int) -> Iterator[Any]:
-    """Yields what is read for each of `numbers`, while a thread reads up to `ahead` of them in advance."""
+    """Yields what is read for each of `numbers`, while threads read up to `ahead` of them in advance."""
     if ahead == 0:
         yield from map(read, numbers)
         return
-    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
+    with ThreadPoolExecutor(min(ahead, READERS), thread_name_prefix="read-ahead") as threads:
         coming = deque()
         for number in numbers:
-            coming.append(thread.submit(read, number))
+            coming.append(threads.submit(read, number))
             if len(coming) > ahead:
                 yield coming.popleft().result()
         while coming:
