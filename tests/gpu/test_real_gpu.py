@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 from pathlib import Path
@@ -14,7 +15,7 @@ from commands import QUICK, Outcome, command, finished
 from alexnet_lab.data.augment import AugmentParams, Geometry, apply
 from alexnet_lab.data.normalize import Normalizer
 from alexnet_lab.data.raw_batch import GpuReader, RawBatch, on_gpu
-from alexnet_lab.models.layers import response_norm
+from alexnet_lab.models.layers import Conv2d, response_norm
 from alexnet_lab.models.layers.fused import Plain, Triton
 from alexnet_lab.models.layers.norm_constants import Constants
 from alexnet_lab.training.checkpoint_io import load_checkpoint
@@ -96,8 +97,10 @@ def test_response_norm_compiles_once_for_a_shape_and_any_batch():
     kernels = pytest.importorskip("alexnet_lab.models.layers.norm_kernels")
 
     def compiled() -> int:
-        both = (kernels.norm_kernel, kernels.gradient_kernel)
-        return sum(len(caches[0]) for kernel in both for caches in kernel.device_caches.values())
+        all_four = (
+            kernels.norm_kernel, kernels.gradient_kernel, kernels.strip_norm_kernel, kernels.strip_gradient_kernel
+        )  # fmt: skip
+        return sum(len(caches[0]) for kernel in all_four for caches in kernel.device_caches.values())
 
     def step(batch: int) -> None:
         x = torch.randn(batch, 96, 55, 55, device="cuda", dtype=torch.bfloat16, requires_grad=True)
@@ -108,6 +111,31 @@ def test_response_norm_compiles_once_for_a_shape_and_any_batch():
     for batch in (127, 64, 33):
         step(batch)
     assert compiled() == after_first
+
+
+@pytest.mark.parametrize("layer", [Conv2d(3, 96, 11, stride=4), Conv2d(96, 256, 5, padding=2, groups=2)])
+def test_convolution_in_half_precision_is_that_of_float64(layer):
+    layer = copy.deepcopy(layer).cuda().to(memory_format=torch.channels_last)
+    x = (
+        torch.randn(8, layer.in_channels, 63, 63, device="cuda")
+        .bfloat16()
+        .contiguous(memory_format=torch.channels_last)
+    )
+    slope = torch.randn_like(layer(x.float()))
+
+    def results(layer: torch.nn.Module, x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+        x = x.detach().requires_grad_()
+        with torch.autocast("cuda", dtype, enabled=dtype != torch.float64):
+            out = layer(x)
+        return out, *torch.autograd.grad(out, (x, *layer.parameters()), slope.to(out.dtype))
+
+    ours = results(layer, x, torch.bfloat16)
+    exact = copy.deepcopy(layer).double()
+    for name, value in exact.named_parameters():
+        value.data = dict(layer.named_parameters())[name].bfloat16().double()
+    true = results(exact, x.double(), torch.float64)
+    for one, other in zip(ours, true, strict=True):
+        assert (one - other).norm() <= 2**-7 * other.norm()
 
 
 def test_response_norm_keeps_its_input_alone():
@@ -194,6 +222,23 @@ def test_killed_process_costs_an_attempt_and_no_bit(gpus, tmp_path, digits_dir):
     assert (tmp_path / "marker").exists()
     assert json.loads((killed / "result.json").read_text())["attempts"] == 2
     assert all(torch.equal(value, weights(killed)[name]) for name, value in weights(whole).items())
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_graphs_replay_the_same_numbers(precision, tmp_path, digits_dir):
+    words = (
+        "model=alexnet",
+        "model.width=0.25",
+        f"trainer.precision={precision}",
+        "data.batch_size=256",
+        "trainer.limit_train_batches=null",
+    )  # the last batch is smaller
+    for name, more in {"plain": "default", "graphs": "cuda_graphs"}.items():
+        outcome = train(tmp_path, digits_dir, *words, f"callbacks={more}", f"run_dir={tmp_path / name}")
+        assert outcome.code == 0, outcome.err
+    graphs = weights(tmp_path / "graphs")
+    assert all(torch.equal(value, graphs[name]) for name, value in weights(tmp_path / "plain").items())
+    assert losses(tmp_path / "plain") == losses(tmp_path / "graphs")
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])

@@ -1,0 +1,108 @@
+"""Replays a network's passes on a GPU as CUDA graphs: two launches a step instead of hundreds.
+
+A small network keeps a GPU busy for less time than its kernels take to be launched one by one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.training.callbacks import network_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lightning import LightningModule, Trainer
+    from torch import Tensor, nn
+
+
+class CudaGraphs(Callback):
+    """Records the forward and the backward pass of the network once, and replays them in each training step.
+
+    The numbers are those of a run without it. The last, smaller batch of an epoch, evaluation, and passes that a hook
+    watches run as usual. `callbacks=cuda_graphs` adds it to a run.
+
+    Raises:
+        ConfigError: There is no GPU, there are several processes, or gradients are accumulated.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Records both passes, before a thread begins to read images: nothing else may use the GPU meanwhile."""
+        gpu = trainer.strategy.root_device
+        if gpu.type != "cuda" or trainer.world_size > 1:
+            raise ConfigError(
+                f"callbacks=cuda_graphs works on one GPU; this run has {trainer.world_size} x {gpu.type}; "
+                "choose trainer=gpu, or leave the callback out"
+            )
+        if trainer.accumulate_grad_batches > 1:
+            raise ConfigError(
+                f"callbacks=cuda_graphs does not accumulate gradients; trainer.accumulate_grad_batches is "
+                f"{trainer.accumulate_grad_batches}; allowed: 1"
+            )
+        data: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue] - missing in Lightning's stubs
+        images = torch.rand(data.batch_size, data.channels, data.image_size, data.image_size, device=gpu)
+        layout: Any = getattr(pl_module, "memory_format", torch.contiguous_format)
+        net = network_of(pl_module)
+        with trainer.precision_plugin.forward_context():
+            net.forward = Replay(net, images.contiguous(memory_format=layout))  # pyright: ignore[reportAttributeAccessIssue]
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes the graphs, and their memory, away."""
+        vars(network_of(pl_module)).pop("forward", None)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Likewise."""
+        self.on_train_end(trainer, pl_module)
+
+
+class Replay:
+    """The forward method of a network, from two graphs where they apply.
+
+    Args:
+        net: The network, in training mode.
+        images: A batch (B, C, H, W) as those to come.
+    """
+
+    def __init__(self, net: nn.Module, images: Tensor) -> None:
+        self._net = net
+        self._plain: Callable[[Tensor], Tensor] = net.forward
+        self._shape = images.shape
+        self._replayed = recorded(Passes(net), images)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The logits (B, num_classes)."""
+        net = self._net
+        usual = not net.training or not torch.is_grad_enabled() or images.shape != self._shape
+        if usual or any(layer._forward_hooks or layer._forward_pre_hooks for layer in net.modules()):
+            return self._plain(images)
+        return self._replayed(images)
+
+
+class Passes(torch.nn.Module):
+    """A network with a forward method of its own, which torch replaces."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The network's."""
+        return self.net(images)
+
+
+def recorded(passes: Passes, images: Tensor) -> Callable[[Tensor], Tensor]:
+    """Records the passes; random generators and buffers, such as running means, are then as they were."""
+    buffers = {name: buffer.clone() for name, buffer in passes.named_buffers()}
+    state = torch.cuda.get_rng_state(images.device)
+    dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
+    with torch.autocast("cuda", dtype, enabled=enabled, cache_enabled=False):  # the cache would not be replayed
+        torch.cuda.make_graphed_callables(passes, (images,))
+    torch.cuda.set_rng_state(state, images.device)
+    with torch.no_grad():
+        for name, buffer in passes.named_buffers():
+            buffer.copy_(buffers[name])
+    return passes
