@@ -32,7 +32,7 @@ test-cluster: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cluster $(ARGS)
 
 test-gpu: $(INSTALLED)
-	$(BIN)/python -m pytest -n0 -m gpu tests/gpu $(ARGS)
+	$(BIN)/python -m pytest -n4 -m gpu tests/gpu $(ARGS)
 
 bench-gpu: $(INSTALLED)
 	$(BIN)/python benchmarks gpu

@@ -79,7 +79,7 @@ class Replay:
         usual = not net.training or not torch.is_grad_enabled() or images.shape != self._shape
         if usual or any(layer._forward_hooks or layer._forward_pre_hooks for layer in net.modules()):
             return self._plain(images)
-        return self._replayed(images)
+        return self._replayed(images).clone()  # the next replay overwrites its output, and counts are taken later
 
 
 class Passes(torch.nn.Module):
