@@ -121,3 +121,18 @@ def test_a_sweep_of_what_nothing_measures_is_refused():
     with pytest.raises(ConfigError, match=r"`sweep\.also` is train_set/loss, which nothing measures; set callbacks\."):
         check(sweep={"also": ["gap/loss", "train_set/loss"]})
     check(sweep={"also": ["train_set/loss"]}, callbacks={"train_set": True})
+
+
+@pytest.mark.parametrize(
+    ("trainer", "message"),
+    [
+        ({"accelerator": "cpu"}, "`trainer.accelerator` is cpu, but `callbacks.graphs` works with auto or gpu or cuda"),
+        ({"devices": 2}, "`trainer.devices` is 2, but `callbacks.graphs` works with 1; set it, or leave"),
+        ({"accumulate_grad_batches": 3}, "`trainer.accumulate_grad_batches` is 3, but"),
+    ],
+)
+def test_cuda_graphs_are_for_one_gpu(trainer: dict[str, Any], message: str):
+    graphs = {"graphs": {"_target_": f"{TRAINING}.cuda_graphs.CudaGraphs"}}
+    assert check(callbacks=graphs)
+    with pytest.raises(ConfigError, match=message):
+        check(callbacks=graphs, trainer=trainer)

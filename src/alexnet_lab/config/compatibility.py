@@ -12,6 +12,8 @@ from alexnet_lab.data.field_rules import check_colour, check_folders, has_valida
 from alexnet_lab.models.geometry import check_model
 from alexnet_lab.training.schedule_rules import check_drops, check_passes, check_step_length, needs_layer_groups
 
+GRAPHS = "alexnet_lab.training.cuda_graphs.CudaGraphs"
+
 FACTS = {"num_classes": "num_classes", "in_channels": "channels", "image_size": "image_size"}
 """Fields of a model that the data determines."""
 
@@ -24,6 +26,7 @@ def check_fit(config: dict[str, Any]) -> None:
     _check_folders(config["data"])
     _check_batch(config["data"], config["trainer"])
     _check_trainer(config["trainer"])
+    _check_graphs(config["callbacks"], config["trainer"])
     _check_schedule(config["schedule"] or {}, config["optimizer"])
     _check_top5(config)
     check_metrics(config)
@@ -79,6 +82,23 @@ def _check_trainer(trainer: dict[str, Any]) -> None:
             f"`trainer.strategy` is {strategy}, which starts its own processes, but the launcher starts them; "
             f"set trainer.strategy=ddp and trainer.devices"
         )
+
+
+def _check_graphs(callbacks: dict[str, Any], trainer: dict[str, Any]) -> None:
+    """Refuses recorded passes where they would not be those of the run."""
+    key = next(
+        (key for key, part in callbacks.items() if isinstance(part, dict) and part.get("_target_") == GRAPHS), None
+    )
+    if key is None:
+        return
+    allowed = {"accelerator": ("auto", "gpu", "cuda"), "devices": (1,), "num_nodes": (1,),
+               "accumulate_grad_batches": (1,)}  # fmt: skip
+    for field, values in allowed.items():
+        if trainer[field] not in values:
+            raise ConfigError(
+                f"`trainer.{field}` is {trainer[field]}, but `callbacks.{key}` works with "
+                f"{' or '.join(map(str, values))}; set it, or leave the callback out: '~callbacks.{key}'"
+            )
 
 
 def _check_top5(config: dict[str, Any]) -> None:

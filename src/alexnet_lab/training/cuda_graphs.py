@@ -26,23 +26,18 @@ class CudaGraphs(Callback):
     The numbers are those of a run without it. The last, smaller batch of an epoch, evaluation, and passes that a hook
     watches run as usual. `callbacks=cuda_graphs` adds it to a run.
 
+    Several processes and accumulated gradients are refused with the config: the first needs torch's DDP around the
+    recorded passes, the second would add to the memory that the next replay overwrites.
+
     Raises:
-        ConfigError: There is no GPU, there are several processes, or gradients are accumulated.
+        ConfigError: There is no GPU.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Records both passes, before a thread begins to read images: nothing else may use the GPU meanwhile."""
         gpu = trainer.strategy.root_device
-        if gpu.type != "cuda" or trainer.world_size > 1:
-            raise ConfigError(
-                f"callbacks=cuda_graphs works on one GPU; this run has {trainer.world_size} x {gpu.type}; "
-                "choose trainer=gpu, or leave the callback out"
-            )
-        if trainer.accumulate_grad_batches > 1:
-            raise ConfigError(
-                f"callbacks=cuda_graphs does not accumulate gradients; trainer.accumulate_grad_batches is "
-                f"{trainer.accumulate_grad_batches}; allowed: 1"
-            )
+        if gpu.type != "cuda":
+            raise ConfigError(f"callbacks=cuda_graphs needs an NVIDIA GPU; this run has {gpu.type}; leave it out")
         data: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue] - missing in Lightning's stubs
         images = torch.rand(data.batch_size, data.channels, data.image_size, data.image_size, device=gpu)
         layout: Any = getattr(pl_module, "memory_format", torch.contiguous_format)
