@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,7 +39,17 @@ def last_lines(sweep: SweepDirectory, job: Job) -> list[str]:
         text = sweep.run(job).log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
-    return [line.rstrip() for line in text.splitlines() if line.strip()][-LOG_LINES:]
+    return [without_place(line.rstrip()) for line in text.splitlines() if line.strip()][-LOG_LINES:]
+
+
+def without_place(line: str) -> str:
+    """A line of a traceback without the folder in which a package or this repository lies: ledgers are published.
+
+    Example:
+        >>> without_place('  File "/home/ann/lib/python3.11/site-packages/torch/nn/functional.py", line 7, in relu')
+        '  File "torch/nn/functional.py", line 7, in relu'
+    """
+    return re.sub(r'File ".*/(?:site-packages|lib/python3\.\d+|src)/', 'File "', line)
 
 
 def states(sweep: SweepDirectory, jobs: Iterable[Job]) -> dict[str, State]:
