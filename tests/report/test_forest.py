@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from alexnet_lab.report.forest import MARGIN, WIDTH, forest_svg, gaps, span, ticks
+from alexnet_lab.report.forest import MARGIN, WIDTH, Gap, forest_svg, gaps, span, ticks
 from alexnet_lab.sweeps.summary import Outcome, Summary, summarise
 
 ABOUT: dict[str, Any] = {
@@ -46,7 +46,7 @@ def test_marks_lie_where_their_numbers_are_on_the_axis():
     text = str(forest_svg(summary()))
 
     def place(value: float) -> float:
-        return MARGIN + (WIDTH - 2 * MARGIN) * (value - low) / (high - low)
+        return MARGIN + (WIDTH - 2 * MARGIN) * (min(max(value, low), high) - low) / (high - low)
 
     circles = [float(x) for x in re.findall(r'<circle class="mean" cx="([\d.]+)"', text)]
     assert circles == pytest.approx([place(gap.mean) for gap in shown], abs=0.06)
@@ -56,10 +56,22 @@ def test_marks_lie_where_their_numbers_are_on_the_axis():
         for gap in shown
         if gap.low is not None and gap.high is not None
     ]
+    assert text.count('<path class="interval"') == sum(
+        (gap.low is not None and gap.low < low) + (gap.high is not None and gap.high > high) for gap in shown
+    )
     (diamond,) = re.findall(r'class="papers" d="M([\d.]+) ', text)
     assert float(diamond) + 5 == pytest.approx(place(1.4), abs=0.1)
     (zero,) = re.findall(r'class="tick zero" x1="([\d.]+)"', text)
     assert float(zero) == pytest.approx(place(0), abs=0.06)
+
+
+def test_an_axis_covers_intervals_unless_few_seeds_make_them_wide():
+    narrow = Gap("narrow", 1.0, 0.5, 1.5, 2.0, "")
+    wide = Gap("wide", -1.0, -90.0, 88.0, None, "")
+    assert span([narrow]) == (0.0, 2.0)
+    assert span([narrow, wide]) == (-4.0, 5.0)  # the differences and the paper's number span 3
+    assert wide.drawn(-4.0, 5.0) == ({"mean": -1.0, "low": -4.0, "high": 5.0}, {"low": True, "high": True})
+    assert narrow.drawn(-4.0, 5.0)[1] == {"low": False, "high": False}
 
 
 def test_names_are_text_and_no_element():

@@ -12,7 +12,7 @@ from matplotlib.ticker import LogFormatter, MaxNLocator, PercentFormatter
 
 from alexnet_lab.evaluation.figures.style import COLOURS, FAINT, OTHER, new_figure, shorten, styled
 from alexnet_lab.report.comparison import PARTIAL
-from alexnet_lab.report.forest import gaps
+from alexnet_lab.report.forest import gaps, span
 from alexnet_lab.report.text_tables import summary_of
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from alexnet_lab.report.comparison import Run, Study
     from alexnet_lab.report.forest import Gap
+
+AXIS_MARGIN = 0.05
+"""Space beyond the ends of an axis, as a share of its length."""
 
 LONGEST_NAME = 28
 """The most characters of a level's name in a figure."""
@@ -90,15 +93,20 @@ def differences_figure(shown: Sequence[Gap], metric: str) -> Figure:
         figure = new_figure(6.4, 1.1 + 0.4 * len(shown))
         axes = figure.subplots()
         axes.axvline(0.0, color=OTHER, linewidth=1)
+        low, high = span(shown)
+        axes.set_xlim(low - AXIS_MARGIN * (high - low), high + AXIS_MARGIN * (high - low))
         for place, gap in enumerate(shown):
-            if gap.low is not None and gap.high is not None:
-                axes.plot([gap.low, gap.high], [place, place], color=COLOURS[0], linewidth=1.8)
+            numbers, beyond = gap.drawn(low, high)
+            if "low" in numbers:
+                axes.plot([numbers["low"], numbers["high"]], [place, place], color=COLOURS[0], linewidth=1.8)
+            for end in (end for end, far in beyond.items() if far):  # the interval continues
+                axes.plot([numbers[end]], [place], "<" if end == "low" else ">", color=COLOURS[0], markersize=7)
             axes.plot([gap.mean], [place], "o", color=COLOURS[0], markersize=6)
         claimed = [(gap.paper, place) for place, gap in enumerate(shown) if gap.paper is not None]
         if claimed:
             mark = {"markerfacecolor": "none", "color": COLOURS[1], "markersize": 7, "label": "the paper's number"}
             axes.plot(*zip(*claimed, strict=True), "D", **mark)
-            axes.legend(loc="lower right")
+            axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0))
         axes.set_yticks(range(len(shown)), [shorten(gap.label, LONGEST_NAME) for gap in shown])
         axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.grid(axis="x")

@@ -24,6 +24,9 @@ ROW = 40
 MARGIN = 10
 """Space on both sides of the axis, for marks at its ends."""
 
+WIDEST = 1.0
+"""How far an interval may widen the axis on each side, times the range of the differences: few seeds give wide ones."""
+
 FEWEST_TICKS = 4
 """The least number of ticks on the axis, sometimes one fewer."""
 
@@ -42,6 +45,14 @@ class Gap(NamedTuple):
         """The available numbers by name."""
         found = {"mean": self.mean, "low": self.low, "high": self.high, "paper": self.paper}
         return {name: value for name, value in found.items() if value is not None}
+
+    def drawn(self, low: float, high: float) -> tuple[dict[str, float], dict[str, bool]]:
+        """The numbers on an axis from `low` to `high`, and whether each end of the interval lies beyond it."""
+        numbers = self.numbers()
+        beyond = {
+            name: numbers[name] != min(max(numbers[name], low), high) for name in ("low", "high") if name in numbers
+        }
+        return {name: min(max(value, low), high) for name, value in numbers.items()}, beyond
 
 
 def gaps(summary: Summary) -> list[Gap]:
@@ -62,11 +73,18 @@ def _gap(summary: Summary, row: Row, units: Units) -> Gap:
 
 
 def span(shown: Sequence[Gap]) -> tuple[float, float]:
-    """The ends of an axis that covers all intervals, the paper's numbers and zero."""
-    ends = [0.0]
-    for gap in shown:
-        ends += gap.numbers().values()
-    low, high = min(ends), max(ends)
+    """The ends of an axis that covers the differences, the paper's numbers and zero, and as a rule the intervals.
+
+    Example:
+        >>> span([Gap("a", 1.0, 0.5, 1.5, None, ""), Gap("b", 2.0, -90.0, 94.0, None, "")])
+        (-2.0, 4.0)
+    """
+    marks = [0.0, *(value for gap in shown for name, value in gap.numbers().items() if name in ("mean", "paper"))]
+    intervals = [value for gap in shown for name, value in gap.numbers().items() if name in ("low", "high")]
+    low, high = min(marks), max(marks)
+    room = WIDEST * (high - low)
+    if room:
+        low, high = max(min([low, *intervals]), low - room), min(max([high, *intervals]), high + room)
     return (low, high) if high > low else (-1.0, 1.0)
 
 
@@ -102,12 +120,23 @@ def forest_svg(summary: Summary) -> Markup:
         for tick in ticks(low, high)
     ]
     for number, gap in enumerate(shown):
-        lines += _level(gap, ROW * number, {name: x(value) for name, value in gap.numbers().items()})
+        numbers, beyond = gap.drawn(low, high)
+        lines += _level(gap, ROW * number, {name: x(value) for name, value in numbers.items()})
+        lines += [_arrow(x(numbers[end]), ROW * (number + 1) - 12, end) for end, far in beyond.items() if far]
     title = f"Differences to the base in {'points' if Units(summary.about['metric']).per_cent else 'its unit'}"
     head = Markup('<svg class="forest" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
         WIDTH, height + 22, title
     )
     return Markup("\n").join([head, *lines, Markup("</svg>")])
+
+
+def _arrow(x: str, middle: int, end: str) -> Markup:
+    """The head at an end of an interval that continues beyond the axis."""
+    inwards = 6 if end == "low" else -6
+    place = f"{float(x) + inwards:.1f}"
+    return Markup('<path class="interval" d="M{} {}L{x} {middle}L{} {}"/>').format(
+        place, middle - 5, place, middle + 5, x=x, middle=middle
+    )
 
 
 def _level(gap: Gap, top: int, places: dict[str, str]) -> list[Markup]:
