@@ -39,7 +39,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return counted
 
     hashing = counting("hash", sha256)
-    monkeypatch.setattr(store_module, "shards_are_sound", counting("hash", store_module.shards_are_sound))
+    monkeypatch.setattr(store_module, "damage_of_shards", counting("hash", store_module.damage_of_shards))
     for module in (store_module, run_directory, sys.modules[FinishedRun.__module__]):
         monkeypatch.setattr(module, "sha256", hashing)
     monkeypatch.setattr(checkpoint_io, "check_records", counting("check", checkpoint_io.check_records))

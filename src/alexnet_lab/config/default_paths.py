@@ -22,7 +22,7 @@ MAX_LENGTH = 120
 """Of a folder's name; file systems allow 255 bytes."""
 
 OUTWARD = (
-    "launcher", "logger", "sweep", "run_dir", "data.dir", "hydra", "model_summary",
+    "launcher", "logger", "sweep", "run_dir", "data.dir", "data.verify", "hydra", "model_summary",
     "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.num_threads", "trainer.progress_bar",
     "callbacks.augmentation_preview", "callbacks.layer_statistics", "callbacks.train_set",
     "callbacks.checkpoint.every_minutes", "callbacks.checkpoint.every_steps", "callbacks.checkpoint.keep",

@@ -15,15 +15,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from alexnet_lab.base.cores import available_cores
+from alexnet_lab.data.preparation_bar import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 SHARD_BYTES = 1 << 26
 """Of images with one checksum."""
+
+
+MANY_SHARDS = 16
+"""Of an array, 1 GiB: reading it shows its progress."""
 
 
 class Entry(NamedTuple):
@@ -42,20 +47,52 @@ def npy_header(count: int, shape: tuple[int, ...]) -> bytes:
     return stream.getvalue()
 
 
-def shards_are_sound(path: Path, shards: dict[str, Any]) -> bool:
-    """Whether an array on disk has the header and the checksums that its entry in meta.json states; in threads."""
-    header = npy_header(shards["count"], tuple(shards["shape"]))
+def damage_of_shards(path: Path, shards: dict[str, Any]) -> str | None:
+    """Compares an array on disk with its entry in meta.json, in threads; shows the progress of a large one.
 
-    def checksum(number: int) -> int:
+    Returns:
+        The first damage that is found, in words; None if the header and all shards are intact.
+    """
+    header, expected = npy_header(shards["count"], tuple(shards["shape"])), shards["crc32"]
+
+    def is_sound(number: int) -> bool:
         with path.open("rb") as file:
             file.seek(len(header) + number * shards["bytes"])
-            return zlib.crc32(file.read(shards["bytes"]))
+            return zlib.crc32(file.read(shards["bytes"])) == expected[number]
 
     with path.open("rb") as file:
         if file.read(len(header)) != header:
-            return False
-    with ThreadPoolExecutor(available_cores()) as pool:
-        return list(pool.map(checksum, range(len(shards["crc32"])))) == shards["crc32"]
+            return "its header differs"
+    pool = ThreadPoolExecutor(available_cores())
+    try:
+        with _progress(path.name, shards) as advance:
+            for number, sound in enumerate(pool.map(is_sound, range(len(expected)))):
+                if not sound:
+                    return _described(number, shards)
+                advance(len(_images(number, shards)))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return None
+
+
+def _progress(name: str, shards: dict[str, Any]) -> contextlib.AbstractContextManager[Callable[[int], None]]:
+    if len(shards["crc32"]) < MANY_SHARDS:
+        return contextlib.nullcontext(lambda _: None)
+    return progress_bar(f"verifying {name}", shards["count"])
+
+
+def _described(number: int, shards: dict[str, Any]) -> str:
+    """Names a damaged shard, if there are several."""
+    many, rows = len(shards["crc32"]), _images(number, shards)
+    if many == 1:
+        return "its checksum differs"
+    return f"the checksum of shard {number + 1:,} of {many:,} differs: images {rows[0]:,} to {rows[-1]:,}"
+
+
+def _images(number: int, shards: dict[str, Any]) -> range:
+    """The rows of the images in a shard."""
+    count = shards["bytes"] // math.prod(shards["shape"])
+    return range(number * count, min((number + 1) * count, shards["count"]))
 
 
 class ArrayWriter:

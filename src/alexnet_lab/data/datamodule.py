@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from alexnet_lab.data.views import View
 
 __all__ = ["ImageDataModule"]
-
-log = logging.getLogger(__name__)
 
 READ_AHEAD = 3
 """Batches to read while a GPU computes; on a CPU, reading ahead would take time from training."""
@@ -64,6 +61,7 @@ class ImageDataModule(LightningDataModule, Fields):
         transforms: A `BatchTransforms` for the training images, after the augmentation; None: no further changes.
         device: Where the stored images are while a GPU trains: "auto" is the GPU's memory if they fit into a quarter
             of it, "cpu" is the memory that all processes share. No effect without a GPU.
+        verify: "full" checks every byte of the store; "stamp" only of one that is new or has changed since.
         skip_unreadable: Leave out files that are no images, instead of stopping.
         test_fraction: Fraction of the images to split off as the test set if there is no official one, in [0, 1);
             0: no test. None: there is an official one.
@@ -92,6 +90,7 @@ class ImageDataModule(LightningDataModule, Fields):
     augment: Any = None
     transforms: Any = None
     device: Literal["auto", "cpu"] = "auto"
+    verify: Literal["stamp", "full"] = "stamp"
 
     skip_unreadable = False  # this and the next two: constants of a class, or fields of subclasses that declare them
     test_fraction = None
@@ -134,7 +133,7 @@ class ImageDataModule(LightningDataModule, Fields):
     # Called by Lightning
 
     def prepare_data(self) -> None:
-        """Makes the store and the split if missing; verifies every byte of a new or changed store.
+        """Makes the store and the split if missing, and verifies the store.
 
         Raises:
             DataError: There are no images, they or the store are damaged, or the folder cannot be written.
@@ -142,7 +141,7 @@ class ImageDataModule(LightningDataModule, Fields):
         if self._verified:
             return
         self.make_store()
-        stored_split(verified_store(self.store_path), self.shares)
+        stored_split(verified_store(self.store_path, again=self.verify == "full"), self.shares)
         self._verified = True
 
     def make_store(self) -> None:

@@ -34,7 +34,7 @@ RECORDED = (*COUNTS, *HASHES, FILES)
 OTHER_IMAGES = "other_images"
 """The key of the record in a checkpoint that says whether training may continue on other images."""
 
-ASIDE = ("dir", "batch_size", "order", "normalization", "image_size", "device")
+ASIDE = ("dir", "batch_size", "order", "normalization", "image_size", "device", "verify")
 """Keys of a `data` config that affect neither the stored images nor their split."""
 
 SPLIT = ("val_fraction", "val_seed", "test_fraction", "test_seed")

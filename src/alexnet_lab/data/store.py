@@ -14,7 +14,7 @@ import numpy as np
 from alexnet_lab.base.checked_files import read_json
 from alexnet_lab.base.errors import DataError, RunError
 from alexnet_lab.base.files import is_whole, sha256
-from alexnet_lab.data.array_writer import shards_are_sound
+from alexnet_lab.data.array_writer import damage_of_shards
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -172,9 +172,12 @@ def _check_file(store: Path, file: Path, entry: dict[str, Any], verify: bool) ->
         raise _damaged(store, f"{file.name} has {size:,} bytes instead of {entry['bytes']:,}")
     if not verify:
         return
-    sound = shards_are_sound(file, entry["shards"]) if "shards" in entry else sha256(file) == entry["sha256"]
-    if not sound:
-        raise _damaged(store, f"{file.name} has changed (its checksum differs)")
+    if "shards" in entry:
+        damage = damage_of_shards(file, entry["shards"])
+    else:
+        damage = None if sha256(file) == entry["sha256"] else "its checksum differs"
+    if damage is not None:
+        raise _damaged(store, f"{file.name} has changed ({damage})")
 
 
 def _damaged(path: Path, what: str) -> DataError:

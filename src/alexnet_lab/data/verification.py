@@ -1,11 +1,12 @@
 """Verifies every byte of a store once; a stamp in its folder records this until the store changes.
 
-`python -m alexnet_lab.data.verification data/store/*` verifies stores again, whatever their stamps.
+`data.verify=full` and `python -m alexnet_lab.data.verification data/store/*` verify a store whatever its stamp.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,8 @@ from alexnet_lab.base.checked_files import read_json
 from alexnet_lab.base.errors import DataError, RunError
 from alexnet_lab.base.files import stamp, write_json
 from alexnet_lab.data.store import Store, open_store
+
+log = logging.getLogger(__name__)
 
 NAME = ".verified.json"
 """The file in the store's folder with size, inode and times of each file when its SHA-256 was right."""
@@ -38,11 +41,23 @@ def verified_store(path: Path, *, again: bool = False) -> Store:
         return store
     time.sleep(min(TICK_SECONDS, max(0.0, max(file.stat().st_mtime for file in files) + TICK_SECONDS - time.time())))
     before = _stamps(files)
-    store = open_store(path, verify=True)
+    store = _read_whole(path)
     if _stamps(files) == before:
         with contextlib.suppress(OSError):  # a read-only folder is checked again next time
             write_json(path / NAME, before)
+    if again:
+        log.info("every byte of %s is intact (%s bytes)", path, f"{sum(file.stat().st_size for file in files):,}")
     return store
+
+
+def _read_whole(path: Path) -> Store:
+    """Opens a store and verifies it; later starts do not trust a damaged one either, whatever its stamp."""
+    try:
+        return open_store(path, verify=True)
+    except DataError:
+        with contextlib.suppress(OSError):
+            (path / NAME).unlink()
+        raise
 
 
 def _stamps(files: list[Path]) -> dict[str, list[int]]:

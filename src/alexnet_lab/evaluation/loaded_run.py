@@ -16,7 +16,7 @@ from alexnet_lab.config import check_saved
 from alexnet_lab.data.identity import check_same_images
 from alexnet_lab.evaluation.predictor import Predictor
 from alexnet_lab.run.devices import usable_accelerator, usable_precision
-from alexnet_lab.run.engine import build_classifier, build_data
+from alexnet_lab.run.engine import build_classifier, build_data, without_verification
 from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.run.threads import chosen_threads
 from alexnet_lab.training.checkpoint_io import load_checkpoint, load_weights
@@ -125,7 +125,7 @@ class FinishedRun(Predictor):
         return self._data
 
     def _prepared(self) -> ImageDataModule:
-        data = build_data(self.config)
+        data = build_data(without_verification(self.config))
         data.prepare_data()
         data.setup()
         recorded, found = self.directory.read_result() or {}, getattr(data, "identity", {})

@@ -61,6 +61,12 @@ def build_data(config: dict[str, Any]) -> Any:
     return build(config["data"], "data", trusted=trusted, **given)
 
 
+def without_verification(config: dict[str, Any]) -> dict[str, Any]:
+    """The config for a process that need not read every byte of the store, because the first one of the run does."""
+    data = config["data"]
+    return config | {"data": data | {"verify": "stamp"}} if "verify" in data else config
+
+
 def build_classifier(config: dict[str, Any]) -> LightningModule:
     """The LightningModule of a config, in its memory layout, and compiled if requested: see `own_module.build_module`.
 

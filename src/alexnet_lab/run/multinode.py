@@ -22,6 +22,7 @@ from alexnet_lab.base.cluster import number, place
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, is_interrupt, one_line
 from alexnet_lab.run.devices import count_processes, uses_workers
 from alexnet_lab.run.elastic import Rendezvous, WorkerDiedError, run_workers
+from alexnet_lab.run.engine import without_verification
 from alexnet_lab.run.preparation import network_size, prepare
 from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.run.signals import terminable
@@ -205,7 +206,7 @@ class Follower(Member):
             try:
                 size = network_size(config | {"model_summary": False})
                 config = with_threads(config, size["num_macs"], count_processes(config["trainer"]))
-                prepare(config)
+                prepare(without_verification(config))
             except AlexNetLabError as error:
                 self.ready(one_line(error))
                 raise

@@ -184,7 +184,7 @@ def ready_data(config: dict[str, Any], ready: Prepared | None) -> Any:
     Another package's module may draw random numbers. It is built here, after seeding, as in worker processes.
     """
     if ready is None or not isinstance(ready.data, ImageDataModule):
-        return engine.build_data(config)
+        return engine.build_data(engine.without_verification(config))
     replay(ready.messages)
     return ready.data
 
