@@ -22,7 +22,8 @@ COMMAND_LINES = {
     "schedule=xyz": "there is no `schedule=xyz`; allowed: ",
     "model=alexnet data=cifar10 model.nrom=none": "unknown key `model.nrom`; did you mean `norm`?",
     "+model.actvation=tanh": "unknown key `model.actvation`; did you mean `activation`?",
-    "optimzer.learning_rate=1": "unknown key `optimzer.learning_rate`; did you mean `optimizer`?",
+    "optimzer.learning_rate=1": "`optimzer.learning_rate`; did you mean `optimizer.learning_rate`?",
+    "optimzer.lrate=1": "unknown key `optimzer.lrate`; did you mean `optimizer`?",
     "modell=lenet5": "unknown key `modell`; did you mean `model`?",
     "hydra.run.dirr=x": "unknown key `hydra.run.dirr`; did you mean `dir`?",
     "seed.x=1": "unknown key `seed.x`; no keys are allowed here",
@@ -30,7 +31,7 @@ COMMAND_LINES = {
     "callbacks=early_stopping callbacks.early_stopping.patience=3": "`callbacks.early_stopping.patience`; did you mean",
     "+callbacks.early_stoping={}": "unknown key `callbacks.early_stoping`; did you mean `early_stopping`?",
     "logger.projct=a": "unknown key `logger.projct`; did you mean `project`?",
-    "+data.seed=1": "unknown key `data.seed`; did you mean `val_seed`?",
+    "+data.seed=1": "unknown key `data.seed`; did you mean `seed` or `data.val_seed`?",
     "seed=1.5": "`seed` is 1.5 (float); allowed: integer",
     "seed=null": "`seed` is None (NoneType); allowed: integer",
     "seed=-1": "`seed` is -1 (int); allowed: greater than or equal to 0",
@@ -52,7 +53,7 @@ COMMAND_LINES = {
     "model._target_=alexnet_lab.nothing.Net": "allowed: names of alexnet_lab.models, classes of torch.nn",
     "model._target_=nopackage.Net": "there is no package `nopackage`",
     "model._target_=torch.nn.nothing.Net": "there is no module `torch.nn.nothing`",
-    "model._target_=torch.nn.Linear": "unknown key `model.num_classes`; allowed: bias, device, dtype, in_features",
+    "model._target_=torch.nn.Linear": "`data.num_classes`? allowed in `model`: bias, device, dtype, in_features",
     "model._target_=alexnet_lab.models.nothing.Net": "there is no module `alexnet_lab.models.nothing`",
     "model._target_=LeNet5": "`_target_: LeNet5` is not a dotted name",
     "model._target_=3": "`model._target_` is 3; allowed: a dotted name such as alexnet_lab.models.AlexNet",
@@ -74,6 +75,28 @@ COMMAND_LINES = {
 }
 
 
+KEYS_OF_OTHER_GROUPS = {
+    "-m sweep=ideas_cifar10 variant=all_ideas,no_lrn": "`variant`; did you mean `sweep.variant`?",
+    "learning_rate=0.1": "`learning_rate`; did you mean `optimizer.learning_rate`?",
+    "-m lr=0.1,0.2": "`lr`; did you mean `optimizer.learning_rate`?",
+    "+lr=0.1": "`lr`; did you mean `optimizer.learning_rate`?",
+    "batch_size=64": "`batch_size`; did you mean `data.batch_size`?",
+    "max_epochs=3": "`max_epochs`; did you mean `trainer.max_epochs`?",
+    "epochs=3": "`epochs`; did you mean `trainer.max_epochs`?",
+    "batchsize=64": "`batchsize`; did you mean `data.batch_size`?",
+    "model=alexnet data=cifar10 width=0.5": "`width`; did you mean `model.width`?",
+    "-m model=alexnet data=cifar10 norm=lrn,none": "`norm`; did you mean `model.norm`?",
+    "trainer.batch_size=64": "`trainer.batch_size`; did you mean `data.batch_size`?",
+    "model.batch_size=64": "`model.batch_size`; did you mean `data.batch_size`? allowed in `model`: activation, c1_pad",
+    "+model.batch_size=64": "`model.batch_size`; did you mean `data.batch_size`? allowed in `model`: activation, c1_p",
+    "+trainer.learning_rate=1": "`trainer.learning_rate`; did you mean `optimizer.learning_rate`?",
+    "data.model=lenet5": "`data.model`; did you mean `model`? allowed in `data`: ",
+    "early_stopping.patience=3": "`early_stopping.patience`; did you mean `callbacks.early_stopping`?",
+    "name=x": "`name`; did you mean `sweep.name` or `logger.name`?",
+    "hydra.swep.dir=x": "`hydra.swep.dir`; did you mean `hydra.sweep.dir` or `hydra.run.dir`?",
+}
+
+
 def check(config: dict[str, Any]) -> None:
     check_train(config)
 
@@ -82,7 +105,7 @@ def one_error_line(err: str) -> bool:
     return err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n")
 
 
-@pytest.mark.parametrize(("line", "message"), COMMAND_LINES.items())
+@pytest.mark.parametrize(("line", "message"), (COMMAND_LINES | KEYS_OF_OTHER_GROUPS).items())
 def test_bad_command_line_is_reported_in_one_line(line, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     outcome = call(check, "train", *line.split())
@@ -95,6 +118,7 @@ def test_bad_command_line_is_reported_in_one_line(line, message, tmp_path, monke
 YAML_FILES = {
     "model:\n  actvation: relu\n": "unknown key `model.actvation`; did you mean `activation`?",
     "trainr:\n  max_epochs: 1\n": "unknown key `trainr`; did you mean `trainer`?",
+    "batch_size: 64\n": "unknown key `batch_size`; did you mean `data.batch_size`?",
     "trainer:\n  max_epochs: 0\n": "`trainer.max_epochs` is 0 (int); allowed: greater than or equal to 1",
     "defaults:\n  - override /model: alexnt\n": "there is no `model=alexnt`; did you mean `alexnet`?",
     "defaults:\n  - override /modl: alexnet\n": "unknown key `modl`; did you mean `model`?",
@@ -146,6 +170,11 @@ def test_a_key_is_sought_beside_those_of_the_yaml_file_of_another_folder(tmp_pat
         ((), "`run` has no value; set it on the command line: run=..."),
         (("run=a", "veiws=ten"), "unknown key `veiws`; did you mean `views`?"),
         (("run=a", "views=two"), "`views` is 'two' (str); allowed: 'center', 'ten' or 'nine'"),
+        (("run=a", "root=b"), "unknown key `root`; did you mean `data.root`?"),
+        (
+            ("run=a", "data.split=val"),
+            "unknown key `data.split`; did you mean `split`? allowed in `data`: dir, root, s",
+        ),
         (("run=a", "+data.rot=b"), "unknown key `data.rot`; did you mean `root`?"),
         (("run=3",), "`run` is 3 (int); allowed: "),
         (("run=a", "split=all"), "`split` is 'all' (str); allowed: 'test', 'val' or 'train'"),

@@ -81,6 +81,7 @@ def test_a_pt2_file_and_a_weights_file_without_data(run, tmp_path, monkeypatch):
     [
         (["format=onx"], "`format` is 'onx' (str); allowed: 'onnx', 'torch_export' or 'demo'"),
         (["run=[a,b]"], "`run` is ['a', 'b'] (list); allowed: string"),
+        (["dir=a"], "unknown key `dir`; did you mean `data.dir`?"),
         (["fromat=onnx"], "unknown key `fromat`; did you mean `format`?"),
         (["out=FOLDER/net.pt"], "FOLDER/net.pt; a file of format=onnx ends in .onnx: out=FOLDER/net.onnx"),
         (["out=FOLDER"], "FOLDER, a folder; allowed: a file of format=onnx: out=FOLDER/NAME.onnx"),

@@ -234,6 +234,7 @@ def test_command_of_the_run_may_be_repeated(unfinished):
         ("debug=fast", "`debug=fast` describes new runs"),
         ("run_dir=other", "`run_dir`: a run stays in its directory; copy that first (cp -r), and resume the copy"),
         ("trainer.max_epoch=4", "unknown key `trainer.max_epoch`; did you mean `max_epochs`?"),
+        ("max_epochs=4", "unknown key `max_epochs`; did you mean `trainer.max_epochs`?"),
         ("trainer.devices=3", "`data.batch_size` is 16 images in total, which 3 devices cannot share equally"),
         ("trainer.max_epochs=four", "`trainer.max_epochs` is 'four' (str); allowed: integer"),
         ("trainer.max_epochs=3,4", "with resume= a word sets one key of the run to one value: key=value"),

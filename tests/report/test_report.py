@@ -117,6 +117,7 @@ def test_the_summary_of_a_sweep_stays_that_of_its_metric(sweep):
     [
         ((), "report.py takes either sweep=SWEEP_DIR or runs='logs/runs/*'"),
         (("sweep=a", "runs=b"), "report.py takes either sweep=SWEEP_DIR or runs='logs/runs/*'"),
+        (("sweep=a", "sweep.metric=x"), "unknown key `sweep.metric`; did you mean `metric`?"),
         (("sweeps=a",), "unknown key `sweeps`; did you mean `sweep`?"),
         (("sweep=a", "wandb=1"), "`wandb` is 1 (int); allowed: boolean"),
         (("runs=nothing/*",), "no runs found by runs=nothing/*; a run is a directory with a config.yaml"),

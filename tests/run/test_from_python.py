@@ -58,6 +58,7 @@ def test_compose_within_a_hydra_application_leaves_that_as_it_was():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("batch_size=64",), r"unknown key `batch_size`; did you mean `data.batch_size`\?"),
         (("model.nrom=lrn", "model=alexnet"), r"unknown key `model.nrom`; did you mean `norm`\?"),
         (("model=alexnot",), r"there is no `model=alexnot`; did you mean `alexnet`\?"),
         (("trainer.max_epochs=none",), r"`trainer.max_epochs` is 'none' \(str\); allowed: "),

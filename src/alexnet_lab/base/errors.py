@@ -91,9 +91,25 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
         'allowed: norm, pool'
     """
     names = sorted(set(choices))
-    swapped = [name.lower() for name in names if sorted(name.lower()) == sorted(word.lower())]  # letters changed places
-    near = swapped or difflib.get_close_matches(word.lower(), {name.lower() for name in names}, n=1, cutoff=0.6)
-    if near:
-        alike = [name for name in names if name.lower() == near[0]]
-        return f"did you mean `{difflib.get_close_matches(word, alike, n=1, cutoff=0)[0]}`?"
+    found = nearest(word, names)
+    if found:
+        return f"did you mean `{found}`?"
     return f"allowed: {', '.join(names)}" if names else "no keys are allowed here"
+
+
+def nearest(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The choice that is spelled most like `word`, if any is similar enough.
+
+    Args:
+        word: As typed; upper and lower case do not matter.
+        choices: In any order.
+        cutoff: The least similarity, between 0 and 1.
+    """
+    names = sorted(set(choices))
+    swapped = [name.lower() for name in names if sorted(name.lower()) == sorted(word.lower())]  # letters changed places
+    lower = {name.lower() for name in names}
+    near = swapped or difflib.get_close_matches(word.lower(), lower, n=1, cutoff=cutoff)
+    if not near:
+        return None
+    alike = [name for name in names if name.lower() == near[0]]
+    return difflib.get_close_matches(word, alike, n=1, cutoff=0)[0]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alexnet_lab.base import targets
@@ -20,6 +20,7 @@ from alexnet_lab.config.command_line import explain_several, explain_unreadable
 from alexnet_lab.config.hydra_adapter import VERSION_BASE, arguments, composed_until, unresolved
 from alexnet_lab.config.schema import LAUNCHER_OWNS, Trainer
 from alexnet_lab.config.signatures import read_signature, torchvision_models
+from alexnet_lab.config.unknown_keys import unknown_key
 
 UNREADABLE = (yaml.YAMLError, UnicodeDecodeError)
 """What Hydra raises for a file that is no yaml."""
@@ -112,14 +113,21 @@ def groups_of(file: Path) -> list[str]:
 def _unknown_override(key: str, config: DictConfig, groups: list[str]) -> ConfigError:
     """The error for a key that does not exist; names its first wrong part."""
     node: Any = config
-    for part in key.split("."):
+    parts = key.split(".")
+    for place, part in enumerate(parts):
         names = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
         if part not in names:
             known = [name for name in names if name != "hydra"] + groups if node is config else names
-            return ConfigError(f"unknown key `{key}`; {did_you_mean(part, known)}{how_to_add(key)}")
+            wrong = ".".join(parts[: place + 1])
+            return ConfigError(f"{unknown_key(key, known, _as_dict(config, groups), wrong)}{how_to_add(key)}")
         node = unresolved(node, part)
     choose = "choose one of its files, or " if key in groups else ""
     return ConfigError(f"`{key}` is a group of keys and takes no value; {choose}set its keys: {key}.KEY=value")
+
+
+def _as_dict(config: DictConfig, groups: list[str]) -> dict[str, Any]:
+    """The unresolved config as plain dictionaries, with an entry for each group."""
+    return dict.fromkeys(groups) | cast("dict[str, Any]", OmegaConf.to_container(config))
 
 
 def how_to_add(key: str) -> str:

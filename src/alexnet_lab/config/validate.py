@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from difflib import get_close_matches
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Optional
 
 from pydantic import ValidationError
 
-from alexnet_lab.base.errors import ConfigError, did_you_mean
+from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.fields import check_value, explain_typed
 from alexnet_lab.base.ranges import PositiveInt
 from alexnet_lab.base.targets import SEVERAL, check_target, packages_beyond, parts
@@ -29,6 +28,7 @@ from alexnet_lab.config.schema import (
     section_in,
 )
 from alexnet_lab.config.signatures import Field, read_signature
+from alexnet_lab.config.unknown_keys import unknown_key
 from alexnet_lab.config.wandb_checks import SCHEME, check_names, check_wandb, parts_of_reference
 from alexnet_lab.config.weights_source import with_hash
 
@@ -109,18 +109,17 @@ def check_saved(raw: Mapping[str, Any], trusted_packages: Sequence[str] = ()) ->
 
 def _checked_parts(config: dict[str, Any]) -> dict[str, Any]:
     """Checks the `_target_`s of a config and the fit of its parts."""
-    trusted = tuple(config["trusted_packages"])
-    _check_trainer_arguments(config["trainer"])
+    _check_trainer_arguments(config)
     for group in TARGET_GROUPS:
         _check_is_part(group, config)
     for name, target in BUILT_IN.items():
         spec = config["callbacks"][name]
         if spec is not None and "_target_" not in spec:
-            config["callbacks"][name] = spec | _check_part(f"callbacks.{name}", {"_target_": target, **spec}, trusted)
+            config["callbacks"][name] = spec | _check_part(f"callbacks.{name}", {"_target_": target, **spec}, config)
             del config["callbacks"][name]["_target_"]
     for key, spec in parts(config).items():
         group, _, name = key.partition(".")
-        checked = _check_part(key, spec, trusted, config["data"] if group in FILLED else {})
+        checked = _check_part(key, spec, config)
         if name:
             config[group][name] = checked
         else:
@@ -227,7 +226,7 @@ def _explain(section: type[Section], raw: Mapping[str, Any], error: ValidationEr
     details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
     path = [str(part) for part in details[0]["loc"]]
     if details[0]["type"] == "extra_forbidden":
-        return unknown_key(".".join(path), _known_keys(section, path[:-1]))
+        return unknown_key(".".join(path), _known_keys(section, path[:-1]), raw)
     return explain_typed(details, raw)
 
 
@@ -237,13 +236,9 @@ def _known_keys(section: type[Section], path: list[str]) -> list[str]:
     return list(section.model_fields)
 
 
-def unknown_key(key: str, known: list[str]) -> str:
-    """The message for a key that does not exist."""
-    return f"unknown key `{key}`; {did_you_mean(key.rpartition('.')[2], known)}"
-
-
-def _check_trainer_arguments(trainer: Mapping[str, Any]) -> None:
+def _check_trainer_arguments(config: Mapping[str, Any]) -> None:
     """Checks the arguments of `lightning.Trainer` that the schema `Trainer` does not list."""
+    trainer = config["trainer"]
     for name in ("strategy", "profiler"):
         if isinstance(trainer[name], dict) and "_target_" not in trainer[name]:
             raise ConfigError(f"`trainer.{name}` has no `_target_`; give it one, or a name: trainer.{name}=NAME")
@@ -255,7 +250,8 @@ def _check_trainer_arguments(trainer: Mapping[str, Any]) -> None:
         signature = read_signature("lightning.Trainer")
         fields = signature.fields if signature else {}
         if name not in fields:
-            raise ConfigError(unknown_key(key, [*Trainer.model_fields, *fields.keys() - LAUNCHER_OWNS.keys()]))
+            known = [*Trainer.model_fields, *fields.keys() - LAUNCHER_OWNS.keys()]
+            raise ConfigError(unknown_key(key, known, config))
         check_value(key, trainer[name], fields[name].annotation)
 
 
@@ -277,7 +273,7 @@ def _check_is_part(group: str, config: dict[str, Any]) -> None:
         raise ConfigError(f"`{group}` is switched off or has no `_target_`, but sets {keys}; choose a {group}=...")
     if others:
         hint = f"to add one, give {group}.NAME its `_target_`"
-        raise ConfigError(f"{unknown_key(f'{group}.{others[0]}', [*known, *named])}; {hint}")
+        raise ConfigError(f"{unknown_key(f'{group}.{others[0]}', [*known, *named], config)}; {hint}")
     if group == "logger":
         own = {name: check_value(f"{group}.{name}", spec[name], known[name]) for name in spec if name in known}
         config[group] = {name: item for name, item in (named | own).items() if item is not None} or None
@@ -287,14 +283,12 @@ FILLED = ("metrics", "transforms")
 """Groups whose parts get the number of classes, if they take it and the config does not set it."""
 
 
-def _check_part(
-    key: str, spec: dict[str, Any], trusted: tuple[str, ...], data: Mapping[str, Any] = MappingProxyType({})
-) -> dict[str, Any]:
+def _check_part(key: str, spec: dict[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """Completes a part of the config and checks it against the signature of its `_target_`."""
     target = spec["_target_"]
     if not isinstance(target, str):
         raise ConfigError(f"`{key}._target_` is {target!r}; allowed: a dotted name such as alexnet_lab.models.AlexNet")
-    check_target(target, key, trusted)
+    check_target(target, key, tuple(config["trusted_packages"]))
     try:
         signature = read_signature(target)
     except ConfigError as error:
@@ -302,11 +296,11 @@ def _check_part(
     if signature is None:
         return spec
     fields = {name: field for name, field in signature.fields.items() if name not in SUPPLIED.get(key, ())}
-    if "num_classes" in fields and "num_classes" in data:
-        spec = {"num_classes": data["num_classes"], **spec}
+    if key.partition(".")[0] in FILLED and "num_classes" in fields and "num_classes" in config["data"]:
+        spec = {"num_classes": config["data"]["num_classes"], **spec}
     for name in spec:
         if name != "_target_" and name not in fields and not (signature.open and is_new(name, fields)):
-            raise ConfigError(unknown_key(f"{key}.{name}", list(fields)))
+            raise ConfigError(unknown_key(f"{key}.{name}", list(fields), config))
     checked = {name: _check_field(f"{key}.{name}", spec, name, field) for name, field in fields.items()}
     own = target.startswith("alexnet_lab.")
     return {"_target_": target} | ({**spec, **checked} if own else spec)
