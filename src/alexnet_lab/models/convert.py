@@ -74,7 +74,7 @@ def from_caffe(blobs: Mapping[str, Sequence[np.ndarray]]) -> dict[str, torch.Ten
             or with Caffe's older leading axes of size 1, (1, 1, out, in) and (1, 1, 1, out).
 
     Raises:
-        ConfigError: Names are missing or too many, or an array has another number of axes.
+        ConfigError: Names are missing or too many, a layer has no bias, or an array has another number of axes.
 
     Example:
         >>> from alexnet_lab.models import zoo
@@ -87,10 +87,12 @@ def from_caffe(blobs: Mapping[str, Sequence[np.ndarray]]) -> dict[str, torch.Ten
     _check_names(blobs, names)
     state = {}
     for ours, name in zip(TORCHVISION, names, strict=True):
+        if len(blobs[name]) != len(PARTS):
+            raise ConfigError(f"{name} has {len(blobs[name])} arrays, where a weight and a bias are expected")
         weight, bias = blobs[name]
         weight = _without_leading_ones(weight, 4 if name.startswith("conv") else 2, name)
         if name == "conv1":
-            weight = weight[:, ::-1]  # blue, green, red
+            weight = weight[:, ::-1].copy()  # blue, green, red
         state[f"{ours}.weight"] = torch.from_numpy(np.ascontiguousarray(weight))
         state[f"{ours}.bias"] = torch.from_numpy(np.ascontiguousarray(_without_leading_ones(bias, 1, name)))
     return state
