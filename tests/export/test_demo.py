@@ -78,13 +78,23 @@ def test_the_published_page_recognises_what_is_drawn(opened):
     assert page.locator("progress").evaluate_all("(bars) => bars.every((bar) => bar.value === 0)")
 
 
-def test_the_published_page_is_small_and_tells_its_accuracy():
+def test_the_published_page_is_small_and_states_its_accuracy():
     text = PUBLISHED.read_text(encoding="utf-8")
     assert len(text) < 400_000
     found = re.search(r"It recognises (\d\d\.\d\d) % of the 10,000 test images", text)
     assert found
     assert float(found[1]) >= 99
     assert "http" not in re.sub(r'<script type="application/json".*?</script>', "", text).replace("http-equiv", "")
+
+
+def test_the_published_page_is_what_export_py_writes_today(tmp_path):
+    """From the published weights; after a change of the page: export.py run=WEIGHTS format=demo out=demo/index.html."""
+    page = tmp_path / "index.html"
+    words = (f"run={REPOSITORY / 'results' / 'weights' / 'lenet5_mnist.safetensors'}", "format=demo", f"out={page}")
+    outcome = call(lambda config: export_checked(check_export(config)), "export", *words)
+    assert outcome.code == 0, outcome.err
+    wanted, found = (path.read_text(encoding="utf-8").splitlines() for path in (page, PUBLISHED))
+    assert found == wanted
 
 
 def test_a_drawing_is_centred_by_its_mass(opened):

@@ -9,9 +9,8 @@ from jinja2 import Environment
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.html import json_in_script, policy
-from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.export.demo_layers import Numbers, network_layers
-from alexnet_lab.export.description import metrics_of, name_of
+from alexnet_lab.export.description import metrics_of, name_of, whole_test_set
 from alexnet_lab.models import LeNet5, LeNet51998
 from alexnet_lab.models.counts import num_parameters
 
@@ -73,8 +72,8 @@ def _accuracy(run: Predictor) -> str:
     error = metrics_of(run).get("test/top1_error")
     if error is None:
         return ""
-    whole = isinstance(run, FinishedRun) and run.trained_by["trainer"]["limit_test_batches"] == 1.0
-    images = f"the {run.data.num_test:,} test images" if whole else "some test images"
+    number = whole_test_set(run)
+    images = "some test images" if number is None else f"the {number:,} test images"
     return f"It recognises {100 * (1 - error):.2f} % of {images}, which it was not trained on."
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -49,3 +49,13 @@ def metrics_of(run: Predictor) -> dict[str, float]:
     if isinstance(run, LoadedWeights):
         return run.facts.get("metrics") or {}
     return (run.directory.read_result() or {}).get("metrics") or {}
+
+
+def whole_test_set(run: Predictor) -> int | None:
+    """The number of test images, if the test metrics are of all of them; None otherwise, or if it is not known."""
+    if isinstance(run, LoadedWeights):
+        config, images = run.facts["config"], run.facts.get("images")
+        number = images.get("num_test") if isinstance(images, dict) else None
+    else:
+        config, number = cast("FinishedRun", run).trained_by, run.data.num_test
+    return number if isinstance(number, int) and config["trainer"].get("limit_test_batches") == 1.0 else None
