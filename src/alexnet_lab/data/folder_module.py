@@ -14,7 +14,7 @@ from alexnet_lab.data.field_rules import check_folders
 from alexnet_lab.data.folder_source import load_folder
 from alexnet_lab.data.folders import check_test_classes, choose_classes
 from alexnet_lab.data.store import Contents, exists
-from alexnet_lab.data.store_writing import make_store, replace_store
+from alexnet_lab.data.store_writing import make_store, renew_store
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 class FolderDataModule(ImageDataModule):
     """Images in class folders. `val/` is the test set; without it, a part of the images is split off as one.
 
-    The store is made again when files were added, removed, renamed or changed. Once made, it does not need the folder.
+    The store is made again when files were added, removed, renamed or changed: see `source_folders` for what a start
+    looks up. Once made, the store does not need the folder.
 
     Attributes:
         root: The folder with `train/`; None: `<dir>/<name>`.
@@ -86,4 +87,7 @@ class FolderDataModule(ImageDataModule):
         if not self.folder.is_dir():
             log.info("there is no folder %s, but its images are in the store %s", self.folder, self.store_path)
             return
-        replace_store(self.store_path, self.contents(), skip_unreadable=self.skip_unreadable)
+        renew_store(
+            self.store_path, self.folder, self.contents,
+            look_up_all=self.verify == "full", skip_unreadable=self.skip_unreadable,
+        )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,10 +35,11 @@ def load_folder(
     Raises:
         DataError: A class has no folder or no file, or a folder cannot be read.
     """
+    begun = time.time_ns()
     folders = {"train": "train"} | ({"test": test} if (root / test).is_dir() else {}) | ({"val": val} if val else {})
     listings = {part: list_images(root / folder, classes) for part, folder in folders.items()}
     names = [f"{folders[part]}/{name}" for part, listing in listings.items() for name in listing.names]
-    files = look_up(root, names)
+    files = look_up(root, names, since_ns=begun)
     parts, first = {}, 0
     for part, listing in listings.items():
         parts[part] = image_part(files, range(first, first + len(listing.names)), listing.labels, size, channels)
@@ -45,7 +47,9 @@ def load_folder(
     return Contents(str(root), classes, (channels, size, size), parts, files)
 
 
-def load_joined(root: Path, images: dict[str, list[str]], tables: list[str], size: int, channels: int) -> Contents:
+def load_joined(
+    root: Path, images: dict[str, list[str]], tables: list[str], size: int, channels: int, *, since_ns: int
+) -> Contents:
     """Images without an official test set, anywhere below `root`.
 
     Args:
@@ -54,10 +58,11 @@ def load_joined(root: Path, images: dict[str, list[str]], tables: list[str], siz
         tables: Names of files below `root` that determine the labels; changing them changes the data set.
         size: Side of the stored images, in pixels.
         channels: 1 or 3.
+        since_ns: When the files began to be listed, as `time.time_ns()`.
     """
     names = [name for files in images.values() for name in files]
     labels = [label for label, files in enumerate(images.values()) for _ in files]
-    files = look_up(root, [*names, *tables])
+    files = look_up(root, [*names, *tables], since_ns=since_ns)
     for row in range(len(names), len(files.names)):  # digests of images are added when they are decoded
         files.digests[row] = files.digest(row)
     parts = {"train": image_part(files, range(len(names)), labels, size, channels)}

@@ -130,22 +130,32 @@ class SourceFiles(NamedTuple):
         return rows
 
 
-def look_up(root: Path, names: Sequence[str]) -> SourceFiles:
-    """The current state of files, by one call of stat each; their content is not read."""
-    seen_ns = time.time_ns()
+def look_up(root: Path, names: Sequence[str], *, since_ns: int | None = None) -> SourceFiles:
+    """The current state of files, by one call of stat each; their content is not read.
+
+    Args:
+        root: The folder of the files.
+        names: Of the files, relative to `root`.
+        since_ns: When they began to be listed, as `time.time_ns()`; None: now.
+    """
+    seen_ns = since_ns or time.time_ns()
+    return SourceFiles(root, names, states_of(root, names), np.zeros((len(names), DIGEST_BYTES), np.uint8), seen_ns)
+
+
+def states_of(root: Path, names: Sequence[str], *, folders: bool = False) -> NDArray[np.int64]:
+    """The states (N, 4) of files, or of files and folders: see `SourceFiles`."""
     start = f"{root}{os.sep}"
-    states = np.array([_state(start + name) for name in names], dtype=np.int64).reshape(-1, len(NO_FILE))
-    return SourceFiles(root, names, states, np.zeros((len(names), DIGEST_BYTES), np.uint8), seen_ns)
+    states = [_state(start + name, folders) for name in names]
+    return np.array(states, dtype=np.int64).reshape(-1, len(NO_FILE))
 
 
-def _state(path: str) -> tuple[int, int, int, int]:
+def _state(path: str, folders: bool) -> tuple[int, int, int, int]:
     try:
         found = os.stat(path)  # noqa: PTH116 - a million Path objects would take longer than the calls themselves
     except OSError:
         return NO_FILE
-    if not stat.S_ISREG(found.st_mode):
-        return NO_FILE
-    return stamp(found)
+    known = stat.S_ISREG(found.st_mode) or (folders and stat.S_ISDIR(found.st_mode))
+    return stamp(found) if known else NO_FILE
 
 
 def joined(names: Sequence[str]) -> bytes:

@@ -28,6 +28,7 @@ from alexnet_lab.data.images import strict_decoding
 from alexnet_lab.data.preparation_bar import progress_bar
 from alexnet_lab.data.preparation_plan import NAME as PLAN
 from alexnet_lab.data.preparation_plan import save_plan, unchanged_images
+from alexnet_lab.data.source_folders import is_unchanged, remember
 from alexnet_lab.data.store import FORMAT, exists, read_meta
 from alexnet_lab.data.verification import verified_store
 
@@ -70,6 +71,22 @@ def make_store(path: Path, contents: Callable[[], Contents], *, skip_unreadable:
         _build(path, _readable(contents), skip_unreadable)
 
 
+def renew_store(
+    path: Path, root: Path, contents: Callable[[], Contents], *, look_up_all: bool, skip_unreadable: bool = False
+) -> None:
+    """Makes the store at `path` again if the image folder it was made from has changed.
+
+    Args:
+        path: Of the store.
+        root: The image folder.
+        contents: Lists the folder.
+        look_up_all: Look up every file of a large folder too: see `source_folders`.
+        skip_unreadable: As in `make_store`.
+    """
+    if look_up_all or not is_unchanged(path, root):
+        replace_store(path, contents(), skip_unreadable=skip_unreadable)
+
+
 def replace_store(path: Path, contents: Contents, *, skip_unreadable: bool = False) -> None:
     """Makes the store at `path` again if the source files have changed.
 
@@ -78,6 +95,7 @@ def replace_store(path: Path, contents: Contents, *, skip_unreadable: bool = Fal
     files = contents.files
     reason = files and files.change_since(path)
     if files is None or reason is None:
+        remember(path, contents)
         return
     log.info("the files in %s have changed: preparing them again (%s)", contents.source, reason)
     before = read_meta(path)
@@ -178,6 +196,7 @@ def _fill(folder: Path, contents: Contents, unchanged: dict[str, int], skip: boo
     write_json(folder / "meta.json", sealed(meta))
     if contents.files is not None:
         contents.files.save(folder)
+        remember(folder, contents)
     for file in (*folder.glob("*.jsonl"), folder / PLAN):
         file.unlink(missing_ok=True)
 

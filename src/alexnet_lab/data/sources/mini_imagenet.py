@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Literal
 
 from alexnet_lab.base.ranges import PositiveInt
@@ -44,9 +45,10 @@ class MiniImageNetDataModule(FolderDataModule):
 
     def contents(self) -> Contents:
         """Lists the files of any layout."""
+        begun = time.time_ns()
         found = joined(self.folder)
         if found is None:
             return super().contents()
         names = chosen_among(list(found.images), chosen_classes(self.classes), f"no class of {self.folder}")
         images = {name: found.images[name] for name in names}
-        return load_joined(self.folder, images, found.tables, self.stored_size, self.channels)
+        return load_joined(self.folder, images, found.tables, self.stored_size, self.channels, since_ns=begun)
