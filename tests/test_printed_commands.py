@@ -120,7 +120,7 @@ def interrupted(*words: str, begun: Path, cwd: Path) -> str:
     return line
 
 
-def test_an_interrupted_run_goes_on_by_the_command_that_it_prints(tmp_path, digits_dir):
+def test_the_printed_command_resumes_an_interrupted_run(tmp_path, digits_dir):
     run = tmp_path / "it's [my] run, a=b"
     words = (f"data.dir={digits_dir}", shell.override("run_dir", run), *QUICK)
     words += ("trainer.limit_train_batches=4", "trainer.max_epochs=40")
@@ -133,7 +133,7 @@ def test_an_interrupted_run_goes_on_by_the_command_that_it_prints(tmp_path, digi
     assert "epoch 40/40" in (run / "train.log").read_text()
 
 
-def test_an_interrupted_sweep_goes_on_by_the_command_that_it_prints(tmp_path, digits_dir):
+def test_the_printed_command_resumes_an_interrupted_sweep(tmp_path, digits_dir):
     words = ("-m", "seed=range(0,2)", "hydra.sweep.dir=my sweep", f"data.dir={digits_dir}", *QUICK)
     begun = tmp_path / "my sweep/seed-0/checkpoints/last.ckpt"
     line = interrupted(*words, "trainer.limit_train_batches=4", "trainer.max_epochs=40", begun=begun, cwd=tmp_path)

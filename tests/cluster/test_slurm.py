@@ -1,4 +1,4 @@
-"""Runs and sweeps on a real SLURM of two nodes: one job over both, one that is cancelled and goes on."""
+"""Runs and sweeps on a real SLURM of two nodes: one job over both, one that is cancelled and resumed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def srun(cluster: dict[str, str], cwd: Path, *words: str) -> Outcome:
     return finished(started)
 
 
-def test_sweep_of_jobs_on_two_nodes_of_which_one_is_cancelled_and_goes_on(cluster, tmp_path, digits_dir):
+def test_sweep_of_jobs_on_two_nodes_of_which_one_is_cancelled_and_resumes(cluster, tmp_path, digits_dir):
     place = tmp_path / "sweep"
     words = (
         "-m", "seed=0,1", "launcher=slurm", "trainer.num_nodes=2", "trainer.max_epochs=80", *SHORT,
@@ -96,7 +96,7 @@ def test_sweep_under_srun_is_refused(cluster, tmp_path):
 
 
 @pytest.mark.timeout(900)
-def test_job_at_its_time_limit_goes_on_by_itself(cluster, tmp_path, digits_dir):
+def test_job_at_its_time_limit_resumes_by_itself(cluster, tmp_path, digits_dir):
     """SLURM's notice, here sent by hand: the job writes a checkpoint within the epoch, is queued again, and ends."""
     place = tmp_path / "sweep"
     words = (

@@ -83,7 +83,7 @@ def test_batches_read_ahead_are_the_same(ahead):
     assert ours.state_dict() == {"epoch": 0, "batch": 5}
 
 
-def test_what_is_read_ahead_does_not_count_as_handed_out():
+def test_what_is_read_ahead_does_not_count_as_delivered():
     ours = loader(2)
     iterator = iter(ours)
     next(iterator)

@@ -175,7 +175,7 @@ def test_colour_noise_ends_with_the_same_epoch_in_a_resumed_run(make_folder, tmp
     assert all(torch.equal(one, two) for one, two in zip(resumed, whole, strict=True))
 
 
-def test_going_on_with_other_images_is_refused_and_testing_on_them_is_not(data_dir, tmp_path):
+def test_resuming_with_other_images_is_refused_and_testing_on_them_is_not(data_dir, tmp_path):
     path = tmp_path / "last.ckpt"
     fit(data_dir, tmp_path, StopAt("batch end", 3, path))
     checkpoint = torch.load(path, weights_only=True)

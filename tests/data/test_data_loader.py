@@ -127,7 +127,7 @@ def test_draws_are_made_for_the_global_batch_and_sliced():
 
 
 @pytest.mark.parametrize("stop", [0, 1, 3, 5])
-def test_a_resumed_loader_goes_on_where_the_other_one_was(stop):
+def test_a_resumed_loader_continues_at_the_same_place(stop):
     whole = make_loader()
     whole.batch_sampler.set_epoch(2)
     expected = [batch.indices.tolist() for batch in whole]

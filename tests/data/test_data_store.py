@@ -71,7 +71,7 @@ def test_its_bytes_do_not_depend_on_the_number_of_threads(tmp_path, monkeypatch)
     assert len(hashes) == 1
 
 
-def test_the_hash_tells_class_names_and_images_apart(tmp_path):
+def test_the_hash_depends_on_class_names_and_images(tmp_path):
     make_store(tmp_path / "one", contents)
     make_store(tmp_path / "two", lambda: contents()._replace(class_names=["c", "b", "a"]))
     make_store(tmp_path / "three", lambda: damaged_contents(()))

@@ -32,7 +32,7 @@ def store(compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def rot(store: Path, image: int) -> None:
-    """Flips a bit of an image as a failing disk does: no time, size or inode tells."""
+    """Flips a bit of an image as a failing disk does: time, size and inode stay the same."""
     file = store / "train_images.npy"
     content = bytearray(file.read_bytes())
     content[-(1797 - image) * 64] ^= 1

@@ -18,7 +18,7 @@ class Stop(Callback):
     """Sends SIGTERM in step 3."""
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Here, so that the step goes on meanwhile."""
+        """Here, so that the step continues meanwhile."""
         if trainer.global_step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 

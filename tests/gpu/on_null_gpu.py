@@ -72,7 +72,7 @@ def resumed_counts() -> list[float]:
 
 
 def interrupted_run(folder: Path, data: str) -> dict[str, Any]:
-    """A run that is interrupted in step 3 and goes on, with checkpoints within the epoch before and after."""
+    """A run that is interrupted in step 3 and resumed, with checkpoints within the epoch before and after."""
     run = folder / "interrupted"
     words = (*QUICK, "trainer=gpu", f"data.dir={data}", "callbacks.checkpoint.every_steps=1")
     config = alexnet_lab.compose(*words, f"run_dir={run}", "+callbacks.stop._target_=disturbances.Stop")

@@ -63,7 +63,7 @@ def test_metrics_of_a_checkpoint_join_those_of_the_gpu(found):
     assert len(found.said["counts"]) == 4
 
 
-def test_run_on_a_gpu_is_interrupted_within_an_epoch_and_goes_on(found):
+def test_run_on_a_gpu_is_interrupted_within_an_epoch_and_resumes(found):
     assert found.said["interrupted"] == {
         "said": "interrupted by SIGTERM in epoch 1", "step": 3, "steps": 6, "status": "completed", "gpus": [GPU(0)],
     }  # fmt: skip

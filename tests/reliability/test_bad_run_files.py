@@ -1,4 +1,4 @@
-"""The files of a run, damaged: a run goes on, or is evaluated, as what it was, or not at all."""
+"""Damaged files of a run: it is resumed or evaluated exactly as before, or refused."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def experiment(run: Path) -> dict[str, Any]:
     return {key: value for key, value in flat(config).items() if not within(key, FREE)}
 
 
-def test_config_of_a_run_that_goes_on(unfinished):
+def test_config_of_a_resumed_run(unfinished):
     other = (unfinished / "config.yaml").read_bytes().replace(b"seed: 0", b"seed: 1")
     tally = survey(unfinished / "config.yaml", lambda: experiment(unfinished), other=other)
     assert tally.reported > 5 * tally.harmless
 
 
-def test_checkpoint_of_a_run_that_goes_on(unfinished):
+def test_checkpoint_of_a_resumed_run(unfinished):
     """Without effect means here: torch would load the same."""
     path = unfinished / "checkpoints" / "last.ckpt"
     survey(path, lambda: experiment(unfinished), flips=30, naming="checkpoint")
@@ -99,7 +99,7 @@ def test_a_sealed_record_differs_from_a_changed_one():
     assert is_whole({"of": "an older version"})
 
 
-def test_metrics_of_a_run_that_goes_on_do_not_depend_on_the_file(unfinished, digits_run):
+def test_metrics_of_a_resumed_run_do_not_depend_on_the_file(unfinished, digits_run):
     """The rows are in the checkpoint; the file is rewritten."""
     right = (digits_run / "metrics.csv").read_text()
     for damage in (b"", b"\xff\xfe", right[: len(right) // 2].encode(), b"epoch,step\nx,y\n"):

@@ -1,4 +1,4 @@
-"""`resume=RUN data.val_fraction=0`: a run that has finished with validation images goes on to train on them too."""
+"""`resume=RUN data.val_fraction=0`: a finished run trains on its validation images too."""
 
 from __future__ import annotations
 

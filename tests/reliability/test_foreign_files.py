@@ -152,7 +152,7 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 @pytest.fixture
 def unfinished(digits_run: Path, tmp_path: Path) -> Path:
-    """A run directory that somebody sent, to go on with."""
+    """A run directory that somebody sent, to be resumed."""
     run = shutil.copytree(digits_run, tmp_path / "run")
     (run / "result.json").unlink()
     return run
@@ -239,7 +239,7 @@ def test_packed_checkpoint_is_refused(tmp_path):
 # Configs
 
 
-def test_run_that_goes_on_cannot_grant_trust_to_itself(unfinished, mine, trap):
+def test_resumed_run_cannot_grant_trust_to_itself(unfinished, mine, trap):
     config = yaml.safe_load((unfinished / "config.yaml").read_text())
     config["model"] = {"_target_": f"{mine}.Net"}
     config["trusted_packages"] = [mine]
@@ -409,7 +409,7 @@ def test_long_strip_is_not_scaled_up():
         centre_square(Image.new("L", (1, 80_000)), 256)
 
 
-def test_postscript_is_not_handed_to_another_program(tmp_path, monkeypatch, trap):
+def test_postscript_is_not_passed_to_another_program(tmp_path, monkeypatch, trap):
     (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {trap}\n")
     (tmp_path / "gs").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")

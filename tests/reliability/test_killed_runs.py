@@ -88,7 +88,7 @@ def test_killed_at_random_moments(data, compose, tmp_path, request):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_commands_of_two_processes(digits_dir, compose, tmp_path):
-    """The command is killed, its workers find that out themselves; the run goes on at once."""
+    """The command is killed and its workers notice it themselves; the run can be resumed at once."""
     words = (*SHORT, *DROPOUT, "trainer.devices=2", "trainer.accelerator=cpu", "data.batch_size=18")
     train(compose(f"run_dir={tmp_path / 'whole'}", *words))
     rng = random.Random(1)

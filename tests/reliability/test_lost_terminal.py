@@ -1,4 +1,4 @@
-"""A run whose terminal, pipe or disk for its output is lost goes on to its end; nothing it prints can stop it."""
+"""A run finishes although its terminal, pipe or disk for the output is lost; nothing that it prints can stop it."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def on_a_terminal(words: tuple[str, ...], cwd: Path) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("processes", PROCESSES)
-def test_a_run_goes_on_when_its_terminal_is_closed(tmp_path, digits_dir, processes):
+def test_a_run_continues_when_its_terminal_is_closed(tmp_path, digits_dir, processes):
     run = tmp_path / "run"
     words = (f"data.dir={digits_dir}", f"run_dir={run}", "logger=csv", "trainer.max_epochs=8", *PROCESSES[processes])
     process, terminal = on_a_terminal(words, tmp_path)

@@ -145,7 +145,7 @@ def test_worker_processes_receive_the_intact_checkpoint(compose, tmp_path, reads
     assert path == directory.best
 
 
-def test_a_loaded_checkpoint_is_let_go_when_it_is_handed_over(compose, tmp_path):
+def test_a_loaded_checkpoint_is_released_when_it_is_passed_on(compose, tmp_path):
     run = tmp_path / "run"
     _unfinished(compose, run)
     known = resuming.newest_intact(RunDirectory(run))
@@ -159,7 +159,7 @@ def test_evaluation_reads_the_best_checkpoint_once_for_its_hash_and_once_for_its
     assert run.checkpoint_hash == sha256(digits_run / "checkpoints" / "best.ckpt")
 
 
-def test_damaged_best_checkpoint_says_so(digits_run, tmp_path):
+def test_damaged_best_checkpoint_is_reported(digits_run, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(digits_run, run)
     best = run / "checkpoints" / "best.ckpt"

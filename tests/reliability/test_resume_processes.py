@@ -1,4 +1,4 @@
-"""A run of three or four processes that goes on from a checkpoint ends as one that was not interrupted, bit for bit.
+"""A run of three or four processes that is resumed from a checkpoint ends as one that was not interrupted, bit for bit.
 
 With two processes a wrong order of gradients in DDP's buckets would not show: a + b is b + a.
 """

@@ -1,4 +1,4 @@
-"""A run that goes on from any step of any epoch ends as one that was not interrupted, bit for bit."""
+"""A run that is resumed from any step of any epoch ends as one that was not interrupted, bit for bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong around a run: it goes on where it can, ends in one clear line where not, and leaves whole files."""
+"""Faults around a run: it continues where it can, otherwise ends in one clear line, and leaves whole files."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_run_directory_that_is_removed(compose, tmp_path, monkeypatch):
     assert not run.exists()
 
 
-def test_run_that_is_going_on_is_not_resumed(compose, digits_run, tmp_path):
+def test_run_that_is_still_training_is_not_resumed(compose, digits_run, tmp_path):
     run = shutil.copytree(digits_run, tmp_path / "run")
     (run / "result.json").unlink()
     before = names(run)

@@ -104,7 +104,7 @@ def test_other_metrics_and_columns(shown):
     assert len(shown.datasets("curves", "run")) == 5
 
 
-def test_hovering_tells_mean_and_deviation(shown):
+def test_hovering_shows_mean_and_deviation(shown):
     shown.page.locator("#curves").scroll_into_view_if_needed()
     point = shown.page.evaluate("""() => { const chart = alexnetLab.charts.curves;
         const { x, y } = chart.getDatasetMeta(2).data[0].getProps(["x", "y"]);

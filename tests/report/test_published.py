@@ -179,7 +179,7 @@ def test_an_edited_number_is_found(name, copy):
     assert any(message in fault for fault in faults(copy.results)), faults(copy.results)
 
 
-def test_git_keeps_what_tells_a_run_and_nothing_else(published):
+def test_git_keeps_what_identifies_a_run_and_nothing_else(published):
     names = {path.name for path in (published.sweep / "model.activation-relu_seed-0").iterdir()}
     assert {"checkpoints", "train.log", "augmentation.png", "manifest.json"} <= names
     kept = git(published.root, "ls-files", "--others", "--exclude-standard").splitlines()

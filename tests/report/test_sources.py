@@ -146,7 +146,7 @@ def test_columns_without_numbers():
     assert columns(rows) == {"epoch": [0, 1, 2], "val/loss": [None, None, 0.5]}
 
 
-def test_origin_tells_all_commits(sweep):
+def test_origin_lists_all_commits(sweep):
     other = sweep / "model.activation-tanh_seed-0" / "manifest.json"
     other.write_text(other.read_text().replace("0123abcd", "4567").replace("false", "true"))
     facts = dict(origin(from_sweep(sweep)))

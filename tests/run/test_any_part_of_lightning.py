@@ -123,7 +123,7 @@ def test_several_files_of_callbacks_at_once(tmp_path):
 
 
 @pytest.mark.usefixtures("digits")
-def test_a_run_goes_on_with_several_files_of_callbacks(tmp_path):
+def test_a_run_resumes_with_several_files_of_callbacks(tmp_path):
     folder = run(tmp_path / "run", "callbacks=[to_error,to_loss]", "trainer.max_epochs=1")
     assert json.loads((folder / "result.json").read_text())["to_loss"]["loss"] == 1.0
     assert call(train, "train", f"resume={folder}", "trainer.max_epochs=2", "callbacks=[to_error,to_loss]").code == 0

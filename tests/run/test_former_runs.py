@@ -1,4 +1,4 @@
-"""A run directory of 0.2.0's code before `module` and most arguments of the Trainer were keys: it goes on."""
+"""A run directory of 0.2.0's code, before `module` and most arguments of the Trainer were keys, can be resumed."""
 
 from __future__ import annotations
 

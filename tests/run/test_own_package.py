@@ -59,8 +59,8 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.timeout(900)  # four commands
-def test_sweep_in_worker_processes_goes_on_and_a_run_of_it_resumes(packages, digits_dir, tmp_path):
-    """The trust of the command reaches the jobs, their workers and what goes on; a later command decides again."""
+def test_sweep_in_worker_processes_resumes_and_so_does_one_of_its_runs(packages, digits_dir, tmp_path):
+    """The trust of the command reaches the jobs, their workers and resumed runs; a later command decides again."""
     words = (*SHORT, *OWN, f"data.dir={digits_dir}", "launcher.workers=true", f"hydra.sweep.dir={tmp_path / 'sweep'}")
     start = {"cwd": tmp_path, "PYTHONPATH": str(packages)}
     outcome = finished(command("train.py", "-m", "seed=0,1", *words, **start))

@@ -278,7 +278,7 @@ def test_one_process_for_each_device(trainer, processes):
     assert devices.count_processes(trainer) == processes
 
 
-def test_metrics_of_a_resumed_run_go_on_where_they_were(tmp_path):
+def test_metrics_of_a_resumed_run_continue_where_they_were(tmp_path):
     rows = [{"epoch": 0, "train/loss": 2.0}, {"epoch": 1, "train/loss": 1.0}]
     assert worker.metrics_of_epoch(rows, 0) == {"train/loss": 2.0}
     assert worker.metrics_of_epoch(rows, 7) == {"train/loss": 1.0}

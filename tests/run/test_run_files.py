@@ -91,7 +91,7 @@ def test_metrics_csv(digits_run):
     }  # fmt: skip
 
 
-def test_manifest_tells_versions_and_no_environment(digits_run):
+def test_manifest_records_versions_and_no_environment(digits_run):
     manifest = json.loads((digits_run / "manifest.json").read_text())
     assert set(manifest) == {"git", "command", "python", "packages", "hardware", "system", "precision", "init_from"}
     assert manifest["precision"] == {"precision": "32-true", "float32": "highest"}
@@ -100,7 +100,7 @@ def test_manifest_tells_versions_and_no_environment(digits_run):
     assert set(manifest["git"] or {"commit": "", "dirty": False}) == {"commit", "dirty"}
 
 
-def test_log_tells_each_epoch(digits_run):
+def test_log_reports_each_epoch(digits_run):
     text = (digits_run / "train.log").read_text()
     assert "rank 0 INFO alexnet_lab.training.callbacks: epoch 2/2 | train loss" in text
     assert "Traceback" not in text

@@ -210,7 +210,7 @@ def test_worker_has_the_variables_of_its_parent_and_its_own_place(monkeypatch):
     assert os.environ == expected
 
 
-def test_run_goes_on_as_often_as_it_may_when_a_worker_died(monkeypatch, compose, tmp_path, caplog):
+def test_run_restarts_as_often_as_it_may_when_a_worker_died(monkeypatch, compose, tmp_path, caplog):
     run = tmp_path / "run"
     resumed: list[bool] = []
 

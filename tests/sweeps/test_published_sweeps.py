@@ -129,7 +129,7 @@ def test_jobs_differ_in_the_factor_the_seed_and_what_is_tuned_alone(name):
 
 
 @pytest.mark.parametrize("name", CLAIMS)
-def test_the_header_tells_the_papers_claim(name):
+def test_the_header_states_the_papers_claim(name):
     words, source = CLAIMS[name]
     text = header(name)
     assert "Claim: " in text
@@ -151,7 +151,7 @@ def test_the_header_tells_the_papers_claim(name):
         ("pooling", {"overlapping": 28_569_994, "non_overlapping": 28_569_994}),  # the same, as in run 147
     ],
 )
-def test_a_dry_run_tells_the_parameters_of_each_level(name, sizes):
+def test_a_dry_run_lists_the_parameters_of_each_level(name, sizes):
     lines = dry_run.described_plan(plan(name))[1:-3]
     found = {
         level(job, plan(name).definition.about["factor"]): int(line.split()[2].replace(",", ""))

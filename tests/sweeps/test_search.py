@@ -97,7 +97,7 @@ def test_trials_are_asked_recorded_and_counted(tmp_path):
     assert best[0][2] == words(found.study.trials[best[0][1]].params)
 
 
-def test_an_interrupted_search_goes_on_with_its_open_trials(tmp_path):
+def test_an_interrupted_search_resumes_its_open_trials(tmp_path):
     first = search(tmp_path)
     first.tell(0, 0.5) if first.batch(1) else None
     asked = first.batch(2)  # their jobs are interrupted
@@ -108,7 +108,7 @@ def test_an_interrupted_search_goes_on_with_its_open_trials(tmp_path):
         again.tell(number, 0.1)
     more = search(tmp_path, trials=8)
     assert len(more.batch(99)) == 4
-    assert len({words(trial.params) for trial in more.study.trials}) == 8, "going on, it draws other numbers"
+    assert len({words(trial.params) for trial in more.study.trials}) == 8, "a resumed search draws other numbers"
 
 
 def test_another_search_in_the_same_place_is_refused(tmp_path):

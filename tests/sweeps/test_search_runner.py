@@ -93,7 +93,7 @@ def states(place: Path) -> list[str]:
     return [trial.state.name for trial in found.study.trials]
 
 
-def test_failed_trials_and_nan_count_as_failed_and_the_search_goes_on(tmp_path, capsys):
+def test_failed_trials_and_nan_count_as_failed_and_the_search_continues(tmp_path, capsys):
     launcher = Launcher(tmp_path, {1: "failed", 2: "nan"})
     drive(tmp_path, launcher)
     assert states(tmp_path) == ["COMPLETE", "FAIL", "FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
@@ -120,7 +120,7 @@ def test_trials_that_ended_early_are_reported_as_pruned(tmp_path, capsys):
     ]  # fmt: skip
 
 
-def test_an_interrupted_search_goes_on_where_it_was(tmp_path):
+def test_an_interrupted_search_resumes_where_it_was(tmp_path):
     with pytest.raises(Interrupted, match="resume with the same command"):
         drive(tmp_path, Launcher(tmp_path, {3: "interrupted"}))
     assert states(tmp_path) == ["COMPLETE"] * 2 + ["RUNNING"] * 2

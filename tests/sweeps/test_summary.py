@@ -219,7 +219,7 @@ def test_welch_is_named():
     assert cells(summarise(ABOUT, jobs))[1][1][-1].endswith("(Welch)")
 
 
-def test_a_table_of_three_levels_is_corrected_and_says_so():
+def test_a_table_of_three_levels_is_corrected_and_notes_it():
     batch = [done(value, model__norm="batch", seed=seed) for seed, value in enumerate([0.15, 0.18, 0.16])]
     found = summarise(ABOUT, lrn() + batch)
     head, lines = cells(found)

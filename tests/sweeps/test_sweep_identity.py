@@ -147,7 +147,7 @@ def test_a_group_is_called_by_its_file(tmp_path):
     assert {level: n for level, (n, _) in table(plan).items()} == {"crop": 2, "none": 1}
 
 
-def test_an_interrupted_job_goes_on_in_its_folder(tmp_path):
+def test_an_interrupted_job_resumes_in_its_folder(tmp_path):
     plan = begun(tmp_path / "s", "seed=0", done=False)
     run = plan.sweep.run(plan.jobs[0])
     run.checkpoints.mkdir(parents=True)

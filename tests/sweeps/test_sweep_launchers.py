@@ -42,7 +42,7 @@ def statuses(place: Path) -> list[str]:
         ("joblib", signal.SIGKILL), ("submitit_local", signal.SIGINT), ("submitit_local", signal.SIGKILL),
     ],
 )  # fmt: skip
-def test_stopped_sweep_leaves_no_process_and_goes_on(launcher, number, tmp_path, digits_dir):
+def test_stopped_sweep_leaves_no_process_and_resumes(launcher, number, tmp_path, digits_dir):
     place = tmp_path / "sweep"
     words = (*WORDS, f"launcher={launcher}")
     process = sweep(words, place, digits_dir)

@@ -110,7 +110,7 @@ def begin(sweep_plan: Plan, words: Sequence[str]) -> None:
     run.config.write_text("seed: 0")
 
 
-def test_job_that_kills_its_process_each_time_is_given_up_and_the_others_go_on(tmp_path):
+def test_job_that_kills_its_process_each_time_is_given_up_and_the_others_continue(tmp_path):
     sweep_plan = planned(tmp_path / "sweep")
 
     def launch(jobs: Sequence[list[str]]) -> None:
@@ -136,7 +136,7 @@ def test_launcher_that_cannot_start_ends(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
-def test_interrupted_sweep_waits_for_its_jobs_and_can_go_on(number, name, tmp_path, monkeypatch):
+def test_interrupted_sweep_waits_for_its_jobs_and_can_resume(number, name, tmp_path, monkeypatch):
     monkeypatch.setattr(shutdown, "POLL_SECONDS", 0.02)
     sweep_plan = planned(tmp_path / "sweep")
     before = signal.getsignal(number)

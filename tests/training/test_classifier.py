@@ -84,7 +84,7 @@ def trainer(epoch: int, **metrics: float) -> Any:
     )  # fmt: skip
 
 
-def test_metrics_csv_is_whole_after_each_epoch_and_goes_on_when_resumed(tmp_path):
+def test_metrics_csv_is_whole_after_each_epoch_and_continues_when_resumed(tmp_path):
     path = tmp_path / "metrics.csv"
     logged: list[dict[str, float]] = []
     module: Any = SimpleNamespace(log_dict=logged.append)

@@ -248,7 +248,7 @@ def test_fields_out_of_range_are_refused(fields: Any, message: str):
         krizhevsky_sgd(LeNet5(), **fields)
 
 
-def test_a_saved_state_goes_on_bit_for_bit_across_a_change_of_the_rate():
+def test_a_saved_state_continues_bit_for_bit_across_a_change_of_the_rate():
     def started() -> tuple[LeNet5, KrizhevskySGD, OneCycleLR]:
         torch.manual_seed(0)
         net = LeNet5()

@@ -40,7 +40,7 @@ def seeded(rank: int, size: int, total: int) -> None:
 @pytest.mark.parametrize("name", LAYERS)
 def test_parts_are_those_of_the_whole(name, channels_last):
     layer, shape = LAYERS[name]
-    net = nn.Sequential(layer, nn.Identity(), layer)  # the second one goes on in the same stream
+    net = nn.Sequential(layer, nn.Identity(), layer)  # the second one continues in the same stream
     share_dropout(net)
     x = torch.rand(shape) + 1
     if channels_last and x.ndim == 4:

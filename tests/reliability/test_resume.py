@@ -1,4 +1,4 @@
-"""From which checkpoint a run goes on, and when it does not: damaged files, other configs, other images, other code."""
+"""Which checkpoint a run resumes from, and when it refuses to: damaged files, other configs, images and code."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_last_checkpoint_cut_short(unfinished, digits_run, size, capsys):
     assert_same_ending(unfinished, digits_run)
 
 
-def test_best_is_gone_on_from_where_nothing_else_is_whole(unfinished, capsys):
+def test_best_is_resumed_from_where_nothing_else_is_whole(unfinished, capsys):
     (unfinished / "checkpoints" / "last.ckpt").write_bytes(b"PK\x03\x04")
     assert train({"resume": str(unfinished)})["status"] == "completed"
     assert "resuming from best.ckpt" in capsys.readouterr().err
