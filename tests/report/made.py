@@ -10,12 +10,20 @@ import yaml
 from commands import REPOSITORY, Outcome, call
 
 from alexnet_lab.base.csv_tables import csv_text
+from alexnet_lab.base.files import sealed
 from alexnet_lab.config import check_report
+from alexnet_lab.config.default_paths import job_name
 from alexnet_lab.report import make_report
+from alexnet_lab.run.run_directory import RunDirectory
+from alexnet_lab.sweeps.definition import Definition, Job, describe, identity
+from alexnet_lab.sweeps.job_states import entry
+from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+METRIC = "test/top1_error"
 
 MANIFEST = {
     "git": {"commit": "0123abcd", "dirty": False},
@@ -108,4 +116,32 @@ def make_sweep(folder: Path, errors: Mapping[str, Sequence[float | None]], **def
     }  # fmt: skip
     (folder / "sweep.json").write_text(json.dumps(content | definition))
     (folder / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in ledger))
+    return folder
+
+
+def make_large_sweep(folder: Path, run: Path, levels: int, seeds: int) -> Path:
+    """A sweep over `optimizer.weight_decay` whose jobs are copies of a real run, each with an error of its own."""
+    template = RunDirectory(run)
+    config, result, metrics = template.read_config(), template.read_result() or {}, template.metrics.read_bytes()
+    manifest, jobs = template.manifest.read_bytes(), []
+    sweep = SweepDirectory(folder)
+    for level in range(levels):
+        for seed in range(seeds):
+            words = (f"optimizer.weight_decay={level / 1000}", f"seed={seed}")
+            name = job_name(words)
+            job = RunDirectory(folder / name)
+            job.checkpoints.mkdir(parents=True)
+            own = config | {"seed": seed, "run_dir": str(job.path), "overrides": list(words)}
+            own["optimizer"] = config["optimizer"] | {"weight_decay": level / 1000}
+            job.config.write_text(yaml.dump(own, Dumper=yaml.CSafeDumper, sort_keys=False))
+            job.metrics.write_bytes(metrics)
+            job.manifest.write_bytes(manifest)
+            job.best.write_text(name)
+            error = (10 + level + 3 * math.sin(seed)) / 100
+            job.write_result(result | {"overrides": list(words), "metrics": result["metrics"] | {METRIC: error}})
+            jobs.append(Job(name, words, identity(own)))
+    about = describe(config["sweep"] | {"metric": METRIC, "name": "large"}, ["optimizer.weight_decay", "seed"])
+    sweep.write(Definition(about, "python train.py -m", (), tuple(jobs)))
+    lines = (entry(sweep, job, sweep.run(job).read_result() or {}, status="completed", error=None) for job in jobs)
+    sweep.ledger.write_text("".join(json.dumps(sealed(line)) + "\n" for line in lines))
     return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ OUTWARD = (
 """Keys and groups that decide where and how a run is computed and what it shows, but not its result."""
 
 
+@cache
 def is_outward(key: str) -> bool:
     """Whether a key leaves the result of a run unchanged; the only table for sweeps, resumed runs and reports.
 

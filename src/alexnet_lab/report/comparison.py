@@ -158,10 +158,11 @@ def read_run(path: Path, *, name: str, settings: Mapping[str, str] | None = None
     try:
         config = directory.read_config()
         found = replace(found, config=check_record(Config, config, directory.config), status=_unended(directory))
-        directory.check_file(directory.config)
-        found = replace(found, seed=found.config["seed"], curves=columns(directory.read_metrics()))
+        result = directory.read_result()
+        directory.check_file(directory.config, result or {})
+        found = replace(found, seed=found.config["seed"], curves=columns(directory.read_metrics(result or {})))
         known = flat(dict(found.config))
-        found = replace(found, model=model_name(known), data=data_name(known), **_ended(directory.read_result()))
+        found = replace(found, model=model_name(known), data=data_name(known), **_ended(result))
         return replace(found, manifest=directory.read_manifest())
     except (RunError, OSError) as error:
         return replace(found, status=UNREADABLE, error=displayable(str(error)), curves={}, metrics={}, result={})

@@ -37,9 +37,10 @@ def by_images(runs: Sequence[Run]) -> list[list[Run]]:
             groups.append(Group(choice, [run]))
         else:
             group.runs.append(run)
-    groups.sort(key=lambda group: min(map(runs.index, group.runs)))
+    place = {id(run): number for number, run in enumerate(runs)}
+    groups.sort(key=lambda group: min(place[id(run)] for run in group.runs))
     return [
-        [replace(run, data=name) for run in sorted(group.runs, key=runs.index)]
+        [replace(run, data=name) for run in sorted(group.runs, key=lambda run: place[id(run)])]
         for group, name in zip(groups, _names(groups), strict=True)
     ]
 

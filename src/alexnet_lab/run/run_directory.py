@@ -21,7 +21,7 @@ from alexnet_lab.base.places import is_published, with_variable, without_variabl
 from alexnet_lab.run.run_files import RESULT_VERSION, Earlier, Manifest, Result
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 CONTINUED_BY = "continued_by"
 """The field of a result with the hash of the config that resumes a run."""
@@ -139,8 +139,11 @@ class RunDirectory:
         except RunError:
             return {}
 
-    def read_metrics(self) -> list[dict[str, str]]:
+    def read_metrics(self, result: Mapping[str, Any] | None = None) -> list[dict[str, str]]:
         """The rows of `metrics.csv`, values as text, epochs from 1; empty if there is none.
+
+        Args:
+            result: As in `check_file`.
 
         Raises:
             RunError: It cannot be read, is damaged, or differs from what a completed run wrote.
@@ -148,7 +151,7 @@ class RunDirectory:
         rows = read_rows(self.metrics)
         if rows and "epoch" not in rows[0]:
             raise RunError(f"{self.metrics} cannot be read: it has no column `epoch`")
-        self.check_file(self.metrics)
+        self.check_file(self.metrics, result)
         return from_one(rows)
 
     def pictures(self) -> list[Path]:
@@ -215,8 +218,12 @@ class RunDirectory:
             record["files"] = {str(file.relative_to(self.path)): sha256(file) for file in files if file.is_file()}
         write_json(self.result, sealed(record))
 
-    def check_file(self, file: Path) -> str | None:
+    def check_file(self, file: Path, result: Mapping[str, Any] | None = None) -> str | None:
         """Compares a file of a completed run with its SHA-256 in result.json.
+
+        Args:
+            file: In the run's directory.
+            result: The content of result.json, if it has been read already.
 
         Returns:
             The SHA-256, or None if result.json has none.
@@ -224,7 +231,8 @@ class RunDirectory:
         Raises:
             RunError: It differs from the file that the run wrote.
         """
-        expected = ((self.read_result() or {}).get("files") or {}).get(str(file.relative_to(self.path)))
+        known = self.read_result() if result is None else result
+        expected = ((known or {}).get("files") or {}).get(str(file.relative_to(self.path)))
         try:
             same = expected is None or sha256(file) == expected
         except OSError as error:

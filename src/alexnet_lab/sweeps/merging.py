@@ -107,12 +107,17 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any], keys: Iterable
 
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """The keys in which two configs differ; 1, 1.0 and true are different values."""
-    missing = object()
+    return [
+        key
+        for key in dict.fromkeys([*before, *after])
+        if key not in before or key not in after or not _same(before[key], after[key])
+    ]
 
-    def text(config: Mapping[str, Any], key: str) -> Any:
-        return json.dumps(config[key], sort_keys=True) if key in config else missing
 
-    return [key for key in dict.fromkeys([*before, *after]) if text(before, key) != text(after, key)]
+def _same(one: Any, other: Any) -> bool:
+    if type(one) is type(other) and isinstance(one, str | int | None):  # without the cost of JSON
+        return one == other
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def _few(names: Sequence[str]) -> str:
