@@ -5,20 +5,29 @@ One process for all of it: importing torch takes longer than any of the checks.
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import itertools
 import json
+import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from commands import call
 from torch import nn
 
 import alexnet_lab
 from alexnet_lab.base.errors import Interrupted
+from alexnet_lab.config import check_train
 from alexnet_lab.run import engine
+from alexnet_lab.sweeps.jobs import run_job
 from alexnet_lab.training.callbacks import network_of
 from alexnet_lab.training.metrics import ErrorCounts
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -92,6 +101,70 @@ def interrupted_run(folder: Path, data: str) -> dict[str, Any]:
     }
 
 
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
+
+FAMILIES = (
+    (("lenet5",), ("diagonal_lm", "sgd"), ("data=digits",)),
+    (("cuda_convnet",), ("cuda_convnet",), ("data=digits", "data.image_size=32")),
+    (("alexnet", "caffenet"), ("adam", "krizhevsky", "rmsprop", "sgd"),
+     ("data=digits", "data.image_size=224", "model.width=0.1")),
+    (("torchvision",), ("adam",), ("data=digits", "data.image_size=64", "model.name=squeezenet1_1")),
+)  # fmt: skip
+"""The starts of networks' names, those of optimisers that fit, and words for images of their size and few weights."""
+
+
+def plan() -> dict[str, tuple[str, ...]]:
+    """Whole runs by name: each network at least once, and each optimiser in each precision."""
+    chosen = {}
+    for models, optimizers, words in FAMILIES:
+        pairs = itertools.cycle(itertools.product(named("optimizer", optimizers), PRECISIONS))
+        count = max(len(named("model", models)), len(named("optimizer", optimizers)) * len(PRECISIONS))
+        for model, (optimizer, precision) in itertools.islice(
+            zip(itertools.cycle(named("model", models)), pairs, strict=False), count
+        ):
+            name = f"{model} {optimizer} {precision}"
+            chosen[name] = (f"model={model}", f"optimizer={optimizer}", f"trainer.precision={precision}", *words)
+    return chosen
+
+
+def named(group: str, starts: tuple[str, ...]) -> list[str]:
+    """The files of a group whose names start so."""
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml") if path.stem.startswith(starts))
+
+
+SHORT = (
+    "alexnet adam 32-true",
+    "cuda_convnet_13pct cuda_convnet_11pct bf16-mixed",
+    "lenet5_seed000 diagonal_lm 16-mixed",
+)
+"""Whole runs for each `make test`; the others take minutes."""
+
+
+def whole_runs(folder: Path, data: str, chosen: Collection[str]) -> dict[str, str]:
+    """How the whole runs ended: interrupted within the epoch, with checkpoints before and after, then tested."""
+    return {name: whole_run(folder / name.replace(" ", "_"), data, plan()[name]) for name in chosen}
+
+
+def whole_run(run: Path, data: str, words: tuple[str, ...]) -> str:
+    """How one whole run ended, and the metrics that it measured."""
+    given = (*QUICK, "trainer=gpu", *words, f"data.dir={data}", "callbacks.checkpoint.every_steps=2")
+    try:
+        with contextlib.suppress(Interrupted):
+            alexnet_lab.train(
+                alexnet_lab.compose(*given, f"run_dir={run}", "+callbacks.stop._target_=disturbances.Stop")
+            )
+        before = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+        result = alexnet_lab.train({"resume": str(run), "trusted_packages": ["disturbances"]})
+    except Exception as error:  # whatever it is, the test shows it
+        return f"{type(error).__name__}: {error}"
+    finally:
+        shutil.rmtree(run / "checkpoints", ignore_errors=True)
+        gc.collect()
+    stages = sorted({name.partition("/")[0] for name in result["metrics"]})
+    return f"{result['status']}: interrupted in step {before} of {result['steps']}, {', '.join(stages)}"
+
+
 def runs(folder: Path, data: str) -> dict[str, str]:
     """Whole runs, from the first step to the test: how each ended."""
     choices = {
@@ -111,6 +184,13 @@ def status(run: Path, data: str, words: tuple[str, ...]) -> str:
         )["status"]
     except Exception as error:  # whatever it is, the test shows it
         return f"{type(error).__name__}: {error}"
+
+
+def sweep(folder: Path, data: str) -> int:
+    """The exit code of a sweep over two seeds."""
+    words = (*QUICK, "trainer=gpu", f"data.dir={data}", f"hydra.sweep.dir={folder / 'sweep'}", "seed=0,1")
+    outcome = call(lambda config: run_job(check_train(config)), "train", "-m", *words, "launcher=in_process")
+    return outcome.code
 
 
 def waits(folder: Path, data: str) -> dict[str, str]:
@@ -145,13 +225,19 @@ def precisions() -> dict[str, list[bool]]:
 
 
 if __name__ == "__main__":
-    place, store = Path(sys.argv[1]), sys.argv[2]
-    found = {
-        "counts": resumed_counts(),
-        "runs": runs(place, store),
-        "interrupted": interrupted_run(place, store),
-        "precision": precisions(),
-        "waits": waits(place, store),
-        "steps": steps(),
-    }
+    place, store, *others = Path(sys.argv[1]), *sys.argv[2:]
+    found = (
+        {"whole": whole_runs(place, store, others)}
+        if others
+        else {
+            "whole": whole_runs(place, store, SHORT),
+            "sweep": sweep(place, store),
+            "counts": resumed_counts(),
+            "runs": runs(place, store),
+            "interrupted": interrupted_run(place, store),
+            "precision": precisions(),
+            "waits": waits(place, store),
+            "steps": steps(),
+        }
+    )
     print(json.dumps(found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -11,10 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from commands import QUICK, call, command, finished
+import torch
+from commands import CONFIGS, QUICK, REPOSITORY, call, command, finished
+from on_null_gpu import PRECISIONS, SHORT, plan
 
 from alexnet_lab import train
+from alexnet_lab.config import check_report
 from alexnet_lab.evaluation.evaluate import evaluate
+from alexnet_lab.report import make_report
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
 if TYPE_CHECKING:
@@ -33,15 +38,52 @@ class Found(NamedTuple):
     runs: Path
 
 
+def ran(null_gpu: NullGpu, place: Path, data: Path, *names: str, timeout: float = 280.0) -> dict[str, Any]:
+    """What `on_null_gpu.py` prints; with `names` it makes only these whole runs."""
+    variables = null_gpu.variables(1)
+    variables["PYTHONPATH"] += f"{os.pathsep}{HERE}{os.pathsep}{HERE.parent}"
+    script = str((HERE / "on_null_gpu.py").relative_to(HERE.parents[1]))
+    outcome = finished(command(script, str(place), str(data), *names, cwd=place, **variables), timeout)
+    assert outcome.code == 0, outcome.err
+    return json.loads(outcome.out.splitlines()[-1])
+
+
 @pytest.fixture(scope="module", name="found")
 def _found(null_gpu: NullGpu, digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Found:
     place = tmp_path_factory.mktemp("runs")
-    variables = null_gpu.variables(1)
-    variables["PYTHONPATH"] += f"{os.pathsep}{HERE}"
-    script = str((HERE / "on_null_gpu.py").relative_to(HERE.parents[1]))
-    outcome = finished(command(script, str(place), str(digits_dir), cwd=place, **variables))
-    assert outcome.code == 0, outcome.err
-    return Found(json.loads(outcome.out.splitlines()[-1]), place)
+    return Found(ran(null_gpu, place, digits_dir), place)
+
+
+WHOLE = "completed: interrupted in step 3 of 6, test, train, val"
+
+
+def test_whole_run_is_interrupted_and_goes_on(found):
+    assert found.said["whole"] == dict.fromkeys(SHORT, WHOLE)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_whole_runs_of_each_network_and_of_each_optimiser_in_each_precision(null_gpu, tmp_path, digits_dir):
+    names = [*plan()]
+    assert {name.split()[0] for name in names} == {path.stem for path in (CONFIGS / "model").glob("*.yaml")}
+    optimizers = {path.stem for path in (CONFIGS / "optimizer").glob("*.yaml")}
+    assert {tuple(name.split()[1:]) for name in names} == {*itertools.product(optimizers, PRECISIONS)}
+    found = ran(null_gpu, tmp_path, digits_dir, *names, timeout=1700)["whole"]
+    assert found == dict.fromkeys(names, WHOLE)
+
+
+def test_runs_of_a_gpu_are_reported_without_one(found):
+    assert not torch.cuda.is_available()
+    assert found.said["sweep"] == 0
+    configs = REPOSITORY / "src" / "alexnet_lab" / "report" / "config"
+    runs = ",".join(str(found.runs / name) for name in ("bf16", "fp16", "tf32"))
+    for count, word in ((2, f"sweep={found.runs / 'sweep'}"), (3, f"runs=[{runs}]")):
+        out = found.runs / f"report_{count}"
+        words = (word, f"out={out}")
+        outcome = call(lambda config: make_report(check_report(config)), "report", *words, configs=configs)
+        assert outcome.code == 0, outcome.err
+        assert f"{count} of {count} runs completed; report: {out}" in outcome.err
+        assert "Null GPU" in (out / "report.html").read_text()
 
 
 def test_every_network_trains_with_deterministic_operations_in_each_precision(found):
