@@ -66,6 +66,19 @@ def call(task: Callable[[dict[str, Any]], Any], name: str, *words: str, configs:
     return Outcome(ended.value.code, out.getvalue(), err.getvalue())
 
 
+def refused(*words: str, run_dir: Path) -> str:
+    """The error of `train.py words`, which must end with exit code 2 before the run directory is made."""
+    from alexnet_lab.run import request, run  # takes seconds, which most tests of a command save
+
+    def task(config: dict[str, Any]) -> None:
+        run(request.checked(config), resume=False)
+
+    outcome = call(task, "train", *QUICK, *words, f"run_dir={run_dir}")
+    assert outcome.code == 2, outcome.err
+    assert not run_dir.exists()
+    return outcome.err
+
+
 def compose_raw(*overrides: str, name: str = "train") -> dict[str, Any]:
     """The config that the command line composes, resolved and not yet checked."""
     composed: list[dict[str, Any]] = []

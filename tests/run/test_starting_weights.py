@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from commands import QUICK, call
+from commands import refused
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from alexnet_lab.base.files import sha256
 from alexnet_lab.config.weights_source import BEST
-from alexnet_lab.run import request, run, starting_weights, train
+from alexnet_lab.run import starting_weights, train
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 
 if TYPE_CHECKING:
@@ -43,17 +43,6 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], *parts: 
     names = [name for name in one if any(part in name for part in parts or ("",))]
     assert names
     return all(torch.equal(one[name], other[name]) for name in names)
-
-
-def refused(*words: str, exit_code: int = 2) -> str:
-    """What `train.py words` says before anything is written."""
-
-    def task(config: dict[str, Any]) -> None:
-        run(request.checked(config), resume=False)
-
-    outcome = call(task, "train", *QUICK, *words)
-    assert outcome.code == exit_code, outcome.err
-    return outcome.err.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize("kind", ["run", "safetensors", "ckpt", "foreign", "state dict"])
@@ -165,9 +154,7 @@ def sources(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 def test_what_does_not_fit_is_refused_before_anything_is_written(words, sources, digits_dir, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = words.format(**sources).split()
-    message = refused(*given, *SHORT, f"data.dir={digits_dir}", "run_dir=run")
-    assert MISFITS[words] in message
-    assert not (tmp_path / "run").exists()
+    assert MISFITS[words] in refused(*given, *SHORT, f"data.dir={digits_dir}", run_dir=tmp_path / "run")
 
 
 class Files(http.server.SimpleHTTPRequestHandler):
@@ -241,20 +228,19 @@ def test_a_bad_download_is_one_line(fault, served, monkeypatch, digits_dir, tmp_
         cached.parent.mkdir(parents=True)
         torch.save({"a": torch.zeros(1)}, cached)
     words = ("model=torchvision", "model.name=squeezenet1_1", "data.image_size=32", "init_from=torchvision")
-    message = refused(*words, *SHORT, f"data.dir={digits_dir}", f"run_dir={tmp_path / 'run'}")
+    message = refused(*words, *SHORT, f"data.dir={digits_dir}", run_dir=tmp_path / "run")
     expected = "does not begin with" if fault == "cached" else "cannot be fetched ("
     assert expected in message
     assert str(tmp_path / "hub" / "checkpoints") in message
-    assert not (tmp_path / "run").exists()
 
 
 def test_torchvisions_own_file_fits_its_alexnet_alone(served, monkeypatch, digits_dir, tmp_path):
     offered("alexnet", served, monkeypatch)
     file = next(served[1].iterdir())
     common = ("data=cifar10", "data.image_size=224", f"data.dir={digits_dir}", f"init_from={file}", *SHORT)
-    message = refused("model=alexnet", *common, f"run_dir={tmp_path / 'run'}")
+    message = refused("model=alexnet", *common, run_dir=tmp_path / "run")
     assert "its network has `model." in message
-    message = refused("model=alexnet_owt", "model.activation=tanh", *common, f"run_dir={tmp_path / 'run'}")
+    message = refused("model=alexnet_owt", "model.activation=tanh", *common, run_dir=tmp_path / "run")
     assert "its network has `model.activation` 'relu', and this one 'tanh'" in message
 
 
