@@ -60,10 +60,10 @@ class WandbRows(WandbLogger):
     that is logged again gets its old place.
     """
 
-    def __init__(self, run: Any, **settings: Any) -> None:
+    def __init__(self, run: Any, *, continues: bool = False, **settings: Any) -> None:
         super().__init__(experiment=run, **settings)
         self.run = run
-        self.continues = False  # whether its checkpoints are logged after its end
+        self.continues = continues  # whether its checkpoints are logged after its end
         self._row: dict[str, Any] = {}
         self._next = 0
 
@@ -132,34 +132,37 @@ def wandb_logger(
         >>> logger = wandb_logger(Path("logs/runs/first"), {"tags": []}, mode="disabled")
         >>> logger.log_metrics({"train/loss": 0.5}, step=1)
     """
-    import wandb  # noqa: PLC0415 - takes 0.3 s
-
     _set_up()
     chosen = _mode(mode)
     if chosen == "disabled":
-        return WandbRows(wandb.init(mode="disabled"), save_dir=run_dir, project=project)
+        return WandbRows(_start(chosen, {}), save_dir=run_dir, project=project)
+    labels = {"project": project, "entity": entity, "group": group, "job_type": job_type, "notes": notes}
+    first = not (run_dir / "wandb").exists()
+    run = _start_run(run_dir, config, chosen, name, labels)
+    _define_axes(run, by_step=bool(every_steps or watch))
+    if save_code and first:
+        wandb_code.save_code(run, run_dir)
+    return WandbRows(run, continues=log_model is not None, save_dir=run_dir, project=project)
+
+
+def _start_run(run_dir: Path, config: dict[str, Any], mode: Any, name: str | None, labels: dict[str, Any]) -> Any:
+    """Starts the run under the id and name of its directory, or under those that `wandb agent` chooses."""
     run_id, given = _run_id(run_dir), agent_name(os.environ)
     shown_name = name or _kept(run_dir)[1] or given or short_name(run_dir.name)
-    arguments: dict[str, Any] = {
-        "project": project, "entity": entity, "name": shown_name, "group": group, "job_type": job_type,
-        "notes": notes, "tags": config["tags"], "config": flat(config), "dir": str(run_dir), "id": run_id,
-        "resume": "allow",
-    }  # fmt: skip
-    first = not (run_dir / "wandb").exists()
-    run = _start(chosen, arguments)
+    facts = {"tags": config["tags"], "config": flat(config), "dir": str(run_dir), "id": run_id, "resume": "allow"}
+    run = _start(mode, {**labels, "name": shown_name, **facts})
     if run.id != run_id or given:  # under `wandb agent` the agent chooses it
         _keep_id(run_dir, run.id, shown_name)
     run.config.update(flat(config), allow_val_change=True)  # for a run resumed with changes
+    return run
+
+
+def _define_axes(run: Any, *, by_step: bool) -> None:
+    """Draws metrics over epochs, and those of a step over optimiser steps."""
     run.define_metric("epoch")
     run.define_metric("*", step_metric="epoch", step_sync=True)
-    if every_steps or watch:
-        for metric in STEP_METRICS:
-            run.define_metric(metric, step_metric="trainer/global_step")
-    if save_code and first:
-        wandb_code.save_code(run, run_dir)
-    rows = WandbRows(run, save_dir=run_dir, project=project)
-    rows.continues = log_model is not None
-    return rows
+    for metric in STEP_METRICS if by_step else ():
+        run.define_metric(metric, step_metric="trainer/global_step")
 
 
 def _set_up() -> None:
@@ -171,9 +174,9 @@ def _set_up() -> None:
     os.environ.pop("WANDB_SERVICE", None)  # the service of a parent that has ended does not answer
 
 
-def _start(mode: Literal["online", "offline"], arguments: dict[str, Any]) -> Any:
+def _start(mode: Literal["online", "offline", "disabled"], arguments: dict[str, Any]) -> Any:
     """Starts the run, offline if it cannot be started online."""
-    import wandb  # noqa: PLC0415
+    import wandb  # noqa: PLC0415 - takes 0.3 s
 
     settings = wandb.Settings(
         x_transaction_log_flush_interval=1, console="off", silent=True, init_timeout=INIT_TIMEOUT_SECONDS,
@@ -183,7 +186,7 @@ def _start(mode: Literal["online", "offline"], arguments: dict[str, Any]) -> Any
         try:
             return wandb.init(mode=mode, settings=settings, **arguments)
         except Exception as error:  # no network, no such entity, ...
-            if mode == "offline":
+            if mode != "online":
                 raise
             reason = f"{type(error).__name__}: {one_line(error)}"
             log.warning("W&B cannot be used online (%s); this run is kept offline", reason)

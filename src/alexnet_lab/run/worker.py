@@ -36,7 +36,7 @@ from alexnet_lab.training.step_seeds import StepSeeds
 from alexnet_lab.training.time_to import TimeTo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from lightning import Callback, Trainer
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from alexnet_lab.run.preparation import Prepared
     from alexnet_lab.run.run_directory import RunDirectory
+    from alexnet_lab.run.tolerant_loggers import Steady
     from alexnet_lab.training.checkpoint_io import Intact
 
 log = logging.getLogger(__name__)
@@ -94,10 +95,7 @@ def fit_and_test(
             load_best(trainer, classifier, own)
             tested = train_set_metrics(trainer, classifier, data) if config["callbacks"]["train_set"] else {}
             tested |= test_metrics(trainer, classifier, data)
-            tracking.show(
-                loggers, pictures=directory.pictures(), epochs=own.metrics.rows,
-                confusion=own.confusion.counts, class_names=data.class_names,
-            )  # fmt: skip
+            show_run(loggers, directory, own, data)
             outcome = outcome_of(trainer, data, own, callbacks, tested)
             tracking.summarize(loggers, summary_of(outcome, classifier, own))
     return outcome
@@ -266,6 +264,14 @@ def outcome_of(
         "to_loss": None,
         **{f"to_{callback.name}": callback.result for callback in callbacks if isinstance(callback, TimeTo)},
     }
+
+
+def show_run(loggers: Sequence[Steady], directory: RunDirectory, own: OwnCallbacks, data: Any) -> None:
+    """Shows the pictures, the table of epochs and the confusion matrix of a run in its trackers."""
+    tracking.show(
+        loggers, pictures=directory.pictures(), epochs=own.metrics.rows,
+        confusion=own.confusion.counts, class_names=data.class_names,
+    )  # fmt: skip
 
 
 def summary_of(outcome: dict[str, Any], classifier: LightningModule, own: OwnCallbacks) -> dict[str, Any]:
