@@ -171,6 +171,10 @@ def test_class_of_torch_is_checked_by_the_names_of_its_fields():
     assert config["optimizer"] == {"_target_": "torch.optim.AdamW", "weight_decay": 5e-4, "lr": 0.1}
     outcome = call(check_train, "train", *words, "+optimizer.lrr=1")
     assert outcome.err.startswith("error: unknown key `optimizer.lrr`; did you mean `lr`?")
+    outcome = call(check_train, "train", *words[:-1], "optimizer.lr=0.1")
+    assert outcome.err == (
+        "error: `optimizer.lr` is not set in the config; to pass it to torch.optim.AdamW, type +optimizer.lr=...\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,7 @@ def test_what_a_module_does_not_do_is_left_out_in_one_line():
 @pytest.mark.parametrize(
     ("name", "words", "message"),
     [
+        ("Smooth", ["module.amount=1.0"], "to pass it to own_modules.Smooth, type +module.amount=..."),
         ("Smooth", ["+module.amout=1.0"], "unknown key `module.amout`; did you mean `amount`?"),
         ("Smooth", ["+module.amount=much"], "`module.amount` is 'much' (str); allowed: number"),
         ("Plain", ["+module.width=x"], "`module.width` is 'x' (str); allowed: integer"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,6 +22,7 @@ from alexnet_lab.config.hydra_adapter import VERSION_BASE, arguments, composed_u
 from alexnet_lab.config.schema import LAUNCHER_OWNS, Trainer
 from alexnet_lab.config.signatures import read_signature, torchvision_models
 from alexnet_lab.config.unknown_keys import unknown_key
+from alexnet_lab.config.validate import SUPPLIED
 
 UNREADABLE = (yaml.YAMLError, UnicodeDecodeError)
 """What Hydra raises for a file that is no yaml."""
@@ -118,16 +120,29 @@ def _unknown_override(key: str, config: DictConfig, groups: list[str]) -> Config
         names = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
         if part not in names:
             known = [name for name in names if name != "hydra"] + groups if node is config else names
-            wrong = ".".join(parts[: place + 1])
-            return ConfigError(f"{unknown_key(key, known, _as_dict(config, groups), wrong)}{how_to_add(key)}")
+            whole = dict.fromkeys(groups) | cast("dict[str, Any]", OmegaConf.to_container(config))
+            target = _target_with_field(key, whole)
+            if target is not None:
+                return ConfigError(f"`{key}` is not set in the config; to pass it to {target}, type +{key}=...")
+            return ConfigError(f"{unknown_key(key, known, whole, '.'.join(parts[: place + 1]))}{how_to_add(key)}")
         node = unresolved(node, part)
     choose = "choose one of its files, or " if key in groups else ""
     return ConfigError(f"`{key}` is a group of keys and takes no value; {choose}set its keys: {key}.KEY=value")
 
 
-def _as_dict(config: DictConfig, groups: list[str]) -> dict[str, Any]:
-    """The unresolved config as plain dictionaries, with an entry for each group."""
-    return dict.fromkeys(groups) | cast("dict[str, Any]", OmegaConf.to_container(config))
+def _target_with_field(key: str, config: dict[str, Any]) -> str | None:
+    """The `_target_` of a key's group, if it takes a field of that name which the config does not set."""
+    group, _, name = key.rpartition(".")
+    node: Any = config
+    for part in group.split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    target = node.get("_target_") if isinstance(node, dict) else None
+    if not isinstance(target, str) or name in SUPPLIED.get(group, ()):
+        return None
+    with contextlib.suppress(ConfigError):  # the check of the group reports a wrong target
+        signature = read_signature(target)
+        return target if signature and name in signature.fields else None
+    return None
 
 
 def how_to_add(key: str) -> str:
