@@ -11,17 +11,26 @@ if TYPE_CHECKING:
     from alexnet_lab.sweeps.definition import Definition
 
 
+CLASSIFIER = "alexnet_lab.training.Classifier"
+"""The `_target_` of configs/module/classifier.yaml: the module of nearly every run, which needs no mention."""
+
+
 def model_name(config: Mapping[str, Any], overrides: Iterable[str] = ()) -> str:
-    """The network of a flat config: its class, and the config file if the command line chose one.
+    """The network of a flat config: its class, the config file if the command line chose one, and a module of its own.
 
     Example:
         >>> model_name({"model._target_": "alexnet_lab.models.AlexNet"}, ["model=alexnet_owt"])
         'AlexNet (model=alexnet_owt)'
         >>> model_name({"model._target_": "alexnet_lab.models.torchvision_net", "model.name": "resnet18"})
         'torchvision_net resnet18'
+        >>> model_name({"model._target_": "alexnet_lab.models.LeNet5", "module._target_": "mine.Plain"})
+        'LeNet5 (module Plain)'
     """
     name = f"{_class(config, 'model')} {config.get('model.name') or ''}".strip()
-    return _with_choice(name, "model", overrides)
+    notes = [word for word in overrides if word.startswith("model=")][:1]
+    if config.get("module._target_", CLASSIFIER) != CLASSIFIER:
+        notes.append(f"module {_class(config, 'module')}")
+    return f"{name} ({', '.join(notes)})" if name and notes else name or ", ".join(notes)
 
 
 def data_name(config: Mapping[str, Any]) -> str:
@@ -40,11 +49,6 @@ def data_name(config: Mapping[str, Any]) -> str:
 
 def _class(config: Mapping[str, Any], group: str) -> str:
     return str(config.get(f"{group}._target_") or "").rpartition(".")[2]
-
-
-def _with_choice(name: str, group: str, overrides: Iterable[str]) -> str:
-    chosen = next((word for word in overrides if word.startswith(f"{group}=")), "")
-    return f"{name} ({chosen})" if name and chosen else name or chosen
 
 
 def subject(definition: Definition) -> dict[str, str]:
