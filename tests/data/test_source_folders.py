@@ -55,7 +55,8 @@ def mini_imagenet(root: Path, count: int) -> ImageDataModule:
     for part, name in (("train", "a"), ("val", "b"), ("test", "c")):
         own = range({"a": 0, "b": 1, "c": 2}[name], count, 3)
         (root / f"{part}.csv").write_text("filename,label\n" + "".join(f"{number}.bmp,{name}\n" for number in own))
-    return MiniImageNetDataModule(dir=str(root.parent), root=str(root), **FIELDS | {"num_classes": 3})
+    fields: dict[str, Any] = FIELDS | {"num_classes": 3}
+    return MiniImageNetDataModule(dir=str(root.parent), root=str(root), **fields)
 
 
 SOURCES = [folders, imagenette, mini_imagenet]
