@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+__all__ = ["CudaGraphs"]
+
+
 class CudaGraphs(Callback):
     """Records the forward and the backward pass of the network once, and replays them in each training step.
 
@@ -31,6 +34,12 @@ class CudaGraphs(Callback):
 
     Raises:
         ConfigError: There is no GPU.
+
+    Example:
+        >>> from lightning import Trainer
+        >>> trainer = Trainer(accelerator="cpu", callbacks=[CudaGraphs()], logger=False, enable_progress_bar=False)
+        >>> trainer.callbacks[0].state_key  # "gpu" in a real run
+        'CudaGraphs'
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -11,7 +11,12 @@ from torch import Tensor, nn
 
 
 class Conv2d(nn.Conv2d):
-    """`torch.nn.Conv2d`, with the same fields, weights and results."""
+    """`torch.nn.Conv2d`, with the same fields, weights and results.
+
+    Example:
+        >>> Conv2d(3, 96, 11, stride=4)(torch.zeros(2, 3, 227, 227)).shape
+        torch.Size([2, 96, 55, 55])
+    """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """From (B, C, H, W) to (B, out_channels, H', W')."""
