@@ -114,7 +114,7 @@ def test_several_files_of_callbacks_at_once(tmp_path):
     assert callbacks["early_stopping"]["patience_epochs"] == 10
     assert (callbacks["to_error"]["error"], callbacks["timer"]["interval"]) == (0.5, "epoch")
     assert (callbacks["to_loss"], callbacks["checkpoint"]["every_minutes"]) == (None, 30.0)
-    assert "there is no `callbacks=nothing`; allowed: default, early_stopping" in refused(
+    assert "there is no `callbacks=nothing`; allowed: cuda_graphs, default, early_stopping" in refused(
         "callbacks=[to_error,nothing]"
     )
     assert "`optimizer=[sgd,adam]`: a group takes the name of one of its files" in refused(
@@ -299,7 +299,10 @@ def test_mlflow_keeps_the_metrics_in_a_local_store(tmp_path):
     ("words", "message"),
     [
         (("+logger.mode=offline",), "unknown key `logger.mode`"),
-        ((f"+logger.x._target_={LIGHTNING}.loggers.MLFlowLogger", "+logger.x.experiment=a"), "`experiment_name`?"),
+        (
+            (f"+logger.x._target_={LIGHTNING}.loggers.MLFlowLogger", "+logger.x.experiment=a"),
+            "`logger.x.experiment_name`?",
+        ),
         (("logger=[wandb,nothing]",), "there is no `logger=nothing`; allowed: csv, tensorboard, wandb"),
         (("logger.x._target_=a.B",), "to add a part, type +logger.x._target_=..."),
     ],

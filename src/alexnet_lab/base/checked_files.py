@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import math
+import re
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import yaml
@@ -108,7 +109,7 @@ def read_yaml(path: Path) -> Any:
 def _check_events(text: str) -> None:
     """Stops at the first sign of excess: PyYAML takes minutes for 100,000 brackets or list items."""
     depth = 0
-    for count, event in enumerate(yaml.parse(text, LOADER)):
+    for count, event in enumerate(yaml.parse(text, _loader(text))):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             raise RecursionError
@@ -118,7 +119,7 @@ def _check_events(text: str) -> None:
 
 def _plain_yaml(text: str) -> Any:
     _check_events(text)
-    loader = LOADER(text)
+    loader = _loader(text)(text)
     try:
         root = loader.get_single_node()
         if root is None:
@@ -146,8 +147,16 @@ def _extent(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, in
     return known[id(node)]
 
 
-LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml, if PyYAML was built with it: a report of 2,000 runs reads 2,000 configs, and Python takes 50 ms for one."""
+def _loader(text: str) -> type[yaml.SafeLoader]:
+    """That of libyaml, if PyYAML was built with it and it can read the text.
+
+    A report of 2,000 runs reads 2,000 configs, and PyYAML's own takes 50 ms for one.
+    """
+    return yaml.SafeLoader if HALF.search(text) else getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""Half of a surrogate pair, which stands for a byte of a file name that is no text; libyaml refuses it."""
 
 MOST_CHARACTERS = 2**18
 """The longest YAML file; a config has 3,000 characters."""

@@ -54,6 +54,7 @@ def unknown_key(key: str, known: Collection[str], config: Mapping[str, Any], wro
     found = _same_name(key, config) or _same_name(wrong, config)
     if not found and not nearest(name, known):
         found = _similar(key, config)
+    found = [other for other in found if other != wrong and not other.startswith(f"{wrong}.")]  # what is there, wrongly
     if not found:
         return f"unknown key `{key}`; {did_you_mean(name, known)}"
     beside = nearest(name, known, ALIKE_TOO) if wrong == key else None
