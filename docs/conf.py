@@ -33,7 +33,19 @@ copyright = author  # noqa: A001 - Sphinx's name
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "README"
 include_patterns = ["*.md", "docs/**.md", "notebooks/*.ipynb", "results/**.md"]
-exclude_patterns = [".*", "build", "data", "logs", "benchmarks", "configs", "src", "tests", "tools", "results/*/*/**"]
+exclude_patterns = [
+    ".*",
+    "build",
+    "data",
+    "logs",
+    "benchmarks",
+    "configs",
+    "src",
+    "tests",
+    "tools",
+    "results/*/*/**",
+    "results/*/summary.md",
+]  # its README.md has the table
 show_warning_types = True
 
 nb_execution_mode = "off"  # `make course` executes the notebooks; the site shows their outputs

@@ -35,7 +35,7 @@ def net(monkeypatch) -> nn.Sequential:
 def replay(net: nn.Sequential) -> Replay:
     images = torch.zeros(4, 12)
     made = Replay(net, images)
-    net.forward = made
+    vars(net)["forward"] = made  # as the callback does
     return made
 
 

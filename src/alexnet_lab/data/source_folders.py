@@ -65,4 +65,4 @@ def _watched(files: SourceFiles, images: int) -> list[str]:
     folders = {os.path.dirname(name) for name in files.names}  # noqa: PTH120 - a million Path objects take seconds
     folders |= {str(parent) for folder in folders for parent in PurePosixPath(folder).parents}
     sample = np.linspace(0, images - 1, min(images, SAMPLE)).astype(int)
-    return [*sorted(folders), *(files.names[row] for row in sample), *files.names[images:]]
+    return [*sorted(folders), *(files.names[int(row)] for row in sample), *files.names[images:]]
