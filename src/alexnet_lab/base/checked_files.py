@@ -106,10 +106,10 @@ def read_yaml(path: Path) -> Any:
         raise RunError(f"{path} cannot be read: {one_line(error)}") from error
 
 
-def _check_events(text: str) -> None:
+def _check_events(text: str, kind: type[yaml.SafeLoader]) -> None:
     """Stops at the first sign of excess: PyYAML takes minutes for 100,000 brackets or list items."""
     depth = 0
-    for count, event in enumerate(yaml.parse(text, _loader(text))):
+    for count, event in enumerate(yaml.parse(text, kind)):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             raise RecursionError
@@ -118,8 +118,9 @@ def _check_events(text: str) -> None:
 
 
 def _plain_yaml(text: str) -> Any:
-    _check_events(text)
-    loader = _loader(text)(text)
+    kind = _loader(text)
+    _check_events(text, kind)
+    loader = kind(text)
     try:
         root = loader.get_single_node()
         if root is None:

@@ -51,35 +51,35 @@ def unknown_key(key: str, known: Collection[str], config: Mapping[str, Any], wro
     """
     wrong = wrong or key
     group, _, name = wrong.rpartition(".")
-    found = _same_name(key, config) or _same_name(wrong, config)
+    others = [other for other in _keys(config) if other != wrong and not other.startswith(f"{wrong}.")]
+    found = _same_name(key, others) or _same_name(wrong, others)
     if not found and not nearest(name, known):
-        found = _similar(key, config)
-    found = [other for other in found if other != wrong and not other.startswith(f"{wrong}.")]  # what is there, wrongly
+        found = _similar(key, others)
     if not found:
         return f"unknown key `{key}`; {did_you_mean(name, known)}"
     beside = nearest(name, known, ALIKE_TOO) if wrong == key else None
     if beside:
         found.append(f"{group}.{beside}" if group else beside)
-    *others, last = [f"`{other}`" for other in dict.fromkeys(found)]
-    text = f"unknown key `{key}`; did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
+    *first, last = [f"`{other}`" for other in dict.fromkeys(found)]
+    text = f"unknown key `{key}`; did you mean {', '.join(first)}{' or ' if first else ''}{last}?"
     if not group or not 0 < len(known) <= LISTED or any(other.startswith(f"{group}.") for other in found):
         return text
     return f"{text} allowed in `{group}`: {', '.join(sorted(known))}"
 
 
-def _same_name(key: str, config: Mapping[str, Any]) -> list[str]:
+def _same_name(key: str, others: Collection[str]) -> list[str]:
     """The keys with the last name of `key`, the most similar ones first; those of Hydra only for a key of Hydra."""
     name = key.rpartition(".")[2]
     names = {name, SHORT_FORMS.get(name.lower(), name)}
-    found = [other for other in _keys(config) if other.rpartition(".")[2] in names and other != key]
+    found = [other for other in others if other.rpartition(".")[2] in names]
     of_hydra = key.startswith("hydra.")
     return get_close_matches(key, [one for one in found if one.startswith("hydra.") == of_hydra], n=SHOWN, cutoff=0)
 
 
-def _similar(key: str, config: Mapping[str, Any]) -> list[str]:
+def _similar(key: str, others: Collection[str]) -> list[str]:
     """The keys whose last name is similar to that of `key`."""
-    near = nearest(key.rpartition(".")[2], {other.rpartition(".")[2] for other in _keys(config)}, ALIKE)
-    return _same_name(near, config) if near else []
+    near = nearest(key.rpartition(".")[2], {other.rpartition(".")[2] for other in others}, ALIKE)
+    return _same_name(near, others) if near else []
 
 
 def _keys(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

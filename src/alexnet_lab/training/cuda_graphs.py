@@ -52,7 +52,7 @@ class CudaGraphs(Callback):
         layout: Any = getattr(pl_module, "memory_format", torch.contiguous_format)
         net = network_of(pl_module)
         with trainer.precision_plugin.forward_context():
-            net.forward = Replay(net, images.contiguous(memory_format=layout))  # pyright: ignore[reportAttributeAccessIssue]
+            vars(net)["forward"] = Replay(net, images.contiguous(memory_format=layout))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes the graphs, and their memory, away."""

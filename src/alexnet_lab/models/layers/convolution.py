@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch import Tensor, nn
 
+HALF = (torch.bfloat16, torch.float16)
+"""In these types a GPU multiplies so fast that joined towers, twice the multiplications, are faster."""
+
 
 class Conv2d(nn.Conv2d):
     """`torch.nn.Conv2d`, with the same fields, weights and results.
@@ -22,7 +25,7 @@ class Conv2d(nn.Conv2d):
         """From (B, C, H, W) to (B, out_channels, H', W')."""
         autocast = torch.is_autocast_enabled("cuda")
         dtype = torch.get_autocast_dtype("cuda") if autocast else input.dtype
-        if input.device.type != "cuda" or dtype == torch.float32 or torch.compiler.is_compiling():
+        if input.device.type != "cuda" or dtype not in HALF or torch.compiler.is_compiling():
             return super().forward(input)
         if self.is_folded():
             return folded_convolution(input.to(dtype), self.weight, self.bias, self.stride[0])
