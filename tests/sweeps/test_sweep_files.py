@@ -150,6 +150,7 @@ def test_place_of_a_named_sweep():
 
 def test_outward_keys():
     outward = ("run_dir", "launcher", "sweep", "sweep.dry_run", "logger", "hydra/launcher", "data.dir", "data.verify")
+    outward += ("callbacks.cuda_graphs", "callbacks.cuda_graphs._target_")
     assert all(is_outward(key) for key in outward)
     assert not any(is_outward(key) for key in ("data", "data.root", "seed", "model.norm", "launchers"))
 

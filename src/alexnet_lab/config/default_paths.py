@@ -25,7 +25,7 @@ MAX_LENGTH = 120
 OUTWARD = (
     "launcher", "logger", "sweep", "run_dir", "data.dir", "data.verify", "hydra", "model_summary",
     "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.num_threads", "trainer.progress_bar",
-    "callbacks.augmentation_preview", "callbacks.layer_statistics", "callbacks.train_set",
+    "callbacks.augmentation_preview", "callbacks.cuda_graphs", "callbacks.layer_statistics", "callbacks.train_set",
     "callbacks.checkpoint.every_minutes", "callbacks.checkpoint.every_steps", "callbacks.checkpoint.keep",
 )  # fmt: skip
 """Keys and groups that decide where and how a run is computed and what it shows, but not its result."""
