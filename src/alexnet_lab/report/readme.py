@@ -261,12 +261,15 @@ def _parts(line: str) -> list[list[str]]:
 
 def _words(command: Sequence[str]) -> tuple[list[str], list[str]]:
     """The words of a command that affect its result, and its seeds."""
-    kept = [word for word in command if _key(word) not in NOT_REPEATED]
+    kept = [word for word in command if _key(word) not in NOT_REPEATED and _key(word).split(".")[0] not in ELSEWHERE]
     return kept, [word for word in command if _key(word) == SEED]
 
 
 NOT_REPEATED = (SEED, "data.dir", "hydra.sweep.dir", "sweep.extend", "sweep.dry_run", "--dry-run")
 """Words of a sweep's command that say where it ran, or that the page's commands replace."""
+
+ELSEWHERE = ("launcher", "logger")
+"""Groups that fit the machine and the tracker of whoever started the sweep."""
 
 
 def _key(word: str) -> str:
