@@ -18,6 +18,7 @@ from alexnet_lab.data.raw_batch import GpuReader, RawBatch, on_gpu
 from alexnet_lab.models.layers import Conv2d, response_norm
 from alexnet_lab.models.layers.fused import Plain, Triton
 from alexnet_lab.models.layers.norm_constants import Constants
+from alexnet_lab.models.layers.response_norm import local_response_norm
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 
 pytestmark = [
@@ -111,6 +112,15 @@ def test_response_norm_compiles_once_for_a_shape_and_any_batch():
     for batch in (127, 64, 33):
         step(batch)
     assert compiled() == after_first
+
+
+def test_response_norm_of_a_compiled_network_runs_the_same_kernels():
+    x = torch.randn(SHAPE, device="cuda", generator=torch.Generator("cuda").manual_seed(0)).requires_grad_()
+    results = []
+    for norm in (local_response_norm, torch.compile(local_response_norm, fullgraph=True)):
+        out = norm(x)
+        results.append([out, *torch.autograd.grad(out, x, torch.ones_like(out))])
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
 @pytest.mark.parametrize("layer", [Conv2d(3, 96, 11, stride=4), Conv2d(96, 256, 5, padding=2, groups=2)])

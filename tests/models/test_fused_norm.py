@@ -11,10 +11,13 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from commands import skip_unless_required
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
 
 from alexnet_lab.base import native
 from alexnet_lab.models import layers
@@ -205,10 +208,34 @@ def test_other_types_devices_and_constants_take_the_formula(x, constants):
     assert not Triton().suits(x, constants)
 
 
-def test_a_network_that_torch_compiles_sees_the_formula():
-    x = images((2, 16, 5, 5), torch.contiguous_format, torch.float32)
-    compiled = torch.compile(local_response_norm, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(x), local_response_norm(x), rtol=1e-6, atol=0)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_network_that_torch_compiles_has_one_operator_each_way(layout, step):
+    """Also of images with gaps between their pixels."""
+    graphs = []
+
+    def keep(graph: torch.fx.GraphModule, _: Any) -> Any:
+        graphs.append([str(node.target) for node in graph.graph.nodes if node.op == "call_function"])
+        return make_boxed_func(graph.forward)
+
+    x = images((2, 16, 5, 10), layout, torch.float32)[..., ::step].requires_grad_()
+    gradient = images(tuple(x.shape), layout, torch.float32)
+    torch._dynamo.reset()
+    compiled = torch.compile(local_response_norm, fullgraph=True, backend=aot_autograd(fw_compiler=keep))
+    for norm in (compiled, local_response_norm):
+        out = norm(x)
+        found = out, *torch.autograd.grad(out, x, gradient)
+        assert torch.equal(found[0], local_response_norm(x))
+        assert torch.equal(found[1], torch.autograd.grad(local_response_norm(x), x, gradient)[0])
+    names = [name for graph in graphs for name in graph]
+    assert names == ["alexnet_lab.response_norm.default", "alexnet_lab.response_norm_gradient.default"]
+
+
+def test_torch_accepts_the_operators():
+    x = images((2, 16, 5, 5), torch.channels_last, torch.float32)
+    operators, checks = torch.ops.alexnet_lab, ("test_schema", "test_faketensor", "test_autograd_registration")
+    torch.library.opcheck(operators.response_norm.default, (x.clone().requires_grad_(), *PAPER), test_utils=checks)
+    torch.library.opcheck(operators.response_norm_gradient.default, (x, x.cos(), *PAPER), test_utils=checks[:2])
 
 
 def in_triton(**variables: str) -> dict[str, float]:

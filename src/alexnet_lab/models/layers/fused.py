@@ -100,14 +100,14 @@ class Native:
 
     def forward(self, x: Tensor, constants: Constants) -> Tensor:
         """The norm of `x`."""
-        x, channels_last = _dense(x)
+        x, channels_last = dense(x)
         out = torch.empty_like(x)
         self._call("lrn_forward", (x, out), constants, channels_last)
         return out
 
     def backward(self, x: Tensor, gradient: Tensor, constants: Constants) -> Tensor:
         """The gradient of the norm's input."""
-        x, channels_last = _dense(x)
+        x, channels_last = dense(x)
         out = torch.empty_like(x)
         self._call("lrn_backward", (x, _laid_out(gradient, channels_last), out), constants, channels_last)
         return out
@@ -122,7 +122,7 @@ class Native:
         )  # fmt: skip
 
 
-def _dense(x: Tensor) -> tuple[Tensor, bool]:
+def dense(x: Tensor) -> tuple[Tensor, bool]:
     """The tensor without gaps, and whether it is channels-last."""
     if x.is_contiguous():
         return x, False
@@ -149,12 +149,12 @@ class Triton:
 
     def forward(self, x: Tensor, constants: Constants) -> Tensor | None:
         """The norm of `x`, or None if the kernel cannot be compiled."""
-        x, _ = _dense(x)
+        x, _ = dense(x)
         return self._call("norm", x, constants)
 
     def backward(self, x: Tensor, gradient: Tensor, constants: Constants) -> Tensor | None:
         """The gradient of the norm's input, or None if the kernel cannot be compiled."""
-        x, channels_last = _dense(x)
+        x, channels_last = dense(x)
         return self._call("norm_gradient", x, _laid_out(gradient, channels_last), constants)
 
     def _call(self, name: str, *arguments: Any) -> Tensor | None:

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.models.layers.fused import Formulas, Native, Plain, Triton
+from alexnet_lab.models.layers.fused import Formulas, Native, Plain, Triton, dense
 from alexnet_lab.models.layers.norm_constants import Constants
 
 
@@ -92,6 +92,22 @@ FORMS = (Native(), Triton(), Plain(FORMULAS))
 """The fastest first; the last one suits everything."""
 
 
+def _norm(x: Tensor, constants: Constants) -> Tensor:
+    """The norm in the first form that suits the input and can be compiled here."""
+    for form in FORMS:
+        if form.suits(x, constants) and (out := form.forward(x, constants)) is not None:
+            return out
+    raise AssertionError("the plain form suits everything")
+
+
+def _gradient(x: Tensor, gradient: Tensor, constants: Constants) -> Tensor:
+    """The gradient of the norm's input, likewise."""
+    for form in FORMS:
+        if form.suits(x, constants) and (out := form.backward(x, gradient, constants)) is not None:
+            return out
+    raise AssertionError("the plain form suits everything")
+
+
 class _ResponseNorm(torch.autograd.Function):
     """Saves only its input for the gradient: the denominators are cheaper to compute than to store."""
 
@@ -99,28 +115,59 @@ class _ResponseNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, constants: Constants) -> Tensor:
         ctx.constants = constants
         ctx.save_for_backward(x)
-        for form in FORMS:
-            if form.suits(x, constants) and (out := form.forward(x, constants)) is not None:
-                return out
-        raise AssertionError("the plain form suits everything")
+        return _norm(x, constants)
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - one output has one gradient
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor, None]:
-        (x,) = ctx.saved_tensors
-        for form in FORMS:
-            if form.suits(x, ctx.constants) and (out := form.backward(x, gradient, ctx.constants)) is not None:
-                return out, None
-        raise AssertionError("the plain form suits everything")
+        return _gradient(*ctx.saved_tensors, gradient, ctx.constants), None
+
+
+# torch.compile sees one operator for each direction instead of the formula's dozen. Called by hand, `_ResponseNorm` is
+# quicker to dispatch; an exported network has the formula, since other runtimes do not know the operators.
+CONSTANTS = "int size, float alpha, float beta, float k, int groups"
+
+
+@torch.library.custom_op("alexnet_lab::response_norm", mutates_args=(), schema=f"(Tensor x, {CONSTANTS}) -> Tensor")
+def _norm_operator(x: Tensor, *constants: Any) -> Tensor:
+    return _norm(dense(x)[0], Constants(*constants))
+
+
+@torch.library.custom_op(
+    "alexnet_lab::response_norm_gradient", mutates_args=(), schema=f"(Tensor x, Tensor gradient, {CONSTANTS}) -> Tensor"
+)
+def _gradient_operator(x: Tensor, gradient: Tensor, *constants: Any) -> Tensor:
+    return _gradient(dense(x)[0], gradient, Constants(*constants))
+
+
+@_norm_operator.register_fake
+@_gradient_operator.register_fake
+def _like_input(x: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(dense(x)[0])
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, *ctx.constants = inputs
+    ctx.save_for_backward(x)
+
+
+def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    return _gradient_operator(*ctx.saved_tensors, gradient, *ctx.constants), *[None] * len(Constants._fields)
+
+
+_norm_operator.register_autograd(_differentiate, setup_context=_save)
 
 
 def local_response_norm(
     x: Tensor, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0, groups: int = 1
 ) -> Tensor:
     """LRN across maps; arguments as `LocalResponseNorm` has them. (B, C, ...) in and out, any float type."""
-    return _ResponseNorm.apply(x, Constants(size, alpha, beta, k, groups))  # pyright: ignore[reportReturnType] - untyped
+    constants = Constants(size, alpha, beta, k, groups)
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+        return _norm_operator(x, *constants)
+    return _ResponseNorm.apply(x, constants)  # pyright: ignore[reportReturnType] - untyped
 
 
 class LocalResponseNorm(nn.Module):
