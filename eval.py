@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 try:
+    from alexnet_lab.base.memory import importing
     from alexnet_lab.config import check_evaluate
     from alexnet_lab.config.main import main
 except ModuleNotFoundError as error:
@@ -15,7 +16,8 @@ def evaluate(config: dict[str, Any]) -> None:
     """Checks the config before any heavy import, then evaluates."""
     checked = check_evaluate(config)
 
-    from alexnet_lab.evaluation import evaluate as evaluation  # noqa: PLC0415 - importing torch takes seconds
+    with importing():
+        from alexnet_lab.evaluation import evaluate as evaluation  # noqa: PLC0415 - importing torch takes seconds
 
     evaluation.evaluate(checked)
 

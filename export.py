@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 try:
+    from alexnet_lab.base.memory import importing
     from alexnet_lab.config import check_export
     from alexnet_lab.config.main import main
 except ModuleNotFoundError as error:
@@ -15,7 +16,8 @@ def export(config: dict[str, Any]) -> None:
     """Checks the config before any heavy import, then exports."""
     checked = check_export(config)
 
-    from alexnet_lab.export.command import export_checked  # noqa: PLC0415 - importing torch takes seconds
+    with importing():
+        from alexnet_lab.export.command import export_checked  # noqa: PLC0415 - importing torch takes seconds
 
     export_checked(checked)
 

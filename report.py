@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 try:
+    from alexnet_lab.base.memory import importing
     from alexnet_lab.config import check_report
     from alexnet_lab.config.main import main
 except ModuleNotFoundError as error:
@@ -15,7 +16,8 @@ def report(config: dict[str, Any]) -> None:
     """Checks the config, then reads the runs."""
     checked = check_report(config)
 
-    from alexnet_lab.report import make_report  # noqa: PLC0415 - nothing heavy before the config is valid
+    with importing():
+        from alexnet_lab.report import make_report  # noqa: PLC0415 - nothing heavy before the config is valid
 
     make_report(checked)
 

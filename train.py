@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 try:
+    from alexnet_lab.base.memory import importing
     from alexnet_lab.config.default_paths import check_multirun
     from alexnet_lab.config.main import main
     from alexnet_lab.run.request import checked
@@ -18,8 +19,9 @@ def train(config: dict[str, Any]) -> None:
     if not resume:
         check_multirun(sys.argv)
 
-    from alexnet_lab import run  # noqa: PLC0415 - importing torch takes seconds
-    from alexnet_lab.sweeps import dry_run, jobs  # noqa: PLC0415
+    with importing():
+        from alexnet_lab import run  # noqa: PLC0415 - importing torch takes seconds
+        from alexnet_lab.sweeps import dry_run, jobs  # noqa: PLC0415
 
     if valid["sweep"]["dry_run"]:
         print("\n".join(dry_run.described_run(valid)))

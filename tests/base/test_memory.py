@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 
 import pytest
+
+from alexnet_lab.base.memory import importing
 
 PROGRAM = """
 import ctypes, os, sys
@@ -30,3 +33,18 @@ print(resident() - before)
 def test_a_freed_block_stays(how, least, most):
     done = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True)
     assert least < float(done.stdout) < most
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_what_is_imported_is_ignored_by_the_collector_and_nothing_else_is(enabled, monkeypatch):
+    frozen: list[int] = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(1))  # for good, as far as the other tests are concerned
+    before = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        with importing():
+            assert not gc.isenabled()
+            assert frozen == []
+        assert (gc.isenabled(), frozen) == (enabled, [1])
+    finally:
+        (gc.enable if before else gc.disable)()

@@ -6,9 +6,15 @@ zeros. Training on a CPU frees and takes the same hundreds of megabytes in every
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 """Constants of glibc's malloc.h."""
@@ -26,3 +32,19 @@ def keep_freed_memory() -> None:
     if mallopt is not None:  # musl has none
         mallopt(MMAP_MAX, 0)
         mallopt(TRIM_THRESHOLD, -1)
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Imports within the block take a fifth less time: the garbage collector does not look through their objects.
+
+    torch and Lightning create a million objects that stay. The collector ignores them from then on.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
