@@ -19,6 +19,8 @@ from alexnet_lab.config.main import main
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from forked import Forked
+
 REPOSITORY = Path(__file__).parent.parent
 CONFIGS = REPOSITORY / "configs"
 
@@ -92,11 +94,10 @@ def command(script: str, *words: str, cwd: Path, group: bool = False, **environm
 
     With `group` it and its children can be signalled together, as a terminal does it.
     """
-    variables = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB", "HYDRA"))}
     return subprocess.Popen(
         [sys.executable, str(REPOSITORY / script), *words],
         cwd=cwd,
-        env=variables | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | environment,
+        env=_variables() | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -104,16 +105,29 @@ def command(script: str, *words: str, cwd: Path, group: bool = False, **environm
     )
 
 
-def finished(process: subprocess.Popen[str], timeout: float = 280.0) -> Outcome:
+def forked(script: str, *words: str, cwd: Path, group: bool = False, **environment: str) -> Forked:
+    """`command` without the seconds of importing torch, for tests that do not concern the start of the interpreter."""
+    from forked import Call, Forked  # takes seconds, as above
+
+    return Forked(Call(REPOSITORY / script, words, cwd, _variables() | environment, group))
+
+
+def _variables() -> dict[str, str]:
+    others = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB", "HYDRA"))}
+    return others | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def finished(process: subprocess.Popen[str] | Forked, timeout: float = 280.0) -> Outcome:
     """Waits for a command to end; where four processes share a core, workers start after 60 s."""
     try:
         out, err = process.communicate(timeout=timeout)
     finally:
         process.kill()
+    assert process.returncode is not None
     return Outcome(process.returncode, out, err)
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+def wait_for(path: Path, process: subprocess.Popen[str] | Forked) -> None:
     """Until the file is there, or the process has ended, or three minutes have passed (on a busy machine)."""
     end = time.monotonic() + 180
     while not path.exists() and process.poll() is None and time.monotonic() < end:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from commands import REPOSITORY
+from commands import REPOSITORY, Outcome, finished, forked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    Run = Callable[[str], subprocess.CompletedProcess[str]]
+    Run = Callable[..., Outcome]
 
 QUICK = (
     "logger=csv", "launcher=in_process", "trainer.num_threads=1", "callbacks.augmentation_preview=false",
@@ -64,26 +64,34 @@ def clone(tmp_path: Path) -> Path:
 def run(clone: Path) -> Run:
     """Runs `python WORDS` in the copy, with its own source and without a login."""
 
-    def started(line: str, *more: str) -> subprocess.CompletedProcess[str]:
-        words = shlex.split(line)
-        assert words[0] == "python"
-        variables = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB", "HYDRA", "ALEX"))}
-        return subprocess.run(
-            [sys.executable, *words[1:], *more], cwd=clone, capture_output=True, text=True, check=False, timeout=280,
-            env=variables | {"PYTHONPATH": str(clone / "src"), "OMP_NUM_THREADS": "1"},
+    def started(line: str, *more: str) -> Outcome:
+        python, *words = shlex.split(line)
+        assert python == "python"
+        if words[0] == "train.py":
+            return finished(forked(str(clone / "train.py"), *words[1:], *more, cwd=clone))
+        done = subprocess.run(
+            [sys.executable, *words, *more], cwd=clone, capture_output=True, text=True, check=False, timeout=280,
+            env=os.environ | {"PYTHONPATH": str(clone / "src"), "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
+        return Outcome(done.returncode, done.stdout, done.stderr)
 
     return started
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("WANDB", "HYDRA", "ALEX"))]:
+        monkeypatch.delenv(name)
 
 
 def test_a_data_set_is_one_file_and_one_yaml(clone, run):
     (line,) = write_files("A data set", clone)
     outcome = run(line, *QUICK)
-    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.code == 0, outcome.err
     assert json.loads((clone / "run" / "result.json").read_text())["metrics"]["test/top1_error"] <= 0.2
     assert sorted(path.name for path in (clone / "data" / "store").iterdir() if path.is_dir()) == ["stripes-16"]
     outcome = run(line, "data.stored_size=17", "run_dir=other")
-    assert (outcome.returncode, "`data.stored_size` is 17 (int); allowed: 16" in outcome.stderr) == (2, True)
+    assert (outcome.code, "`data.stored_size` is 17 (int); allowed: 16" in outcome.err) == (2, True)
     assert not (clone / "other").exists()
 
 
@@ -92,66 +100,66 @@ def test_images_as_arrays_need_no_file(clone, run):
     assert language == "python"
     (clone / "example.py").write_text(text)
     outcome = run("python example.py")
-    assert outcome.returncode == 0, outcome.stderr
-    assert "'test/top1_error': " in outcome.stdout
+    assert outcome.code == 0, outcome.err
+    assert "'test/top1_error': " in outcome.out
 
 
 def test_a_model_is_one_file_and_one_yaml(clone, run):
     train, table = write_files("A model", clone)
     outcome = run(train, *QUICK)
-    assert outcome.returncode == 0, outcome.stderr
-    assert "run directory: run (7,890 parameters)" in outcome.stderr
+    assert outcome.code == 0, outcome.err
+    assert "run directory: run (7,890 parameters)" in outcome.err
     outcome = run(train, "model.activation=relo", "run_dir=other")
-    assert outcome.returncode == 2
-    assert "`model.activation` is 'relo' (str); allowed: 'relu' or 'tanh'" in outcome.stderr
+    assert outcome.code == 2
+    assert "`model.activation` is 'relo' (str); allowed: 'relu' or 'tanh'" in outcome.err
     outcome = run(table)
-    assert re.search(r"total .* 15,770 .* 29,792", outcome.stdout), outcome.stdout + outcome.stderr
+    assert re.search(r"total .* 15,770 .* 29,792", outcome.out), outcome.out + outcome.err
     page = run("python -m alexnet_lab.models --markdown")
-    assert "| `tiny` | 1x28x28 | 10 | 15,770 | 29,792 | 1,578 | One convolution and one dense layer" in page.stdout
+    assert "| `tiny` | 1x28x28 | 10 | 15,770 | 29,792 | 1,578 | One convolution and one dense layer" in page.out
 
 
 def test_a_network_of_timm_is_one_yaml(clone, run):
     pytest.importorskip("timm")
     write_files("A model", clone)
     outcome = run("python train.py model=timm trainer.fast_dev_run=true", *QUICK)
-    assert outcome.returncode == 0, outcome.stderr
-    assert "run directory: run (4,927,186 parameters)" in outcome.stderr
+    assert outcome.code == 0, outcome.err
+    assert "run directory: run (4,927,186 parameters)" in outcome.err
 
 
 def test_a_lightning_module_is_one_file_and_one_yaml(clone, run):
     (line,) = write_files("A LightningModule", clone)
     outcome = run(line, *QUICK)
-    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.code == 0, outcome.err
     checkpoint = torch.load(clone / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["hyper_parameters"]["l1"] == 0.001
     assert checkpoint["config"]["module"]["_target_"].endswith("SparseClassifier")
     outcome = run(line, "module.l2=0.1", "run_dir=other")
-    assert (outcome.returncode, "module.l2" in outcome.stderr) == (2, True), outcome.stderr
+    assert (outcome.code, "module.l2" in outcome.err) == (2, True), outcome.err
     assert not (clone / "other").exists()
 
 
 def test_a_callback_is_one_file_and_one_yaml(clone, run):
     first, second = write_files("A callback", clone)
     outcome = run(first, *QUICK)
-    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.code == 0, outcome.err
     with (clone / "run" / "metrics.csv").open() as file:
         rows = [float(row["layers/largest_weight"]) for row in csv.DictReader(file)]
     state = torch.load(clone / "run" / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]["LargestWeight"]
     assert len(rows) == 2
     assert state["largest"] == pytest.approx(max(rows), rel=1e-6)
     outcome = run(first, "callbacks.largest_weight.scales=1.0", "run_dir=other")
-    assert (outcome.returncode, "did you mean `scale`?" in outcome.stderr) == (2, True)
+    assert (outcome.code, "did you mean `scale`?" in outcome.err) == (2, True)
     outcome = run(second, *QUICK, "run_dir=averaged", "trainer.limit_train_batches=2")
-    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.code == 0, outcome.err
 
 
 def test_a_logger_is_one_yaml(clone, run):
     first, second = write_files("A logger", clone)
     quick = [word for word in QUICK if not word.startswith("logger")] + ["trainer.limit_train_batches=2"]
     outcome = run(first, *quick)
-    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.code == 0, outcome.err
     assert "test/loss" in (clone / "run" / "rows" / "version_0" / "metrics.csv").read_text()
     outcome = run(second, *quick, "run_dir=two")
-    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.code == 0, outcome.err
     assert (clone / "two" / "more" / "version_0" / "metrics.csv").is_file()
     assert list(clone.glob("two/tensorboard/events*"))

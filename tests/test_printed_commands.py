@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from commands import QUICK, REPOSITORY, call, command, finished, wait_for
+from commands import QUICK, REPOSITORY, call, finished, forked, wait_for
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from alexnet_lab.base import shell
@@ -110,7 +110,7 @@ def pasted(line: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def interrupted(*words: str, begun: Path, cwd: Path) -> str:
     """The last line of a command that got Ctrl-C."""
-    process = command("train.py", *words, cwd=cwd, group=True)
+    process = forked("train.py", *words, cwd=cwd, group=True)
     wait_for(begun, process)
     process.send_signal(signal.SIGINT)
     outcome = finished(process)

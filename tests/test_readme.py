@@ -94,7 +94,7 @@ def test_train(line, here, monkeypatch, small_cifar10):
     if "trainer=gpu" in words and not torch.cuda.is_available():
         words.remove("trainer=gpu")
     narrow = ["model.width=0.0625"] if any("alexnet" in word for word in words) else []
-    one_seed = ["seed=0"] if any(word.startswith("sweep=") for word in words) else []
+    one_seed = ["seed=0"] if "-m" in words else []
     assert run_script("train.py", *words, *narrow, *one_seed, *SHORT) == 0
     sweeps = [json.loads(path.read_text()) for path in here.glob("logs/sweeps/*/sweep.json")]
     jobs = sum(len(sweep["jobs"]) for sweep in sweeps) if "-m" in words else 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from commands import REPOSITORY, call, command, finished
+from commands import REPOSITORY, call, finished, forked
 from endings import assert_same_ending
 
 from alexnet_lab.base.errors import Interrupted, RunError
@@ -248,7 +248,7 @@ def test_what_makes_another_experiment_is_refused(digits_run, word, message):
 
 def test_command_line_continues_a_run_in_two_processes(done, tmp_path):
     words = ("trainer.max_epochs=3", "trainer.devices=2", "trainer=cpu", "logger=csv")
-    outcome = finished(command("train.py", f"resume={done}", *words, cwd=tmp_path, PYTHONPATH=str(REPOSITORY)))
+    outcome = finished(forked("train.py", f"resume={done}", *words, cwd=tmp_path, PYTHONPATH=str(REPOSITORY)))
     assert outcome.code == 0, outcome.err
     assert "from now on" in outcome.err
     assert "trainer.devices: 1 -> 2; losses agree to rounding, bits may differ" in outcome.err

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from commands import QUICK, command, finished, wait_for
+from commands import QUICK, finished, forked, wait_for
 from endings import assert_same_ending
 from kills import killed
 
@@ -95,7 +95,7 @@ def test_killed_commands_of_two_processes(digits_dir, compose, tmp_path):
     for number in range(6):
         run = tmp_path / f"run{number}"
         config = compose(f"run_dir={run}", *words)
-        process = command("train.py", f"run_dir={run}", f"data.dir={digits_dir}", *QUICK, *words, cwd=tmp_path)
+        process = forked("train.py", f"run_dir={run}", f"data.dir={digits_dir}", *QUICK, *words, cwd=tmp_path)
         wait_for(run / "checkpoints" / "last.ckpt", process)
         time.sleep(rng.uniform(0, 1.5))
         process.kill()

@@ -50,7 +50,7 @@ def watch(process: subprocess.Popen[str], metrics: Path, epochs: int) -> list[Sa
 
 @pytest.mark.parametrize(
     "epochs",
-    [pytest.param(12, id="short"), pytest.param(124, id="20000_steps", marks=pytest.mark.slow)],
+    [pytest.param(9, id="short"), pytest.param(124, id="20000_steps", marks=pytest.mark.slow)],
 )
 @pytest.mark.timeout(900)
 def test_memory_and_open_files_do_not_grow(epochs, digits_dir, tmp_path):

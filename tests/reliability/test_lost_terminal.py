@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import QUICK, REPOSITORY, command, finished, wait_for
+from commands import QUICK, REPOSITORY, finished, forked, wait_for
 
 pytestmark = pytest.mark.timeout(900)  # several commands in a row, each of which imports torch
 
@@ -55,7 +55,7 @@ def check_completed(run: Path, done: subprocess.CompletedProcess[str]) -> None:
     ("line", "words"),
     [
         ('"$@" 2>&1 | head -1', ()),
-        ('"$@" 2>&1 | head -1', ("trainer.devices=2",)),
+        pytest.param('"$@" 2>&1 | head -1', ("trainer.devices=2",), marks=pytest.mark.slow),
         pytest.param('"$@" 2> /dev/full', ("trainer.devices=2",), marks=FULL),
         pytest.param('PYTHONUNBUFFERED=1 "$@" > /dev/full 2>&1', (), marks=FULL),
         ('"$@" <&- >&- 2>&-', ()),
@@ -116,7 +116,7 @@ def on_a_terminal(words: tuple[str, ...], cwd: Path) -> tuple[int, int]:
 @pytest.mark.parametrize("processes", PROCESSES)
 def test_a_run_continues_when_its_terminal_is_closed(tmp_path, digits_dir, processes):
     run = tmp_path / "run"
-    words = (f"data.dir={digits_dir}", f"run_dir={run}", "logger=csv", "trainer.max_epochs=8", *PROCESSES[processes])
+    words = (f"data.dir={digits_dir}", f"run_dir={run}", "logger=csv", "trainer.max_epochs=4", *PROCESSES[processes])
     process, terminal = on_a_terminal(words, tmp_path)
     end, shown = time.monotonic() + 120, b""
     while b"epoch 2" not in shown and time.monotonic() < end:  # the bar of the second epoch
@@ -131,7 +131,7 @@ def test_a_run_continues_when_its_terminal_is_closed(tmp_path, digits_dir, proce
 def test_a_hangup_that_somebody_sends_is_an_interrupt(tmp_path, digits_dir, processes):
     run = tmp_path / "run"
     words = (f"data.dir={digits_dir}", f"run_dir={run}", *LONG, *PROCESSES[processes])
-    process = command("train.py", *words, cwd=tmp_path, group=True)  # a session without a terminal
+    process = forked("train.py", *words, cwd=tmp_path, group=True)  # a session without a terminal
     wait_for(run / "checkpoints/last.ckpt", process)
     process.send_signal(signal.SIGHUP)
     assert finished(process).code == 130

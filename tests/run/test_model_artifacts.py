@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import wandb_file
-from commands import QUICK, call, command, finished
+from commands import QUICK, call, finished, forked
 from wandb_service import serving
 
 from alexnet_lab.config import check_evaluate
@@ -112,7 +112,7 @@ def evaluated(address: str, cwd: Path, *words: str) -> Any:
     """`eval.py run=wandb:team/alexnet-lab/abc123` against a service; a process of its own, as W&B keeps its login."""
     words = ("run=wandb:team/alexnet-lab/abc123", *words)
     own = {"WANDB_CACHE_DIR": str(cwd / "cache"), "HOME": str(cwd)}
-    return finished(command("eval.py", *words, cwd=cwd, WANDB_BASE_URL=address, WANDB_API_KEY="a" * 40, **own))  # pyright: ignore[reportArgumentType] - all of them are variables
+    return finished(forked("eval.py", *words, cwd=cwd, WANDB_BASE_URL=address, WANDB_API_KEY="a" * 40, **own))  # pyright: ignore[reportArgumentType] - all of them are variables
 
 
 def test_eval_fetches_a_run(trained, tmp_path, digits_dir):

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from commands import QUICK, REPOSITORY, Outcome, command, finished
+from commands import QUICK, REPOSITORY, Outcome, finished, forked
 from torch import distributed
 
 from alexnet_lab.base.cores import available_cores
@@ -52,7 +52,7 @@ def test_torchrun_on_two_nodes_gives_what_two_devices_give(tmp_path, digits_dir)
     result = json.loads((run / "result.json").read_text())
     assert (result["status"], result["steps"]) == ("completed", 8)
     devices = tmp_path / "devices"
-    assert finished(command("train.py", *words, "trainer.devices=2", f"run_dir={devices}", cwd=tmp_path)).code == 0
+    assert finished(forked("train.py", *words, "trainer.devices=2", f"run_dir={devices}", cwd=tmp_path)).code == 0
     one, two = (load_checkpoint(folder / "checkpoints" / "last.ckpt")["state_dict"] for folder in (run, devices))
     assert all((one[name] == two[name]).all() for name in two)
 

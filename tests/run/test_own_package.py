@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from commands import QUICK, command, finished
+from commands import QUICK, finished, forked
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.run import train
@@ -63,22 +63,22 @@ def test_sweep_in_worker_processes_resumes_and_so_does_one_of_its_runs(packages,
     """The trust of the command reaches the jobs, their workers and resumed runs; a later command decides again."""
     words = (*SHORT, *OWN, f"data.dir={digits_dir}", "launcher.workers=true", f"hydra.sweep.dir={tmp_path / 'sweep'}")
     start = {"cwd": tmp_path, "PYTHONPATH": str(packages)}
-    outcome = finished(command("train.py", "-m", "seed=0,1", *words, **start))
+    outcome = finished(forked("train.py", "-m", "seed=0,1", *words, **start))
     assert outcome.code == 0, outcome.err
     (tmp_path / "sweep" / "seed-1" / "result.json").unlink()
     ledger = tmp_path / "sweep" / "ledger.jsonl"
     ledger.write_text(ledger.read_text().splitlines()[0] + "\n")
-    outcome = finished(command("train.py", "-m", "seed=0,1", *words, **start))
+    outcome = finished(forked("train.py", "-m", "seed=0,1", *words, **start))
     assert outcome.code == 0, outcome.err
     assert [json.loads(line)["job"] for line in ledger.read_text().splitlines()] == ["seed-0", "seed-1"]
 
     run = tmp_path / "sweep" / "seed-1"
     assert yaml.safe_load((run / "config.yaml").read_text())["trusted_packages"] == ["own_parts"]
-    outcome = finished(command("eval.py", f"run={run}", **start))
+    outcome = finished(forked("eval.py", f"run={run}", **start))
     assert outcome.code == 2
     assert "`_target_: own_parts.Net` is outside the trusted packages" in outcome.err
     assert "add 'trusted_packages=[own_parts]' to the command" in outcome.err
-    outcome = finished(command("eval.py", f"run={run}", "trusted_packages=[own_parts]", **start))
+    outcome = finished(forked("eval.py", f"run={run}", "trusted_packages=[own_parts]", **start))
     assert outcome.code == 0, outcome.err
 
 

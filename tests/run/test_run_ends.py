@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from commands import QUICK, call, command, finished, wait_for
+from commands import QUICK, call, finished, forked, wait_for
 
 from alexnet_lab.base.errors import ConfigError, Interrupted, RunError
 from alexnet_lab.run import devices, engine, launcher, train, worker
@@ -290,7 +290,7 @@ def test_metrics_of_a_resumed_run_continue_where_they_were(tmp_path):
 def test_signal_ends_a_command_that_can_be_resumed(number, digits_dir, tmp_path):
     run = tmp_path / "run"
     words = ("trainer.max_epochs=6", "trainer.limit_train_batches=20", *QUICK)
-    process = command("train.py", f"run_dir={run}", f"data.dir={digits_dir}", *words, cwd=tmp_path)
+    process = forked("train.py", f"run_dir={run}", f"data.dir={digits_dir}", *words, cwd=tmp_path)
     wait_for(run / "checkpoints" / "last.ckpt", process)
     process.send_signal(number)
     outcome = finished(process)

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from commands import QUICK, command, finished, wait_for
+from commands import QUICK, finished, forked, wait_for
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
@@ -131,7 +131,7 @@ def test_failing_worker_is_reported_in_one_line(compose, tmp_path, capfd):
 def test_signal_ends_all_processes(digits_dir, tmp_path):
     run = tmp_path / "run"
     words = (f"run_dir={run}", f"data.dir={digits_dir}", *QUICK, *SHORT, "trainer.devices=2", "trainer.max_epochs=400")
-    process = command("train.py", *words, cwd=tmp_path)
+    process = forked("train.py", *words, cwd=tmp_path)
     wait_for(run / "checkpoints" / "last.ckpt", process)
     process.send_signal(signal.SIGTERM)
     start = time.monotonic()

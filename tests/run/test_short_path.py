@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from commands import QUICK, REPOSITORY, command, finished
+from commands import QUICK, REPOSITORY, finished, forked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,7 @@ def frames(folder: Path, digits_dir: Path, *words: str) -> tuple[list[str], bool
         *QUICK, f"data.dir={digits_dir}", "trainer.max_steps=2", "trainer.limit_val_batches=0", f"run_dir={folder}/run",
         "loss._target_=noting.Loss", "trusted_packages=[noting]", *words,
     )  # fmt: skip
-    outcome = finished(command("train.py", *words, cwd=folder, PYTHONPATH=str(folder)))
+    outcome = finished(forked("train.py", *words, cwd=folder, PYTHONPATH=str(folder)))
     assert outcome.code == 0, outcome.err
     stack, clustered = json.loads((folder / "frames.json").read_text())
     fit = next(at for at, (file, name) in enumerate(stack) if name == "fit" and file.endswith("trainer/trainer.py"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import torch
-from commands import QUICK, call, command, finished
+from commands import QUICK, call, finished, forked
 
 from alexnet_lab.base import cores
 from alexnet_lab.base.cores import cgroup_quota, waited_seconds
@@ -228,7 +228,7 @@ def test_run_beside_busy_processes_on_its_core_warns(digits_dir, tmp_path, monke
 
 def test_wrong_variable_ends_a_command_before_anything_is_written(tmp_path, digits_dir):
     words = (*QUICK, "trainer.num_threads=null", f"data.dir={digits_dir}", f"run_dir={tmp_path / 'run'}")
-    outcome = finished(command("train.py", *words, cwd=tmp_path, group=False, OMP_NUM_THREADS="all"))
+    outcome = finished(forked("train.py", *words, cwd=tmp_path, OMP_NUM_THREADS="all"))
     assert outcome.code == 2
     assert outcome.err.splitlines()[-1].startswith("error: the environment variable OMP_NUM_THREADS is 'all'; it must")
     assert list(tmp_path.iterdir()) == []

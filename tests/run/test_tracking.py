@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import wandb_file
-from commands import command, finished
+from commands import command, finished, forked
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
@@ -380,7 +380,7 @@ def test_variables_are_defaults(compose, monkeypatch):
 def test_variables_reach_the_run(compose, tmp_path, no_login):
     """In a process of its own, as W&B reads some of them once."""
     words = (f"run_dir={tmp_path / 'run'}", f"data.dir={compose('logger=csv')['data']['dir']}", "debug=fast")
-    process = command(
+    process = forked(
         "train.py", *words, "logger=wandb", cwd=tmp_path, HOME=str(tmp_path), WANDB_PROJECT="mine",
         WANDB_NAME="shown", WANDB_TAGS="a,b", WANDB_RUN_GROUP="many", WANDB_SWEEP_ID="sweep1", WANDB_RUN_ID="agent01",
     )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import wandb_file
 import yaml
-from commands import REPOSITORY, command, compose_raw, finished
+from commands import REPOSITORY, compose_raw, finished, forked
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 from wandb.sdk.lib.config_util import save_config_file_from_dict
 
@@ -59,14 +59,14 @@ def test_a_run_of_an_agent_keeps_its_id_and_name(tmp_path, digits_dir):
     offline = {"HOME": str(tmp_path), "WANDB_MODE": "offline"}
     words = ["optimizer.learning_rate=0.02", "seed=3", f"data.dir={digits_dir}", "data=digits", "model=lenet5",
              "trainer.max_epochs=1", "trainer.limit_train_batches=2"]  # fmt: skip
-    outcome = finished(command("train.py", *words, cwd=tmp_path, **agent, **offline))  # pyright: ignore[reportArgumentType] - all of them are variables
+    outcome = finished(forked("train.py", *words, cwd=tmp_path, **agent, **offline))  # pyright: ignore[reportArgumentType] - all of them are variables
     assert outcome.code == 0, outcome.err
     (run,) = (tmp_path / "logs" / "runs").iterdir()
     found = wandb_file.read(run)
     assert (found.id, found.name, found.project) == ("agent01", "learning_rate-0.02_seed-3", "mine")
     assert found.config["optimizer.learning_rate"] == 0.02
     assert (run / "wandb_id.txt").read_text() == "agent01\nlearning_rate-0.02_seed-3\n"
-    outcome = finished(command("train.py", f"resume={run}", "trainer.max_epochs=2", cwd=tmp_path, **offline))  # pyright: ignore[reportArgumentType] - the same
+    outcome = finished(forked("train.py", f"resume={run}", "trainer.max_epochs=2", cwd=tmp_path, **offline))  # pyright: ignore[reportArgumentType] - the same
     assert outcome.code == 0, outcome.err
     parts = [wandb_file.read_file(path) for path in sorted(run.glob("wandb/offline-run-*/*.wandb"))]
     assert [(part.id, part.name) for part in parts] == [("agent01", "learning_rate-0.02_seed-3")] * 2

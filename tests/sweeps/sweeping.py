@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from commands import QUICK, call, command
+from commands import QUICK, call, command, finished, forked
 
 from alexnet_lab.config import check_train
 from alexnet_lab.sweeps import runner
@@ -34,9 +34,18 @@ def planned(*words: str) -> Plan:
 
 def sweep(words: tuple[str, ...], place: Path, data: Path, without: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     """Starts `train.py -m words` with short jobs."""
+    return command("train.py", *_all(words, place, data, without), cwd=place.parent, group=True)
+
+
+def swept(words: tuple[str, ...], place: Path, data: Path) -> tuple[int, str]:
+    """Runs `train.py -m words` with short jobs, in a forked process; its exit code and its standard error."""
+    outcome = finished(forked("train.py", *_all(words, place, data), cwd=place.parent))
+    return outcome.code, outcome.err
+
+
+def _all(words: tuple[str, ...], place: Path, data: Path, without: tuple[str, ...] = ()) -> list[str]:
     short = [word for word in SHORT if word not in without]
-    full = ("-m", *words, *short, f"data.dir={data}", f"hydra.sweep.dir={place}")
-    return command("train.py", *full, cwd=place.parent, group=True)
+    return ["-m", *words, *short, f"data.dir={data}", f"hydra.sweep.dir={place}"]
 
 
 def finish(process: subprocess.Popen[str], timeout: float = 200.0) -> tuple[int, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 
 import pytest
-from commands import QUICK, REPOSITORY, command, finished
+from commands import QUICK, REPOSITORY, command, finished, forked
 
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
@@ -27,6 +27,6 @@ def test_a_sweep_over_a_module_of_ones_own(launcher, digits_dir, tmp_path):
         assert [(row["level"], row["n"]) for row in csv.DictReader(file)] == [("8", "1"), ("16", "1")]
     assert "\n\nModel: LeNet5 (module Plain)\n\n" in (place / "summary.md").read_text()
 
-    outcome = finished(command("report.py", f"sweep={place}", cwd=tmp_path))  # which need not import the module
+    outcome = finished(forked("report.py", f"sweep={place}", cwd=tmp_path))  # which need not import the module
     assert outcome.code == 0, outcome.err
     assert "LeNet5 (module Plain)" in (place / "report.html").read_text()

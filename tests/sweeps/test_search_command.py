@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from commands import command, finished
+from commands import finished, forked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +27,8 @@ RATES = "optimizer.learning_rate=choice(0.05,1e18)"
 
 
 def search(place: Path, data: Path, trials: int, *words: str) -> Any:
-    return command("train.py", *WORDS, RATES, f"hydra.sweeper.trials={trials}", f"data.dir={data}",
-                   f"hydra.sweep.dir={place}", *words, cwd=place.parent, group=True)  # fmt: skip
+    return forked("train.py", *WORDS, RATES, f"hydra.sweeper.trials={trials}", f"data.dir={data}",
+                  f"hydra.sweep.dir={place}", *words, cwd=place.parent, group=True)  # fmt: skip
 
 
 def states(place: Path) -> list[tuple[str, str]]:

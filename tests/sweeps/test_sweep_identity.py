@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from commands import REPOSITORY, call
 from filelock import FileLock
-from sweeping import finish, planned, sweep
+from sweeping import planned, swept
 
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.config import check_report, check_train
@@ -323,7 +323,7 @@ def test_default_place_is_free_for_another_sweep(tmp_path, monkeypatch, capsys):
 def test_extended_by_command(tmp_path, digits_dir):
     place = tmp_path / "sweep"
     for words in (("seed=0",), ("seed=1,0", "model.activation=relu", EXTEND)):
-        code, err = finish(sweep(words, place, digits_dir))
+        code, err = swept(words, place, digits_dir)
         assert code == 0, err
     lines = [json.loads(line) for line in (place / "ledger.jsonl").read_text().splitlines()]
     assert [(line["job"], line["status"]) for line in lines] == [("job", "completed"), ("seed-1", "completed")]

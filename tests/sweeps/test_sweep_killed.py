@@ -12,7 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from sweeping import finish, sweep, wait_until_gone, workers
+from sweeping import finish, sweep, swept, wait_until_gone, workers
 
 from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
@@ -60,7 +60,7 @@ def killed_sweep(words: tuple[str, ...], place: Path, data: Path, rng: random.Ra
     _, err = finish(process)
     assert process.returncode == -signal.SIGKILL, err
     wait_until_gone(orphans)
-    code, again = finish(sweep(words, place, data))
+    code, again = swept(words, place, data)
     assert code == 0, again
     return err + again
 
@@ -70,7 +70,7 @@ def check_as_undisturbed(words: tuple[str, ...], jobs: int, tmp_path: Path, data
     print(f"random seed of the killing: {seed}")
     disturbed, undisturbed = tmp_path / "disturbed", tmp_path / "undisturbed"
     err = killed_sweep(words, disturbed, data, random.Random(seed), processes=processes)
-    code, output = finish(sweep(words, undisturbed, data))
+    code, output = swept(words, undisturbed, data)
     assert code == 0, output
     assert len(metrics(undisturbed)) == jobs
     assert metrics(disturbed) == metrics(undisturbed), err

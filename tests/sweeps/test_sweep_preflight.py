@@ -58,6 +58,8 @@ def test_checking_is_quick_and_needs_no_torch(tmp_path, monkeypatch):
         plan = planned("seed=range(0,40)", "model=alexnet", "data=cifar10", f"hydra.sweep.dir={tmp_path}")
         taken.append(time.process_time() - start)
         assert len(plan.jobs) == 40
+        if taken[-1] < 4.0:
+            break
     assert min(taken) < 4.0  # 0.1 s a job; importing torch and lightning alone would take longer
 
 

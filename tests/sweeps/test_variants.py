@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from commands import CONFIGS, REPOSITORY, call, compose_raw
-from sweeping import finish, planned, sweep
+from sweeping import planned, swept
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.config import check_report, check_train
@@ -148,7 +148,7 @@ def test_ten_lines_of_yaml_make_a_sweep_that_is_trained_and_reported(digits_dir,
     assert len(yaml.safe_load(file.read_text())["sweep"]["variants"]) == 17
     place = tmp_path / "sweep"
     words = (VARIANTS, "seed=0,1", "sweep.also=[gap/top1_error]")
-    code, err = finish(sweep(words, place, digits_dir))
+    code, err = swept(words, place, digits_dir)
     assert code == 0, err
     rows = list(csv.DictReader((place / "summary.csv").read_text().splitlines()))
     assert [(row["level"], row["n"]) for row in rows] == [("base", "2"), ("tanh", "2"), ("slow", "2")]
@@ -158,6 +158,6 @@ def test_ten_lines_of_yaml_make_a_sweep_that_is_trained_and_reported(digits_dir,
     before = (place / "summary.csv").read_text()
     make_report(check_report({"sweep": str(place)}))
     assert (place / "summary.csv").read_text() == before
-    code, err = finish(sweep((VARIANTS, "seed=0,1,2", *words[2:], "sweep.extend=true"), place, digits_dir))
+    code, err = swept((VARIANTS, "seed=0,1,2", *words[2:], "sweep.extend=true"), place, digits_dir)
     assert code == 0, err
     assert len((place / "ledger.jsonl").read_text().splitlines()) == 9  # three more
