@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from commands import QUICK, REPOSITORY, Outcome, command, finished
+from commands import QUICK, REPOSITORY, Outcome, command, finished, forked
 
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 from alexnet_lab.training.checkpoint_io import load_checkpoint
@@ -32,16 +32,30 @@ def srun(cluster: dict[str, str], cwd: Path, *words: str) -> Outcome:
     return finished(started)
 
 
+def slurm(cluster: dict[str, str], *words: str) -> str:
+    """The output of a SLURM command."""
+    return subprocess.run(words, env=os.environ | cluster, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def start_requeued(cluster: dict[str, str], number: str) -> None:
+    """Starts a requeued job at once; SLURM itself waits two minutes."""
+    end = time.monotonic() + 60
+    while slurm(cluster, "squeue", "--noheader", f"--jobs={number}", "--format=%T %r") != "PENDING BeginTime":
+        assert time.monotonic() < end, slurm(cluster, "squeue")
+        time.sleep(0.2)
+    slurm(cluster, "scontrol", "update", f"JobId={number}", "StartTime=now")
+
+
 def test_sweep_of_jobs_on_two_nodes_of_which_one_is_cancelled_and_resumes(cluster, tmp_path, digits_dir):
     place = tmp_path / "sweep"
     words = (
-        "-m", "seed=0,1", "launcher=slurm", "trainer.num_nodes=2", "trainer.max_epochs=80", *SHORT,
+        "-m", "seed=0,1", "launcher=slurm", "trainer.num_nodes=2", "trainer.max_epochs=40", *SHORT,
         f"data.dir={digits_dir}", f"hydra.sweep.dir={place}",
     )  # fmt: skip
     sweep = command("train.py", *words, cwd=tmp_path, **cluster)
     wait_for_checkpoint(place / "seed-0", sweep)
     number = (place / "slurm_jobs.txt").read_text()
-    subprocess.run(["scancel", f"{number}_0"], env=os.environ | cluster, check=True)
+    slurm(cluster, "scancel", f"{number}_0")
     ended = finished(sweep, timeout=200)
     assert ended.code == 1, ended.err
     assert "error: 1 of 2 jobs did not end: seed-0; resume with the same command" in ended.err
@@ -52,12 +66,12 @@ def test_sweep_of_jobs_on_two_nodes_of_which_one_is_cancelled_and_resumes(cluste
     assert again.code == 0, again.err
     assert "2 jobs: 1 done, 0 failed, 1 to go (1 interrupted)" in again.err
     undisturbed = tmp_path / "undisturbed"
-    alone = (*SHORT, "trainer.max_epochs=80", "trainer.devices=2", f"data.dir={digits_dir}")
-    assert finished(command("train.py", *alone, f"run_dir={undisturbed}", cwd=tmp_path), timeout=200).code == 0
+    alone = (*SHORT, "trainer.max_epochs=40", "trainer.devices=2", f"data.dir={digits_dir}")
+    assert finished(forked("train.py", *alone, f"run_dir={undisturbed}", cwd=tmp_path)).code == 0
     one, two = (weights(run) for run in (place / "seed-0", undisturbed))
     assert all((one[name] == two[name]).all() for name in two)
     results = [json.loads((place / f"seed-{seed}" / "result.json").read_text()) for seed in (0, 1)]
-    assert [(item["status"], item["steps"]) for item in results] == [("completed", 800)] * 2
+    assert [(item["status"], item["steps"]) for item in results] == [("completed", 400)] * 2
 
 
 def wait_for_checkpoint(run: Path, process: subprocess.Popen[str]) -> None:
@@ -76,7 +90,7 @@ def test_run_by_srun_gives_what_two_devices_give(cluster, tmp_path, digits_dir):
     nodes, devices = tmp_path / "nodes", tmp_path / "devices"
     ended = srun(cluster, tmp_path, *words, "trainer.num_nodes=2", f"run_dir={nodes}")
     assert ended.code == 0, ended.err
-    ended = finished(command("train.py", *words, "trainer.devices=2", f"run_dir={devices}", cwd=tmp_path))
+    ended = finished(forked("train.py", *words, "trainer.devices=2", f"run_dir={devices}", cwd=tmp_path))
     assert ended.code == 0, ended.err
     one, two = weights(nodes), weights(devices)
     assert all((one[name] == two[name]).all() for name in two)
@@ -100,19 +114,20 @@ def test_job_at_its_time_limit_resumes_by_itself(cluster, tmp_path, digits_dir):
     """SLURM's notice, here sent by hand: the job writes a checkpoint within the epoch, is queued again, and ends."""
     place = tmp_path / "sweep"
     words = (
-        "-m", "seed=0", "launcher=slurm", "trainer.max_epochs=60", *SHORT, "callbacks.checkpoint.every_minutes=null",
+        "-m", "seed=0", "launcher=slurm", "trainer.max_epochs=40", *SHORT, "callbacks.checkpoint.every_minutes=null",
         f"data.dir={digits_dir}", f"hydra.sweep.dir={place}",
     )  # fmt: skip
     sweep = command("train.py", *words, cwd=tmp_path, **cluster)
     wait_for_checkpoint(place / "job", sweep)
-    number = (place / "slurm_jobs.txt").read_text()
-    subprocess.run(["scancel", "--signal=USR2", number.strip()], env=os.environ | cluster, check=True)
-    ended = finished(sweep, timeout=500)  # SLURM waits two minutes before it starts a requeued job
+    number = (place / "slurm_jobs.txt").read_text().strip()
+    slurm(cluster, "scancel", "--signal=USR2", number)
+    start_requeued(cluster, number)
+    ended = finished(sweep)
     assert ended.code == 0, ended.err
     statuses = [line["status"] for line in SweepDirectory(place).entries()]
     assert statuses == ["interrupted", "completed"]
     undisturbed = tmp_path / "undisturbed"
-    alone = (*SHORT, "trainer.max_epochs=60", f"data.dir={digits_dir}", f"run_dir={undisturbed}")
-    assert finished(command("train.py", *alone, cwd=tmp_path), timeout=200).code == 0
+    alone = (*SHORT, "trainer.max_epochs=40", f"data.dir={digits_dir}", f"run_dir={undisturbed}")
+    assert finished(forked("train.py", *alone, cwd=tmp_path)).code == 0
     one, two = (weights(run) for run in (place / "job", undisturbed))
     assert all((one[name] == two[name]).all() for name in two)
