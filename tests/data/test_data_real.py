@@ -42,8 +42,8 @@ def test_mnist_has_its_published_counts_and_mean(linked):
     assert labels["train"][:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
 
 
-def test_the_copy_of_cifar10_has_the_official_counts_and_nearly_the_official_means(linked):
-    module = CIFAR10DataModule(dir=str(linked))
+def test_the_copy_of_cifar10_has_the_official_counts_and_nearly_the_official_means(real_data):
+    module = CIFAR10DataModule(dir=str(real_data))  # whose store other tests read too: making it takes long
     module.prepare_data()
     module.setup()
     assert (module.num_train, module.num_val, module.num_test) == (45_000, 5_000, 10_000)
