@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
 
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup make test` hands its disposition on to what tests start
+
+os.fsync = lambda handle: None  # pyright: ignore[reportUnknownLambdaType] - no test cuts the power; a run has 30 of them
+
+gc.disable()  # until all tests are imported
+
+
+def pytest_collection_finish() -> None:
+    """Lets the collector ignore the million objects of the imported packages."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
