@@ -122,7 +122,8 @@ class _ResponseNorm(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - one output has one gradient
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor, None]:
-        return _gradient(*ctx.saved_tensors, gradient, ctx.constants), None
+        (x,) = ctx.saved_tensors
+        return _gradient(x, gradient, ctx.constants), None
 
 
 # torch.compile sees one operator for each direction instead of the formula's dozen. Called by hand, `_ResponseNorm` is
