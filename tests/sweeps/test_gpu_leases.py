@@ -103,3 +103,11 @@ def test_a_job_on_another_machine_or_in_a_slurm_job_takes_no_offer(monkeypatch):
 def test_nothing_is_offered_where_no_job_leases(words, monkeypatch, tmp_path):
     monkeypatch.setattr(gpu_leases, "visible_gpus", lambda: pytest.fail("the driver was asked"))
     planned(*GRID, *words, f"hydra.sweep.dir={tmp_path / 'sweep'}")
+
+
+@pytest.mark.parametrize(("words", "jobs"), [((), 12), (("launcher.workers=false",), 3), (("trainer=cpu",), 2)])
+def test_jobs_side_by_side_follow_the_gpus_that_jobs_can_take(words, jobs, tmp_path):
+    """Without worker processes all jobs use the first GPU."""
+    common = ("launcher=joblib", "launcher.jobs_per_gpu=3", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    plan = planned(*GRID, *common, *words)
+    assert plan.launcher["jobs_side_by_side"] == jobs

@@ -43,6 +43,12 @@ def offered_gpus(trainer: Mapping[str, Any], launcher: Mapping[str, Any]) -> tup
     return tuple(gpu.uuid for gpu in visible_gpus().devices)
 
 
+def is_shared(trainer: Mapping[str, Any], launcher: Mapping[str, Any]) -> bool:
+    """Whether all jobs use the first GPU: without worker processes (`launcher.workers=false`) none can take another."""
+    without = trainer["accelerator"] in ON_GPU and launcher["workers"] is False and not launcher["slurm"]
+    return without and bool(visible_gpus().devices)
+
+
 def jobs_side_by_side(trainer: Mapping[str, Any], launcher: Mapping[str, Any], gpus: int) -> int:
     """How many jobs run at the same time under `launcher.jobs_side_by_side=auto`.
 

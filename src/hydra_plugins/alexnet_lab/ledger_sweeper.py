@@ -101,7 +101,8 @@ class LedgerSweeper(Sweeper):
         trainer, launcher = self.master.trainer, self.master.launcher
         self.gpus = gpu_leases.offered_gpus(trainer, launcher)
         if launcher.jobs_side_by_side == "auto":
-            count = gpu_leases.jobs_side_by_side(trainer, launcher, len(self.gpus))
+            gpus = len(self.gpus) or int(gpu_leases.is_shared(trainer, launcher))
+            count = gpu_leases.jobs_side_by_side(trainer, launcher, gpus)
             self.decided = (f"launcher.jobs_side_by_side={count}",)
             with read_write(self.master):
                 launcher.jobs_side_by_side = count
