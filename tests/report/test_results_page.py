@@ -32,3 +32,13 @@ def test_numbers_on_a_page_are_those_of_the_sweep(page, least):
     assert f"{seeds.pop()} seeds" in text
     base = rounded(rows["all_ideas"], "mean")[0].removeprefix("+")
     assert f"{base} %" in text
+
+
+def test_errors_of_the_lenets_are_those_of_their_sweep():
+    with (REPOSITORY / "results" / "lenet5" / "summary.csv").open() as file:
+        rows = {row["level"]: row for row in csv.DictReader(file)}
+    text = (REPOSITORY / "docs" / "results.md").read_text()
+    stated = re.findall(r"^\| `(lenet5_\w+)` \|.*\| (\S+) % \| (\S+) \|$", text, re.MULTILINE)
+    assert [level for level, *_ in stated] == list(rows)
+    for level, mean, deviation in stated:
+        assert (mean, deviation) == tuple(f"{100 * float(rows[level][column]):.2f}" for column in ("mean", "std"))
