@@ -22,7 +22,7 @@ train: $(INSTALLED)
 # One thread per worker: two workers with two threads each would compete for two cores. Neighbouring tests share
 # fixtures, so each worker takes a stretch of them, and what is left of another's when its own is done.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not cluster and not site" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not cluster and not site and not course" $(ARGS)
 
 test-all: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not cluster and not site" $(ARGS)

@@ -82,7 +82,13 @@ CONTENTS = {
         "GPUs <docs/gpu>",
         "docs/imagenet",
     ],
-    "Results": ["Results <results/README>", "Fidelity <docs/fidelity>", "docs/speed", "docs/reliability"],
+    "Results": [
+        "docs/results",
+        "The paper's claims <results/README>",
+        "Fidelity <docs/fidelity>",
+        "docs/speed",
+        "docs/reliability",
+    ],
     "Develop": ["docs/api/index", "CONTRIBUTING", "CHANGELOG", "SECURITY"],
 }
 """The pages of the sidebar; further pages of docs/ follow at the end of *Use*."""

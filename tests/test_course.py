@@ -53,6 +53,7 @@ def sections(number: str) -> set[str]:
 
 
 @by_notebook
+@pytest.mark.course
 @pytest.mark.timeout(900)  # seconds; where trainings use the cores, all of it takes ten times as long
 def test_it_runs_offline_without_a_warning(source, tmp_path):
     environment = {key: value for key, value in os.environ.items() if key != "ALEXNET_LAB_DATA"}
