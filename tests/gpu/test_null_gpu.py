@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import torch
 from commands import CONFIGS, QUICK, REPOSITORY, call, command, finished
+from filelock import FileLock
 from on_null_gpu import PRECISIONS, SHORT, plan
 
 from alexnet_lab import train
@@ -48,10 +49,17 @@ def ran(null_gpu: NullGpu, place: Path, data: Path, *names: str, timeout: float 
     return json.loads(outcome.out.splitlines()[-1])
 
 
-@pytest.fixture(scope="module", name="found")
+@pytest.fixture(scope="session", name="found")
 def _found(null_gpu: NullGpu, digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Found:
-    place = tmp_path_factory.mktemp("runs")
-    return Found(ran(null_gpu, place, digits_dir), place)
+    """Of one process for all workers of pytest-xdist, whose temporary folders have one parent."""
+    own = tmp_path_factory.getbasetemp()
+    place = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "null_gpu_runs"
+    said = place / "said.json"
+    with FileLock(f"{place}.lock"):
+        if not said.exists():
+            place.mkdir(exist_ok=True)
+            said.write_text(json.dumps(ran(null_gpu, place, digits_dir)))
+    return Found(json.loads(said.read_text()), place)
 
 
 WHOLE = "completed: interrupted in step 3 of 6, test, train, val"
@@ -76,7 +84,7 @@ def test_runs_of_a_gpu_are_reported_without_one(found):
     assert not torch.cuda.is_available()
     assert found.said["sweep"] == 0
     configs = REPOSITORY / "src" / "alexnet_lab" / "report" / "config"
-    runs = ",".join(str(found.runs / name) for name in ("bf16", "fp16", "tf32"))
+    runs = ",".join(str(found.runs / name) for name in ("auto", "fp16", "tf32"))
     for count, word in ((2, f"sweep={found.runs / 'sweep'}"), (3, f"runs=[{runs}]")):
         out = found.runs / f"report_{count}"
         words = (word, f"out={out}")
