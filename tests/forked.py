@@ -82,6 +82,9 @@ def _run(call: Call, streams: tuple[Path, ...]) -> None:
             os.dup2(file.fileno(), stream.fileno())
         stream.reconfigure(write_through=True)  # pyright: ignore[reportAttributeAccessIssue] - files have it
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the server ignores it
+    for number in (signal.SIGHUP, signal.SIGTERM):  # and has what the test did that started it
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     forkserver.ensure_running = forkserver._forkserver.ensure_running = lambda: None  # pyright: ignore[reportAttributeAccessIssue] - it is, and is no child of this process
     _import_as_a_script(call)
     try:
