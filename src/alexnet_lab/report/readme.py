@@ -215,14 +215,12 @@ def _verdicts(summary: Summary) -> str:
 def _selection(study: Study) -> str:
     """What was chosen, and on which images."""
     tuned = ", ".join(study.definition.get("tuned") or [])
-    validated = {bool(run.result.get("num_val")) for run in study.completed}
-    best = "the weights of its best epoch on the validation part"
-    weights = {
-        frozenset({True}): best,
-        frozenset({True, False}): f"{best}, or of its last epoch if it has no such part",
-    }.get(frozenset(validated), "the weights of its last epoch")
+    validated = [bool(run.result.get("num_val")) for run in study.completed]
+    epoch = "best epoch on the validation part" if any(validated) else "last epoch"
+    if any(validated) and not all(validated):
+        epoch += ", or of its last epoch if it has no such part"
     rate = f"; {tuned}: each level's best value on the validation part" if tuned else ""
-    return f"Each run is tested with {weights}{rate}. Nothing is chosen on the test set."
+    return f"Each run is tested with the weights of its {epoch}{rate}. Nothing is chosen on the test set."
 
 
 def commands(study: Study, folder: Path) -> tuple[str, str]:

@@ -93,17 +93,17 @@ FORMS = (Native(), Triton(), Plain(FORMULAS))
 
 
 def _norm(x: Tensor, constants: Constants) -> Tensor:
-    """The norm in the first form that suits the input and can be compiled here."""
-    for form in FORMS:
-        if form.suits(x, constants) and (out := form.forward(x, constants)) is not None:
-            return out
-    raise AssertionError("the plain form suits everything")
+    return _computed("forward", (x,), constants)
 
 
 def _gradient(x: Tensor, gradient: Tensor, constants: Constants) -> Tensor:
-    """The gradient of the norm's input, likewise."""
+    return _computed("backward", (x, gradient), constants)
+
+
+def _computed(stage: str, tensors: tuple[Tensor, ...], constants: Constants) -> Tensor:
+    """A stage of the first form that suits the input, `tensors[0]`, and can be compiled here."""
     for form in FORMS:
-        if form.suits(x, constants) and (out := form.backward(x, gradient, constants)) is not None:
+        if form.suits(tensors[0], constants) and (out := getattr(form, stage)(*tensors, constants)) is not None:
             return out
     raise AssertionError("the plain form suits everything")
 
