@@ -23,7 +23,7 @@ from alexnet_lab.models.counts import num_neurons, num_parameters
 from alexnet_lab.report.readme import commands
 from alexnet_lab.report.sources import from_sweep
 from alexnet_lab.report.text_tables import summary_of
-from alexnet_lab.sweeps.summary_tables import Units, interval, level_label, probability, verdict
+from alexnet_lab.sweeps.summary_tables import Units, interval, level_label, probability, times, verdict
 
 if TYPE_CHECKING:
     from alexnet_lab.report.comparison import Study
@@ -195,7 +195,7 @@ def _of_sweep(ours: Ours, name: str, place: Place, folder: Path) -> Result:
     gap = row.against_base
     if gap is None:
         return found
-    ratio = f", {row.ratio:.2f}x" if row.ratio is not None and not Units(metric).per_cent else ""
+    ratio = f", {times(row.ratio)}" if row.ratio and not Units(metric).per_cent else ""
     return _with_numbers(replace(found, n=str(gap.pairs or row.sample.n)), gap, metric, expects, ratio)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 
 import pytest
 
-from alexnet_lab.base.statistics import Difference, Sample, describe, difference, differences, holm, t_quantile
+from alexnet_lab.base.statistics import Difference, Sample, describe, difference, differences, holm, ratio, t_quantile
 
 
 def check(found: Difference | None, interval: tuple[float, float, float], pairs: int, method: str) -> None:
@@ -182,3 +183,29 @@ def test_intervals_hold_together_as_often_as_they_say():
         gaps = [gap for gap in differences(levels) if gap is not None]
         missed += any(gap.low > 0 or gap.high < 0 for gap in gaps if gap.low is not None and gap.high is not None)
     assert missed / 400 < 0.07
+
+
+@pytest.mark.parametrize("confidence", [0.95, 0.99])
+def test_the_ends_of_a_ratios_interval_are_where_students_t_begins_to_reject(confidence):
+    values, base = {0: 31.0, 1: 36.0, 2: 29.0, 3: 40.0}, {0: 6.0, 1: 7.0, 2: 5.0, 3: 6.0}
+    found = ratio(values, base, confidence)
+    assert found is not None
+    assert found.value == pytest.approx(34 / 6)
+    for end in (found.low, found.high):
+        assert end is not None
+        gaps = [values[seed] - end * base[seed] for seed in base]
+        error = statistics.stdev(gaps) / math.sqrt(4)
+        assert abs(statistics.fmean(gaps)) / error == pytest.approx(t_quantile(3, confidence))
+    assert found.low is not None and found.high is not None and found.low < found.value < found.high  # noqa: PT018
+
+
+def test_ratios_without_an_interval():
+    assert ratio({0: 3.0}, {0: 2.0}) == (1.5, None, None)
+    assert ratio({0: 3.0, 1: 5.0}, {2: 2.0, 3: 2.0}) == (2.0, None, None)  # no pairs
+    assert ratio({0: 1.0, 1: 2.0}, {0: -1.0, 1: 1.1}) == (pytest.approx(30), None, None)  # a base that may be 0
+    assert ratio({0: 1.0}, {0: 0.0}) is None
+    assert ratio({}, {0: 1.0}) is None
+
+
+def test_equal_ratios_have_an_interval_without_width():
+    assert ratio({0: 20.0, 1: 22.0, 2: 24.0}, {0: 10.0, 1: 11.0, 2: 12.0}) == pytest.approx((2, 2, 2))

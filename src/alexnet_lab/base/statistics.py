@@ -2,7 +2,8 @@
 
 Student (W. S. Gosset): The probable error of a mean, Biometrika 6, 1908; B. L. Welch: The generalization of
 'Student's' problem when several different population variances are involved, Biometrika 34, 1947; S. Holm: A simple
-sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6, 1979.
+sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6, 1979; E. C. Fieller: Some problems
+in interval estimation, Journal of the Royal Statistical Society B 16, 1954.
 """
 
 from __future__ import annotations
@@ -40,6 +41,14 @@ class Difference(NamedTuple):
     method: Literal["paired", "welch", "equal", "none"]  # equal: all differences are equal, so they have no spread
     p: float | None = None  # two-sided; None without an interval
     family: int = 1  # number of differences for which interval and p are corrected
+
+
+class Ratio(NamedTuple):
+    """The mean of one sample divided by that of another."""
+
+    value: float
+    low: float | None = None  # of the interval, or None with fewer than two pairs or a base that may be 0
+    high: float | None = None
 
 
 def t_quantile(freedom: float, confidence: float = CONFIDENCE) -> float:
@@ -90,6 +99,42 @@ def difference(
         return _welch(list(values.values()), list(base.values()), confidence)
     centre = gaps[0] if gaps else statistics.fmean(values.values()) - statistics.fmean(base.values())
     return Difference(centre, None, None, len(gaps), "none")
+
+
+def ratio(values: Mapping[Any, float], base: Mapping[Any, float], confidence: float = CONFIDENCE) -> Ratio | None:
+    """The mean of `values` divided by that of `base`, with Fieller's interval over the pairs.
+
+    As in `difference`, only pairs count with two pairs or more. The interval contains the ratios r for which the mean
+    of value - r * base differs from 0 by no more than Student's t allows.
+
+    Args:
+        values: Results by seed.
+        base: The results to divide by.
+        confidence: Of the interval.
+
+    Returns:
+        None if one of the two is empty, or the base's mean is 0.
+
+    Example:
+        >>> ratio({0: 2.0, 1: 4.0}, {0: 1.0, 1: 2.0}).value
+        2.0
+    """
+    shared = [key for key in values if key in base]
+    paired = len(shared) > 1
+    tops, bottoms = ([part[key] for key in (shared if paired else part)] for part in (values, base))
+    if not tops or not bottoms or not statistics.fmean(bottoms):
+        return None
+    top, bottom = statistics.fmean(tops), statistics.fmean(bottoms)
+    if not paired:
+        return Ratio(top / bottom)
+    scale = t_quantile(len(shared) - 1, confidence) ** 2 / len(shared)
+    square = bottom**2 - scale * statistics.variance(bottoms)
+    linear = top * bottom - scale * statistics.covariance(tops, bottoms)
+    constant = top**2 - scale * statistics.variance(tops)
+    if square <= 0:  # the base's own interval contains 0
+        return Ratio(top / bottom)
+    half = math.sqrt(max(0.0, linear**2 - square * constant))
+    return Ratio(top / bottom, (linear - half) / square, (linear + half) / square)
 
 
 def _half_width(gaps: list[float], confidence: float) -> float:

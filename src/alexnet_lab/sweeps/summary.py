@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.base.statistics import Difference, Sample, describe, differences
+from alexnet_lab.base.statistics import CONFIDENCE, Difference, Ratio, Sample, describe, differences, ratio
 from alexnet_lab.sweeps.columns import literal, parsed
 from alexnet_lab.sweeps.definition import SEED
 
@@ -57,7 +57,7 @@ class Row:
     tuned: Pairs  # the chosen values of the tuned keys
     sample: Sample
     against_base: Difference | None  # None for the base itself, or without a comparison
-    ratio: float | None  # of the means, or None likewise
+    ratio: Ratio | None  # of the means, or None likewise; its interval is corrected as the difference's
     counts: dict[str, int]  # of the jobs that `sample` or `against_base` leaves out, by the names of LEFT_OUT
     is_base: bool = False
     also: tuple[float | None, ...] = ()  # means of the sweep's further metrics
@@ -205,17 +205,17 @@ def _row(
     cell: Cell, tuned: Sequence[str], outcomes: list[Outcome], gap: Difference | None, base_values: dict[Partner, float]
 ) -> Row:
     values = by_partner(outcomes)
-    sample, base_sample = describe(list(values.values())), describe(list(base_values.values()))
+    sample = describe(list(values.values()))
     without = [outcome.status for outcome in outcomes if outcome.value is None]
     counts = {reason: without.count("completed" if reason == "empty" else reason) for reason in LEFT_OUT}
     if base_values:
         counts["other_hardware"] = len(values) - len(_with_partners(values, base_values))
-    ratio = sample.mean / base_sample.mean if gap and sample.mean is not None and base_sample.mean else None
+    times = ratio(values, base_values, 1 - (1 - CONFIDENCE) / gap.family) if gap else None
     counted = [outcome.also for outcome in outcomes if outcome.value is not None]
     also = tuple(
         describe([value for value in column if value is not None]).mean for column in zip(*counted, strict=True)
     )
-    return Row(cell, _part(outcomes[0], tuned), sample, gap, ratio, counts, also=also)
+    return Row(cell, _part(outcomes[0], tuned), sample, gap, times, counts, also=also)
 
 
 def _effects(base: Pairs, values: Mapping[Cell, dict[Partner, float]]) -> list[Effect]:

@@ -13,7 +13,7 @@ from alexnet_lab.base.formats import p_value
 from alexnet_lab.base.printable import printable
 
 if TYPE_CHECKING:
-    from alexnet_lab.base.statistics import Difference
+    from alexnet_lab.base.statistics import Difference, Ratio
     from alexnet_lab.sweeps.summary import Row, Summary
 
 COUNT_WORDS = {
@@ -41,7 +41,9 @@ def _record(summary: Summary, row: Row) -> dict[str, Any]:
         "interval": gap and gap.method,
         "comparisons": gap and gap.family,
         "p": gap and gap.p,
-        "ratio": row.ratio,
+        "ratio": row.ratio and row.ratio.value,
+        "ratio_ci95_low": row.ratio and row.ratio.low,
+        "ratio_ci95_high": row.ratio and row.ratio.high,
     }
     compared["verdict"] = gap and verdict(gap, summary.about.get("expects"))
     also = dict(further(summary, row))
@@ -199,7 +201,7 @@ def _cells(row: Row, units: Units) -> list[str]:
         "base" if row.is_base else units.signed(gap and gap.mean),
         interval(gap, units),
         probability(gap),
-        "" if row.ratio is None or units.per_cent else f"{row.ratio:.2f}x",
+        "" if units.per_cent else times(row.ratio),
         left_out,
     ]
 
@@ -213,6 +215,13 @@ def interval(gap: Difference | None, units: Units) -> str:
     ends = ((units.signed(gap.low, more), units.signed(gap.high, more)) for more in range(MOST_DIGITS))
     low, high = next((pair for pair in ends if pair[0] != pair[1]), (units.signed(gap.low), units.signed(gap.high)))
     return f"{low} to {high}{' (Welch)' if gap.method == 'welch' else ''}"
+
+
+def times(ratio: Ratio | None) -> str:
+    """Such as `5.29x (4.60 to 6.02)`; without the interval if there is none, and empty without a ratio."""
+    if ratio is None:
+        return ""
+    return f"{ratio.value:.2f}x" + ("" if ratio.low is None else f" ({ratio.low:.2f} to {ratio.high:.2f})")
 
 
 NO_INTERVAL = {"equal": "all differences are equal", "none": "n too small"}
@@ -314,8 +323,9 @@ def reading(summary: Summary) -> str:
         "n jobs per level; sample deviation; difference to the base over the seeds that both have, with the 95 % "
         "interval of Student's t over these pairs (Welch's where seeds do not pair)."
     )
+    ratios = "" if Units(summary.about["metric"]).per_cent else "The ratio of the means has Fieller's interval."
     hardware = OTHER_HARDWARE if summary.counts["other_hardware"] else ""
-    return " ".join(part for part in (basis, tuned, apart, hardware, correction(summary)) if part)
+    return " ".join(part for part in (basis, ratios, tuned, apart, hardware, correction(summary)) if part)
 
 
 OTHER_HARDWARE = (
