@@ -64,10 +64,9 @@ def explain(error: Exception, config_dir: Path, config_name: str, *, runs: bool)
         return _missing_choice(error, config_dir)
     if isinstance(error, OverrideParseException):
         return ConfigError(explain_unreadable(str(error.override)))
-    # the second alternative: a sweep's levels may name the model's own value, ${model.norm}, which the model lacks
-    unknown = re.search(r"Could not override '([^']+)'|Interpolation key '([^']+)' not found", str(error))
+    unknown = UNKNOWN_KEY.search(str(error))
     if unknown:
-        key = (unknown.group(1) or unknown.group(2)).partition("@")[0]
+        key = next(filter(None, unknown.groups())).partition("@")[0]
         config = composed_until(error)
         if config is None:
             config = _composed_without(config_dir, config_name, hydra_too=key.startswith("hydra."))
@@ -77,6 +76,14 @@ def explain(error: Exception, config_dir: Path, config_name: str, *, runs: bool)
         groups = groups_of(config_dir / f"{config_name}.yaml")
         return ConfigError(explain_several(several.group(1), groups, runs=runs))
     return _as_it_is(error)
+
+
+UNKNOWN_KEY = re.compile(
+    r"Could not override '([^']+)'"
+    r"|No earlier Group Default for '([^']+)'"  # Hydra 1.4
+    r"|Interpolation key '([^']+)' not found"  # a sweep's level names the model's own value, which the model lacks
+)
+"""Messages of Hydra and OmegaConf about a key that does not exist."""
 
 
 def _as_it_is(error: Exception) -> ConfigError:

@@ -66,7 +66,7 @@ class LedgerSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Stores Hydra's arguments."""
         if str(config.hydra.sweep.dir).startswith("~"):
-            with read_write(config):
+            with read_write(config.hydra):
                 config.hydra.sweep.dir = expanded(str(config.hydra.sweep.dir))
         self.master = config
         self.loader = hydra_context.config_loader
@@ -127,7 +127,7 @@ class LedgerSweeper(Sweeper):
 
         if planned.launcher["slurm"] and self.master.trainer.accelerator == "auto" and not self.asks_for_gpus():
             log.warning("launcher=slurm requests no GPU, because trainer.accelerator is auto; set trainer=gpu")
-        with read_write(self.master):
+        with read_write(self.master.hydra):
             self.master.hydra.sweep.dir = str(planned.sweep.path)
         try:
             runner.drive(planned, self.launch)
