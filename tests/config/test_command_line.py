@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 import yaml
@@ -14,8 +14,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.config import check_evaluate, check_report, check_train
 from alexnet_lab.config.command_line import PATHS, arranged, explain_unreadable, quoted
-from alexnet_lab.config.schema import EvaluatedData, Sweep, Train
+from alexnet_lab.config.schema import EvaluatedData, Report, Sweep, Train
 from alexnet_lab.config.signatures import read_signature
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Seen = TypeVar("Seen")
 
 HARD = [
     "a=b",
@@ -140,9 +145,9 @@ def test_printed_advice_works_when_pasted(text):
     assert compose_raw(*shlex.split(advice))["logger"]["notes"] == text
 
 
-def seen(name: str, check: Any, *words: str) -> dict[str, Any]:
+def seen(name: str, check: Callable[[dict[str, Any]], Seen], *words: str) -> Seen:
     """The config that a command gets, checked."""
-    found: list[dict[str, Any]] = []
+    found: list[Seen] = []
     outcome = call(lambda config: found.append(check(config)), name, *words)
     assert outcome.code == 0, outcome.err
     return found[0]
@@ -154,18 +159,18 @@ def test_every_path_key_takes_any_path(text, tmp_path, monkeypatch):
     expected = f"/home/me{text[1:]}" if text.startswith("~/") else text
     config = seen("train", check_train, f"run_dir={text}", f"data.dir={text}")
     assert (config["run_dir"], config["data"]["dir"]) == (expected,) * 2
-    config = seen("eval", check_evaluate, f"run={text}", f"data.dir={text}", f"data.root={text}")
-    assert (config["run"], config["data"]["dir"], config["data"]["root"]) == (expected,) * 3
+    evaluated = seen("eval", check_evaluate, f"run={text}", f"data.dir={text}", f"data.root={text}")
+    assert (evaluated.run, evaluated.data.dir, evaluated.data.root) == (expected,) * 3
 
 
 def test_every_path_key_of_reports_and_of_image_folders(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    found: list[dict[str, Any]] = []
+    found: list[Report] = []
     for words in (("sweep=~/a=b", "out=~/c"), ("runs=[~/a,~/b=c]",)):
         outcome = call(lambda config: found.append(check_report(config)), "report", *words, configs=REPORTS)
         assert outcome.code == 0, outcome.err
-    assert (found[0]["sweep"], found[0]["out"]) == ("/home/me/a=b", "/home/me/c")
-    assert found[1]["runs"] == ["/home/me/a", "/home/me/b=c"]
+    assert (found[0].sweep, found[0].out) == ("/home/me/a=b", "/home/me/c")
+    assert found[1].runs == ["/home/me/a", "/home/me/b=c"]
 
 
 def test_home_in_a_yaml_file_and_in_the_environment(tmp_path, monkeypatch):

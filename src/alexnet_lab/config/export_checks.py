@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.files import try_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from alexnet_lab.config.schema import Export
 
 
 class Format(NamedTuple):
@@ -30,18 +30,18 @@ FORMATS = {
 """By the value of `format`."""
 
 
-def check_format(config: Mapping[str, Any]) -> None:
+def check_format(config: Export) -> None:
     """Checks a config of export.py against this machine.
 
     Raises:
         ConfigError: A package of the format is missing, or `out` cannot be written.
     """
-    name = config["format"]
+    name = config.format
     missing = [package for package in FORMATS[name].packages if not _is_installed(package)]
     if missing:
         raise ConfigError(f"format={name} needs {', '.join(missing)}: pip install 'alexnet-lab[export]'")
-    if config["out"] is not None:
-        check_out(Path(config["out"]), name, overwrite=config["overwrite"])
+    if config.out is not None:
+        check_out(Path(config.out), name, overwrite=config.overwrite)
 
 
 def _is_installed(package: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, TypeVar
 
 from pydantic import ValidationError
 
@@ -129,33 +129,31 @@ def _checked_parts(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def check_evaluate(raw: Mapping[str, Any]) -> dict[str, Any]:
+def check_evaluate(raw: Mapping[str, Any]) -> Evaluate:
     """Checks and completes the config of eval.py; raises ConfigError as `check_train` does.
 
     Example:
-        >>> check_evaluate({"run": "logs/runs/first"})["views"]
+        >>> check_evaluate({"run": "logs/runs/first"}).views
         'center'
         >>> check_evaluate({"run": "logs/runs/first", "views": "five"})
         Traceback (most recent call last):
         alexnet_lab.base.errors.ConfigError: `views` is 'five' (str); allowed: 'center', 'ten' or 'nine'
     """
-    config = _check_section(Evaluate, raw).model_dump()
-    _refuse_empty_text("", config)
-    for name in [config["run"]] if isinstance(config["run"], str) else config["run"]:
+    config = _complete(Evaluate, raw)
+    for name in [config.run] if isinstance(config.run, str) else config.run:
         if name.startswith(SCHEME):
             parts_of_reference(name)
     return config
 
 
-def check_export(raw: Mapping[str, Any]) -> dict[str, Any]:
+def check_export(raw: Mapping[str, Any]) -> Export:
     """Checks and completes the config of export.py; raises ConfigError as `check_train` does.
 
     Example:
-        >>> check_export({"run": "logs/runs/first", "format": "demo"})["overwrite"]
+        >>> check_export({"run": "logs/runs/first", "format": "demo"}).overwrite
         False
     """
-    config = _check_section(Export, raw).model_dump()
-    _refuse_empty_text("", config)
+    config = _complete(Export, raw)
     check_format(config)
     return config
 
@@ -169,24 +167,23 @@ def _refuse_empty_text(key: str, value: Any) -> None:
         _refuse_empty_text(f"{key}.{name}" if key else str(name), item)
 
 
-def check_report(raw: Mapping[str, Any]) -> dict[str, Any]:
+def check_report(raw: Mapping[str, Any]) -> Report:
     """Checks and completes the config of report.py; raises ConfigError as `check_train` does.
 
     Example:
-        >>> check_report({"runs": "logs/runs/*"})["readme"]
+        >>> check_report({"runs": "logs/runs/*"}).readme
         False
         >>> check_report({})
         Traceback (most recent call last):
         alexnet_lab.base.errors.ConfigError: report.py takes either sweep=SWEEP_DIR or runs='logs/runs/*'
     """
-    config = _check_section(Report, raw).model_dump()
-    _refuse_empty_text("", config)
-    if (config["sweep"] is None) == (config["runs"] is None):
+    config = _complete(Report, raw)
+    if (config.sweep is None) == (config.runs is None):
         raise ConfigError("report.py takes either sweep=SWEEP_DIR or runs='logs/runs/*'")
-    if config["readme"] and (config["runs"] is not None or config["metric"] is not None):
-        given = "runs" if config["metric"] is None else "metric"
+    if config.readme and (config.runs is not None or config.metric is not None):
+        given = "runs" if config.metric is None else "metric"
         raise ConfigError(f"readme=true writes the page of a sweep about the sweep's own metric; leave `{given}` out")
-    check_names({key: config[key] for key in ("entity", "project")})
+    check_names({"entity": config.entity, "project": config.project})
     return config
 
 
@@ -214,7 +211,17 @@ LAUNCHED = ("sweeper", "launcher")
 """The parts of the node `hydra` that decide how a sweep runs."""
 
 
-def _check_section(section: type[Section], raw: Mapping[str, Any]) -> Section:
+Checked = TypeVar("Checked", bound=Section)
+
+
+def _complete(section: type[Checked], raw: Mapping[str, Any]) -> Checked:
+    """Checks the config of a command that has no open groups."""
+    config = _check_section(section, raw)
+    _refuse_empty_text("", config.model_dump())
+    return config
+
+
+def _check_section(section: type[Checked], raw: Mapping[str, Any]) -> Checked:
     try:
         return section.model_validate(dict(raw))
     except ValidationError as error:

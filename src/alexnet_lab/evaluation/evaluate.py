@@ -33,6 +33,7 @@ from alexnet_lab.run.provenance import git_state
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from alexnet_lab.config.schema import Evaluate, EvaluatedData
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ WORDS = {"test": "test", "val": "validation", "train": "training"}
 """The adjective for the images of a split."""
 
 
-def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
+def evaluate(config: Evaluate) -> dict[str, Any]:
     """Evaluates a finished run, or several as an ensemble, prints the errors and writes them into `<run>/eval/`.
 
     Args:
@@ -65,12 +66,12 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     subject = predicted(config)
     path = subject.folder / f"{subject.name}.json"
     try:
-        evaluation = _write(subject, config["figures"], path)
+        evaluation = _write(subject, config.figures, path)
     except OSError as error:
         place = error.filename or subject.folder
         raise RunError(f"the evaluation cannot be written: {place}: {error.strerror or error}") from error
     printout.show(evaluation, subject.predictions, path)
-    if config["figures"] and subject.name == "test_center" and config["out"] is None:
+    if config.figures and subject.name == "test_center" and config.out is None:
         _track(subject, [subject.folder / name for name in evaluation["figures"] if name.endswith(".png")])
     return evaluation
 
@@ -108,47 +109,47 @@ def _track(subject: Evaluated, pictures: list[Path]) -> None:
     tracking.add_pictures(run.directory.path, run.trained_by, pictures, steps)
 
 
-def predicted(config: Mapping[str, Any]) -> Evaluated:
+def predicted(config: Evaluate) -> Evaluated:
     """The runs of a checked config of eval.py, with their predictions.
 
     Raises:
         ConfigError: `run` names a run twice, `split` asks for images that a run does not have, `name` belongs to
             another evaluation, or `out` cannot be written.
     """
-    out = None if config["out"] is None else out_folder(config["out"])
+    out = None if config.out is None else out_folder(config.out)
     runs = _runs(config)
-    split, views, own = config["split"], config["views"], _own_images(config["data"], runs[0])
+    split, views, own = config.split, config.views, _own_images(config.data, runs[0])
     if own is None:
         _check_images(runs, split)
-    if config["figures"]:
+    if config.figures:
         from alexnet_lab.evaluation.figures.registry import obstacles  # noqa: PLC0415 - matplotlib takes half a second
 
-        obstacles(runs, config["figures"], labelled=own is None or UNKNOWN not in own.labels)
+        obstacles(runs, config.figures, labelled=own is None or UNKNOWN not in own.labels)
     about = _about(runs, own, split, views)
     folder = out or runs[0].directory.path / FOLDER
     if out is not None:
         about["checkpoints"] = _hashes(runs)  # runs of several sweeps may have the same name
-    name = chosen_name(folder, config["name"], _default_name(about, out), about, shared=out is not None)
+    name = chosen_name(folder, config.name, _default_name(about, out), about, shared=out is not None)
     each = [predict_once(run, split, views=views, own=own) for run in runs]
     if own is None:
-        _check_same_images(runs, split, allowed=config["other_images"])
+        _check_same_images(runs, split, allowed=config.other_images)
     together = each[0] if len(each) == 1 else ensemble([run.path for run in runs], each, "test" if own else split)
     return Evaluated(runs, own, split, views, name, each, together, folder)
 
 
-def _runs(config: Mapping[str, Any]) -> list[FinishedRun]:
+def _runs(config: Evaluate) -> list[FinishedRun]:
     """The runs that the config names, all different."""
-    names = local(run_names([config["run"]] if isinstance(config["run"], str) else config["run"], "run"))
+    names = local(run_names([config.run] if isinstance(config.run, str) else config.run, "run"))
     _check_different(names, [os.path.realpath(name) for name in names])
     for name in names:
         _refuse_sweep(name)
     runs = [
         FinishedRun(
             name,
-            data_dir=config["data"]["dir"],
-            trusted_packages=config["trusted_packages"],
-            num_threads=config["num_threads"],
-            other_images=config["other_images"],
+            data_dir=config.data.dir,
+            trusted_packages=config.trusted_packages,
+            num_threads=config.num_threads,
+            other_images=config.other_images,
         )
         for name in names
     ]
@@ -237,11 +238,11 @@ def _check_same_images(runs: Sequence[FinishedRun], split: str, *, allowed: bool
         check_same_images(one, two, what, switch="other_images", allowed=allowed, then="and")
 
 
-def _own_images(data: Mapping[str, Any], run: FinishedRun) -> OwnImages | None:
-    if data["root"] is None:
+def _own_images(data: EvaluatedData, run: FinishedRun) -> OwnImages | None:
+    if data.root is None:
         return None
     aliases = getattr(run.data, "readable", {})  # of ImageNet's folders
-    return find_images(data["root"], run.data.class_names, aliases, skip_unreadable=data["skip_unreadable"])
+    return find_images(data.root, run.data.class_names, aliases, skip_unreadable=data.skip_unreadable)
 
 
 def summary(subject: Evaluated) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -24,10 +24,9 @@ from alexnet_lab.export.description import described
 from alexnet_lab.export.served import Served
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
+    from alexnet_lab.config.schema import Export
     from alexnet_lab.evaluation.predictor import Predictor
 
 log = logging.getLogger(__name__)
@@ -83,20 +82,20 @@ def export(
     return export_checked(check_export({**paths, **fields, "data": data, "trusted_packages": trusted_packages or []}))
 
 
-def export_checked(config: Mapping[str, Any]) -> Path:
+def export_checked(config: Export) -> Path:
     """Writes the file of a checked config of export.py and logs its path; returns and raises as `export` does."""
     start_log()
     run = load(
-        config["run"],
-        data_dir=config["data"]["dir"],
-        trusted_packages=config["trusted_packages"],
-        other_images=config["other_images"],
+        config.run,
+        data_dir=config.data.dir,
+        trusted_packages=config.trusted_packages,
+        other_images=config.other_images,
     )
     _check_data(run)
     path = _path(config, run)
     try:
         with atomic_path(path) as part:
-            note = _page(run, part) if config["format"] == "demo" else _network(run, config, part)
+            note = _page(run, part) if config.format == "demo" else _network(run, config, part)
     except OSError as error:
         raise RunError(f"the file cannot be written: {path}: {error.strerror or error}") from error
     log.info("%s (%s): %s", path, _size(path), note)
@@ -112,15 +111,15 @@ def _check_data(run: Predictor) -> None:
         )
 
 
-def _path(config: Mapping[str, Any], run: Predictor) -> Path:
+def _path(config: Export, run: Predictor) -> Path:
     """The file to write; beside a weights file, one that does not exist yet."""
-    suffix = FORMATS[config["format"]].suffix
-    if config["out"] is not None:
-        return Path(config["out"])
+    suffix = FORMATS[config.format].suffix
+    if config.out is not None:
+        return Path(config.out)
     if isinstance(run, FinishedRun):
         return run.directory.path / FOLDER / f"{run.name}{suffix}"
-    path = Path(config["run"]).with_suffix(suffix)
-    check_out(path, config["format"], overwrite=config["overwrite"])
+    path = Path(config.run).with_suffix(suffix)
+    check_out(path, config.format, overwrite=config.overwrite)
     return path
 
 
@@ -134,12 +133,12 @@ def _page(run: Predictor, path: Path) -> str:
     return "open it in a browser"
 
 
-def _network(run: Predictor, config: Mapping[str, Any], path: Path) -> str:
+def _network(run: Predictor, config: Export, path: Path) -> str:
     """Writes the network and compares its logits with those of the run; returns the result in words."""
     _without_half_precision(run)
     served, description, pixels = Served(run), described(run), _noise(run.data)
-    if config["format"] == "onnx":
-        onnx_file.write(served, description, path, response_norm=config["response_norm"])
+    if config.format == "onnx":
+        onnx_file.write(served, description, path, response_norm=config.response_norm)
         found = onnx_file.logits(path, pixels)
     else:
         torch_file.write(served, description, path)
@@ -148,7 +147,7 @@ def _network(run: Predictor, config: Mapping[str, Any], path: Path) -> str:
     worst = difference(found, predict(run, "test", rows=rows).logits.numpy())
     if not worst <= TOLERANCE:
         raise RunError(
-            f"format={config['format']} does not suit the network of {run.path}: the logits of the file differ from "
+            f"format={config.format} does not suit the network of {run.path}: the logits of the file differ from "
             f"the run's by {worst:.1e} of the largest one, allowed: {TOLERANCE:g}; nothing was written; "
             f"choose another format"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from alexnet_lab.base.errors import ConfigError, RunError, did_you_mean
 from alexnet_lab.base.files import write_text
@@ -19,14 +19,13 @@ from alexnet_lab.report.text_tables import state_line, summary_of
 from alexnet_lab.sweeps.summary_tables import csv_text, markdown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from alexnet_lab.config.schema import Report
     from alexnet_lab.report.comparison import Study
 
 log = logging.getLogger(__name__)
 
 
-def make_report(config: Mapping[str, Any]) -> Path:
+def make_report(config: Report) -> Path:
     """Writes `report.html`, `summary.md`, `summary.csv` and `figures/`, and logs the path.
 
     Args:
@@ -46,33 +45,33 @@ def make_report(config: Mapping[str, Any]) -> Path:
     """
     start_log()
     folder = report_folder(config)
-    if config["readme"]:
+    if config.readme:
         check_readme(folder)
     study = _study(config)
     _check_metric(study)
     _warn_unreadable(study)
     try:
-        _write(study, folder, readme=config["readme"])
+        _write(study, folder, readme=config.readme)
     except OSError as error:
         place = error.filename or folder
         raise RunError(f"the report cannot be written: {place}: {error.strerror or error}") from error
     path = folder / PAGE
     log.info("%s; report: %s", state_line(study), path)
-    if config["wandb"]:
+    if config.wandb:
         from alexnet_lab.report.dashboard import publish  # noqa: PLC0415 - hundreds of pydantic models
 
-        publish(study, folder, entity=config["entity"], project=config["project"])
+        publish(study, folder, entity=config.entity, project=config.project)
     return path
 
 
-def _study(config: Mapping[str, Any]) -> Study:
+def _study(config: Report) -> Study:
     """The study of the runs that the config names."""
-    if config["sweep"] is not None:
-        study = from_sweep(Path(config["sweep"]), other_images=config["other_images"])
+    if config.sweep is not None:
+        study = from_sweep(Path(config.sweep), other_images=config.other_images)
     else:
-        runs = config["runs"]
-        study = from_runs([runs] if isinstance(runs, str) else runs, other_images=config["other_images"])
-    return study if config["metric"] is None else study.of_metric(config["metric"])
+        runs = [config.runs] if isinstance(config.runs, str) else config.runs or []
+        study = from_runs(runs, other_images=config.other_images)
+    return study if config.metric is None else study.of_metric(config.metric)
 
 
 def _warn_unreadable(study: Study) -> None:

@@ -12,7 +12,7 @@ from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.files import try_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from alexnet_lab.config.schema import Report
 
 PAGE = "report.html"
 
@@ -23,17 +23,14 @@ OTHERS = ("sweep.json", "config.yaml", "result.json")
 """Files of a sweep or a run; their folder is no place for a report on something else."""
 
 
-def report_folder(config: Mapping[str, str | None]) -> Path:
+def report_folder(config: Report) -> Path:
     """The folder in `out`, or the default, checked before any run is read.
-
-    Args:
-        config: With `out` and `sweep`.
 
     Raises:
         ConfigError: It cannot be written, or contains something other than a report.
     """
-    sweep = None if config["sweep"] is None else Path(config["sweep"])
-    folder = Path(config["out"]) if config["out"] is not None else sweep or _free_folder()
+    sweep = None if config.sweep is None else Path(config.sweep)
+    folder = Path(config.out) if config.out is not None else sweep or _free_folder()
     try:
         _check(folder, sweep)
     except OSError as error:
