@@ -16,9 +16,9 @@ from alexnet_lab.data.augment import AugmentParams, Geometry, apply
 from alexnet_lab.data.normalize import Normalizer
 from alexnet_lab.data.raw_batch import GpuReader, RawBatch, on_gpu
 from alexnet_lab.models.layers import Conv2d, response_norm
-from alexnet_lab.models.layers.fused import Plain, Triton
+from alexnet_lab.models.layers.fused import Triton
 from alexnet_lab.models.layers.norm_constants import Constants
-from alexnet_lab.models.layers.response_norm import local_response_norm
+from alexnet_lab.models.layers.response_norm import Plain, local_response_norm
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 
 pytestmark = [
@@ -81,7 +81,7 @@ def test_response_norm_in_triton_equals_the_formula_in_float64(constants, dtype,
         (60 * torch.randn(SHAPE, generator=generator, device="cuda")).to(dtype).contiguous(memory_format=layout)
         for _ in range(2)
     )
-    form, exact = Triton(), Plain(response_norm.FORMULAS)
+    form, exact = Triton(), Plain()
     assert form.suits(x, constants)
     pairs = (
         (form.forward(x, constants), exact.forward(x.double(), constants)),

@@ -22,9 +22,9 @@ from torch._dynamo.backends.common import aot_autograd
 from alexnet_lab.base import native
 from alexnet_lab.models import layers
 from alexnet_lab.models.layers import fused, response_norm
-from alexnet_lab.models.layers.fused import Native, Plain, Triton
+from alexnet_lab.models.layers.fused import Native, Triton
 from alexnet_lab.models.layers.norm_constants import Constants
-from alexnet_lab.models.layers.response_norm import FORMULAS, local_response_norm
+from alexnet_lab.models.layers.response_norm import Plain, local_response_norm
 
 PAPER = Constants(5, 1e-4, 0.75, 2.0, 1)
 
@@ -69,7 +69,7 @@ def test_cpp_equals_the_formula_in_float64(shape, groups, size, layout, native_f
     constants = Constants(size, 1e-4, 0.75, 2.0, groups)
     assert native_form.suits(x, constants)
     found = both(native_form, x, slope, constants)
-    exact = both(Plain(FORMULAS), x.double(), slope.double(), constants)
+    exact = both(Plain(), x.double(), slope.double(), constants)
     for ours, true in zip(found, exact, strict=True):
         assert ours.stride() == x.stride()
         assert ours.dtype == torch.float32
@@ -94,7 +94,7 @@ def test_what_is_no_number_stays_with_its_neighbours(layout, native_form):
     x = torch.ones(2, 16, 3, 3).contiguous(memory_format=layout)
     x[0, 8, 1, 1] = torch.nan
     x[1, 0, 2, 2] = torch.inf
-    for form in (native_form, Plain(FORMULAS)):
+    for form in (native_form, Plain()):
         out, gradient = both(form, x, torch.ones_like(x), PAPER)
         assert out.isnan().nonzero().tolist() == [[0, map_, 1, 1] for map_ in range(6, 11)] + [[1, 0, 2, 2]]
         assert gradient[1, 8:].isfinite().all()
@@ -111,16 +111,16 @@ def test_the_number_of_threads_changes_no_bit(native_form):
 @pytest.mark.parametrize("batch", [1, 3])
 def test_pieces_change_no_value(batch, monkeypatch):
     x, slope = (torch.randn(batch, 8, 6, 6) for _ in range(2))
-    whole = both(Plain(FORMULAS), x, slope, PAPER)
-    monkeypatch.setattr(fused, "PIECE", 8 * 6 * 6)
-    assert all(torch.equal(a, b) for a, b in zip(whole, both(Plain(FORMULAS), x, slope, PAPER), strict=True))
+    whole = both(Plain(), x, slope, PAPER)
+    monkeypatch.setattr(response_norm, "PIECE", 8 * 6 * 6)
+    assert all(torch.equal(a, b) for a, b in zip(whole, both(Plain(), x, slope, PAPER), strict=True))
 
 
 def test_without_a_compiler_the_formula_is_taken_and_said_once(monkeypatch, caplog, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # nothing is compiled yet
     monkeypatch.setattr(native, "COMPILERS", ("no-such-compiler",))
     monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr(response_norm, "FORMS", (Native(), Plain(FORMULAS)))
+    monkeypatch.setattr(response_norm, "FORMS", (Native(), Plain()))
     x = images((2, 16, 5, 5), torch.contiguous_format, torch.float32).requires_grad_()
     with caplog.at_level(logging.INFO, "alexnet_lab"):
         for _ in range(2):

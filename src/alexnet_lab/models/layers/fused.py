@@ -1,6 +1,6 @@
-"""Three ways to compute the response norm and its gradient: in C++, in Triton, and by the plain formulas.
+"""The fast forms of the response norm and its gradient: C++ on a CPU, Triton on a GPU.
 
-The formulas are those of `response_norm.py`.
+The formulas are in `response_norm.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import ctypes
 import logging
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,8 +18,6 @@ from alexnet_lab.base.errors import one_line
 from alexnet_lab.base.native import Library
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from alexnet_lab.models.layers.norm_constants import Constants
 
 log = logging.getLogger("alexnet_lab.models")
@@ -30,54 +28,8 @@ LEAST_NUMBERS = 2**20
 MESSAGE_LENGTH = 200
 """Of the compiler's message, which can be a page."""
 
-PIECE = 2**19
-"""Numbers that the formulas treat at once on a CPU, so that intermediate results stay in its cache."""
-
 SIZES = (3, 5, 7, 9)
 """The windows that response_norm.cpp supports."""
-
-
-class Formulas(NamedTuple):
-    """The norm of an input, and the two stages of its gradient."""
-
-    norm: Callable[[Tensor, Constants], Tensor]
-    through_itself: Callable[[Tensor, Tensor, Constants], tuple[Tensor, Tensor]]
-    through_neighbours: Callable[[Tensor, Tensor, Tensor, Constants], Tensor]
-
-
-class Plain:
-    """The formulas as they are, for everything."""
-
-    def __init__(self, formulas: Formulas) -> None:
-        self.formulas = formulas
-
-    def suits(self, x: Tensor, constants: Constants) -> bool:
-        """Always true."""
-        return True
-
-    def forward(self, x: Tensor, constants: Constants) -> Tensor:
-        """The norm of `x`."""
-        return _in_pieces(lambda x: self.formulas.norm(x, constants), x)
-
-    def backward(self, x: Tensor, gradient: Tensor, constants: Constants) -> Tensor:
-        """The gradient of the norm's input."""
-
-        def formula(x: Tensor, gradient: Tensor) -> Tensor:
-            parts = self.formulas.through_itself(x, gradient, constants)
-            return self.formulas.through_neighbours(x, *parts, constants)
-
-        return _in_pieces(formula, x, gradient)
-
-
-def _in_pieces(formula: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
-    """Applies the formula to tensors (B, ...): on a CPU, to a few images at a time if they are large."""
-    if x.device.type != "cpu" or _is_traced() or x.numel() <= PIECE:  # a traced batch has no number yet
-        return formula(x, *others)
-    out = torch.empty_like(x)
-    step = max(1, PIECE * len(x) // x.numel())
-    for parts in zip(*(tensor.split(step) for tensor in (out, x, *others)), strict=True):
-        parts[0].copy_(formula(*parts[1:]))
-    return out
 
 
 class Native:
@@ -96,7 +48,7 @@ class Native:
         """Whether it supports such a tensor and such constants, and is compiled on this machine."""
         plain_tensor = x.device.type == "cpu" and type(x) in (Tensor, torch.nn.Parameter)
         known = x.dtype in (torch.float32, torch.bfloat16) and constants.size in SIZES and constants.beta == 0.75
-        return plain_tensor and known and not _is_traced() and self.library.available
+        return plain_tensor and known and not is_traced() and self.library.available
 
     def forward(self, x: Tensor, constants: Constants) -> Tensor:
         """The norm of `x`."""
@@ -145,7 +97,7 @@ class Triton:
     def suits(self, x: Tensor, constants: Constants) -> bool:
         """Whether `x` is large enough and on a GPU."""
         known = x.device.type == "cuda" and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
-        return known and x.numel() >= LEAST_NUMBERS and not self.broken and not _is_traced()
+        return known and x.numel() >= LEAST_NUMBERS and not self.broken and not is_traced()
 
     def forward(self, x: Tensor, constants: Constants) -> Tensor | None:
         """The norm of `x`, or None if the kernel cannot be compiled."""
@@ -181,6 +133,6 @@ def _is_of_compiler(error: Exception) -> bool:
     return own or isinstance(error, others) or "C compiler" in str(error)
 
 
-def _is_traced() -> bool:
+def is_traced() -> bool:
     """Whether torch compiles or traces the whole network."""
     return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None

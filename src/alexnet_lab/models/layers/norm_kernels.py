@@ -82,7 +82,7 @@ def gradient_kernel(
     x, gradient, out, count, alpha, k, BETA: tl.constexpr, SIZE: tl.constexpr, PLANE: tl.constexpr,
     GROUP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The input's gradient: `response_norm.through_itself` and `through_neighbours` at once."""
+    """The input's gradient: `response_norm.input_gradient`."""
     start, at, inside, place = _places(count, PLANE, GROUP, BLOCK)
     x, gradient, out = x + start, gradient + start, out + start
     before: tl.constexpr = SIZE // 2

@@ -9,7 +9,7 @@ would overflow, or be lost in the sum.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,14 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.models.layers.fused import Formulas, Native, Plain, Triton, dense
+from alexnet_lab.models.layers.fused import Native, Triton, dense, is_traced
 from alexnet_lab.models.layers.norm_constants import Constants
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PIECE = 2**19
+"""Numbers that the formulas treat at once on a CPU, so that intermediate results stay in its cache."""
 
 
 def normalised(x: Tensor, c: Constants) -> Tensor:
@@ -72,36 +78,48 @@ def at_least_float(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def through_itself(x: Tensor, gradient: Tensor, c: Constants) -> tuple[Tensor, Tensor]:
-    """The gradient through the numerator, and what each map's denominator passes on to the maps around it."""
+def input_gradient(x: Tensor, gradient: Tensor, c: Constants) -> Tensor:
+    """The gradient of the input: through its own numerator, and through the denominators of the maps around it."""
     a = at_least_float(x)
     scale = _scale(a, c)
     direct = power(scale, c.beta) * at_least_float(gradient)
-    return direct, direct * a / scale
+    spread = window_sum(direct * a / scale, c.size, c.groups, reverse=True)
+    return (direct - (2 * c.alpha * c.beta) * spread * a).to(x.dtype)
 
 
-def through_neighbours(x: Tensor, direct: Tensor, spread: Tensor, c: Constants) -> Tensor:
-    """The whole gradient of the input, from the two parts of `through_itself`."""
-    total = window_sum(spread, c.size, c.groups, reverse=True)
-    return (direct - (2 * c.alpha * c.beta) * total * at_least_float(x)).to(x.dtype)
+class Plain:
+    """The formulas as they are, for everything."""
+
+    def suits(self, x: Tensor, constants: Constants) -> bool:
+        """Always true."""
+        return True
+
+    def forward(self, x: Tensor, constants: Constants) -> Tensor:
+        """The norm of `x`."""
+        return _in_pieces(lambda x: normalised(x, constants), x)
+
+    def backward(self, x: Tensor, gradient: Tensor, constants: Constants) -> Tensor:
+        """The gradient of the norm's input."""
+        return _in_pieces(lambda x, gradient: input_gradient(x, gradient, constants), x, gradient)
 
 
-FORMULAS = Formulas(normalised, through_itself, through_neighbours)
+def _in_pieces(formula: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
+    """Applies the formula to tensors (B, ...): on a CPU, to a few images at a time if they are large."""
+    if x.device.type != "cpu" or is_traced() or x.numel() <= PIECE:  # a traced batch has no number yet
+        return formula(x, *others)
+    out = torch.empty_like(x)
+    step = max(1, PIECE * len(x) // x.numel())
+    for parts in zip(*(tensor.split(step) for tensor in (out, x, *others)), strict=True):
+        parts[0].copy_(formula(*parts[1:]))
+    return out
 
-FORMS = (Native(), Triton(), Plain(FORMULAS))
+
+FORMS = (Native(), Triton(), Plain())
 """The fastest first; the last one suits everything."""
 
 
-def _norm(x: Tensor, constants: Constants) -> Tensor:
-    return _computed("forward", (x,), constants)
-
-
-def _gradient(x: Tensor, gradient: Tensor, constants: Constants) -> Tensor:
-    return _computed("backward", (x, gradient), constants)
-
-
-def _computed(stage: str, tensors: tuple[Tensor, ...], constants: Constants) -> Tensor:
-    """A stage of the first form that suits the input, `tensors[0]`, and can be compiled here."""
+def _computed(stage: str, constants: Constants, *tensors: Tensor) -> Tensor:
+    """The stage `forward` or `backward` in the first form that suits the input, `tensors[0]`, and compiles here."""
     for form in FORMS:
         if form.suits(tensors[0], constants) and (out := getattr(form, stage)(*tensors, constants)) is not None:
             return out
@@ -115,7 +133,7 @@ class _ResponseNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, constants: Constants) -> Tensor:
         ctx.constants = constants
         ctx.save_for_backward(x)
-        return _norm(x, constants)
+        return _computed("forward", constants, x)
 
     @staticmethod
     @once_differentiable
@@ -123,7 +141,7 @@ class _ResponseNorm(torch.autograd.Function):
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        return _gradient(x, gradient, ctx.constants), None
+        return _computed("backward", ctx.constants, x, gradient), None
 
 
 # torch.compile sees one operator for each direction instead of the formula's dozen. Called by hand, `_ResponseNorm` is
@@ -133,14 +151,14 @@ CONSTANTS = "int size, float alpha, float beta, float k, int groups"
 
 @torch.library.custom_op("alexnet_lab::response_norm", mutates_args=(), schema=f"(Tensor x, {CONSTANTS}) -> Tensor")
 def _norm_operator(x: Tensor, *constants: Any) -> Tensor:
-    return _norm(dense(x)[0], Constants(*constants))
+    return _computed("forward", Constants(*constants), dense(x)[0])
 
 
 @torch.library.custom_op(
     "alexnet_lab::response_norm_gradient", mutates_args=(), schema=f"(Tensor x, Tensor gradient, {CONSTANTS}) -> Tensor"
 )
 def _gradient_operator(x: Tensor, gradient: Tensor, *constants: Any) -> Tensor:
-    return _gradient(dense(x)[0], gradient, Constants(*constants))
+    return _computed("backward", Constants(*constants), dense(x)[0], gradient)
 
 
 @_norm_operator.register_fake
