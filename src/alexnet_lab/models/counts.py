@@ -35,37 +35,13 @@ def num_parameters(net: nn.Module, *, statistics: bool = False) -> int:
     return total
 
 
-def _convolution(layer: nn.Conv2d, output: torch.Tensor) -> int:
-    return output[0, 0].numel() * layer.weight.numel()
-
-
-def _dense(layer: nn.Linear, output: torch.Tensor) -> int:
-    return output[0].numel() * layer.in_features
-
-
-def _partial(layer: PartialConv2d, output: torch.Tensor) -> int:
-    return output[0, 0].numel() * layer.weight.numel()
-
-
-def _local(layer: LocallyConnected2d, output: torch.Tensor) -> int:
-    return layer.weight.numel()
-
-
-def _subsampling(layer: Subsampling, output: torch.Tensor) -> int:
-    return output[0].numel()
-
-
-def _distances(layer: EuclideanRBF, output: torch.Tensor) -> int:
-    return layer.prototypes.numel()
-
-
 MACS: dict[type[nn.Module], Callable[[Any, torch.Tensor], int]] = {
-    nn.Conv2d: _convolution,
-    nn.Linear: _dense,
-    PartialConv2d: _partial,
-    LocallyConnected2d: _local,
-    Subsampling: _subsampling,
-    EuclideanRBF: _distances,
+    nn.Conv2d: lambda layer, output: output[0, 0].numel() * layer.weight.numel(),
+    nn.Linear: lambda layer, output: output[0].numel() * layer.in_features,
+    PartialConv2d: lambda layer, output: output[0, 0].numel() * layer.weight.numel(),
+    LocallyConnected2d: lambda layer, _: layer.weight.numel(),
+    Subsampling: lambda _, output: output[0].numel(),
+    EuclideanRBF: lambda layer, _: layer.prototypes.numel(),
 }
 """Multiply-adds of one image, from a layer and its output. Other layers count as none, as the literature has it."""
 
