@@ -68,7 +68,7 @@ def classifier(**fields: Any) -> Classifier:
 def test_the_classifier_takes_its_loss_by_target_and_switches_its_mode():
     made = classifier(loss={"_target_": "alexnet_lab.training.losses.LeNet5Criterion", "form": "mse"})
     assert isinstance(made.loss, LeNet5Criterion)
-    assert made.loss.criterion.form == "mse"
+    assert made.loss.form == "mse"
     smooth = classifier(loss={"_target_": "alexnet_lab.training.losses.CrossEntropy", "label_smoothing": 0.2})
     smooth.eval()
     assert not smooth.loss.training  # so that validation is plain

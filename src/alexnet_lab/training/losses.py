@@ -5,7 +5,7 @@ The Classifier sums and weights them, so that unequal shares of a batch over pro
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from torch import nn
@@ -16,7 +16,7 @@ from alexnet_lab.models import LeNet5Loss
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from alexnet_lab.base.ranges import NonNegativeFloat, UnitInterval
+    from alexnet_lab.base.ranges import UnitInterval
 
 __all__ = ["CrossEntropy", "LeNet5Criterion"]
 
@@ -48,7 +48,7 @@ class CrossEntropy(nn.Module):
         return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
 
 
-class LeNet5Criterion(nn.Module):
+class LeNet5Criterion(LeNet5Loss):
     """The criteria of LeCun et al. 1998 per image; see `alexnet_lab.models.LeNet5Loss`.
 
     Args:
@@ -63,10 +63,6 @@ class LeNet5Criterion(nn.Module):
         [1.0]
     """
 
-    def __init__(self, *, form: Literal["mse", "map"] = "map", rubbish: NonNegativeFloat = 0.1) -> None:
-        super().__init__()
-        self.criterion = LeNet5Loss(form=form, rubbish=rubbish)
-
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """(B,) from the negative distances (B, 10) and (B,)."""
-        return self.criterion.of_each(logits, labels)
+        return self.of_each(logits, labels)
