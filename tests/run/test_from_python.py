@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 import alexnet_lab
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.config import check_train
-from alexnet_lab.evaluation.predictor import stored_images
+from alexnet_lab.evaluation.predict import stored_images
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.files import sha256
 from alexnet_lab.config import check_saved
 from alexnet_lab.data.identity import check_same_images
-from alexnet_lab.evaluation.predictor import Predictor
+from alexnet_lab.evaluation.predict import Predictor
 from alexnet_lab.run.devices import usable_accelerator, usable_precision
 from alexnet_lab.run.engine import build_classifier, build_data, without_verification
 from alexnet_lab.run.run_directory import RunDirectory

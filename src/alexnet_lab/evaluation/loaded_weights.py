@@ -15,7 +15,7 @@ from alexnet_lab.base.places import DATA_VARIABLE
 from alexnet_lab.config import check_saved
 from alexnet_lab.data.recorded import RecordedDataModule
 from alexnet_lab.evaluation.loaded_run import WHOLE, usable_trainer
-from alexnet_lab.evaluation.predictor import Predictor
+from alexnet_lab.evaluation.predict import Predictor
 from alexnet_lab.models.counts import num_macs
 from alexnet_lab.run.best_weights import statistics_of
 from alexnet_lab.run.engine import build_classifier

@@ -1,15 +1,17 @@
-"""Predictions of a finished run's network for a set of images: logits and the features of its last hidden layer."""
+"""Predictions of a trained network for a set of images: logits and the features of its last hidden layer."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from lightning import Callback, Trainer
 from torch import nn
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.data.loader import Rows
 from alexnet_lab.data.preparation_bar import progress_bar
 from alexnet_lab.data.views import views_of
 from alexnet_lab.models.counts import num_parameters, trace
@@ -24,11 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lightning import LightningModule
+    from numpy.typing import NDArray
 
     from alexnet_lab.data.datamodule import ImageDataModule
-    from alexnet_lab.data.loader import Rows
     from alexnet_lab.data.views import View
     from alexnet_lab.run.run_directory import RunDirectory
+
+__all__ = ["Predictor"]
 
 Views = Literal["center", "ten", "nine"]
 
@@ -40,30 +44,6 @@ UNKNOWN = -1
 
 
 NO_RANKS = torch.empty(0, dtype=torch.int64)
-
-
-class Trained(Protocol):
-    """A finished run, or a network from its weights file."""
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Checked, set to evaluate every image in one process."""
-        ...
-
-    @property
-    def directory(self) -> RunDirectory:
-        """Where it was found."""
-        ...
-
-    @property
-    def classifier(self) -> LightningModule:
-        """With the weights."""
-        ...
-
-    @property
-    def data(self) -> ImageDataModule:
-        """What turns images into the network's input."""
-        ...
 
 
 class Predictions(NamedTuple):
@@ -145,7 +125,7 @@ def _described(value: Any) -> str:
 
 
 def predict(
-    run: Trained, split: str, *, views: Views = "center", rows: Rows | None = None, names: list[str] | None = None
+    run: Predictor, split: str, *, views: Views = "center", rows: Rows | None = None, names: list[str] | None = None
 ) -> Predictions:
     """Predicts a set of images with a run's best checkpoint, in one process.
 
@@ -177,17 +157,19 @@ def predict(
     return found._replace(metrics=count(mean, labels, name), center_ranks=ranks(centre.logits, labels))
 
 
-def views_of_run(run: Trained, views: Views) -> list[View]:
+def views_of_run(run: Predictor, views: Views) -> list[View]:
     """The views of a run, mirrored only if training mirrors images; raises ConfigError if there is only one view."""
     return views_of(views, run.data.transform.geometry(training=True).room, mirror=run.data.transform.mirrors)
 
 
-def count_views(run: Trained, views: Views) -> int:
+def count_views(run: Predictor, views: Views) -> int:
     """The number of averaged views per image: 5 for `views=ten` if training mirrors no image."""
     return 1 if views == "center" else len(views_of_run(run, views))
 
 
-def _all_views(run: Trained, stage: str, views: list[ImageDataModule], centre: int) -> tuple[Predictions, torch.Tensor]:
+def _all_views(
+    run: Predictor, stage: str, views: list[ImageDataModule], centre: int
+) -> tuple[Predictions, torch.Tensor]:
     """The predictions of the centre view, and the logits of all views together; `views` has the data of each view."""
     total: torch.Tensor | None = None  # the running sum of probabilities
     found: Predictions | None = None
@@ -205,7 +187,7 @@ def _all_views(run: Trained, stage: str, views: list[ImageDataModule], centre: i
 
 
 def _one_view(
-    run: Trained, stage: str, data: ImageDataModule, advance: Callable[[int], None], *, features: bool
+    run: Predictor, stage: str, data: ImageDataModule, advance: Callable[[int], None], *, features: bool
 ) -> Predictions:
     """One pass over the images, in the view of `data`."""
     collector = Collector(last_layer(run) if features else None, run.data.num_classes, advance)
@@ -220,7 +202,7 @@ def _one_view(
     return Predictions(logits, hidden, labels, indices, [], run.data.class_names, metrics, metrics)
 
 
-def last_layer(run: Trained) -> nn.Module:
+def last_layer(run: Predictor) -> nn.Module:
     """The layer that computes the logits: the last one with weights. Its inputs are the features."""
     data = run.data
     calls = trace(network_of(run.classifier), (data.channels, data.image_size, data.image_size))
@@ -241,3 +223,101 @@ def count(logits: torch.Tensor, labels: torch.Tensor, split: str) -> dict[str, f
 def log_of(probabilities: torch.Tensor) -> torch.Tensor:
     """Logits of given probabilities; values below the smallest normal float32 are raised to it."""
     return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+
+
+class Predictor:
+    """What a finished run and a weights file have in common.
+
+    Attributes:
+        path: As given.
+        config: Checked, set to evaluate in one process.
+        directory: Where it was found.
+        classifier: The trained LightningModule.
+        data: Turns images into the network's input.
+        checkpoint_hash: SHA-256 of the file with the weights.
+
+    Example:
+        >>> from alexnet_lab import load
+        >>> run = load("logs/runs/first")
+        >>> isinstance(run, Predictor), sum(weight.numel() for weight in run.net.parameters())
+        (True, 61706)
+        >>> probabilities = run.predict(np.zeros((1, 1, 8, 8), dtype=np.uint8), views="ten")
+        >>> round(float(probabilities.sum()), 5)
+        1.0
+    """
+
+    path: str
+    config: dict[str, Any]
+    directory: RunDirectory
+    classifier: LightningModule
+    data: ImageDataModule
+    checkpoint_hash: str
+
+    @property
+    def net(self) -> nn.Module:
+        """The network, in evaluation mode; it takes normalised images and returns logits."""
+        return network_of(self.classifier)
+
+    @property
+    def class_names(self) -> list[str]:
+        """In the order of the columns of `predict`."""
+        return self.data.class_names
+
+    def predict(self, images: NDArray | torch.Tensor, *, views: Views = "center") -> torch.Tensor:
+        """Predicts the probability of each class for images of one size.
+
+        Images are processed as in the run's own evaluation: the shorter side is scaled to the size of the stored
+        images, the centre is cropped, and the result is normalised.
+
+        Args:
+            images: (B, C, H, W) with the channels of the run's data. uint8 from 0 to 255, or floating-point numbers
+                from 0 to 1, which are rounded to 8 bits.
+            views: "center", or "ten" or "nine" to average several views.
+
+        Returns:
+            float32 (B, num_classes), on the CPU; rows sum to 1.
+
+        Raises:
+            ConfigError: The shape, dtype or range is not allowed.
+        """
+        stored = stored_images(torch.as_tensor(images), self.data.channels, self.data.stored_size)
+        count = len(stored)
+        if count == 0:
+            return torch.empty(0, self.data.num_classes)
+        rows = Rows(stored.numpy(), np.full(count, UNKNOWN), np.arange(count))
+        return predict(self, "test", views=views, rows=rows).probabilities
+
+
+def stored_images(images: torch.Tensor, channels: int, size: int) -> torch.Tensor:
+    """Converts images to the format of a store.
+
+    Args:
+        images: (B, C, H, W), uint8 or floating-point numbers in [0, 1].
+        channels: The required C.
+        size: Of the stored images, in pixels.
+
+    Returns:
+        uint8 (B, C, size, size).
+
+    Raises:
+        ConfigError: The shape, dtype or range is not allowed.
+    """
+    shape = tuple(images.shape)
+    if images.ndim != 4 or shape[1] != channels or 0 in shape[2:]:
+        raise ConfigError(f"`images` has the shape {shape}; allowed: (B, {channels}, H, W)")
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise ConfigError(f"`images` is {images.dtype}; allowed: uint8 from 0 to 255, or floating point from 0 to 1")
+    grey = images.detach().cpu()
+    if images.is_floating_point():
+        if not bool(((grey >= 0) & (grey <= 1)).all()):
+            low, high = (float(value) for value in grey.aminmax())
+            raise ConfigError(f"`images` has numbers from {low:g} to {high:g}; allowed: floating point from 0 to 1")
+        grey = (grey.float() * 255).round().byte()
+    height, width = shape[2:]
+    if (height, width) == (size, size):
+        return grey
+    short = min(height, width)
+    height, width = size * height // short, size * width // short
+    grey = F.interpolate(grey.float(), (height, width), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return grey[:, :, top : top + size, left : left + size].contiguous()

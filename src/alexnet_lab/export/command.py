@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from alexnet_lab.config.schema import Export
-    from alexnet_lab.evaluation.predictor import Predictor
+    from alexnet_lab.evaluation.predict import Predictor
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from alexnet_lab.models import LeNet5, LeNet51998
 from alexnet_lab.models.counts import num_parameters
 
 if TYPE_CHECKING:
-    from alexnet_lab.evaluation.predictor import Predictor
+    from alexnet_lab.evaluation.predict import Predictor
 
 MNIST_FRAME = {"box": 20 / 28, "by_mass": True}
 """MNIST's digits were scaled to 20 pixels of 28, and their centre of mass put into the middle (LeCun et al. 1998)."""

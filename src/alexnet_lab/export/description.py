@@ -12,7 +12,7 @@ from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.evaluation.loaded_weights import LoadedWeights
 
 if TYPE_CHECKING:
-    from alexnet_lab.evaluation.predictor import Predictor
+    from alexnet_lab.evaluation.predict import Predictor
 
 FORMAT_VERSION = 1
 

@@ -15,7 +15,7 @@ from alexnet_lab.export.plain_layers import with_plain_layers
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-    from alexnet_lab.evaluation.predictor import Predictor
+    from alexnet_lab.evaluation.predict import Predictor
 
 INPUT = "pixels"
 OUTPUTS = ("logits", "probabilities")
