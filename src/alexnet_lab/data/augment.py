@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.base.fields import checked
 from alexnet_lab.base.native import Library
 from alexnet_lab.base.ranges import NonNegativeFloat, NonNegativeInt
+from alexnet_lab.data.class_fields import Fields
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,10 +83,10 @@ class AugmentParams(NamedTuple):
         return AugmentParams(self.top[positions], self.left[positions], self.mirror[positions], shift, self.gain)
 
 
-class Augment:
+class Augment(Fields, group="augment"):
     """Random changes of training images.
 
-    Args:
+    Attributes:
         crop: Take views at random places; otherwise the centre view.
         padding: Pixels around a stored image in which views may start too, >= 0. They become 0 after normalisation,
             which is the mean colour for the centred normalisations. For images stored at the model's own size,
@@ -115,31 +115,21 @@ class Augment:
         (True, True, 0.1)
     """
 
-    @checked("augment")
-    def __init__(
-        self,
-        *,
-        crop: bool = True,
-        padding: NonNegativeInt = 0,
-        mirror: bool = True,
-        pca_colour: Literal["none", "code2012", "lighting"] = "none",
-        pca_std: NonNegativeFloat = 0.1,
-        pca_epochs: NonNegativeInt | None = None,
-        brightness: NonNegativeFloat = 0.0,
-        brightness_kind: Literal["random", "fixed"] = "random",
-        crop_starts: Literal["paper", "code2012"] = "code2012",
-    ) -> None:
-        if padding and not crop:
-            raise ConfigError(f"`augment.padding` is {padding} but `augment.crop` is false: set padding=0 or crop=true")
-        self.crop = crop
-        self.padding = padding
-        self.mirror = mirror
-        self.pca_colour = pca_colour
-        self.pca_std = pca_std
-        self.pca_epochs = pca_epochs
-        self.brightness = brightness
-        self.brightness_kind = brightness_kind
-        self.crop_starts = crop_starts
+    crop: bool = True
+    padding: NonNegativeInt = 0
+    mirror: bool = True
+    pca_colour: Literal["none", "code2012", "lighting"] = "none"
+    pca_std: NonNegativeFloat = 0.1
+    pca_epochs: NonNegativeInt | None = None
+    brightness: NonNegativeFloat = 0.0
+    brightness_kind: Literal["random", "fixed"] = "random"
+    crop_starts: Literal["paper", "code2012"] = "code2012"
+
+    def __post_init__(self) -> None:
+        if self.padding and not self.crop:
+            raise ConfigError(
+                f"`augment.padding` is {self.padding} but `augment.crop` is false: set padding=0 or crop=true"
+            )
 
     def geometry(self, stored: int, image_size: int) -> Geometry:
         """Where views are taken."""

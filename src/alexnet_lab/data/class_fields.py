@@ -1,4 +1,4 @@
-"""Builds constructors from class attributes: a data set states its fields once, a subclass only its differences."""
+"""Builds constructors from class attributes: a class states its fields once, a subclass only its differences."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ class Fields:
     Works like `dataclasses.dataclass(kw_only=True)`, with inheritance. An attribute without annotation that has
     the name of an inherited field changes that field's default; any other one is a constant of the class.
 
+    Args:
+        group: The prefix of the fields in messages: "data" reports `data.batch_size`.
+
     Example:
         >>> class Square(Fields):
         ...     side: int = 1
@@ -26,11 +29,11 @@ class Fields:
         (3, 'blue')
     """
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, group: str = "data") -> None:
         super().__init_subclass__()
         annotations = inspect.get_annotations(cls)
         inherited = fields(cls) if is_dataclass(cls) else ()
         changed = {field.name: field.type for field in inherited if field.name in vars(cls)}
         cls.__annotations__ = changed | annotations
         dataclass(kw_only=True, eq=False, repr=False)(cls)
-        cls.__init__ = checked("data")(cls.__init__)  # pyright: ignore[reportAttributeAccessIssue] - set by dataclass
+        cls.__init__ = checked(group)(cls.__init__)  # pyright: ignore[reportAttributeAccessIssue] - set by dataclass

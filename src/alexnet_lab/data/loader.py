@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -111,12 +112,13 @@ def read_batch(rows: Rows, positions: NDArray[np.int64], *, pin: bool = False) -
     return images, torch.from_numpy(rows.labels[indices]), torch.from_numpy(indices)
 
 
+@dataclass(eq=False)
 class BatchLoader:
     """The batches of one part of a data set, for one process.
 
-    Args:
+    Attributes:
         rows: The images.
-        order: The order of the batches.
+        batch_sampler: The order of the batches, under the name by which Lightning knows it.
         rank: Of this process.
         world_size: Number of processes; each has the same number of batches, the last ones possibly without an image.
         draw: (epoch, batch, images in the global batch) -> the augmentation's parameters for the whole global batch;
@@ -128,28 +130,18 @@ class BatchLoader:
         then: The transforms that follow; each batch then knows its place.
     """
 
-    def __init__(
-        self,
-        rows: Rows,
-        order: BatchOrder,
-        *,
-        rank: int = 0,
-        world_size: int = 1,
-        draw: Callable[[int, int, int], AugmentParams] | None = None,
-        batches_done: Callable[[], int] | None = None,
-        ahead: int = 0,
-        gpu: torch.device | None = None,
-        then: BatchTransforms | None = None,
-    ) -> None:
-        self.rows = rows
-        self.batch_sampler = order
-        self.rank = rank
-        self.world_size = world_size
-        self._draw = draw
-        self._batches_done = batches_done
-        self._ahead = ahead
-        self._gpu = gpu
-        self._then = then
+    rows: Rows
+    batch_sampler: BatchOrder
+    _: KW_ONLY
+    rank: int = 0
+    world_size: int = 1
+    draw: Callable[[int, int, int], AugmentParams] | None = None
+    batches_done: Callable[[], int] | None = None
+    ahead: int = 0
+    gpu: torch.device | None = None
+    then: BatchTransforms | None = None
+
+    def __post_init__(self) -> None:
         self._handed_out = 0
         self._resume_at = (0, 0)  # (epoch, batch)
 
@@ -171,9 +163,9 @@ class BatchLoader:
             yield batch
 
     def _batches(self, read: Callable[[int], RawBatch], numbers: range) -> Iterator[RawBatch]:
-        if self._gpu is None:
-            return read_ahead(read, numbers, self._ahead)
-        return (copied.ready() for copied in read_ahead(GpuReader(read, self._gpu), numbers, self._ahead))
+        if self.gpu is None:
+            return read_ahead(read, numbers, self.ahead)
+        return (copied.ready() for copied in read_ahead(GpuReader(read, self.gpu), numbers, self.ahead))
 
     def batch(self, epoch: int, number: int, positions: NDArray[np.int64]) -> RawBatch:
         """This process's part of batch `number`, given the order of the whole epoch."""
@@ -181,17 +173,17 @@ class BatchLoader:
         whole = positions[number * size : (number + 1) * size]
         part = rank_slice(len(whole), self.rank, self.world_size)
         place, chosen = None, part
-        if self._then is not None:
-            lead = int(bool(self._then.mixing) and part.stop > part.start)
+        if self.then is not None:
+            lead = int(bool(self.then.mixing) and part.stop > part.start)
             place = Place(epoch, number, range(part.start, part.stop), len(whole), lead)
             chosen = place.read()
-        draws = None if self._draw is None else self._draw(epoch, number, len(whole)).part(chosen)
-        parts = read_batch(self.rows, whole[chosen], pin=self._gpu is not None)
+        draws = None if self.draw is None else self.draw(epoch, number, len(whole)).part(chosen)
+        parts = read_batch(self.rows, whole[chosen], pin=self.gpu is not None)
         return RawBatch(*parts, total=len(whole), draws=draws, place=place)
 
     def _first_batch(self, epoch: int) -> int:
-        if self._batches_done is not None:
-            return self._batches_done()
+        if self.batches_done is not None:
+            return self.batches_done()
         resume_epoch, batch = self._resume_at
         self._resume_at = (0, 0)
         return batch if epoch == resume_epoch else 0

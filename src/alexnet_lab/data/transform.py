@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.errors import ConfigError
@@ -42,10 +43,11 @@ def checked_augment(augment: dict[str, Any] | Augment | None, channels: int, nor
     return built
 
 
+@dataclass(eq=False)
 class Transform:
     """Turns raw batches into the model's input, on their device.
 
-    Args:
+    Attributes:
         augment: Of the training images; None trains on the centre views.
         stored_size: Side of the stored images, in pixels.
         image_size: Side of the model's input, in pixels.
@@ -55,30 +57,20 @@ class Transform:
         then: Transforms of the training images after the augmentation; None: there are none.
     """
 
-    def __init__(
-        self,
-        augment: Augment | None,
-        *,
-        stored_size: int,
-        image_size: int,
-        normalization: str,
-        statistics: Statistics,
-        seed: int,
-        then: BatchTransforms | None = None,
-    ) -> None:
-        self.augment = augment
-        self.then = then
-        self.stored_size = stored_size
-        self.image_size = image_size
-        self.statistics = statistics
-        self.seed = seed
-        self._normalizer = make_normalizer(normalization, statistics, self.geometry(training=False).side)
-        if augment is not None and augment.crop and self.geometry(training=True).room == 0:
-            log.info(
-                "augment.crop changes nothing: images are stored at %d px, the model sees %d px, and padding is 0",
-                stored_size,
-                image_size,
-            )
+    augment: Augment | None
+    _: KW_ONLY
+    stored_size: int
+    image_size: int
+    normalization: str
+    statistics: Statistics
+    seed: int
+    then: BatchTransforms | None = None
+
+    def __post_init__(self) -> None:
+        self._normalizer = make_normalizer(self.normalization, self.statistics, self.geometry(training=False).side)
+        if self.augment is not None and self.augment.crop and self.geometry(training=True).room == 0:
+            sizes = f"images are stored at {self.stored_size} px, the model sees {self.image_size} px"
+            log.info("augment.crop changes nothing: %s, and padding is 0", sizes)
 
     @property
     def mirrors(self) -> bool:
