@@ -25,6 +25,7 @@ from alexnet_lab.data.preparation_bar import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from io import BufferedReader, BytesIO
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -67,11 +68,14 @@ class SourceFiles(NamedTuple):
         if self.states[row, 0] < 0:
             return np.zeros(DIGEST_BYTES, np.uint8)
         try:
-            with (self.root / self.names[row]).open("rb") as file:
-                found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=DIGEST_BYTES)).digest()
+            with self.opened(row) as file:
+                return digest_of(file)
         except OSError:
             return np.zeros(DIGEST_BYTES, np.uint8)
-        return np.frombuffer(found, np.uint8)
+
+    def opened(self, row: int) -> BufferedReader | BytesIO:
+        """The content of a file; raises OSError if it cannot be read."""
+        return (self.root / self.names[row]).open("rb")
 
     def image(self, row: int, size: int, channels: int) -> NDArray[np.uint8]:
         """Decodes a file to (channels, size, size), and adds its digest; raises as `read_image`."""
@@ -156,6 +160,12 @@ def _state(path: str, folders: bool) -> tuple[int, int, int, int]:
         return NO_FILE
     known = stat.S_ISREG(found.st_mode) or (folders and stat.S_ISDIR(found.st_mode))
     return stamp(found) if known else NO_FILE
+
+
+def digest_of(content: BufferedReader | BytesIO) -> NDArray[np.uint8]:
+    """The hash (16,) of a file's content."""
+    digest = hashlib.file_digest(content, lambda: hashlib.blake2b(digest_size=DIGEST_BYTES)).digest()
+    return np.frombuffer(digest, np.uint8)
 
 
 def joined(names: Sequence[str]) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import io
 import os
 import tarfile
@@ -14,7 +14,7 @@ import numpy as np
 from alexnet_lab.base.errors import DataError
 from alexnet_lab.base.files import stamp
 from alexnet_lab.data.images import decoded
-from alexnet_lab.data.source_files import DIGEST_BYTES, SourceFiles
+from alexnet_lab.data.source_files import DIGEST_BYTES, SourceFiles, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,7 +38,7 @@ def members(archive: Path) -> list[Member]:
     Raises:
         DataError: It cannot be read, is no tar archive, or is cut short.
     """
-    with _readable(archive) as file:
+    with _opened(archive) as file:
         return list(_members(file, 0))
 
 
@@ -48,30 +48,25 @@ def nested_members(archive: Path) -> dict[str, list[Member]]:
     Raises:
         DataError: As `members`, of the outer or an inner archive.
     """
-    with _readable(archive) as file:
+    with _opened(archive) as file:
         return {inner.name: list(_members(file, inner.offset)) for inner in list(_members(file, 0))}
 
 
-class _readable:  # noqa: N801 - used as a function
+@contextlib.contextmanager
+def _opened(archive: Path) -> Iterator[BinaryIO]:
     """The opened archive; within the block, its faults become DataError."""
-
-    def __init__(self, archive: Path) -> None:
-        self._archive = archive
-
-    def __enter__(self) -> BinaryIO:
-        try:
-            self._file = self._archive.open("rb")
-        except OSError as error:
-            raise DataError(f"cannot read {self._archive} ({error.strerror or error})") from error
-        return self._file
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._file.close()
-        if isinstance(error, tarfile.TarError | OSError | EOFError):
-            size = self._archive.stat().st_size
-            raise DataError(
-                f"{self._archive} is no whole tar archive ({error}; it has {size:,} bytes); download it again"
-            ) from error
+    try:
+        file = archive.open("rb")
+    except OSError as error:
+        raise DataError(f"cannot read {archive} ({error.strerror or error})") from error
+    try:
+        with file:
+            yield file
+    except (tarfile.TarError, OSError, EOFError) as error:
+        size = archive.stat().st_size
+        raise DataError(
+            f"{archive} is no whole tar archive ({error}; it has {size:,} bytes); download it again"
+        ) from error
 
 
 def _members(file: BinaryIO, start: int) -> Iterator[Member]:
@@ -92,33 +87,18 @@ class ArchivedFiles(SourceFiles):
     A file's state is its size, the times of its archive, and its place there instead of an inode.
     """
 
-    def content(self, row: int) -> bytes:
-        """The bytes of a file.
-
-        Raises:
-            OSError: They cannot be read.
-        """
+    def opened(self, row: int) -> io.BytesIO:
+        """The content of a file; raises OSError if it cannot be read."""
         with (self.root / self.names[row].partition("/")[0]).open("rb") as file:
             file.seek(int(self.states[row, 3]))
-            return file.read(int(self.states[row, 0]))
+            return io.BytesIO(file.read(int(self.states[row, 0])))
 
     def image(self, row: int, size: int, channels: int) -> NDArray[np.uint8]:
         """Decodes a file to (channels, size, size), and adds its digest."""
-        content = self.content(row)
+        content = self.opened(row)
         self.digests[row] = digest_of(content)
-        return decoded(io.BytesIO(content), size, channels)
-
-    def digest(self, row: int) -> NDArray[np.uint8]:
-        """The hash (16,) of a file's content; zeros if it cannot be read."""
-        try:
-            return digest_of(self.content(row))
-        except OSError:
-            return np.zeros(DIGEST_BYTES, np.uint8)
-
-
-def digest_of(content: bytes) -> NDArray[np.uint8]:
-    """The hash (16,) of a file's content, as `SourceFiles.digest` computes it."""
-    return np.frombuffer(hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest(), np.uint8)
+        content.seek(0)
+        return decoded(content, size, channels)
 
 
 def archived_files(root: Path, files: Sequence[tuple[str, Member]]) -> ArchivedFiles:
