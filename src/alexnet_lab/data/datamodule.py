@@ -25,6 +25,8 @@ from alexnet_lab.data.transform import Transform, checked_augment
 from alexnet_lab.data.verification import verified_store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
     from alexnet_lab.data.channel_statistics import Statistics
@@ -146,7 +148,14 @@ class ImageDataModule(LightningDataModule, Fields):
 
     def make_store(self) -> None:
         """Makes the store if it is missing."""
-        make_store(self.store_path, self.contents, skip_unreadable=self.skip_unreadable)
+        self.make_store_of(self.contents, None)
+
+    def make_store_of(self, contents: Callable[[], Contents], folder: Path | None) -> None:
+        """Makes the store of some contents if it is missing, or if their image folder, if any, has changed since."""
+        make_store(
+            self.store_path, contents, folder=folder, look_up_all=self.verify == "full",
+            skip_unreadable=self.skip_unreadable,
+        )  # fmt: skip
 
     def setup(self, stage: str | None = None) -> None:
         """Opens store and split.

@@ -14,7 +14,6 @@ from alexnet_lab.data.field_rules import check_folders
 from alexnet_lab.data.folder_source import load_folder
 from alexnet_lab.data.folders import check_test_classes, choose_classes
 from alexnet_lab.data.store import Contents, exists
-from alexnet_lab.data.store_writing import make_store, renew_store
 
 log = logging.getLogger(__name__)
 
@@ -81,13 +80,7 @@ class FolderDataModule(ImageDataModule):
 
     def make_store(self) -> None:
         """Makes the store if it is missing, or if the folder has changed since."""
-        if not exists(self.store_path):
-            make_store(self.store_path, self.contents, skip_unreadable=self.skip_unreadable)
-            return
-        if not self.folder.is_dir():
+        folder = self.folder if self.folder.is_dir() else None
+        if folder is None and exists(self.store_path):
             log.info("there is no folder %s, but its images are in the store %s", self.folder, self.store_path)
-            return
-        renew_store(
-            self.store_path, self.folder, self.contents,
-            look_up_all=self.verify == "full", skip_unreadable=self.skip_unreadable,
-        )  # fmt: skip
+        self.make_store_of(self.contents, folder)

@@ -52,38 +52,31 @@ CHUNK = 16
 MOST_THREADS = 16
 
 
-def make_store(path: Path, contents: Callable[[], Contents], *, skip_unreadable: bool = False) -> None:
-    """Makes the store at `path`, once, for any number of concurrent processes.
+def make_store(
+    path: Path,
+    contents: Callable[[], Contents],
+    *,
+    folder: Path | None = None,
+    look_up_all: bool = False,
+    skip_unreadable: bool = False,
+) -> None:
+    """Makes the store at `path`, once, for any number of concurrent processes; or again if its folder has changed.
 
     Args:
         path: Of the store.
-        contents: Finds the source and says what it holds; called only if the store is not there yet.
+        contents: Finds the source and says what it holds; called only if the store has to be made or compared.
+        folder: The image folder that a store was made from; None: a store that exists stays as it is.
+        look_up_all: Look up every file of a large folder too: see `source_folders`.
         skip_unreadable: Leave out images that cannot be read, instead of stopping.
 
     Raises:
         DataError: The source's own complaints; an image cannot be read; the folder cannot be written.
     """
-    if exists(path):
-        return
-    with _locked(path):
-        if exists(path):  # another process has made it
-            return
-        _build(path, _readable(contents), skip_unreadable)
-
-
-def renew_store(
-    path: Path, root: Path, contents: Callable[[], Contents], *, look_up_all: bool, skip_unreadable: bool = False
-) -> None:
-    """Makes the store at `path` again if the image folder it was made from has changed.
-
-    Args:
-        path: Of the store.
-        root: The image folder.
-        contents: Lists the folder.
-        look_up_all: Look up every file of a large folder too: see `source_folders`.
-        skip_unreadable: As in `make_store`.
-    """
-    if look_up_all or not is_unchanged(path, root):
+    if not exists(path):
+        with _locked(path):
+            if not exists(path):  # no other process has made it
+                _build(path, _readable(contents), skip_unreadable)
+    elif folder is not None and (look_up_all or not is_unchanged(path, folder)):
         replace_store(path, contents(), skip_unreadable=skip_unreadable)
 
 

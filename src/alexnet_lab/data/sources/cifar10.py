@@ -20,7 +20,6 @@ from alexnet_lab.data.download import fetch, md5, unpack
 from alexnet_lab.data.folder_source import load_folder
 from alexnet_lab.data.folders import class_names
 from alexnet_lab.data.store import Contents, Part, exists, read_meta
-from alexnet_lab.data.store_writing import renew_store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -168,10 +167,7 @@ class CIFAR10DataModule(ImageDataModule):
         """Makes the store if it is missing, or if it was made from a folder copy that has changed since."""
         copy = Path(self.dir) / COPY
         if exists(self.store_path) and Path(read_meta(self.store_path)["source"]).name == COPY and copy.is_dir():
-            renew_store(
-                self.store_path, copy, lambda: load_copy(copy),
-                look_up_all=self.verify == "full", skip_unreadable=self.skip_unreadable,
-            )  # fmt: skip
+            self.make_store_of(lambda: load_copy(copy), copy)
         else:
             super().make_store()
 
