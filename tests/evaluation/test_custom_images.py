@@ -116,7 +116,7 @@ def test_classes_may_be_called_by_their_other_name(tmp_path):
 def test_litter_is_no_image(tmp_path):
     for name in (".DS_Store", "Thumbs.db", "notes.txt", "a.PNG", "b.jpeg"):
         (tmp_path / name).touch()
-    assert [path.name for path in find_images(str(tmp_path), CLASSES).paths] == ["a.PNG", "b.jpeg"]
+    assert find_images(str(tmp_path), CLASSES).names == ["a.PNG", "b.jpeg"]
 
 
 @pytest.mark.parametrize(

@@ -23,14 +23,8 @@ LAYOUT = "put the images into {root}/train/<class>/*.jpg (and, if there is a tes
 class Listing(NamedTuple):
     """The files of one part of a data set."""
 
-    root: Path
-    names: list[str]  # "<class>/<file>" below `root`, sorted within each class, class after class
+    names: list[str]  # "<class>/<file>" below the part's folder, sorted within each class, class after class
     labels: list[int]  # of each name: its position in the list of classes
-
-    @property
-    def paths(self) -> list[Path]:
-        """The paths of the files."""
-        return [self.root / name for name in self.names]
 
 
 def class_names(root: str | Path) -> list[str]:
@@ -104,7 +98,7 @@ def list_images(part: Path, classes: list[str]) -> Listing:
     Raises:
         DataError: A class has no folder or no file in `part`, or a folder cannot be read.
     """
-    listing = Listing(part, [], [])
+    listing = Listing([], [])
     for label, name in enumerate(classes):
         folder = part / name
         if not folder.is_dir():

@@ -48,11 +48,6 @@ class OwnImages(NamedTuple):
         digest.update(files.digests.tobytes() + np.array(self.labels, dtype="<i8").tobytes())
         return f"{digest.hexdigest()} {self.skip_unreadable}"
 
-    @property
-    def paths(self) -> list[Path]:
-        """The paths of the files."""
-        return [self.root / name for name in self.names]
-
     @contextlib.contextmanager
     def rows(self, data: ImageDataModule) -> Iterator[tuple[Rows, list[str]]]:
         """Within the block: the images in the format of the run's store, and their file names.
