@@ -13,10 +13,9 @@ import torch
 from compare import medians
 
 from alexnet_lab.base.log import start_log
-from alexnet_lab.evaluation.codes import hamming_nearest, pack
 from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.evaluation.predict import predict
-from alexnet_lab.evaluation.retrieval import nearest
+from alexnet_lab.evaluation.retrieval import hamming_nearest, nearest, pack
 
 IMAGES, FEATURES, QUERIES, BITS, NEIGHBOURS = 50_000, 4096, 1000, 256, 10
 

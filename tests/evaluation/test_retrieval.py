@@ -7,8 +7,15 @@ import pytest
 import torch
 
 from alexnet_lab.evaluation import retrieval
-from alexnet_lab.evaluation.codes import Autoencoder, hamming_nearest, pack, train_autoencoder
-from alexnet_lab.evaluation.retrieval import hits_of, nearest, precision_at
+from alexnet_lab.evaluation.retrieval import (
+    Autoencoder,
+    hamming_nearest,
+    hits_of,
+    nearest,
+    pack,
+    precision_at,
+    train_autoencoder,
+)
 
 
 def clusters(images: int, size: int, classes: int = 5, spread: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:

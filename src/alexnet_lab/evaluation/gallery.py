@@ -14,9 +14,15 @@ import torch.nn.functional as F  # noqa: N812 - torch's own habit
 
 from alexnet_lab.base.random import generator
 from alexnet_lab.evaluation.cache import predict_once
-from alexnet_lab.evaluation.codes import hamming_nearest, train_autoencoder
 from alexnet_lab.evaluation.comparisons import paired
-from alexnet_lab.evaluation.retrieval import Neighbours, hits_of, nearest, precision_at
+from alexnet_lab.evaluation.retrieval import (
+    Neighbours,
+    hamming_nearest,
+    hits_of,
+    nearest,
+    precision_at,
+    train_autoencoder,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
