@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from commands import REPOSITORY
 
 from alexnet_lab.base.errors import AlexNetLabError
-from alexnet_lab.report.publishable import local_names
-from alexnet_lab.report.readme import readme
+from alexnet_lab.report.readme import local_names, readme
 from alexnet_lab.report.sources import from_sweep
 from alexnet_lab.report.text_tables import summary_of
 from alexnet_lab.sweeps.job_states import KEPT

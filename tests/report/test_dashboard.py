@@ -9,8 +9,6 @@ import wandb_file
 import yaml
 from made import make_sweep, report
 
-from alexnet_lab.report import wandb_figures
-
 dashboard = pytest.importorskip("alexnet_lab.report.dashboard")
 
 
@@ -89,7 +87,7 @@ def test_a_factor_that_chooses_a_group_becomes_the_key_that_differs_most(tmp_pat
 
 def test_with_a_login_both_are_saved(sweep, monkeypatch, caplog):
     saved, logged = [], []
-    monkeypatch.setattr(wandb_figures, "log_forest", lambda _, **place: logged.append(place))
+    monkeypatch.setattr(dashboard, "log_forest", lambda _, study, place, **__: logged.append(place))
 
     def save(built):
         saved.append(built)
@@ -104,7 +102,7 @@ def test_with_a_login_both_are_saved(sweep, monkeypatch, caplog):
     assert [type(built).__name__ for built in saved] == ["Workspace", "Report"]
     sets = dashboard.runsets(saved[1])
     assert [(runset.entity, runset.project) for runset in sets] == [("me", "alexnet-lab")] * 2
-    assert [place["entity"] for place in logged] == ["me"]
+    assert [place.entity for place in logged] == ["me"]
     assert "W&B report: https://example.org/report" in outcome.err
 
 
@@ -113,7 +111,7 @@ def test_what_wandb_refuses_is_reported_in_one_line(sweep, monkeypatch):
         raise ValueError("no\npermission")
 
     monkeypatch.setattr("alexnet_lab.run.tracking.has_login", lambda: True)
-    monkeypatch.setattr(wandb_figures, "log_forest", lambda _, **place: None)
+    monkeypatch.setattr(dashboard, "log_forest", lambda *_, **__: None)
     monkeypatch.setattr(dashboard.ws.Workspace, "save", refuse)
     outcome = report(f"sweep={sweep}", "wandb=true", "entity=me")
     assert outcome.code == 1

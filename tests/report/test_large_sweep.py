@@ -12,8 +12,7 @@ import pytest
 from made import make_large_sweep, report
 
 from alexnet_lab.report.comparison import Run
-from alexnet_lab.report.groups import by_images
-from alexnet_lab.report.sources import from_sweep
+from alexnet_lab.report.sources import by_images, from_sweep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

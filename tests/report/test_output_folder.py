@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from made import make_run, make_sweep, report
 
-from alexnet_lab.report.output_folder import MARK
+from alexnet_lab.report.make import MARK
 
 if TYPE_CHECKING:
     from pathlib import Path

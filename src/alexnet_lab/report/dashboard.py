@@ -80,7 +80,7 @@ def publish(study: Study, folder: Path, *, entity: str | None, project: str | No
     write_json(paths["workspace"], specification(workspace))
     write_json(paths["report"], specification(report))
     if forest.is_file():
-        _log_forest(forest, study, place, online=login)
+        log_forest(forest, study, place, online=login)
     if not login:
         log.info("W&B: no login, so the workspace and the report are written as JSON: %s, %s", *paths.values())
         return
@@ -95,11 +95,27 @@ def publish(study: Study, folder: Path, *, entity: str | None, project: str | No
     log.info("W&B report: %s", report.url)
 
 
-def _log_forest(forest: Path, study: Study, place: Place, *, online: bool) -> None:
-    from alexnet_lab.report.wandb_figures import log_forest  # noqa: PLC0415 - imports Lightning
+def log_forest(picture: Path, study: Study, place: Place, *, online: bool) -> None:
+    """Logs the forest plot as a W&B run of its own; a report that is made again continues the same run.
 
+    Without a login the run is kept in the report's folder, for `wandb sync`.
+    """
+    from alexnet_lab.run.tolerant_loggers import steady  # noqa: PLC0415 - imports Lightning
+    from alexnet_lab.run.tracking import OURS_AT_WANDB, finish, show, wandb_logger  # noqa: PLC0415 - as above
+
+    folder = picture.parent.parent
+    parts = len(list(folder.glob("wandb/*run-*")))  # each comes after the earlier ones
     entity = None if place.entity == NOBODY else place.entity
-    log_forest(forest, name=report_name(study), entity=entity, project=place.project, online=online)
+    logger = steady(
+        OURS_AT_WANDB,
+        lambda: wandb_logger(
+            folder, {"tags": ["report"]}, project=place.project, entity=entity,
+            mode="online" if online else "offline", name=report_name(study), job_type="report",
+        ),
+    )  # fmt: skip
+    loggers = [] if logger is None else [logger]
+    show(loggers, pictures=[picture], epochs=[], confusion=None, class_names=[], after_step=parts)
+    finish(loggers, 0)
 
 
 def report_name(study: Study) -> str:
@@ -269,7 +285,7 @@ def build_report(study: Study, place: Place, *, forest: bool = False) -> wr.Repo
 
 
 def forest_panel(study: Study) -> wr.PanelGrid:
-    """Shows the forest plot of the run that `wandb_figures` logs."""
+    """Shows the forest plot of the run that `publish` logs."""
     filters = expr.And(expr.Metric("Name") == report_name(study), expr.Metric("JobType") == "report")
     browser = wr.MediaBrowser(title="forest plot", media_keys=[FOREST], num_columns=1, layout=_layout(0, 0, wide=True))
     return wr.PanelGrid(runsets=[wr.Runset(name=report_name(study), filters=filters)], panels=[browser])

@@ -6,7 +6,9 @@ Every number comes from the sweep's directory, so the same directory gives the s
 from __future__ import annotations
 
 import logging
+import re
 import shlex
+import socket
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +20,6 @@ from alexnet_lab.base.files import write_text
 from alexnet_lab.base.formats import duration
 from alexnet_lab.base.places import PUBLISHED
 from alexnet_lab.base.printable import printable
-from alexnet_lab.report.publishable import local_names
 from alexnet_lab.report.text_tables import state_line, summary_of
 from alexnet_lab.run.run_files import computed_on
 from alexnet_lab.sweeps.definition import SEED
@@ -290,3 +291,34 @@ def _place(folder: Path) -> Path:
     """The sweep's directory as seen from the repository if it is published; otherwise as given."""
     absolute = folder.absolute()
     return Path(PUBLISHED, absolute.name) if absolute.parent.name == PUBLISHED else folder
+
+
+RECORDS = (
+    "README.md", "*.json", "ledger.jsonl", "summary.csv", "summary.md", "eval/*.json", "*/eval/*.json",
+    "*/config.yaml", "*/result.json", "*/manifest.json", "*/metrics.csv",
+)  # fmt: skip
+"""Patterns of the text files of a sweep that are published; .gitignore has the same ones."""
+
+ABSOLUTE = re.compile(r"""(?:(?<=["'`=\[(,\s])|^)~?/(?:[\w.@+-]+/)*[\w.@+-]+""", re.ASCII | re.MULTILINE)
+"""An absolute path."""
+
+
+def local_names(folder: Path) -> dict[str, str]:
+    """The published files that name an absolute path or this machine, each with the first such name.
+
+    Args:
+        folder: Of a sweep.
+    """
+    paths = sorted(path for pattern in RECORDS for path in folder.glob(pattern))
+    found = {path.relative_to(folder).as_posix(): _local_name(path) for path in paths}
+    return {path: name for path, name in found.items() if name}
+
+
+def _local_name(path: Path) -> str:
+    try:
+        text = read_text(path, errors="replace")
+    except (FileNotFoundError, RunError):
+        return ""
+    host = re.escape(socket.gethostname())
+    match = ABSOLUTE.search(text) or re.search(rf"(?<![\w.-]){host}(?![\w.-])", text)
+    return match.group() if match else ""

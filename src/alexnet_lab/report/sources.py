@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.flatten import flat
 from alexnet_lab.config.default_paths import is_outward
-from alexnet_lab.data.identity import Result, check_comparable
+from alexnet_lab.data.identity import ASIDE, HASHES, SHOWN, Result, check_comparable, difference
 from alexnet_lab.report.comparison import PENDING, PRUNED, UNREADABLE, Run, Study, displayable, read_run
-from alexnet_lab.report.groups import by_images
 from alexnet_lab.run.patterns import is_run, run_names
 from alexnet_lab.run.pruning import pruned_jobs
 from alexnet_lab.run.run_files import copies
@@ -29,6 +29,7 @@ from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from alexnet_lab.report.comparison import Run
     from alexnet_lab.sweeps.columns import Columns
     from alexnet_lab.sweeps.definition import Job
 
@@ -229,3 +230,61 @@ def _words(run: Run) -> set[str]:
     """The run's overrides that affect the experiment."""
     keys = {word: word.lstrip("+~").partition("=")[0] for word in run.config.get("overrides", [])}
     return {word for word, key in keys.items() if not is_outward(key) and key != SEED}
+
+
+class Group(NamedTuple):
+    """Runs on the same images."""
+
+    choice: dict[str, str]  # the keys of `data` that choose the images
+    runs: list[Run]
+
+
+def by_images(runs: Sequence[Run]) -> list[list[Run]]:
+    """Groups the runs by their images, with a name of the data that distinguishes the groups.
+
+    Runs with one data config belong together, since `alexnet_lab.data.identity` has compared their hashes. Runs with
+    different data configs belong together if their recorded images are the same.
+    """
+    groups: list[Group] = []
+    for run in sorted(runs, key=lambda run: not _record(run)):  # runs with recorded images first
+        choice = _choice(run)
+        group = next((group for group in groups if group.choice == choice or _same(group.runs[0], run)), None)
+        if group is None:
+            groups.append(Group(choice, [run]))
+        else:
+            group.runs.append(run)
+    place = {id(run): number for number, run in enumerate(runs)}
+    groups.sort(key=lambda group: min(place[id(run)] for run in group.runs))
+    return [
+        [replace(run, data=name) for run in sorted(group.runs, key=lambda run: place[id(run)])]
+        for group, name in zip(groups, _data_names(groups), strict=True)
+    ]
+
+
+def _choice(run: Run) -> dict[str, str]:
+    data = flat(dict(run.config.get("data") or {}))
+    return {key: json.dumps(value, default=str) for key, value in data.items() if key not in ASIDE}
+
+
+def _record(run: Run) -> dict[str, str]:
+    return {key: run.result[key] for key in HASHES if run.result.get(key)}
+
+
+def _same(one: Run, other: Run) -> bool:
+    recorded = _record(one)
+    return bool(recorded) and set(recorded) == set(_record(other)) and difference(one.result, other.result) is None
+
+
+def _data_names(groups: Sequence[Group]) -> list[str]:
+    """The data set of each group; if two have the same, also the keys that differ, or the hash of the images."""
+    plain = [group.runs[0].data for group in groups]
+    names = []
+    for group, name in zip(groups, plain, strict=True):
+        alike = [other for other, its in zip(groups, plain, strict=True) if its == name and other is not group]
+        keys = [key for key in group.choice if any(other.choice.get(key) != group.choice[key] for other in alike)]
+        names.append(" ".join([name, *(f"{key}={group.choice[key]}" for key in keys)]).strip())
+    counts = Counter(names)
+    return [
+        name if counts[name] == 1 else f"{name} {_record(group.runs[0]).get('store_hash', 'unknown')[:SHOWN]}"
+        for group, name in zip(groups, names, strict=True)
+    ]
