@@ -13,9 +13,8 @@ import torch
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.data import DigitsDataModule, datamodule
 from alexnet_lab.data.augment import AugmentParams
-from alexnet_lab.data.loader import BatchLoader, Rows, copied, read_batch, resident
+from alexnet_lab.data.loader import BatchLoader, RawBatch, Rows, copied, on_gpu, read_batch, resident
 from alexnet_lab.data.order import BatchOrder
-from alexnet_lab.data.raw_batch import RawBatch, on_gpu
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (60, 1, 4, 4), dtype=np.uint8)
 ROWS = Rows(IMAGES, np.arange(60) % 7, np.random.default_rng(1).permutation(60)[:43])

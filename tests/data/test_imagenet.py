@@ -14,8 +14,7 @@ from scipy.io import savemat
 from alexnet_lab.base.errors import DataError
 from alexnet_lab.data import ImageFolderDataModule, ImageNetDataModule
 from alexnet_lab.data.sources import imagenet
-from alexnet_lab.data.sources.imagenet import DEVKIT, TRAIN, VAL
-from alexnet_lab.data.tar_members import ArchivedFiles
+from alexnet_lab.data.sources.imagenet import DEVKIT, TRAIN, VAL, ArchivedFiles
 
 if TYPE_CHECKING:
     from pathlib import Path

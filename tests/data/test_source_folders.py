@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_lab.data import ImageFolderDataModule, ImageNetteDataModule, MiniImageNetDataModule, source_folders
+from alexnet_lab.data import ImageFolderDataModule, ImageNetteDataModule, MiniImageNetDataModule, source_files
 from alexnet_lab.data.source_files import TICK_NS
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ FIELDS: dict[str, Any] = {"num_classes": 2, "image_size": 6, "stored_size": 8, "
 
 @pytest.fixture(autouse=True)
 def _large_from_10_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source_folders, "MANY", 10)
-    monkeypatch.setattr(source_folders, "SAMPLE", 4)
+    monkeypatch.setattr(source_files, "MANY", 10)
+    monkeypatch.setattr(source_files, "SAMPLE", 4)
 
 
 def write(path: Path, grey: int) -> None:
@@ -65,7 +65,7 @@ SOURCES = [folders, imagenette, mini_imagenet]
 def settled(module: ImageDataModule) -> ImageDataModule:
     """Prepares the store; its records become those of a start long after the files were written."""
     module.prepare_data()
-    for name in ("files.npz", source_folders.NAME):
+    for name in ("files.npz", source_files.FOLDERS):
         with np.load(module.store_path / name) as archive:
             table: dict[str, Any] = dict(archive)
         table["seen_ns"] = time.time_ns() + 10 * TICK_NS
@@ -187,7 +187,7 @@ def test_single_file_overwritten_in_place_is_found_by_a_full_verification(tmp_pa
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 no archive"])
 def test_without_its_record_all_files_are_looked_up(content, tmp_path, calls):
     module = settled(folders(tmp_path / "images", 48))
-    record = module.store_path / source_folders.NAME
+    record = module.store_path / source_files.FOLDERS
     record.unlink()
     if content is not None:
         record.write_bytes(content)
@@ -200,11 +200,11 @@ def test_without_its_record_all_files_are_looked_up(content, tmp_path, calls):
 def test_folder_changed_while_it_was_listed_is_not_trusted(tmp_path):
     module = folders(tmp_path / "images", 48)
     module.prepare_data()  # its files are as fresh as the record
-    assert not source_folders.is_unchanged(module.store_path, tmp_path / "images")
+    assert not source_files.is_unchanged(module.store_path, tmp_path / "images")
 
 
 def test_small_folder_is_looked_up_file_by_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(source_folders, "MANY", 48)
+    monkeypatch.setattr(source_files, "MANY", 48)
     module = folders(tmp_path / "images", 48)
     module.prepare_data()
-    assert not (module.store_path / source_folders.NAME).exists()
+    assert not (module.store_path / source_files.FOLDERS).exists()

@@ -13,8 +13,8 @@ import torch
 from commands import QUICK, Outcome, command, finished
 
 from alexnet_lab.data.augment import AugmentParams, Geometry, apply
+from alexnet_lab.data.loader import GpuReader, RawBatch, on_gpu
 from alexnet_lab.data.normalize import Normalizer
-from alexnet_lab.data.raw_batch import GpuReader, RawBatch, on_gpu
 from alexnet_lab.models.layers import Conv2d, response_norm
 from alexnet_lab.models.layers.fused import Triton
 from alexnet_lab.models.layers.norm_constants import Constants

@@ -15,9 +15,8 @@ from alexnet_lab.base.random import generator
 from alexnet_lab.base.ranges import Classes, NonNegativeInt, Pixels, PositiveInt, UnitInterval
 from alexnet_lab.data.class_fields import Fields
 from alexnet_lab.data.identity import OTHER_IMAGES, check_same_images, is_folded_in
-from alexnet_lab.data.loader import BatchLoader, Rows, resident
+from alexnet_lab.data.loader import BatchLoader, RawBatch, Rows, resident
 from alexnet_lab.data.order import BatchOrder
-from alexnet_lab.data.raw_batch import RawBatch
 from alexnet_lab.data.split import Shares, Split, check_classes, stored_split
 from alexnet_lab.data.store import Contents, Store, open_store
 from alexnet_lab.data.store_writing import make_store

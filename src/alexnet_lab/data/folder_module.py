@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 class FolderDataModule(ImageDataModule):
     """Images in class folders. `val/` is the test set; without it, a part of the images is split off as one.
 
-    The store is made again when files were added, removed, renamed or changed: see `source_folders` for what a start
+    The store is made again when files were added, removed, renamed or changed: see `source_files` for what a start
     looks up. Once made, the store does not need the folder.
 
     Attributes:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from alexnet_lab.data.datamodule import ImageDataModule
-    from alexnet_lab.data.raw_batch import RawBatch
+    from alexnet_lab.data.loader import RawBatch
 
 COUNT = 16
 COLUMNS = 4

@@ -65,6 +65,11 @@ class Contents(NamedTuple):
     files: SourceFiles | None = None  # of the source, if it may change
 
     @property
+    def num_images(self) -> int:
+        """The images of all parts."""
+        return sum(len(part.labels) for part in self.parts.values())
+
+    @property
     def file_rows(self) -> dict[str, slice]:
         """By part, the rows of its images in `files`; empty unless each image has a file."""
         rows = {name: part.rows for name, part in self.parts.items()}

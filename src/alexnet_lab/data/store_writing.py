@@ -26,20 +26,19 @@ from alexnet_lab.base.files import sealed, sha256, write_json
 from alexnet_lab.data.array_writer import ArrayWriter
 from alexnet_lab.data.images import strict_decoding
 from alexnet_lab.data.preparation_bar import progress_bar
-from alexnet_lab.data.preparation_plan import NAME as PLAN
-from alexnet_lab.data.preparation_plan import save_plan, unchanged_images
-from alexnet_lab.data.source_folders import is_unchanged, remember
+from alexnet_lab.data.source_files import is_unchanged, joined, read_arrays, remember, too_fresh
 from alexnet_lab.data.store import FORMAT, exists, read_meta
 from alexnet_lab.data.verification import verified_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from alexnet_lab.data.source_files import SourceFiles
     from alexnet_lab.data.store import Contents, Part
+
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +65,7 @@ def make_store(
         path: Of the store.
         contents: Finds the source and says what it holds; called only if the store has to be made or compared.
         folder: The image folder that a store was made from; None: a store that exists stays as it is.
-        look_up_all: Look up every file of a large folder too: see `source_folders`.
+        look_up_all: Look up every file of a large folder too: see `source_files`.
         skip_unreadable: Leave out images that cannot be read, instead of stopping.
 
     Raises:
@@ -86,9 +85,11 @@ def replace_store(path: Path, contents: Contents, *, skip_unreadable: bool = Fal
     Processes that mapped the old store keep it until they end.
     """
     files = contents.files
-    reason = files and files.change_since(path)
-    if files is None or reason is None:
-        remember(path, contents)
+    if files is None:
+        return
+    reason = files.change_since(path)
+    if reason is None:
+        remember(path, files, contents.num_images)
         return
     log.info("the files in %s have changed: preparing them again (%s)", contents.source, reason)
     before = read_meta(path)
@@ -189,7 +190,7 @@ def _fill(folder: Path, contents: Contents, unchanged: dict[str, int], skip: boo
     write_json(folder / "meta.json", sealed(meta))
     if contents.files is not None:
         contents.files.save(folder)
-        remember(folder, contents)
+        remember(folder, contents.files, contents.num_images)
     for file in (*folder.glob("*.jsonl"), folder / PLAN):
         file.unlink(missing_ok=True)
 
@@ -292,3 +293,46 @@ def _reusing(path: Path, contents: Contents, files: SourceFiles) -> Contents:
         return part._replace(read=read)
 
     return contents._replace(parts={name: reading(part) for name, part in contents.parts.items()})
+
+
+PLAN = "plan.npz"
+"""In the folder of a preparation: names, states and labels of the images of each part."""
+
+
+def save_plan(folder: Path, contents: Contents) -> None:
+    """Writes the plan of contents whose images are files; of others there is none."""
+    if contents.files is not None and contents.file_rows:
+        arrays: dict[str, Any] = _planned(contents, contents.files)
+        np.savez(folder / PLAN, seen_ns=np.int64(contents.files.seen_ns), **arrays)
+
+
+def unchanged_images(folder: Path, contents: Contents) -> dict[str, int]:
+    """By part, the number of images, from the first on, that are those of the plan in `folder`."""
+    if contents.files is None:
+        return {}
+    plan = read_arrays(folder / PLAN)
+    if plan is None:
+        return {}
+    now = _planned(contents, contents.files)
+    return {name: _common(name, plan, now) for name in contents.file_rows if f"{name}_names" in plan}
+
+
+def _planned(contents: Contents, files: SourceFiles) -> dict[str, NDArray[Any]]:
+    arrays = {}
+    for name, rows in contents.file_rows.items():
+        arrays[f"{name}_names"] = np.frombuffer(joined(files.names[rows]), np.uint8)
+        arrays[f"{name}_states"] = files.states[rows]
+        arrays[f"{name}_labels"] = contents.parts[name].labels
+    return arrays
+
+
+def _common(part: str, plan: Mapping[str, NDArray[Any]], now: Mapping[str, NDArray[Any]]) -> int:
+    """The length of the beginning that both have; a file too fresh to be trusted ends it."""
+    labels, states = ([arrays[f"{part}_{what}"] for arrays in (plan, now)] for what in ("labels", "states"))
+    names = [arrays[f"{part}_names"].tobytes().split(b"\0") for arrays in (plan, now)]
+    count = min(map(len, labels))
+    same = np.fromiter((a == b for a, b in zip(*names, strict=False)), bool, count)
+    same &= labels[0][:count] == labels[1][:count]
+    same &= (states[0][:count] == states[1][:count]).all(axis=1)
+    same &= ~too_fresh(states[0][:count], int(plan["seen_ns"]))
+    return count if same.all() else int(same.argmin())

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from alexnet_lab.data.channel_statistics import Statistics
-    from alexnet_lab.data.raw_batch import RawBatch
+    from alexnet_lab.data.loader import RawBatch
     from alexnet_lab.data.transforms import BatchTransforms
     from alexnet_lab.data.views import View
 

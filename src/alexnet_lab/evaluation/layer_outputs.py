@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from alexnet_lab.data.raw_batch import RawBatch
+from alexnet_lab.data.loader import RawBatch
 from alexnet_lab.models.hooks import watched
 from alexnet_lab.models.layers import ACTIVATIONS, ClassicDropout
 from alexnet_lab.training.callbacks import network_of
