@@ -11,8 +11,7 @@ from torch import nn
 
 from alexnet_lab.data.order import rank_slice
 from alexnet_lab.models.layers.dropout import ClassicDropout
-from alexnet_lab.training.shared_dropout import SharedDropout, share_dropout
-from alexnet_lab.training.step_seeds import StepSeeds
+from alexnet_lab.training.step_seeds import SharedDropout, StepSeeds, share_dropout
 
 LAYERS = {
     "dropout": (nn.Dropout(0.5), (5, 33)),

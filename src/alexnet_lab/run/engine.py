@@ -33,7 +33,7 @@ from alexnet_lab.training.checkpoint_io import SafeCheckpointIO
 from alexnet_lab.training.freezing import freeze
 from alexnet_lab.training.layer_statistics import LayerStatistics
 from alexnet_lab.training.progress_bar import ProgressLine
-from alexnet_lab.training.shared_dropout import share_dropout
+from alexnet_lab.training.step_seeds import share_dropout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
