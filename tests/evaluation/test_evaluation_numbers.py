@@ -13,8 +13,8 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from alexnet_lab.base.errors import RunError
-from alexnet_lab.evaluation import calibration, error_rates, prediction_tables
-from alexnet_lab.evaluation.ensemble import ensemble, mean_metrics
+from alexnet_lab.evaluation import error_rates, prediction_tables
+from alexnet_lab.evaluation.evaluated import ensemble, mean_metrics
 from alexnet_lab.evaluation.predict import UNKNOWN, Predictions
 
 
@@ -117,23 +117,23 @@ def test_calibration_error_against_a_loop():
         if inside.any():
             accuracy = (guess == labels)[inside].double().mean()
             error += float(inside.double().mean() * (accuracy - confidence[inside].double().mean()).abs())
-    assert calibration.reliability(probabilities, labels).calibration_error == pytest.approx(error, abs=1e-6)
+    assert error_rates.reliability(probabilities, labels).calibration_error == pytest.approx(error, abs=1e-6)
 
 
 def test_reliability_bins_agree_with_torchmetrics():
     probabilities, labels = random_probabilities(300, 4)
     for bins in (1, 2, 10):
-        found = calibration.reliability(probabilities, labels, bins)
+        found = error_rates.reliability(probabilities, labels, bins)
         expected = multiclass_calibration_error(probabilities, labels, num_classes=4, n_bins=bins)
         assert found.images.sum() == 300
         assert found.calibration_error == pytest.approx(float(expected), abs=1e-6)
 
 
 def test_certainty_falls_into_the_last_bin():
-    found = calibration.reliability(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+    found = error_rates.reliability(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
     assert found.images.tolist() == [0] * 14 + [1]
     assert found.calibration_error == 0
-    assert calibration.reliability(torch.tensor([[1.0 + 1e-7, 0.0]]), torch.tensor([0])).calibration_error == 0
+    assert error_rates.reliability(torch.tensor([[1.0 + 1e-7, 0.0]]), torch.tensor([0])).calibration_error == 0
 
 
 def test_ensemble_is_the_mean_of_probabilities():

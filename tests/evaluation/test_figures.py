@@ -19,7 +19,7 @@ from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.config import check_evaluate
 from alexnet_lab.config.schema import Evaluate
 from alexnet_lab.config.schema import Figure as FigureName
-from alexnet_lab.evaluation.calibration import reliability
+from alexnet_lab.evaluation.error_rates import reliability
 from alexnet_lab.evaluation.figures import network, predictions, registry, retrieval_figures, style, training
 from alexnet_lab.evaluation.figures.architecture import architecture_figure
 from alexnet_lab.evaluation.figures.registry import FIGURES

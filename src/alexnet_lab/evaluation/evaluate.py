@@ -19,9 +19,8 @@ from alexnet_lab.evaluation import prediction_tables, printout
 from alexnet_lab.evaluation.cache import predict_once
 from alexnet_lab.evaluation.comparisons import error_comparisons
 from alexnet_lab.evaluation.custom_images import OwnImages, find_images
-from alexnet_lab.evaluation.ensemble import ensemble, mean_metrics
 from alexnet_lab.evaluation.error_rates import class_errors, confusion, images_of_classes, intervals, macro_averages
-from alexnet_lab.evaluation.evaluated import Evaluated
+from alexnet_lab.evaluation.evaluated import Evaluated, ensemble, mean_metrics
 from alexnet_lab.evaluation.fetched import local
 from alexnet_lab.evaluation.file_names import chosen_name, out_folder
 from alexnet_lab.evaluation.loaded_run import FinishedRun

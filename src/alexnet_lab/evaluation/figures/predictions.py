@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from alexnet_lab.evaluation.calibration import Bins
+    from alexnet_lab.evaluation.error_rates import Bins
 
 MOST_NUMBERS = 20
 """The most classes whose cells contain numbers; with more, only colours are legible."""
