@@ -16,7 +16,7 @@ from alexnet_lab.data.loader import Batch, as_batch
 from alexnet_lab.models import LeNet5
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.callbacks import Throughput
-from alexnet_lab.training.confusion import Confusion
+from alexnet_lab.training.metrics import Confusion
 from alexnet_lab.training.step_seeds import StepSeeds
 from alexnet_lab.training.time_to import TimeToLoss
 

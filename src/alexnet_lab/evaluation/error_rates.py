@@ -9,8 +9,7 @@ from typing import NamedTuple
 import torch
 
 from alexnet_lab.evaluation.predict import UNKNOWN, Predictions
-from alexnet_lab.training.confusion import ConfusionMatrix
-from alexnet_lab.training.metrics import NO_CLASS, predicted_classes
+from alexnet_lab.training.metrics import NO_CLASS, add_confusions, predicted_classes
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +54,13 @@ def intervals(predictions: Predictions) -> dict[str, Interval]:
 
 def confusion(predictions: Predictions) -> list[list[int]]:
     """The number of images of class i predicted as class j, in row i and column j; NaN outputs are in no column."""
-    matrix = ConfusionMatrix(len(predictions.class_names))
-    matrix.update(predictions.logits, predictions.labels)
+    classes = len(predictions.class_names)
+    counts = torch.zeros(classes, classes, dtype=torch.int64)
+    add_confusions(counts, predictions.logits, predictions.labels)
     silent = int((predicted_classes(predictions.logits) == NO_CLASS).sum())
     if silent:
         log.warning("the outputs for %d of %d images are NaN; they count as wrong", silent, len(predictions.labels))
-    return matrix.counts.tolist()
+    return counts.tolist()
 
 
 def images_of_classes(predictions: Predictions) -> list[int]:

@@ -19,8 +19,7 @@ from alexnet_lab.models.layers import EuclideanRBF
 from alexnet_lab.run.engine import build_trainer
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.callbacks import network_of, plain
-from alexnet_lab.training.confusion import are_logits
-from alexnet_lab.training.metrics import ErrorCounts, ranks
+from alexnet_lab.training.metrics import ErrorCounts, are_logits, ranks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

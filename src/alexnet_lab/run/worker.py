@@ -29,9 +29,9 @@ from alexnet_lab.training import Classifier, freezing
 from alexnet_lab.training.callbacks import STAGES, MetricsCsv, Throughput, network_of, plain
 from alexnet_lab.training.checkpoint_io import SafeCheckpointIO, load_checkpoint, load_weights
 from alexnet_lab.training.checkpoints import Checkpoints
-from alexnet_lab.training.confusion import Confusion
 from alexnet_lab.training.finite_loss import FiniteLoss
 from alexnet_lab.training.last_validation import LastValidation
+from alexnet_lab.training.metrics import Confusion
 from alexnet_lab.training.step_seeds import StepSeeds
 from alexnet_lab.training.time_to import TimeTo
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, overload
 
 import torch
-from torch import distributed
 from torch.optim import Optimizer
 
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.fields import checked
 from alexnet_lab.training.curvature import Curvature, summed_curvature
+from alexnet_lab.training.per_rank_state import over_processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -85,12 +85,10 @@ class DiagonalLM(Optimizer):
             for name, value in summed_curvature(net, loss, part, labels).items():
                 total[name] += value
             images += len(labels)
-        if distributed.is_available() and distributed.is_initialized():
-            for value in (*total.values(), images):
-                distributed.all_reduce(value)
+        images = over_processes(images)
         for name, parameter in net.named_parameters():
             if parameter.requires_grad:
-                self.state[parameter]["curvature"] = total[name] / images
+                self.state[parameter]["curvature"] = over_processes(total[name]) / images
 
     def rate(self, parameter: Tensor) -> Tensor:
         """eps_k of each weight of a parameter, in its shape.

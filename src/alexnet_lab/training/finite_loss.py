@@ -11,14 +11,15 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
+from torch.distributed import ReduceOp
 
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.data.loader import as_batch
 from alexnet_lab.models.hooks import watched
 from alexnet_lab.training.batch_norm import alone
 from alexnet_lab.training.callbacks import main_group, network_of
+from alexnet_lab.training.per_rank_state import over_processes
 
 if TYPE_CHECKING:
     from lightning import LightningModule, Trainer
@@ -77,7 +78,7 @@ class FiniteLoss(Callback):
                 self._fail(trainer, pl_module, value, self._step(trainer))
             return
         self._settle(trainer, pl_module)
-        is_bad = over_any_process(~loss.detach().isfinite())
+        is_bad = over_processes((~loss.detach().isfinite()).float(), ReduceOp.MAX)  # 1 if that of any process is bad
         if getattr(trainer.precision_plugin, "scaler", None) is None:  # a scaler sets it itself
             trainer.optimizers[0].found_inf = is_bad  # pyright: ignore[reportAttributeAccessIssue] - torch's own name
         self._pending = sent(self._step(trainer), torch.stack([loss.detach().float(), is_bad]))
@@ -132,14 +133,6 @@ def is_read_late(trainer: Trainer, loss: Tensor) -> bool:
 def skips_on_device(optimizer: Optimizer) -> bool:
     """Whether an optimiser leaves the weights as they are if its attribute `found_inf` is 1: torch's fused ones do."""
     return getattr(optimizer, "skips_on_device", False) or all(group.get("fused") for group in optimizer.param_groups)
-
-
-def over_any_process(flag: Tensor) -> Tensor:
-    """float32 (): 1 if the flag (bool) is set in any process of the run."""
-    number = flag.float()
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(number, op=dist.ReduceOp.MAX)
-    return number
 
 
 def sent(step: Step, numbers: Tensor) -> Pending:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
+from lightning.pytorch.callbacks import Callback
 
 from alexnet_lab.base.ranges import TOP_K
+from alexnet_lab.data.loader import as_batch
+from alexnet_lab.training.per_rank_state import over_processes
 
 if TYPE_CHECKING:
+    from lightning import LightningModule, Trainer
     from torch import Tensor
 
 NO_CLASS = -2
@@ -29,7 +33,6 @@ def ranks(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: (B, C), any float type.
-        labels: (B,), int64 in [0, C).
         labels: (B,), int64 in [0, C).
 
     Returns:
@@ -173,10 +176,67 @@ class ErrorCounts:
         return dict(zip(names, (loss_sum / images, top1 / images, top5 / images), strict=False))
 
 
-def over_processes(sums: Tensor) -> Tensor:
-    """The sum over all processes of a run; `sums` is not changed."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return sums
-    total = sums.clone()
-    dist.all_reduce(total)
-    return total
+log = logging.getLogger(__name__)
+
+
+def add_confusions(counts: Tensor, logits: Tensor, labels: Tensor) -> None:
+    """Counts the images of a batch by true class (rows) and predicted class (columns).
+
+    An image with a NaN among its logits has no predicted class and is not counted.
+
+    Args:
+        counts: int64 (num_classes, num_classes), changed in place.
+        logits: (B, num_classes), any float type.
+        labels: (B,), int64; images with negative labels are not counted.
+    """
+    guess = predicted_classes(logits)
+    known = (guess != NO_CLASS) & (labels >= 0)
+    cells = torch.where(known, labels * len(counts) + guess, 0)
+    counts.view(-1).index_add_(0, cells, known.long())
+
+
+class Confusion(Callback):
+    """Counts the test images by true class (rows) and predicted class (columns), over all processes.
+
+    Args:
+        num_classes: The number of classes, >= 2.
+
+    Attributes:
+        counts: (num_classes, num_classes) after the test; None before.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self.counts: list[list[int]] | None = None
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Creates the matrix on the network's device."""
+        self.matrix = torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64, device=pl_module.device)
+        self.complete = True
+
+    def on_test_batch_end(  # noqa: PLR0917 - Lightning's signature
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Adds a batch; `outputs` are the logits (B, num_classes) of `test_step`."""
+        labels = as_batch(batch, trainer).labels
+        self.complete &= are_logits(outputs, len(labels), self.num_classes)
+        if self.complete:
+            add_confusions(self.matrix, outputs, labels)
+        elif batch_idx == 0:
+            log.warning("there is no confusion matrix: test_step of %s returns no logits", type(pl_module).__name__)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sums over the processes."""
+        if self.complete:
+            self.counts = over_processes(self.matrix).tolist()
+
+
+def are_logits(outputs: Any, images: int, num_classes: int) -> bool:
+    """Whether a step returned the logits (images, num_classes)."""
+    return isinstance(outputs, torch.Tensor) and outputs.shape == (images, num_classes)

@@ -1,11 +1,12 @@
-"""State that differs between the processes of a run, kept in their common checkpoint."""
+"""What the processes of a run exchange: sums of their numbers, and their own states for the common checkpoint."""
 
 from __future__ import annotations
 
 from itertools import zip_longest
 from typing import Any
 
-from torch import distributed
+from torch import Tensor, distributed
+from torch.distributed import ReduceOp
 
 
 def rank_and_size() -> tuple[int, int]:
@@ -34,3 +35,12 @@ def own_part(every: list[list[Any]]) -> list[Any]:
     if len(every) == size:
         return every[rank]
     return [sum(numbers) if rank == 0 else 0 for numbers in zip_longest(*every, fillvalue=0)]
+
+
+def over_processes(numbers: Tensor, operation: Any = ReduceOp.SUM) -> Tensor:
+    """The sum over all processes of a run, or another reduction; `numbers` is not changed."""
+    if rank_and_size()[1] == 1:
+        return numbers
+    total = numbers.clone()
+    distributed.all_reduce(total, op=operation)
+    return total
