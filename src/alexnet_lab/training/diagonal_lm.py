@@ -8,14 +8,14 @@ Steps are long in flat directions and short in curved ones. There is no momentum
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.optim import Optimizer
 
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.fields import checked
 from alexnet_lab.training.curvature import Curvature, summed_curvature
+from alexnet_lab.training.optimizers import GroupOptimizer
 from alexnet_lab.training.per_rank_state import over_processes
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ PART = 100
 """The number of images whose curvature is computed at once."""
 
 
-class DiagonalLM(Optimizer):
+class DiagonalLM(GroupOptimizer):
     """SGD with one learning rate per weight, from the curvature of the loss.
 
     Call `estimate_curvature` before the first step and again before each pass; the Classifier does so. The estimate is
@@ -104,24 +104,13 @@ class DiagonalLM(Optimizer):
             raise RunError("optimizer=diagonal_lm has no estimate of the curvature; call estimate_curvature() first")
         return self.state[parameter]["curvature"]
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Updates all weights; calls `closure` first and returns its result."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            trained = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if trained:
-                bends = torch._foreach_add([self._curvature(parameter) for parameter in trained], group["damping"])
-                gradients = [parameter.grad for parameter in trained]
-                torch._foreach_addcdiv_(trained, gradients, bends, value=-group["lr"])
-        return loss
+    def step_group(self, group: dict[str, Any]) -> None:
+        """Updates the weights that have a gradient; raises RunError without an estimate."""
+        trained = [parameter for parameter in group["params"] if parameter.grad is not None]
+        if trained:
+            bends = torch._foreach_add([self._curvature(parameter) for parameter in trained], group["damping"])
+            gradients = [parameter.grad for parameter in trained]
+            torch._foreach_addcdiv_(trained, gradients, bends, value=-group["lr"])
 
 
 def _gathered(batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -12,17 +12,17 @@ step). It therefore costs nothing extra and uses torch's fused kernel.
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch.optim import Optimizer
 from torch.optim.sgd import sgd as fused_step
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
 from alexnet_lab.base.fields import checked
+from alexnet_lab.training.optimizers import GroupOptimizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from torch import Tensor, nn
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["KrizhevskySGD", "krizhevsky_sgd"]
 
 
-class KrizhevskySGD(Optimizer):
+class KrizhevskySGD(GroupOptimizer):
     """SGD whose momentum contains the learning rate of the step that produced it.
 
     Besides torch's usual keys each group has `last_lr`, the rate of its last step, as part of the state in a
@@ -56,23 +56,10 @@ class KrizhevskySGD(Optimizer):
     def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
         super().__init__(groups, {"last_lr": None})
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Updates all groups; calls `closure` first and returns its result."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            if group["lr"] > 0:
-                self._step_group(group)
-        return loss
-
-    def _step_group(self, group: dict[str, Any]) -> None:
+    def step_group(self, group: dict[str, Any]) -> None:
+        """Updates the weights, unless the rate is 0."""
+        if group["lr"] <= 0:
+            return
         parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
         ratio = 1.0 if group["last_lr"] is None else group["last_lr"] / group["lr"]
         fused_step(
@@ -136,63 +123,34 @@ def krizhevsky_sgd(
         >>> [(group["name"], group["lr"], group["weight_decay"]) for group in optimizer.param_groups][:2]
         [('features.c1.weights', 0.01, 0.0005), ('features.c1.biases', 0.02, 0.0)]
     """
-    members = layer_parameters(net)
     named = dict.fromkeys(path.rpartition(".")[0] for path, _ in net.named_parameters())  # frozen layers too
     own = layer_settings(layers or {}, list(named))
-    common = Rates(learning_rate, learning_rate * bias_factor, weight_decay)
-    groups = [
-        group | {"momentum": momentum}
-        for layer, kinds in members.items()
-        for group in layer_groups(layer, kinds, Rates.of_layer(own[layer], common, bias_factor))
-    ]
+    groups: list[dict[str, Any]] = []
+    for layer, kinds in layer_parameters(net).items():
+        rate, decay = own[layer].get("learning_rate", learning_rate), own[layer].get("weight_decay", weight_decay)
+        bias_rate = own[layer].get("bias_learning_rate", rate * bias_factor)
+        for kind, params in kinds.items():
+            groups.append({
+                "name": f"{layer}.{kind}", "layer": layer, "kind": kind, "params": params,
+                "lr": bias_rate if kind == "biases" else rate, "weight_decay": decay if kind == "weights" else 0.0,
+                "momentum": momentum,
+            })  # fmt: skip
     return KrizhevskySGD(groups)
 
 
-class Rates(NamedTuple):
-    """Learning rates and weight decay of one layer."""
-
-    weights: float
-    biases: float
-    decay: float
-
-    @classmethod
-    def of_layer(cls, own: Mapping[str, float], common: Rates, bias_factor: float) -> Rates:
-        """The rates of a layer: its own settings, otherwise the common ones."""
-        weights = own.get("learning_rate", common.weights)
-        biases = own.get("bias_learning_rate", weights * bias_factor)
-        return cls(weights, biases, own.get("weight_decay", common.decay))
-
-
-class Members(NamedTuple):
-    """The trainable parameters of one layer."""
-
-    weights: list[Tensor]
-    biases: list[Tensor]
-
-
-def layer_parameters(net: nn.Module) -> dict[str, Members]:
-    """Groups the trainable parameters by the module that owns them, in the net's order."""
-    layers: dict[str, Members] = {}
+def layer_parameters(net: nn.Module) -> dict[str, dict[str, list[Tensor]]]:
+    """Groups the trainable parameters by the module that owns them, in the net's order, and by their kind."""
+    layers: dict[str, dict[str, list[Tensor]]] = {}
     for path, parameter in net.named_parameters():
         layer, _, name = path.rpartition(".")
+        kind = "biases" if name == "bias" else "weights" if parameter.ndim > 1 else "scales"
         if parameter.requires_grad:
-            members = layers.setdefault(layer, Members([], []))
-            (members.biases if name == "bias" else members.weights).append(parameter)
-    return layers
+            layers.setdefault(layer, {}).setdefault(kind, []).append(parameter)
+    return {layer: {kind: kinds[kind] for kind in KINDS if kind in kinds} for layer, kinds in layers.items()}
 
 
-def layer_groups(layer: str, members: Members, rates: Rates) -> list[dict[str, Any]]:
-    """Builds the parameter groups of one layer, without empty ones."""
-    rows = (
-        ("weights", [weight for weight in members.weights if weight.ndim > 1], rates.weights, rates.decay),
-        ("scales", [weight for weight in members.weights if weight.ndim <= 1], rates.weights, 0.0),
-        ("biases", members.biases, rates.biases, 0.0),
-    )
-    return [
-        {"name": f"{layer}.{kind}", "layer": layer, "kind": kind, "params": params, "lr": rate, "weight_decay": decay}
-        for kind, params, rate, decay in rows
-        if params
-    ]
+KINDS = ("weights", "scales", "biases")
+"""The kinds of a layer's parameters, in the order of their groups."""
 
 
 def layer_settings(layers: Mapping[str, Mapping[Any, float]], names: list[str]) -> dict[str, dict[str, float]]:

@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
+import torch
 from torch.optim import SGD, Adam, Optimizer, RMSprop
 
 from alexnet_lab.base.fields import checked
 from alexnet_lab.base.targets import build, locate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import nn
 
     from alexnet_lab.base.ranges import NonNegativeFloat, PositiveFloat, UnitInterval
 
 __all__ = ["adam", "rmsprop", "sgd"]
+
+
+class GroupOptimizer(Optimizer):
+    """An optimiser whose rule treats one parameter group after the other."""
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Updates all groups; calls `closure` first and returns its result."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            self.step_group(group)
+        return loss
+
+    def step_group(self, group: dict[str, Any]) -> None:
+        """Updates the parameters of a group that have a gradient."""
+        raise NotImplementedError
 
 
 @checked("optimizer")
