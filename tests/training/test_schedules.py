@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.training.early_stopping import Patience
+from alexnet_lab.training.early_stopping import EarlyStopping
 from alexnet_lab.training.published import by_pass
 from alexnet_lab.training.schedules import Duration, one_cycle, plateau, step
 
@@ -125,6 +125,6 @@ def test_plateau_drops_where_the_printed_rates_of_seed_004_do():
 
 def test_early_stopping_counts_like_the_plateau():
     """It would have ended seed 004's run where its rate was lowered first."""
-    patience = Patience(10)
+    patience = EarlyStopping(patience_epochs=10)
     assert next(epoch for epoch, loss in enumerate(SEED_004, start=1) if patience.is_over(loss)) == 22
-    assert Patience(1).is_over(math.nan)
+    assert EarlyStopping(patience_epochs=1).is_over(math.nan)

@@ -131,13 +131,6 @@ class Search:
         return Found(neighbours, hits, precision_at(hits, [k for k in KS if k <= self.most]), seconds)
 
 
-METHODS: dict[str, Callable[[Search], Found]] = {
-    "features": lambda search: search.by_features,
-    "codes": lambda search: search.by_codes,
-    "pixels": lambda search: search.by_pixels,
-}
-"""The search methods by name."""
-
 HEADLINE = 10
 """The k of the precision that is compared, if the gallery has as many images."""
 
@@ -177,7 +170,7 @@ class SearchMethods:
         search = self.first if number == 0 else Search(self.subject, number)
         self._chance[number] = search.chance.double().numpy()
         for name in names:
-            found = METHODS[name](search)
+            found: Found = getattr(search, f"by_{name}")
             shares = found.hits[:, : self.k].double().mean(1).numpy()
             self._kept[name, number] = Kept(found.precision, shares, found.seconds)
 

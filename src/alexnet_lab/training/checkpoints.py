@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch.callbacks import Checkpoint
@@ -27,6 +28,7 @@ CLOCK_STEPS = 20
 """With several processes, the interval in steps at which they agree on the time; each agreement takes about 1 ms."""
 
 
+@dataclass(eq=False)
 class Checkpoints(Checkpoint):
     """Keeps `last.ckpt`, `previous.ckpt` and `best.ckpt`, the epoch with the best `monitor` so far.
 
@@ -34,7 +36,7 @@ class Checkpoints(Checkpoint):
     it has seen more images, at lower rates. The best is written before the last. A run killed in between resumes from
     the previous epoch and reaches the best one again.
 
-    Args:
+    Attributes:
         folder: The folder of the files.
         monitor: A logged metric; lower is better, unless it is one of the config's `metrics` that says otherwise. The
             last epoch is the best until this metric is measured, or always with None.
@@ -44,25 +46,16 @@ class Checkpoints(Checkpoint):
         before_best: Called by all processes before `best.ckpt` is written, to write other files that belong to it.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        monitor: str | None,
-        *,
-        every_steps: int | None = None,
-        every_minutes: float | None = None,
-        keep: int | Literal["all"] | None = None,
-        before_best: Callable[[Trainer, LightningModule], None] | None = None,
-    ) -> None:
-        self.folder = folder
-        self.last = folder / "last.ckpt"
-        self.previous = folder / "previous.ckpt"
-        self.best = folder / "best.ckpt"
-        self.monitor = monitor
-        self.every_steps = every_steps
-        self.every_minutes = every_minutes
-        self.keep: int | Literal["all"] | None = keep
-        self.before_best = before_best
+    folder: Path
+    monitor: str | None
+    _: KW_ONLY
+    every_steps: int | None = None
+    every_minutes: float | None = None
+    keep: int | Literal["all"] | None = None
+    before_best: Callable[[Trainer, LightningModule], None] | None = None
+
+    def __post_init__(self) -> None:
+        self.last, self.previous, self.best = (self.folder / f"{name}.ckpt" for name in ("last", "previous", "best"))
         self.best_score = math.inf
         self.best_epoch = -1
         self._written = time.monotonic()

@@ -22,51 +22,22 @@ __all__ = ["EarlyStopping"]
 log = logging.getLogger(__name__)
 
 
-class Patience:
-    """Counts epochs since the best one; over after `epochs` epochs without improvement.
-
-    An epoch without validation counts as one without improvement, but patience never ends in such an epoch.
-
-    Args:
-        epochs: N, >= 1.
-        min_delta: The decrease that counts as an improvement, >= 0.
-
-    Example:
-        >>> patience = Patience(2)
-        >>> [patience.is_over(loss) for loss in (0.5, 0.6, 0.4, 0.4, None, 0.4)]
-        [False, False, False, False, False, True]
-    """
-
-    def __init__(self, epochs: int, min_delta: float = 0.0) -> None:
-        self.epochs = epochs
-        self.min_delta = min_delta
-        self.best = math.inf
-        self.since = 0
-
-    def is_over(self, value: float | None) -> bool:
-        """Whether patience is over after an epoch with this metric; None: it was not validated."""
-        self.since += 1
-        if value is None:
-            return False
-        if value < self.best - self.min_delta:
-            self.best, self.since = value, 0
-        return self.since >= self.epochs
-
-
 class EarlyStopping(Callback):
     """Ends training after `patience_epochs` epochs in a row in which `monitor` did not fall by `min_delta`.
 
-    Lightning's own `EarlyStopping` counts validations instead of epochs.
+    An epoch without validation counts as one without improvement, but patience never ends in such an epoch. Lightning's
+    own `EarlyStopping` counts validations instead of epochs.
 
     Args:
         monitor: A validation metric, or a training metric as measured during training (augmented, with dropout).
             Lower is better; a metric of the config's `metrics` says itself.
-        patience_epochs: See `Patience`.
-        min_delta: See `Patience`.
+        patience_epochs: N, >= 1.
+        min_delta: The decrease that counts as an improvement, >= 0.
 
     Example:
-        >>> EarlyStopping(monitor="val/top1_error", patience_epochs=5).monitor
-        'val/top1_error'
+        >>> stopping = EarlyStopping(monitor="val/loss", patience_epochs=2)
+        >>> [stopping.is_over(loss) for loss in (0.5, 0.6, 0.4, 0.4, None, 0.4)]
+        [False, False, False, False, False, True]
     """
 
     def __init__(
@@ -78,18 +49,30 @@ class EarlyStopping(Callback):
         min_delta: NonNegativeFloat = 0.0,
     ) -> None:
         self.monitor = monitor
-        self.patience = Patience(patience_epochs, min_delta)
+        self.patience_epochs = patience_epochs
+        self.min_delta = min_delta
+        self.best = math.inf
+        self.since = 0
+
+    def is_over(self, value: float | None) -> bool:
+        """Whether patience is over after an epoch with this metric, lower is better; None: it was not validated."""
+        self.since += 1
+        if value is None:
+            return False
+        if value < self.best - self.min_delta:
+            self.best, self.since = value, 0
+        return self.since >= self.patience_epochs
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks the epoch's metric; it is the same in all processes, so they stop together."""
         value = self._value(trainer, pl_module)
         value = None if value is None else value * sign(pl_module, self.monitor)
-        if self.patience.is_over(value) and not trainer.should_stop:
+        if self.is_over(value) and not trainer.should_stop:
             trainer.should_stop = True
             log.info(
                 "early stopping after epoch %d: %s has not improved on %.4g for %d epochs",
-                trainer.current_epoch + 1, self.monitor, self.patience.best * sign(pl_module, self.monitor),
-                self.patience.since,
+                trainer.current_epoch + 1, self.monitor, self.best * sign(pl_module, self.monitor),
+                self.since,
             )  # fmt: skip
 
     def _value(self, trainer: Trainer, module: LightningModule) -> float | None:
@@ -103,8 +86,8 @@ class EarlyStopping(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The state that a resumed run needs."""
-        return {"best": self.patience.best, "since": self.patience.since}
+        return {"best": self.best, "since": self.since}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the state of the interrupted run."""
-        self.patience.best, self.patience.since = state_dict["best"], state_dict["since"]
+        self.best, self.since = state_dict["best"], state_dict["since"]
