@@ -37,17 +37,18 @@ LINES = ("-", "--", ":", "-.")
 def figures(study: Study) -> dict[str, Figure]:
     """All figures for which a study has data, by the name of their file."""
     found: dict[str, Figure] = {}
-    if any(study.metric in run.metrics for run in study.completed):
-        found["levels"] = levels_figure(study)
-        if shown := gaps(summary_of(study, study.metric)):
-            found["differences"] = differences_figure(shown, study.metric)
-    drawn = [name for name in CURVES if any(name in run.curves for run in study.runs)]
-    if len(study.runs) == 1:
-        found["run"] = run_figure(study.runs[0])
-        if layer_columns(study.runs[0], "update_ratio"):
-            found["layers"] = layers_figure(study.runs[0])
-    elif drawn:
-        found["curves"] = curves_figure(study, drawn)
+    with styled():
+        if any(study.metric in run.metrics for run in study.completed):
+            found["levels"] = levels_figure(study)
+            if shown := gaps(summary_of(study, study.metric)):
+                found["differences"] = differences_figure(shown, study.metric)
+        drawn = [name for name in CURVES if any(name in run.curves for run in study.runs)]
+        if len(study.runs) == 1:
+            found["run"] = run_figure(study.runs[0])
+            if layer_columns(study.runs[0], "update_ratio"):
+                found["layers"] = layers_figure(study.runs[0])
+        elif drawn:
+            found["curves"] = curves_figure(study, drawn)
     return found
 
 
@@ -62,71 +63,66 @@ def look(level: int) -> dict[str, str]:
 
 def levels_figure(study: Study) -> Figure:
     """Draws each run as a dot, and each level's mean as a bar with one sample standard deviation on both sides."""
-    with styled():
-        figure = new_figure(6.4, 1.1 + 0.45 * len(study.levels))
-        axes = figure.subplots()
-        for place, level in enumerate(study.levels):
-            values = [
-                run.metrics[study.metric]
-                for run in study.completed
-                if run.level == level and study.metric in run.metrics
-            ]
-            if not values:
-                continue
-            colour = look(place)["color"]
-            heights = [place + 0.25 * (number / max(len(values) - 1, 1) - 0.5) for number in range(len(values))]
-            axes.plot(values, heights, "o", color=colour, alpha=0.55, markeredgewidth=0, markersize=6)
-            mean, deviation = spread(values)
-            axes.plot([mean, mean], [place - 0.28, place + 0.28], color=colour, linewidth=2.4)
-            axes.plot([mean - deviation, mean + deviation], [place, place], color=colour, linewidth=1.2)
-        axes.set_yticks(range(len(study.levels)), [shorten(level, LONGEST_NAME) for level in study.levels])
-        axes.set_ylim(len(study.levels) - 0.5, -0.5)
-        axes.grid(axis="x")
-        axes.set_xlabel(study.metric)
-        _in_per_cent(axes, study.metric, "x")
+    figure = new_figure(6.4, 1.1 + 0.45 * len(study.levels))
+    axes = figure.subplots()
+    for place, level in enumerate(study.levels):
+        values = [
+            run.metrics[study.metric] for run in study.completed if run.level == level and study.metric in run.metrics
+        ]
+        if not values:
+            continue
+        colour = look(place)["color"]
+        heights = [place + 0.25 * (number / max(len(values) - 1, 1) - 0.5) for number in range(len(values))]
+        axes.plot(values, heights, "o", color=colour, alpha=0.55, markeredgewidth=0, markersize=6)
+        mean, deviation = spread(values)
+        axes.plot([mean, mean], [place - 0.28, place + 0.28], color=colour, linewidth=2.4)
+        axes.plot([mean - deviation, mean + deviation], [place, place], color=colour, linewidth=1.2)
+    axes.set_yticks(range(len(study.levels)), [shorten(level, LONGEST_NAME) for level in study.levels])
+    axes.set_ylim(len(study.levels) - 0.5, -0.5)
+    axes.grid(axis="x")
+    axes.set_xlabel(study.metric)
+    _in_per_cent(axes, study.metric, "x")
     return figure
 
 
 def differences_figure(shown: Sequence[Gap], metric: str) -> Figure:
     """Draws each level's difference from the base with its interval, around zero; diamonds are the paper's numbers."""
-    with styled():
-        figure = new_figure(6.4, 1.1 + 0.4 * len(shown))
-        axes = figure.subplots()
-        axes.axvline(0.0, color=OTHER, linewidth=1)
-        low, high = span(shown)
-        axes.set_xlim(low - AXIS_MARGIN * (high - low), high + AXIS_MARGIN * (high - low))
-        for place, gap in enumerate(shown):
-            numbers, beyond = gap.drawn(low, high)
-            if "low" in numbers:
-                axes.plot([numbers["low"], numbers["high"]], [place, place], color=COLOURS[0], linewidth=1.8)
-            for end in (end for end, far in beyond.items() if far):  # the interval continues
-                axes.plot([numbers[end]], [place], "<" if end == "low" else ">", color=COLOURS[0], markersize=7)
-            axes.plot([gap.mean], [place], "o", color=COLOURS[0], markersize=6)
-        claimed = [(gap.paper, place) for place, gap in enumerate(shown) if gap.paper is not None]
-        if claimed:
-            mark = {"markerfacecolor": "none", "color": COLOURS[1], "markersize": 7, "label": "the paper's number"}
-            axes.plot(*zip(*claimed, strict=True), "D", **mark)
-            axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0))
-        axes.set_yticks(range(len(shown)), [shorten(gap.label, LONGEST_NAME) for gap in shown])
-        axes.set_ylim(len(shown) - 0.5, -0.5)
-        axes.grid(axis="x")
-        axes.set_xlabel(f"{metric}: difference to the base{', points' if metric.endswith('_error') else ''}")
+    figure = new_figure(6.4, 1.1 + 0.4 * len(shown))
+    axes = figure.subplots()
+    axes.axvline(0.0, color=OTHER, linewidth=1)
+    low, high = span(shown)
+    axes.set_xlim(low - AXIS_MARGIN * (high - low), high + AXIS_MARGIN * (high - low))
+    for place, gap in enumerate(shown):
+        numbers, beyond = gap.drawn(low, high)
+        if "low" in numbers:
+            axes.plot([numbers["low"], numbers["high"]], [place, place], color=COLOURS[0], linewidth=1.8)
+        for end in (end for end, far in beyond.items() if far):  # the interval continues
+            axes.plot([numbers[end]], [place], "<" if end == "low" else ">", color=COLOURS[0], markersize=7)
+        axes.plot([gap.mean], [place], "o", color=COLOURS[0], markersize=6)
+    claimed = [(gap.paper, place) for place, gap in enumerate(shown) if gap.paper is not None]
+    if claimed:
+        mark = {"markerfacecolor": "none", "color": COLOURS[1], "markersize": 7, "label": "the paper's number"}
+        axes.plot(*zip(*claimed, strict=True), "D", **mark)
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0))
+    axes.set_yticks(range(len(shown)), [shorten(gap.label, LONGEST_NAME) for gap in shown])
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.grid(axis="x")
+    axes.set_xlabel(f"{metric}: difference to the base{', points' if metric.endswith('_error') else ''}")
     return figure
 
 
 def curves_figure(study: Study, names: Sequence[str]) -> Figure:
     """Draws columns of metrics.csv over the epochs: each level's mean with a band of one standard deviation."""
-    with styled():
-        figure = new_figure(1.2 + 3.4 * len(names), 3.4)
-        for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-            for place, level in enumerate(study.levels):
-                _draw_level(axes, [run for run in study.runs if run.level == level], name, place)
-            _over_epochs(axes, name)
-            if name == "train/top1_error" and study.target is not None:
-                axes.axhline(study.target, color=OTHER, linestyle="--", linewidth=1)
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        if len(labels) > 1:
-            figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
+    figure = new_figure(1.2 + 3.4 * len(names), 3.4)
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        for place, level in enumerate(study.levels):
+            _draw_level(axes, [run for run in study.runs if run.level == level], name, place)
+        _over_epochs(axes, name)
+        if name == "train/top1_error" and study.target is not None:
+            axes.axhline(study.target, color=OTHER, linestyle="--", linewidth=1)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if len(labels) > 1:
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
     return figure
 
 
@@ -149,34 +145,32 @@ def run_figure(run: Run) -> Figure:
         "loss": ("train/loss", "val/loss"), "top-1 error": ("train/top1_error", "val/top1_error"),
         "learning rate": ("learning_rate",), "images/s": ("images_per_second",),
     }  # fmt: skip
-    with styled():
-        figure = new_figure(7.2, 4.8)
-        for axes, (title, names) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
-            for place, name in enumerate(names):
-                course = mean_course([run], name)
-                _draw(axes, course, name.partition("/")[0], place)
-            if len(names) > 1:
-                axes.legend()
-            _over_epochs(axes, title)
-            axes.set_ylim(bottom=0)
+    figure = new_figure(7.2, 4.8)
+    for axes, (title, names) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
+        for place, name in enumerate(names):
+            course = mean_course([run], name)
+            _draw(axes, course, name.partition("/")[0], place)
+        if len(names) > 1:
+            axes.legend()
+        _over_epochs(axes, title)
+        axes.set_ylim(bottom=0)
     return figure
 
 
 def layers_figure(run: Run) -> Figure:
     """Draws one run's layers over its epochs: the size of weight updates and the share of dead ReLUs."""
-    with styled():
-        figure = new_figure(9.0, 3.6)
-        for axes, kind in zip(figure.subplots(1, 2), ("update_ratio", "dead_share"), strict=True):
-            for place, name in enumerate(layer_columns(run, kind)):
-                course = mean_course([run], name)
-                _draw(axes, course, name.split("/")[1], place)
-            _over_epochs(axes, {"update_ratio": "|step| / |weights|", "dead_share": "share of dead ReLUs"}[kind])
-            if kind == "update_ratio":
-                axes.set_yscale("log")
-                axes.yaxis.set_major_formatter(LogFormatter())  # plain text: the default needs formulas, which are off
-                axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
-            if axes.lines:
-                axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure = new_figure(9.0, 3.6)
+    for axes, kind in zip(figure.subplots(1, 2), ("update_ratio", "dead_share"), strict=True):
+        for place, name in enumerate(layer_columns(run, kind)):
+            course = mean_course([run], name)
+            _draw(axes, course, name.split("/")[1], place)
+        _over_epochs(axes, {"update_ratio": "|step| / |weights|", "dead_share": "share of dead ReLUs"}[kind])
+        if kind == "update_ratio":
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(LogFormatter())  # plain text: the default needs formulas, which are off
+            axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
+        if axes.lines:
+            axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
