@@ -106,12 +106,10 @@ class FiniteLoss(Callback):
         raise RunError(f"the training loss is {loss} in {step_line(trainer, step)}: {place}; {FIX}{deeper()}")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Checks the last step before it is measured."""
+        """Checks the last step before it is measured, and before the metrics of its epoch are logged."""
         self._settle(trainer, pl_module, of_all=True)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Checks the last step of an epoch before its metrics are logged."""
-        self._settle(trainer, pl_module, of_all=True)
+    on_train_epoch_end = on_validation_start
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Checks the last step before it is saved."""

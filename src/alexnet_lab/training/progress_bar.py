@@ -36,19 +36,13 @@ class ProgressLine(Callback):
         """Adds the epoch's bar."""
         self._begin(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", trainer.num_training_batches)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Updates the bar."""
-        self._advance(batch_idx + 1)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Removes the bar."""
-        self._end()
-
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds the validation's bar."""
         self._begin("validation", sum(trainer.num_val_batches))
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Adds the test's bar."""
+        self._begin("test", sum(trainer.num_test_batches))
 
     def on_validation_batch_end(  # noqa: PLR0917 - Lightning's signature
         self,
@@ -60,21 +54,18 @@ class ProgressLine(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Updates the bar."""
-        self._advance(batch_idx + 1)
+        now = monotonic()
+        if now >= self._next:
+            self._next = now + SECONDS
+            self._bar.update(self._tasks[-1], completed=batch_idx + 1)
+
+    on_train_batch_end = on_test_batch_end = on_validation_batch_end
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Removes the bar."""
-        self._end()
+        self._bar.remove_task(self._tasks.pop())
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Adds the test's bar."""
-        self._begin("test", sum(trainer.num_test_batches))
-
-    on_test_batch_end = on_validation_batch_end
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Removes the bar."""
-        self._end()
+    on_train_epoch_end = on_test_end = on_validation_end
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Restores the terminal."""
@@ -87,12 +78,3 @@ class ProgressLine(Callback):
     def _begin(self, title: str, batches: float) -> None:
         self._bar.start()
         self._tasks.append(self._bar.add_task(title, total=None if math.isinf(batches) else batches))
-
-    def _advance(self, batches: int) -> None:
-        now = monotonic()
-        if now >= self._next:
-            self._next = now + SECONDS
-            self._bar.update(self._tasks[-1], completed=batches)
-
-    def _end(self) -> None:
-        self._bar.remove_task(self._tasks.pop())
