@@ -18,17 +18,13 @@ from alexnet_lab.base.cores import available_cores
 from alexnet_lab.data.preparation_bar import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 SHARD_BYTES = 1 << 26
 """Of images with one checksum."""
-
-
-MANY_SHARDS = 16
-"""Of an array, 1 GiB: reading it shows its progress."""
 
 
 class Entry(NamedTuple):
@@ -48,7 +44,7 @@ def npy_header(count: int, shape: tuple[int, ...]) -> bytes:
 
 
 def damage_of_shards(path: Path, shards: dict[str, Any]) -> str | None:
-    """Compares an array on disk with its entry in meta.json, in threads; shows the progress of a large one.
+    """Compares an array on disk with its entry in meta.json, in threads, and shows the progress.
 
     Returns:
         The first damage that is found, in words; None if the header and all shards are intact.
@@ -65,7 +61,7 @@ def damage_of_shards(path: Path, shards: dict[str, Any]) -> str | None:
             return "its header differs"
     pool = ThreadPoolExecutor(available_cores())
     try:
-        with _progress(path.name, shards) as advance:
+        with progress_bar(f"verifying {path.name}", shards["count"]) as advance:
             for number, sound in enumerate(pool.map(is_sound, range(len(expected)))):
                 if not sound:
                     return _described(number, shards)
@@ -73,12 +69,6 @@ def damage_of_shards(path: Path, shards: dict[str, Any]) -> str | None:
     finally:
         pool.shutdown(cancel_futures=True)
     return None
-
-
-def _progress(name: str, shards: dict[str, Any]) -> contextlib.AbstractContextManager[Callable[[int], None]]:
-    if len(shards["crc32"]) < MANY_SHARDS:
-        return contextlib.nullcontext(lambda _: None)
-    return progress_bar(f"verifying {name}", shards["count"])
 
 
 def _described(number: int, shards: dict[str, Any]) -> str:

@@ -36,14 +36,12 @@ def confusion_csv(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -
 
 def classes_csv(classes: Sequence[Mapping[str, Any]]) -> str:
     """One row per class; see `error_rates.ClassErrors`."""
-    header = ["class", "images", "wrong", "error", "low", "high", "taken_for", "times", "false_alarms",
-              "precision", "recall", "f1"]  # fmt: skip
-    rows = (
-        [row["name"], row["images"], row["wrong"], row["error"], *row["interval"], row["taken_for"], row["times"],
-         row["false_alarms"], row["precision"], row["recall"], row["f1"]]
-        for row in classes
+    names = (
+        "class", "images", "wrong", "error", "low", "high", "taken_for", "times", "false_alarms",
+        "precision", "recall", "f1",
     )  # fmt: skip
-    return csv_lines([header, *rows])
+    cells = ({**row, "class": row["name"], "low": row["interval"][0], "high": row["interval"][1]} for row in classes)
+    return csv_lines([names, *([row[name] for name in names] for row in cells)])
 
 
 def images_csv(predictions: Predictions) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.models.counts import Call, num_macs, num_neurons, num_parameters, trace
+from alexnet_lab.models.counts import num_macs, num_neurons, num_parameters, trace
 from alexnet_lab.models.layers import LocallyConnected2d, MinPool2d, PartialConv2d, SpatialResponseNorm, Subsampling
 from alexnet_lab.models.zoo import build, names, published
 
@@ -75,25 +75,12 @@ def layer_rows(net: nn.Module, input_shape: tuple[int, ...]) -> list[Row]:
     field, jump = 1, 1
     rows = []
     for call in trace(net, input_shape):
-        window = window_of(call.layer)
+        window, kind, memory = window_of(call.layer), type(call.layer).__name__, 4 * torch.Size(call.output).numel()
         if window is not None:
             field, jump = field + (window.kernel - 1) * jump, jump * window.stride
-        known = in_line and len(call.output) == 3
-        rows.append(_row(call, window, field if known else None))
+        known = field if in_line and len(call.output) == 3 else None
+        rows.append(Row(call.name, kind, window, call.output, num_parameters(call.layer), call.macs, known, memory))
     return rows
-
-
-def _row(call: Call, window: Window | None, field: int | None) -> Row:
-    return Row(
-        call.name,
-        type(call.layer).__name__,
-        window,
-        call.output,
-        num_parameters(call.layer),
-        call.macs,
-        field,
-        4 * torch.Size(call.output).numel(),
-    )
 
 
 HEADERS = (
