@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest
 
-from alexnet_lab.evaluation.paired import bootstrap, mcnemar
+from alexnet_lab.evaluation.comparisons import bootstrap, mcnemar
 
 
 def outcomes(both: int, worse: int, better: int, neither: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ import numpy as np
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import DataError, did_you_mean
 from alexnet_lab.base.printable import printable
-from alexnet_lab.data.folder_source import image_part
+from alexnet_lab.data.folder_module import image_part
 from alexnet_lab.data.folders import EXTENSIONS, visible
 from alexnet_lab.data.images import read_image, strict_decoding
 from alexnet_lab.data.loader import Rows

@@ -17,7 +17,7 @@ import numpy as np
 from alexnet_lab.base.errors import DataError
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.download import fetch, md5, unpack
-from alexnet_lab.data.folder_source import load_folder
+from alexnet_lab.data.folder_module import load_folder
 from alexnet_lab.data.folders import class_names
 from alexnet_lab.data.store import Contents, Part, exists, read_meta
 

@@ -22,7 +22,7 @@ from alexnet_lab.base.errors import DataError
 from alexnet_lab.base.files import stamp
 from alexnet_lab.base.ranges import PositiveInt, UnitInterval
 from alexnet_lab.data.datamodule import ImageDataModule
-from alexnet_lab.data.folder_source import image_part
+from alexnet_lab.data.folder_module import image_part
 from alexnet_lab.data.images import decoded
 from alexnet_lab.data.source_files import DIGEST_BYTES, SourceFiles, digest_of
 from alexnet_lab.data.store import Contents

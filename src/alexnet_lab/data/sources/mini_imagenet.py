@@ -6,8 +6,7 @@ import time
 from typing import TYPE_CHECKING, Literal
 
 from alexnet_lab.base.ranges import PositiveInt
-from alexnet_lab.data.folder_module import FolderDataModule
-from alexnet_lab.data.folder_source import load_joined
+from alexnet_lab.data.folder_module import FolderDataModule, load_joined
 from alexnet_lab.data.folders import chosen_among
 from alexnet_lab.data.sources.mini_imagenet_files import chosen_classes, joined
 
