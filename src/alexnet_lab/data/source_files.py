@@ -137,7 +137,7 @@ class SourceFiles(NamedTuple):
             before = known.get(os.fsencode(name), -1)
             if before >= 0 and not fresh[before] and (states[before] == self.states[row]).all():
                 rows[row] = before
-                self.digests[row] = digests[before]
+                self.digests[row] |= digests[before]  # zeros if it was not read yet
         return rows
 
 

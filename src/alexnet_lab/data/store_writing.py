@@ -26,12 +26,12 @@ from alexnet_lab.base.files import sealed, sha256, write_json
 from alexnet_lab.data.array_writer import ArrayWriter
 from alexnet_lab.data.images import strict_decoding
 from alexnet_lab.data.preparation_bar import progress_bar
-from alexnet_lab.data.source_files import is_unchanged, joined, read_arrays, remember, too_fresh
+from alexnet_lab.data.source_files import is_unchanged, remember
 from alexnet_lab.data.store import FORMAT, exists, read_meta
 from alexnet_lab.data.verification import verified_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -143,13 +143,14 @@ def _build(path: Path, contents: Contents, skip_unreadable: bool) -> None:
     folder = _folder_in_preparation(path, contents)
     with _locked(folder), _writable(path):
         try:
-            unchanged = unchanged_images(folder, contents)
+            unchanged = _unchanged_images(folder, contents)
             for stale in path.parent.glob(f".{path.name}.*.part"):  # of earlier versions
                 shutil.rmtree(stale)
             if not any(unchanged.values()):
                 shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(exist_ok=True)
-            save_plan(folder, contents)
+            if contents.files is not None:
+                contents.files.save(folder)  # for a start after an interruption
             _fill(folder, contents, unchanged, skip_unreadable)
             _swap(folder, path)
         except BaseException:
@@ -191,8 +192,8 @@ def _fill(folder: Path, contents: Contents, unchanged: dict[str, int], skip: boo
     if contents.files is not None:
         contents.files.save(folder)
         remember(folder, contents.files, contents.num_images)
-    for file in (*folder.glob("*.jsonl"), folder / PLAN):
-        file.unlink(missing_ok=True)
+    for file in folder.glob("*.jsonl"):
+        file.unlink()
 
 
 def _swap(new: Path, path: Path) -> None:
@@ -295,44 +296,9 @@ def _reusing(path: Path, contents: Contents, files: SourceFiles) -> Contents:
     return contents._replace(parts={name: reading(part) for name, part in contents.parts.items()})
 
 
-PLAN = "plan.npz"
-"""In the folder of a preparation: names, states and labels of the images of each part."""
-
-
-def save_plan(folder: Path, contents: Contents) -> None:
-    """Writes the plan of contents whose images are files; of others there is none."""
-    if contents.files is not None and contents.file_rows:
-        arrays: dict[str, Any] = _planned(contents, contents.files)
-        np.savez(folder / PLAN, seen_ns=np.int64(contents.files.seen_ns), **arrays)
-
-
-def unchanged_images(folder: Path, contents: Contents) -> dict[str, int]:
-    """By part, the number of images, from the first on, that are those of the plan in `folder`."""
+def _unchanged_images(folder: Path, contents: Contents) -> dict[str, int]:
+    """By part, the number of images, from the first on, whose files are as they were when `folder` was begun."""
     if contents.files is None:
         return {}
-    plan = read_arrays(folder / PLAN)
-    if plan is None:
-        return {}
-    now = _planned(contents, contents.files)
-    return {name: _common(name, plan, now) for name in contents.file_rows if f"{name}_names" in plan}
-
-
-def _planned(contents: Contents, files: SourceFiles) -> dict[str, NDArray[Any]]:
-    arrays = {}
-    for name, rows in contents.file_rows.items():
-        arrays[f"{name}_names"] = np.frombuffer(joined(files.names[rows]), np.uint8)
-        arrays[f"{name}_states"] = files.states[rows]
-        arrays[f"{name}_labels"] = contents.parts[name].labels
-    return arrays
-
-
-def _common(part: str, plan: Mapping[str, NDArray[Any]], now: Mapping[str, NDArray[Any]]) -> int:
-    """The length of the beginning that both have; a file too fresh to be trusted ends it."""
-    labels, states = ([arrays[f"{part}_{what}"] for arrays in (plan, now)] for what in ("labels", "states"))
-    names = [arrays[f"{part}_names"].tobytes().split(b"\0") for arrays in (plan, now)]
-    count = min(map(len, labels))
-    same = np.fromiter((a == b for a, b in zip(*names, strict=False)), bool, count)
-    same &= labels[0][:count] == labels[1][:count]
-    same &= (states[0][:count] == states[1][:count]).all(axis=1)
-    same &= ~too_fresh(states[0][:count], int(plan["seen_ns"]))
-    return count if same.all() else int(same.argmin())
+    same = contents.files.unchanged_rows(folder) == np.arange(len(contents.files.names))
+    return {name: int(np.logical_and.accumulate(same[rows]).sum()) for name, rows in contents.file_rows.items()}
