@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -65,32 +66,21 @@ class Predictions(NamedTuple):
 
 
 class Collector(Callback):
-    """Collects logits, labels and indices of each evaluated batch, and the inputs of the last layer with weights.
+    """Collects logits, labels and indices of each evaluated batch, and what the layer sees that `look` is hooked to.
 
     Args:
-        last: That layer; None collects no features.
         num_classes: The number of classes of the data.
         advance: Called with the number of images of each batch.
     """
 
-    def __init__(self, last: nn.Module | None, num_classes: int, advance: Callable[[int], None]) -> None:
-        self.last = last
+    def __init__(self, num_classes: int, advance: Callable[[int], None]) -> None:
         self.num_classes = num_classes
         self.advance = advance
         self.features: list[torch.Tensor] = []
         self.kept: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Registers a hook on the last layer."""
-        if self.last is not None:
-            self.hook = self.last.register_forward_pre_hook(self._look)
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Removes the hook."""
-        if self.last is not None:
-            self.hook.remove()
-
-    def _look(self, _layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    def look(self, _layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        """Keeps the inputs of a layer: of maps, their means."""
         hidden = inputs[0].float()
         self.features.append((hidden.mean((2, 3)) if hidden.ndim == 4 else hidden).cpu())
 
@@ -189,10 +179,11 @@ def _one_view(
     run: Predictor, stage: str, data: ImageDataModule, advance: Callable[[int], None], *, features: bool
 ) -> Predictions:
     """One pass over the images, in the view of `data`."""
-    collector = Collector(last_layer(run) if features else None, run.data.num_classes, advance)
+    collector = Collector(run.data.num_classes, advance)
     trainer = build_trainer(run.config, run.directory, [], [collector])
     evaluate = trainer.test if stage == "test" else trainer.validate
-    evaluate(run.classifier, data, verbose=False)
+    with last_layer(run).register_forward_pre_hook(collector.look) if features else contextlib.nullcontext():
+        evaluate(run.classifier, data, verbose=False)
     logits, labels, indices = (torch.cat(parts) for parts in zip(*collector.kept, strict=True))
     hidden = torch.cat(collector.features) if features else torch.empty(0)
     metrics = {name: plain(value) for name, value in trainer.callback_metrics.items() if name.startswith(f"{stage}/")}
