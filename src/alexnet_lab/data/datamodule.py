@@ -41,10 +41,8 @@ class ImageDataModule(LightningDataModule, Fields):
     """A data set of square images, stored once, split once, and served in batches.
 
     A data set is a subclass. It names its store (`name`), changes the defaults of the fields, and provides its images
-    (`contents`).
-
-    After `prepare_data()` and `setup()` it has `class_names`, `num_train`, `num_val`, `num_test`, `steps_per_epoch` and
-    `store_hash`.
+    (`contents`). After `prepare_data()` and `setup()` it has `class_names`, `num_train`, `num_val`, `num_test`,
+    `steps_per_epoch` and `store_hash`.
 
     Attributes:
         dir: Folder of the data sets; stores are in `<dir>/store`.
@@ -259,8 +257,6 @@ class ImageDataModule(LightningDataModule, Fields):
             allowed = state_dict.get(OTHER_IMAGES, False)
             check_same_images(state_dict, self.identity, what, switch="resume_force", allowed=allowed)
 
-    # Used by other packages
-
     @property
     def store_path(self) -> Path:
         """The folder of the store."""
@@ -268,11 +264,7 @@ class ImageDataModule(LightningDataModule, Fields):
 
     @property
     def store(self) -> Store:
-        """The opened store.
-
-        Raises:
-            RuntimeError: `setup()` was not called.
-        """
+        """The opened store; this and the next two raise RuntimeError before `setup()`."""
         if self._store is None:
             raise RuntimeError("call prepare_data() and setup() first")
         return self._store
