@@ -11,7 +11,8 @@ import io
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import yaml
 from annotated_types import Ge, Le, MaxLen
@@ -19,9 +20,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from alexnet_lab.base.errors import RunError, one_line
 from alexnet_lab.base.fields import Wording, explain
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MOST_BYTES = 64 * 2**20
 """The largest file: a run of a thousand epochs with all columns writes 2 MB."""

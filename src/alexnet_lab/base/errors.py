@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from alexnet_lab.base.printable import printable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = ["AlexNetLabError", "ConfigError", "DataError", "Interrupted", "RunError"]
 

@@ -13,6 +13,7 @@ import re
 import reprlib
 import shlex
 import typing
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar, cast, get_args, get_origin
 
@@ -22,8 +23,6 @@ from alexnet_lab.base import ranges, shell
 from alexnet_lab.base.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     from pydantic_core import ErrorDetails
 
 __all__ = ["checked"]

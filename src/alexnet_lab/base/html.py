@@ -5,13 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 from alexnet_lab.base.files import finite
 from alexnet_lab.base.printable import printable_texts
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 def policy(scripts: Iterable[str], style: str) -> str:

@@ -11,15 +11,13 @@ import contextlib
 import fcntl
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from filelock import FileLock
 
 from alexnet_lab.base.errors import RunError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 SHARED = "ALEXNET_LAB_LEASE"
 """The variable that names the locks of a lease to the workers that share it."""

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from alexnet_lab.base.errors import RunError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 
 def free_folder(path: Path) -> Path:

@@ -6,14 +6,11 @@ import contextlib
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from logging.handlers import BufferingHandler
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from alexnet_lab.base.printable import printable_lines
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 LABEL = "ALEXNET_LAB_JOB"
 """The label of each console line when several jobs share the console; an environment variable, so workers get it."""

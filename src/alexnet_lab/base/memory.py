@@ -11,10 +11,7 @@ import ctypes
 import gc
 import os
 import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from collections.abc import Iterator
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 """Constants of glibc's malloc.h."""

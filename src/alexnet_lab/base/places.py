@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
+from typing import Any
 
 DATA_VARIABLE = "ALEXNET_LAB_DATA"
 """The environment variable for the default of `data.dir`."""

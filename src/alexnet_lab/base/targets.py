@@ -9,12 +9,10 @@ kind from other packages. Everything else needs `trusted_packages` on the comman
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, one_line
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 
 class Kind(NamedTuple):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from argparse import Action
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -15,10 +17,6 @@ from alexnet_lab.base.errors import ConfigError, did_you_mean
 from alexnet_lab.base.places import DATA_VARIABLE
 from alexnet_lab.base.shell import quoted, to_type
 from alexnet_lab.config import hydra_adapter
-
-if TYPE_CHECKING:
-    from argparse import Action
-    from collections.abc import Iterable, Mapping
 
 PATHS = (
     "run_dir", "resume", "init_from", "data.dir", "data.root", "data.test_folder", "data.val_folder", "sweep.dir",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -23,9 +24,6 @@ from alexnet_lab.config.hydra_adapter import VERSION_BASE
 from alexnet_lab.config.main import plain, register_resolvers, value_errors_explained
 from alexnet_lab.config.messages import UNREADABLE, explain
 from alexnet_lab.config.validate import check_train
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 """The yaml files of the repository."""

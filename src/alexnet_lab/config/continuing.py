@@ -7,13 +7,11 @@ training. Every other key is part of the experiment and cannot change.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.config.default_paths import OUTWARD
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
 
 RECORDS = ("run_dir", "resume", "resume_force", "trusted_packages", "overrides", "tags", "sweep")
 """Keys for the place of a run and for the request: a directory may be moved, and trust is granted again each time."""

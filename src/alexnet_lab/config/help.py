@@ -10,10 +10,12 @@ import json
 import re
 import shutil
 import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from alexnet_lab.base.checked_files import read_yaml
 from alexnet_lab.base.errors import ConfigError, did_you_mean
@@ -21,11 +23,7 @@ from alexnet_lab.config.schema import Evaluate, Export, Report, Section, Train, 
 from alexnet_lab.config.signatures import read_signature
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
     from hydra.conf import HydraConf
-    from omegaconf import DictConfig
 
 SECTIONS: dict[str, type[Section]] = {"train": Train, "eval": Evaluate, "export": Export, "report": Report}
 """The schema of each command's keys, apart from the fields of a `_target_`."""

@@ -10,6 +10,9 @@ import gc
 import inspect
 import re
 import sys
+from argparse import Action, Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -18,15 +21,10 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
-    from argparse import Action, Namespace
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
     from hydra.core.override_parser.types import Override
-    from omegaconf import DictConfig
 
 SETS_MODE = re.compile(r"^hydra:\n(?:[ #].*\n|\n)*? +mode:|searchpath:", re.MULTILINE)
 """Matches a yaml file that sets `hydra.mode`, or names folders with further files."""

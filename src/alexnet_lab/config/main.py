@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -43,8 +44,6 @@ from alexnet_lab.config.messages import UNREADABLE, explain, omegaconf_error, ow
 from alexnet_lab.config.slurm_resources import cpus_per_task, gpus_per_node
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from hydra.conf import HydraConf
 
 FULL_ERROR = "HYDRA_FULL_ERROR"

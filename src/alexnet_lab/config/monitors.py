@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 COUNTED = ("loss", "top1_error", "top5_error")
 """What every run measures."""

@@ -7,6 +7,7 @@ choose files. This module parses the other words, and `continuing` applies both 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra import compose
@@ -20,8 +21,6 @@ from alexnet_lab.config.continuing import FREE, differences, within
 from alexnet_lab.config.hydra_adapter import arguments
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from hydra.core.override_parser.types import Override
 
 OWN = ("resume", "resume_force", "trusted_packages")

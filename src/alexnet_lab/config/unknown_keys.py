@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alexnet_lab.base.errors import did_you_mean, nearest
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
 
 SHORT_FORMS = {
     "bs": "batch_size", "epochs": "max_epochs", "gpus": "devices", "lr": "learning_rate", "wd": "weight_decay",

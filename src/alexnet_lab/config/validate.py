@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Optional, TypeVar
+from typing import Any, Optional, TypeVar
 
 from pydantic import ValidationError
 
@@ -31,9 +32,6 @@ from alexnet_lab.config.signatures import Field, read_signature
 from alexnet_lab.config.unknown_keys import unknown_key
 from alexnet_lab.config.wandb_checks import SCHEME, check_names, check_wandb, parts_of_reference
 from alexnet_lab.config.weights_source import with_hash
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
 
 TARGET_GROUPS = (
     "model",

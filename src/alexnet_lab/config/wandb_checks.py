@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.targets import parts
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 WANDB = "run.tracking.wandb_logger"
 """The end of the `_target_` of our W&B logger."""

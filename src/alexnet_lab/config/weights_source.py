@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.files import sha256, stamp
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
 
 TORCHVISION = "torchvision"
 """The value of `init_from` for the weights that torchvision publishes for the network."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +19,6 @@ from alexnet_lab.training.callbacks import epoch_metrics, network_of
 from alexnet_lab.training.weights_file import write_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from lightning import LightningModule, Trainer
     from torch import Tensor
 

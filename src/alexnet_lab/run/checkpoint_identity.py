@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from lightning import Callback
+from lightning import Callback, LightningModule, Trainer
 
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.config import check_saved
 from alexnet_lab.config.continuing import FORCED, RECORDS, ROUNDING, Difference, differences, within
 from alexnet_lab.run import provenance
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from lightning import LightningModule, Trainer
 
 log = logging.getLogger(__name__)
 

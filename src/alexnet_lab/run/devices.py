@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
 from alexnet_lab.base import gpus
 from alexnet_lab.base.cores import Bfloat16, bfloat16_arithmetic
 from alexnet_lab.base.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 log = logging.getLogger(__name__)
 

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.fabric.utilities import rank_zero as fabric_ranks
 from lightning.pytorch.plugins.environments import ClusterEnvironment
-from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from lightning.pytorch.strategies import DDPStrategy, Strategy, StrategyRegistry
 from lightning.pytorch.utilities import rank_zero as pytorch_ranks
+from torch import Tensor, nn
 
 from alexnet_lab.base.cluster import place
 from alexnet_lab.base.errors import ConfigError, did_you_mean
 from alexnet_lab.base.targets import build
 
 if TYPE_CHECKING:
-    from lightning.pytorch.strategies import Strategy
-    from torch import Tensor, nn
     from torch.nn.parallel import DistributedDataParallel
 
 log = logging.getLogger(__name__)

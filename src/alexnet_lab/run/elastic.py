@@ -14,6 +14,7 @@ import signal
 import tempfile
 import threading
 import uuid
+from collections.abc import Iterator, Mapping
 from multiprocessing import connection, forkserver
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,8 +33,6 @@ from alexnet_lab.run.last_step import shutdown_seconds
 from alexnet_lab.run.signals import terminable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from alexnet_lab.run.run_directory import RunDirectory
     from alexnet_lab.training.checkpoint_io import Intact
 

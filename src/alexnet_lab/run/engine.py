@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import random
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from lightning import Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers.logger import DummyLogger
+from torch import nn
 
 from alexnet_lab.base import cluster, targets
 from alexnet_lab.base.log import shows_bars
@@ -36,11 +38,7 @@ from alexnet_lab.training.progress_bar import ProgressLine
 from alexnet_lab.training.step_seeds import share_dropout
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from lightning import Callback, LightningModule
     from lightning.pytorch.loggers import Logger
-    from torch import nn
 
     from alexnet_lab.run.run_directory import RunDirectory
     from alexnet_lab.run.tolerant_loggers import Steady

@@ -8,19 +8,17 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.callbacks import Callback
 
 from alexnet_lab.run.signals import Terminated
-from alexnet_lab.training.checkpoints import CLOCK_STEPS
+from alexnet_lab.training.checkpoints import CLOCK_STEPS, Checkpoints
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from lightning import LightningModule, Trainer
 
-    from alexnet_lab.training.checkpoints import Checkpoints
 
 PATIENCE_SHARE = 0.6
 """Of the time that workers get to end, how long a step may take; after that the run ends at once."""

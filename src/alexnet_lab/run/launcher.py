@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import logging
 import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from alexnet_lab.run.devices import check_devices, check_precision, count_proces
 from alexnet_lab.run.elastic import WorkerDiedError, run_workers
 from alexnet_lab.run.model_artifacts import log_models
 from alexnet_lab.run.parts import check_parts
-from alexnet_lab.run.preparation import network_size, prepare
+from alexnet_lab.run.preparation import Prepared, network_size, prepare
 from alexnet_lab.run.rehearsal import check_callbacks
 from alexnet_lab.run.request import checked
 from alexnet_lab.run.resuming import begin, check_images
@@ -31,10 +32,7 @@ from alexnet_lab.run.threads import with_threads
 from alexnet_lab.run.worker import fit_and_test
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
     from alexnet_lab.run.multinode import Coordinator
-    from alexnet_lab.run.preparation import Prepared
     from alexnet_lab.training.checkpoint_io import Intact
 
 log = logging.getLogger(__name__)

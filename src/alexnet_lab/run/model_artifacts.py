@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from alexnet_lab.base import targets
@@ -17,9 +19,6 @@ from alexnet_lab.run.tolerant_loggers import steady
 from alexnet_lab.run.tracking import ID_FILE, OURS_AT_WANDB, finish, wandb_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
     from alexnet_lab.run.run_directory import RunDirectory
 
 TYPE = "model"

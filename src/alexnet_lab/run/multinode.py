@@ -13,7 +13,9 @@ import os
 import socket
 import subprocess
 import time
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from torch import distributed
@@ -30,9 +32,6 @@ from alexnet_lab.run.threads import with_threads
 from alexnet_lab.run.worker import fit_and_test
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from types import TracebackType
-
     from torch.distributed import Store
 
 POLL_SECONDS = 0.1

@@ -5,22 +5,19 @@ from __future__ import annotations
 import inspect
 import io
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import nn
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.targets import build, locate
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.callbacks import network_of
 from alexnet_lab.training.freezing import freeze
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import nn
 
 log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import logging
 import math
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +32,6 @@ from alexnet_lab.training.optimizers import build_optimizer
 from alexnet_lab.training.schedules import Duration, build_schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from lightning.pytorch.callbacks import Callback
     from lightning.pytorch.loggers import Logger
 

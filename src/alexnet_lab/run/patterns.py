@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from alexnet_lab.base.errors import RunError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 def is_run(path: str | Path) -> bool:

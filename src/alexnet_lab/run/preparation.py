@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import logging
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,9 +15,6 @@ from alexnet_lab.models.layer_table import layer_table
 from alexnet_lab.run import engine
 from alexnet_lab.run.own_module import build_network
 from alexnet_lab.run.parts import check_batches
-
-if TYPE_CHECKING:
-    import logging
 
 
 class Prepared(NamedTuple):

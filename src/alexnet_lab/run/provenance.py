@@ -7,9 +7,10 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import distributed
@@ -18,9 +19,6 @@ from torch.cuda.nccl import version as version_of_nccl
 import alexnet_lab
 from alexnet_lab.base.cores import available_cores
 from alexnet_lab.base.gpus import visible_gpus
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 PACKAGES = (
     "alexnet-lab", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "wandb",

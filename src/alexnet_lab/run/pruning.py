@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lightning.pytorch.callbacks import Callback
@@ -16,8 +17,6 @@ from alexnet_lab.training.extra_metrics import sign
 from alexnet_lab.training.last_validation import last_validation
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lightning import LightningModule, Trainer
     from optuna.storages import BaseStorage
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from lightning import Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -20,11 +21,6 @@ from alexnet_lab.base.log import quiet
 from alexnet_lab.run import engine, parts
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.optimizers import build_optimizer
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from lightning import Callback, LightningModule
 
 LOUD = "lightning.pytorch"
 """The log in which a Trainer lists the devices that it does not use."""

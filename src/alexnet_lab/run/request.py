@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.flatten import flat
@@ -11,10 +12,6 @@ from alexnet_lab.base.targets import packages_beyond
 from alexnet_lab.config import check_saved, check_train, continuing
 from alexnet_lab.config.schema import Train
 from alexnet_lab.run.run_directory import RunDirectory
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 
 COMPOSE = 'compose a complete one: alexnet_lab.compose("model=lenet5", "data=digits", "trainer.max_epochs=1")'
 """The fix for an incomplete config."""

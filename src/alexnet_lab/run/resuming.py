@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import logging
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alexnet_lab.base import shell
@@ -18,9 +20,6 @@ from alexnet_lab.run import checkpoint_identity
 from alexnet_lab.training.checkpoint_io import ForeignCheckpointError, Intact, load_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
-
     from alexnet_lab.run.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
@@ -19,9 +20,6 @@ from alexnet_lab.base.files import is_whole, sealed, sha256, write_json, write_t
 from alexnet_lab.base.locks import claimed_folder
 from alexnet_lab.base.places import is_published, with_variable, without_variable
 from alexnet_lab.run.run_files import RESULT_VERSION, Earlier, Manifest, Result
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 CONTINUED_BY = "continued_by"
 """The field of a result with the hash of the config that resumes a run."""

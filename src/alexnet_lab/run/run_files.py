@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 from pydantic import AfterValidator, Field
 
 from alexnet_lab.base.checked_files import Amount, Name, Number, Schema, Total
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 RESULT_VERSION = 1
 """Of the format of result.json."""

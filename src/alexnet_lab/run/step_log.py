@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from torch import Tensor
 
 from alexnet_lab.base import targets
 from alexnet_lab.base.csv_tables import csv_lines
@@ -21,11 +24,7 @@ from alexnet_lab.run.tolerant_loggers import Steady
 from alexnet_lab.training.callbacks import main_rate, network_of, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
-
     from lightning import LightningModule, Trainer
-    from torch import Tensor
     from torch.optim import Optimizer
 
 log = logging.getLogger(__name__)

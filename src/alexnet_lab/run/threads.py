@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,8 +14,6 @@ from lightning.pytorch.callbacks import Callback
 from alexnet_lab.base.cores import available_cores, omp_threads, waited_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from lightning import LightningModule, Trainer
 
 log = logging.getLogger(__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.loggers import Logger
@@ -12,8 +13,6 @@ from lightning.pytorch.loggers import Logger
 from alexnet_lab.base.errors import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor, nn
 
 log = logging.getLogger(__name__)

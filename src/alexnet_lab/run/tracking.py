@@ -10,6 +10,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,8 +29,6 @@ from alexnet_lab.run.wandb_media import drawn, shown
 from alexnet_lab.run.wandb_names import agent_name, short_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
     from torch import Tensor
 
     from alexnet_lab.base.ranges import PositiveInt

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alexnet_lab.base.checked_files import read_yaml
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.config.default_paths import job_name
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 STAMPED = re.compile(r"\d{4}-(\d\d)-(\d\d)_(\d\d)-(\d\d)-\d\d_(.+)")
 """A default run directory: date, time, model and data."""

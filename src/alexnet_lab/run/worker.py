@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
-from lightning import LightningModule
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import nn
 
 from alexnet_lab.base import cluster
 from alexnet_lab.base.errors import Interrupted
@@ -27,7 +30,7 @@ from alexnet_lab.run.signals import Terminated
 from alexnet_lab.run.threads import CrowdedCores
 from alexnet_lab.training import Classifier, freezing
 from alexnet_lab.training.callbacks import STAGES, MetricsCsv, Throughput, network_of, plain
-from alexnet_lab.training.checkpoint_io import SafeCheckpointIO, load_checkpoint, load_weights
+from alexnet_lab.training.checkpoint_io import Intact, SafeCheckpointIO, load_checkpoint, load_weights
 from alexnet_lab.training.checkpoints import Checkpoints
 from alexnet_lab.training.finite_loss import FiniteLoss
 from alexnet_lab.training.last_validation import LastValidation
@@ -36,16 +39,9 @@ from alexnet_lab.training.step_seeds import StepSeeds
 from alexnet_lab.training.time_to import TimeTo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from lightning import Callback, Trainer
-    from torch import nn
-
     from alexnet_lab.run.preparation import Prepared
     from alexnet_lab.run.run_directory import RunDirectory
     from alexnet_lab.run.tolerant_loggers import Steady
-    from alexnet_lab.training.checkpoint_io import Intact
 
 log = logging.getLogger(__name__)
 

@@ -7,19 +7,15 @@ that does not set a key still has its value.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.sweeps.definition import SEED, split
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from alexnet_lab.sweeps.definition import Definition, Job
+from alexnet_lab.sweeps.definition import SEED, Definition, Job, split
 
 Columns = dict[str, str]
 """A job's swept keys and their values."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alexnet_lab.base.flatten import flat
 from alexnet_lab.config.default_paths import VARIANT, is_outward, job_name, short_hash
 from alexnet_lab.sweeps.sweep_files import SWEEP_VERSION
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 RECORDS = ("resume", "overrides", "tags", "experiment", "trusted_packages")
 """Top-level keys that do not affect a job's result."""

@@ -5,6 +5,7 @@ The defaults of new keys keep the former behaviour, so a later version can conti
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,6 @@ from alexnet_lab.base.flatten import flat, nested
 from alexnet_lab.config import check_saved
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-
     from alexnet_lab.sweeps.definition import Definition, Job
 
 

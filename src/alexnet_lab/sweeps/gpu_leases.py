@@ -9,15 +9,13 @@ import contextlib
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from alexnet_lab.base import leases
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.gpus import VISIBLE, visible_gpus
 from alexnet_lab.sweeps.shutdown import POLL_SECONDS, place, variables
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 log = logging.getLogger(__name__)
 

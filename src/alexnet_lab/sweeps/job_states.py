@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 from alexnet_lab.base.formats import duration
 from alexnet_lab.data.identity import RECORDED
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
-
     from alexnet_lab.sweeps.definition import Job
     from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.cluster import is_first
@@ -16,17 +17,14 @@ from alexnet_lab.data.identity import RECORDED
 from alexnet_lab.run import launcher
 from alexnet_lab.run.signals import deferred, terminable
 from alexnet_lab.sweeps import job_states, results
-from alexnet_lab.sweeps.definition import split
+from alexnet_lab.sweeps.definition import Definition, Job, split
 from alexnet_lab.sweeps.gpu_leases import leased
 from alexnet_lab.sweeps.requeue import requeued_on_notice
 from alexnet_lab.sweeps.shutdown import POLL_SECONDS, end_with_sweep
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from alexnet_lab.run.run_directory import RunDirectory
-    from alexnet_lab.sweeps.definition import Definition, Job
 
 log = logging.getLogger(__name__)
 

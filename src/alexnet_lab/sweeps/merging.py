@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.sweeps.columns import columns, compared_keys
 from alexnet_lab.sweeps.definition import SEED, Definition, Job, describe, identity, split
 from alexnet_lab.sweeps.former_defaults import are_defaults
 from alexnet_lab.sweeps.summary import base_level
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
-    from pathlib import Path
 
 
 def agreed(

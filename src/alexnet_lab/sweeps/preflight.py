@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,8 +20,6 @@ from alexnet_lab.sweeps.merging import agreed, can_be_one
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-
     Compose = Callable[[Sequence[str]], dict[str, Any]]
 
 log = logging.getLogger(__name__)

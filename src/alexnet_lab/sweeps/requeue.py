@@ -10,13 +10,10 @@ import contextlib
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from types import FrameType
 
 from alexnet_lab.base.cluster import is_first
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -20,8 +21,6 @@ from alexnet_lab.sweeps.summary import Outcome, Summary, summarise
 from alexnet_lab.sweeps.summary_tables import csv_text, markdown, terminal_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from alexnet_lab.run.run_directory import RunDirectory
     from alexnet_lab.sweeps.definition import Definition, Job
     from alexnet_lab.sweeps.sweep_directory import SweepDirectory

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from alexnet_lab.base import shell
@@ -14,8 +15,6 @@ from alexnet_lab.sweeps import job_states
 from alexnet_lab.sweeps.shutdown import POLL_SECONDS, stoppable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
     from alexnet_lab.sweeps.definition import Job
     from alexnet_lab.sweeps.preflight import Plan
     from alexnet_lab.sweeps.sweep_directory import SweepDirectory

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
@@ -19,9 +21,6 @@ from alexnet_lab.run.pruning import JOB, JOURNAL, PRUNED_AT, STUDY, damaged, ope
 from alexnet_lab.sweeps.definition import SEED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 

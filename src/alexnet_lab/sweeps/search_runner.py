@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,20 +11,16 @@ from alexnet_lab.base import shell
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.log import start_log
 from alexnet_lab.base.printable import printable
-from alexnet_lab.sweeps.preflight import Request, plan
+from alexnet_lab.sweeps.preflight import Compose, Request, plan
 from alexnet_lab.sweeps.results import REMEDY, jobs_on_other_images, measured, refuse_other_images
-from alexnet_lab.sweeps.runner import busy, run_left
+from alexnet_lab.sweeps.runner import Launch, busy, run_left
 from alexnet_lab.sweeps.search import Search, Settings, check_sampler, distribution
 from alexnet_lab.sweeps.shutdown import stoppable
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from hydra.core.override_parser.types import Override
 
-    from alexnet_lab.sweeps.preflight import Compose
-    from alexnet_lab.sweeps.runner import Launch
 
 log = logging.getLogger(__name__)
 

@@ -13,15 +13,12 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable, Iterator
 from functools import cache
-from typing import TYPE_CHECKING
+from pathlib import Path
+from types import FrameType
 
 from alexnet_lab.run.signals import Terminated
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-    from types import FrameType
 
 VARIABLE = "ALEXNET_LAB_SWEEP"
 """The machine, SLURM job and process number of the sweep, for its jobs' processes."""

@@ -8,16 +8,14 @@ compared. An unfinished sweep has a summary of its finished jobs.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.statistics import CONFIDENCE, Difference, Ratio, Sample, describe, differences, ratio
 from alexnet_lab.sweeps.columns import literal, parsed
 from alexnet_lab.sweeps.definition import SEED
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 Pairs = tuple[tuple[str, str], ...]
 """Keys and their values, as in the overrides."""

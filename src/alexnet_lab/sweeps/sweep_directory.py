@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock
 
@@ -20,9 +21,6 @@ from alexnet_lab.run.run_files import copies
 from alexnet_lab.sweeps.definition import Definition, Job
 from alexnet_lab.sweeps.merging import other_content
 from alexnet_lab.sweeps.sweep_files import LEDGER_VERSION, LedgerLine, SweepRecord
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 log = logging.getLogger(__name__)
 

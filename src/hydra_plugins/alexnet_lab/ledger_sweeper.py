@@ -10,6 +10,7 @@ import copy
 import logging
 import shlex
 import sys
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -26,8 +27,6 @@ from alexnet_lab.config.command_line import expanded
 from alexnet_lab.config.default_paths import VARIANT, default_sweep_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from hydra.conf import HydraConf
     from hydra.core.config_loader import ConfigLoader
     from hydra.core.override_parser.types import Override

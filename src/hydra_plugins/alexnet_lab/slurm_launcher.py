@@ -11,6 +11,7 @@ import re
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,8 +19,6 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.singleton import Singleton
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from omegaconf import DictConfig
 
 try:
