@@ -77,4 +77,4 @@ def test_a_dry_run_lists_the_ranges_and_leaves_nothing(digits_dir, tmp_path):
 
 def test_an_impossible_search_is_refused(digits_dir, tmp_path):
     done = finished(search(tmp_path / "search", digits_dir, 6, "hydra.sweeper.sampler=grid"))
-    assert (done.code, done.err) == (2, "error: `hydra.sweeper.sampler` is grid; allowed: tpe, random\n")
+    assert (done.code, done.err) == (2, "error: `hydra.sweeper.sampler` is 'grid' (str); allowed: 'tpe' or 'random'\n")

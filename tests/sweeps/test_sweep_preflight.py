@@ -125,7 +125,7 @@ def test_sweep_file_and_command_line_join(tmp_path):
         ),
         (
             ("sweep=search", "hydra.sweeper.sampler=grid"),
-            "error: `hydra.sweeper.sampler` is grid; allowed: tpe, random",
+            "error: `hydra.sweeper.sampler` is 'grid' (str); allowed: 'tpe' or 'random'",
         ),
     ],
 )

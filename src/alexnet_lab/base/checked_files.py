@@ -12,7 +12,7 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn
 
 import yaml
 from annotated_types import Ge, Le, MaxLen
@@ -35,8 +35,6 @@ Amount = Annotated[float, Ge(0), Le(1e12)]
 
 Total = Annotated[int, Ge(0), Le(10**15)]
 """A number of things: epochs, steps, parameters."""
-
-Record = TypeVar("Record", bound=BaseModel)
 
 
 def _name(text: str) -> str:
@@ -194,7 +192,7 @@ def read_text(path: Path, errors: str = "strict") -> str:
         raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def check_record(schema: type[Record], value: Any, path: Path | str) -> dict[str, Any]:
+def check_record(schema: type[BaseModel], value: Any, path: Path | str) -> dict[str, Any]:
     """Checks a record against a schema and adds defaults for missing fields.
 
     Args:

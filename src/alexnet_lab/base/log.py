@@ -13,7 +13,7 @@ from pathlib import Path
 from alexnet_lab.base.printable import printable_lines
 
 LABEL = "ALEXNET_LAB_JOB"
-"""The label of each console line when several jobs share the console; an environment variable, so workers get it."""
+"""The variable with a label for each console line, when several jobs share the console; no bars are drawn then."""
 
 FILE_FORMAT = "%(asctime)s rank %(rank)s %(levelname)s %(name)s: %(message)s"
 
@@ -78,16 +78,6 @@ def close_file(handler: logging.Handler) -> None:
 def shows_bars() -> bool:
     """Whether to show progress bars: on a terminal that is neither CI's log nor shared with other jobs."""
     return sys.stderr.isatty() and not os.environ.get("CI") and not os.environ.get(LABEL)
-
-
-@contextlib.contextmanager
-def labelled(name: str) -> Iterator[None]:
-    """Within the block each console line begins with a name, and no bars are drawn; in worker processes too."""
-    os.environ[LABEL] = name
-    try:
-        yield
-    finally:
-        del os.environ[LABEL]
 
 
 @contextlib.contextmanager

@@ -153,15 +153,13 @@ def locate(target: str, group: str, trusted: tuple[str, ...] = ()) -> Callable[.
 
 def _check_kind(found: Any, target: str, group: str, trusted: tuple[str, ...]) -> None:
     """Refuses names that our modules only import, classes of another kind and, unless trusted, functions."""
-    kind = kind_of(group)
-    package = target.partition(".")[0]
+    kind, package = kind_of(group), target.partition(".")[0]
     if package == OURS:
         if not _is_ours(str(getattr(found, "__module__", "")), kind):
             raise ConfigError(f"`{group}._target_` is {target}, which is not defined in {OURS}.{kind.ours}")
-    elif isinstance(found, type):
-        if not issubclass(found, _bases(group)):
-            raise ConfigError(f"`{group}._target_` is {target}, which is no class derived from {_base_names(group)}")
-    elif package not in trusted:
+        return
+    fits = issubclass(found, _bases(group)) if isinstance(found, type) else package in trusted
+    if not fits:
         raise ConfigError(f"`{group}._target_` is {target}, which is no class derived from {_base_names(group)}")
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.errors import ConfigError, did_you_mean
 from alexnet_lab.base.ranges import TOP_K
-from alexnet_lab.config.monitors import check_metrics
 from alexnet_lab.config.schema import EARLY_EPOCHS
 from alexnet_lab.data.field_rules import check_colour, check_folders, has_validation_images
 from alexnet_lab.models.geometry import check_model
@@ -16,6 +15,12 @@ GRAPHS = "alexnet_lab.training.cuda_graphs.CudaGraphs"
 
 FACTS = {"num_classes": "num_classes", "in_channels": "channels", "image_size": "image_size"}
 """Fields of a model that the data determines."""
+
+COUNTED = ("loss", "top1_error", "top5_error")
+"""What every run measures."""
+
+RESERVED = (*COUNTED, "early_loss", "final_loss", "final_top1_error")
+"""Names that a metric of the config cannot have."""
 
 
 def check_fit(config: dict[str, Any]) -> None:
@@ -29,7 +34,7 @@ def check_fit(config: dict[str, Any]) -> None:
     _check_graphs(config["callbacks"], config["trainer"])
     _check_schedule(config["schedule"] or {}, config["optimizer"])
     _check_top5(config)
-    check_metrics(config)
+    _check_metrics(config)
     _check_lenet5_1998(config)
     _check_validation(config)
     _check_sweep(config)
@@ -101,22 +106,43 @@ def _check_graphs(callbacks: dict[str, Any], trainer: dict[str, Any]) -> None:
             )
 
 
-def _check_top5(config: dict[str, Any]) -> None:
-    """Refuses to monitor the top-5 error with five classes or fewer, where it is always 0 and not measured."""
-    callbacks, classes = config["callbacks"], config["data"].get("num_classes")
-    if not isinstance(classes, int) or classes > TOP_K:
-        return
-    monitors = {
+def monitors(config: dict[str, Any]) -> dict[str, str]:
+    """The monitored metric of each key that has one."""
+    callbacks = config["callbacks"]
+    found = {
         "callbacks.checkpoint.monitor": callbacks["checkpoint"]["monitor"],
         "callbacks.early_stopping.monitor": (callbacks["early_stopping"] or {}).get("monitor"),
-        "sweep.metric": config["sweep"]["metric"],
+        "schedule.monitor": (config["schedule"] or {}).get("monitor"),
     }
-    for key, metric in monitors.items():
-        if metric is not None and metric.endswith("top5_error"):
+    return {key: monitor for key, monitor in found.items() if isinstance(monitor, str)}
+
+
+def _check_top5(config: dict[str, Any]) -> None:
+    """Refuses to monitor the top-5 error with five classes or fewer, where it is always 0 and not measured."""
+    classes = config["data"].get("num_classes")
+    if not isinstance(classes, int) or classes > TOP_K:
+        return
+    for key, metric in (monitors(config) | {"sweep.metric": config["sweep"]["metric"]}).items():
+        if metric.endswith("top5_error"):
             raise ConfigError(
                 f"`{key}` is {metric}, which is measured for more than {TOP_K} classes, and the data has {classes}; "
                 f"set it to {metric.replace('top5', 'top1')}"
             )
+
+
+def _check_metrics(config: dict[str, Any]) -> None:
+    """Refuses names that a metric cannot have, and monitors that nothing measures."""
+    names = [name for name, spec in config["metrics"].items() if spec is not None]
+    for name in names:
+        if not name.isidentifier() or name in RESERVED:
+            raise ConfigError(
+                f"`metrics.{name}`: the name has to be a word of letters, digits and _, other than "
+                f"{', '.join(RESERVED)}; choose another"
+            )
+    for key, monitor in monitors(config).items():
+        if monitor.partition("/")[2] not in (*COUNTED, *names):
+            known = [f"val/{name}" for name in (*COUNTED, *names)]
+            raise ConfigError(f"`{key}` is {monitor}, which nothing measures; {did_you_mean(monitor, known)}")
 
 
 def _check_schedule(schedule: dict[str, Any], optimizer: dict[str, Any]) -> None:

@@ -10,9 +10,11 @@ import gc
 import inspect
 import re
 import sys
+import traceback
 from argparse import Action, Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -85,10 +87,8 @@ def _may_set_mode(config_dir: Path) -> bool:
 
 def raised_by_hydra(error: BaseException) -> bool:
     """Whether Hydra's own code raised an error: it uses plain ValueErrors for mistakes on the command line."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_globals["__name__"].startswith("hydra.")
+    frames = _frames(error)
+    return bool(frames) and frames[-1].f_globals["__name__"].startswith("hydra.")
 
 
 def composed_until(error: BaseException) -> DictConfig | None:
@@ -96,12 +96,13 @@ def composed_until(error: BaseException) -> DictConfig | None:
 
     It is taken from Hydra's frame that raised the error; composing it again would take a tenth of a second.
     """
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code is ConfigLoaderImpl._apply_overrides_to_config.__code__:
-            return trace.tb_frame.f_locals["cfg"]
-        trace = trace.tb_next
-    return None
+    wanted = ConfigLoaderImpl._apply_overrides_to_config.__code__
+    return next((frame.f_locals["cfg"] for frame in _frames(error) if frame.f_code is wanted), None)
+
+
+def _frames(error: BaseException) -> list[FrameType]:
+    """The frames from the one that caught an error to the one that raised it."""
+    return [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
 
 
 def apply_overrides(overrides: list[Override], config: DictConfig) -> None:

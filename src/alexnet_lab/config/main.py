@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alexnet_lab.base import cluster, cores, shell
 from alexnet_lab.base.checked_files import read_yaml
+from alexnet_lab.base.environment import variables
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, one_line
 from alexnet_lab.base.log import start_log
 from alexnet_lab.base.terminal import outlive_terminal, require_posix
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """Hydra's environment variable for tracebacks, which applies here too."""
+
+ERRORS_PROPAGATED = {FULL_ERROR: "1"}
+"""With this variable Hydra raises its errors instead of printing them."""
 
 FLAGS = {"train": {"--dry-run": "sweep.dry_run=true"}}
 """Flags of our commands that Hydra does not know, and the override for each."""
@@ -100,7 +104,7 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
                     resume_overrides.request, words=words, config_dir=config_dir, config_name=config_name
                 )
             _anchor_config_path(config_name)
-            with _errors_propagated(), _missing_packages_reported():
+            with variables(**ERRORS_PROPAGATED), _missing_packages_reported():
                 _application(job.run, config_dir, config_name)()
     except KeyboardInterrupt as error:
         if not isinstance(error.__cause__, Interrupted):  # not reported yet
@@ -125,7 +129,7 @@ def _show_help(config_dir: Path, config_name: str) -> None:
     groups = tuple(word for word in arguments().overrides if "=" not in word)
     sys.argv[1:] = [word for word in sys.argv[1:] if word not in {*NO_RUN_FLAGS, *groups}]
     composed: list[tuple[DictConfig, HydraConf]] = []
-    with _errors_propagated():
+    with variables(**ERRORS_PROPAGATED):
         _application(lambda config: composed.append((config, HydraConfig.get())), config_dir, config_name)()
     print("\n".join(help_page.Help(config_dir, config_name, groups).lines(*composed[0])))
 
@@ -146,20 +150,6 @@ def _none_for_wrong_types(resolver: Callable[..., Any]) -> Callable[..., Any]:
             return None
 
     return tolerant
-
-
-@contextlib.contextmanager
-def _errors_propagated() -> Iterator[None]:
-    """Within the block Hydra raises its errors instead of printing them."""
-    before = os.environ.get(FULL_ERROR)
-    os.environ[FULL_ERROR] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[FULL_ERROR]
-        else:
-            os.environ[FULL_ERROR] = before
 
 
 @contextlib.contextmanager

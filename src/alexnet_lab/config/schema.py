@@ -272,7 +272,7 @@ class Sweeper(Section):
     params: dict[str, Any] = {}
     max_batch_size: PositiveInt | None = None
     trials: PositiveInt | None = None
-    sampler: str = "tpe"
+    sampler: Literal["tpe", "random"] = "tpe"
 
 
 def _joblib_batch(text: str) -> str:

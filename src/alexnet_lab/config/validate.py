@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.fields import check_value, explain_typed
 from alexnet_lab.base.ranges import PositiveInt
-from alexnet_lab.base.targets import SEVERAL, check_target, packages_beyond, parts
+from alexnet_lab.base.targets import KINDS, SEVERAL, check_target, packages_beyond, parts
 from alexnet_lab.config.compatibility import check_fit
 from alexnet_lab.config.export_checks import check_format
 from alexnet_lab.config.schema import (
@@ -33,19 +33,7 @@ from alexnet_lab.config.unknown_keys import unknown_key
 from alexnet_lab.config.wandb_checks import SCHEME, check_names, check_wandb, parts_of_reference
 from alexnet_lab.config.weights_source import with_hash
 
-TARGET_GROUPS = (
-    "model",
-    "module",
-    "data",
-    "augment",
-    "transforms",
-    "loss",
-    "metrics",
-    "optimizer",
-    "schedule",
-    "logger",
-    "callbacks",
-)
+TARGET_GROUPS = [key for key in KINDS if "." not in key]
 """The groups that are a `_target_` with its fields, or hold several under names."""
 
 SUPPLIED = {

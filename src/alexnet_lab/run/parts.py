@@ -18,7 +18,7 @@ from alexnet_lab.base import cluster, targets
 from alexnet_lab.base.errors import ConfigError, one_line
 from alexnet_lab.base.log import quiet
 from alexnet_lab.base.targets import OURS, build, locate
-from alexnet_lab.config.monitors import monitors
+from alexnet_lab.config.compatibility import monitors
 from alexnet_lab.config.schema import BUILT_IN
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.transforms import BatchTransforms, try_transform

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from alexnet_lab.base import leases
+from alexnet_lab.base.environment import variables
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.gpus import VISIBLE, visible_gpus
-from alexnet_lab.sweeps.shutdown import POLL_SECONDS, place, variables
+from alexnet_lab.sweeps.shutdown import POLL_SECONDS, place
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.cluster import is_first
+from alexnet_lab.base.environment import variables
 from alexnet_lab.base.errors import AlexNetLabError, Interrupted, RunError, one_line
-from alexnet_lab.base.log import labelled, start_log
+from alexnet_lab.base.log import LABEL, start_log
 from alexnet_lab.data.identity import RECORDED
 from alexnet_lab.run import launcher
 from alexnet_lab.run.signals import deferred, terminable
@@ -55,7 +56,7 @@ def run_job(config: dict[str, Any]) -> None:
         with (
             requeued_on_notice(),
             terminable(),
-            labelled(short_name(job)) if shared else contextlib.nullcontext(),
+            variables(**{LABEL: short_name(job)}) if shared else contextlib.nullcontext(),
             leased(config["trainer"], config["launcher"]["jobs_per_gpu"]),
         ):
             _run(sweep, definition, job, as_run(config))

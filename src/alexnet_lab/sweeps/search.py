@@ -40,12 +40,6 @@ class Settings(NamedTuple):
     seed: int = 0  # of the sampler
 
 
-def check_sampler(name: str) -> None:
-    """Raises ConfigError for a sampler that does not exist."""
-    if name not in SAMPLERS:
-        raise ConfigError(f"`hydra.sweeper.sampler` is {name}; allowed: {', '.join(SAMPLERS)}")
-
-
 class Search:
     """The trials of a search.
 

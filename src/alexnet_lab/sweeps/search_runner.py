@@ -14,7 +14,7 @@ from alexnet_lab.base.printable import printable
 from alexnet_lab.sweeps.preflight import Compose, Request, plan
 from alexnet_lab.sweeps.results import REMEDY, jobs_on_other_images, measured, refuse_other_images
 from alexnet_lab.sweeps.runner import Launch, busy, run_left
-from alexnet_lab.sweeps.search import Search, Settings, check_sampler, distribution
+from alexnet_lab.sweeps.search import Search, Settings, distribution
 from alexnet_lab.sweeps.shutdown import stoppable
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
@@ -43,7 +43,6 @@ def drive_search(
         Interrupted: After Ctrl-C or SIGTERM; resume with the same command.
     """
     start_log()
-    check_sampler(settings.sampler)
     config = compose([*request.common, *(example(item) for item in space)])
     if config["sweep"]["dry_run"]:
         print("\n".join([f"{settings.trials} trials over", *(f"  {item.input_line}" for item in space)]))

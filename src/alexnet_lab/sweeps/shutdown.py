@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from types import FrameType
 
+from alexnet_lab.base.environment import variables
 from alexnet_lab.run.signals import Terminated
 
 VARIABLE = "ALEXNET_LAB_SWEEP"
@@ -36,21 +37,6 @@ def place() -> str:
 QUIET_TRACKER = "ignore:resource_tracker"
 """A filter of `PYTHONWARNINGS`. Killed jobs leave semaphores, which Python's resource tracker removes with a needless
 warning."""
-
-
-@contextlib.contextmanager
-def variables(**values: str) -> Iterator[None]:
-    """Within the block these environment variables are set."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextlib.contextmanager
