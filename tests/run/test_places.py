@@ -54,11 +54,11 @@ def set_all(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
-        ({}, None),
+        ({}, Place()),
         (WORKER, Place("torchrun", 3, 4, 1, 2)),
         (STEP, Place("srun", 1, 2)),
         (WORKER | STEP, Place("torchrun", 3, 4, 1, 2)),  # torchrun's agents were started by srun
-        *((variables, None) for variables in LEFT_BEHIND.values()),
+        *((variables, Place()) for variables in LEFT_BEHIND.values()),
     ],
 )
 def test_only_a_launchers_own_mark_counts(variables, expected, monkeypatch):

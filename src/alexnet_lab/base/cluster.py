@@ -26,22 +26,22 @@ MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "JSM_NAMESPACE_SIZE")
 
 
 class Place(NamedTuple):
-    """One of several processes that were started together."""
+    """One of several processes that were started together, or a single one."""
 
-    starter: Literal["torchrun", "srun"]
-    rank: int  # from 0
-    size: int
+    starter: Literal["torchrun", "srun"] | None = None  # None: the process is alone
+    rank: int = 0
+    size: int = 1
     local_rank: int = 0  # on its node, from 0
     local_size: int = 1  # processes on its node
 
 
-def place() -> Place | None:
-    """This process's place among those that were started together; None if it is alone.
+def place() -> Place:
+    """This process's place among those that were started together.
 
     Raises:
         ConfigError: A launcher's variables are incomplete, no numbers, or contradict each other.
     """
-    return _torchrun_place() or _srun_place()
+    return _torchrun_place() or _srun_place() or Place()
 
 
 def _torchrun_place() -> Place | None:
@@ -87,8 +87,7 @@ def number(name: str, default: int | None = None) -> int:
 
 def is_first() -> bool:
     """Whether this process has rank 0, which keeps the records."""
-    here = place()
-    return here is None or here.rank == 0
+    return place().rank == 0
 
 
 def settle() -> None:
@@ -98,7 +97,7 @@ def settle() -> None:
         ConfigError: See `place`; or mpirun started several processes, each of which would do the whole run.
     """
     slurm_cores()  # so that a wrong number is reported now
-    if place() is not None:
+    if place().starter:
         return
     for name in MPI_SIZES:
         if number(name, 1) > 1:
@@ -118,7 +117,7 @@ def settle() -> None:
 def require_alone(command: str) -> None:
     """Raises ConfigError if several processes were started for a command that needs one."""
     here = place()
-    if here is not None and here.size > 1:
+    if here.size > 1:
         raise ConfigError(
             f"{command} works in one process, but {here.starter} started {here.size}; start it once, without it"
         )

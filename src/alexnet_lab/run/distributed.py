@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.fabric.utilities import rank_zero as fabric_ranks
-from lightning.pytorch.plugins.environments import ClusterEnvironment
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy, Strategy, StrategyRegistry
-from lightning.pytorch.utilities import rank_zero as pytorch_ranks
 from torch import Tensor, nn
 
 from alexnet_lab.base.cluster import place
@@ -23,59 +20,30 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Processes(ClusterEnvironment):
+class Processes(LightningEnvironment):
     """Passes to Lightning what `base.cluster` decided, so that it does not read the environment itself."""
 
     def __init__(self) -> None:
-        here = place()
-        self.rank, self.size, self.own, self.node = 0, 1, 0, 0
-        if here is not None:
-            self.rank, self.size, self.own = here.rank, here.size, here.local_rank
-            self.node = here.rank // here.local_size
-        for ranks in (fabric_ranks, pytorch_ranks):
-            setattr(ranks.rank_zero_only, "rank", self.rank)  # noqa: B010 - Lightning's attribute of a function
+        super().__init__()
+        self._place = place()
+        self.set_global_rank(self._place.rank)
+        self.set_world_size(self._place.size)
 
     @property
     def creates_processes_externally(self) -> bool:
         """Lightning starts no process."""
         return True
 
-    @property
-    def main_address(self) -> str:
-        """The address where the processes of the run meet."""
-        return os.environ["MASTER_ADDR"]
-
-    @property
-    def main_port(self) -> int:
-        """The port on that machine."""
-        return int(os.environ["MASTER_PORT"])
-
-    @staticmethod
-    def detect() -> bool:
-        """Never detected: the trainer gets it explicitly."""
-        return False
-
-    def world_size(self) -> int:
-        """The number of processes of the run."""
-        return self.size
-
-    def set_world_size(self, size: int) -> None:
-        """Lightning's own count, which is the same."""
-
-    def global_rank(self) -> int:
-        """The rank of this process."""
-        return self.rank
-
-    def set_global_rank(self, rank: int) -> None:
-        """Lightning's own count, which is the same."""
-
     def local_rank(self) -> int:
         """The rank among the processes of this node."""
-        return self.own
+        return self._place.local_rank
 
     def node_rank(self) -> int:
         """The rank of this node."""
-        return self.node
+        return self._place.rank // self._place.local_size
+
+    def teardown(self) -> None:
+        """Leaves the environment as it is."""
 
 
 class ExactDDP(DDPStrategy):

@@ -92,7 +92,7 @@ def warn_of_shared_batches(net: nn.Module, data: Mapping[str, Any]) -> None:
         data: The config's `data`.
     """
     here = cluster.place()
-    if here is None or here.size == 1 or here.rank:
+    if here.size == 1 or here.rank:
         return
     layers = batch_dependent(net, (data["channels"], data["image_size"], data["image_size"]))
     if layers:

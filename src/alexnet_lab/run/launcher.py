@@ -83,7 +83,7 @@ def run(
     check_devices(config["trainer"])
     check_precision(config["trainer"]["accelerator"], config["trainer"]["precision"])
     coordinator = None
-    if place() is not None or config["trainer"]["num_nodes"] > 1:
+    if place().starter or config["trainer"]["num_nodes"] > 1:
         from alexnet_lab.run import multinode  # noqa: PLC0415 - only for runs of several externally started processes
 
         member = multinode.join(config["trainer"])

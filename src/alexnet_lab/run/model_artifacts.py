@@ -7,13 +7,13 @@ the log, so it can be evaluated wherever its data set is.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from alexnet_lab.base import targets
+from alexnet_lab.base.files import link_or_copy
 from alexnet_lab.base.log import quiet
 from alexnet_lab.run.tolerant_loggers import steady
 from alexnet_lab.run.tracking import ID_FILE, OURS_AT_WANDB, finish, wandb_runs
@@ -108,10 +108,5 @@ def _linked(directory: RunDirectory, version: Version, name: str) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     for file in version.files:
         if file.is_file():
-            target = folder / file.relative_to(directory.path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(file, target)
-            except OSError:  # a disk without hard links
-                shutil.copyfile(file, target)
+            link_or_copy(file, folder / file.relative_to(directory.path))
     return folder

@@ -242,7 +242,7 @@ def join(trainer: Mapping[str, Any]) -> Coordinator | Follower:
         RunError: The coordinator cannot be reached.
     """
     nodes, processes, here = trainer["num_nodes"], count_processes(trainer), place()
-    if here is None:
+    if here.starter is None:
         raise ConfigError(
             f"`trainer.num_nodes` is {nodes}, but this process was started alone; start one per node with "
             f"`srun --nodes={nodes} --ntasks-per-node=1` or by torchrun, or sweep with launcher=slurm"

@@ -31,22 +31,24 @@ Metrics = Annotated[dict[Name, Number | None], AfterValidator(_metrics)]
 """Metrics by name; None: not finite."""
 
 
-class ToError(Schema):
-    """When a training error was reached; None: never."""
+class Reached(Schema):
+    """When training reached a goal; None: never."""
+
+    epochs: Amount | None = None
+    steps: Amount | None = None
+    seconds: Amount | None = None
+
+
+class ToError(Reached):
+    """When a training error was reached."""
 
     error: Annotated[float, Gt(0), Le(1)]
-    epochs: Amount | None = None
-    steps: Amount | None = None
-    seconds: Amount | None = None
 
 
-class ToLoss(Schema):
-    """When a training loss was reached; None: never."""
+class ToLoss(Reached):
+    """When a training loss was reached."""
 
     loss: Annotated[float, Gt(0)]
-    epochs: Amount | None = None
-    steps: Amount | None = None
-    seconds: Amount | None = None
 
 
 class Earlier(Schema):

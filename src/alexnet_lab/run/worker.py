@@ -136,8 +136,7 @@ class OwnCallbacks(NamedTuple):
 @contextlib.contextmanager
 def logged_to_file(directory: RunDirectory) -> Iterator[None]:
     """Within the block train.log gets every message and, if the block fails, the traceback."""
-    here = cluster.place()
-    rank = 0 if here is None else here.rank
+    rank = cluster.place().rank
     start_log(rank)
     handler = log_to_file(directory.log, rank)
     logging.captureWarnings(capture=True)

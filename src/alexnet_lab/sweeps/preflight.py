@@ -200,7 +200,7 @@ def _check_keys(keys: Sequence[str]) -> None:
 def _check_nodes(configs: Sequence[dict[str, Any]]) -> None:
     """Refuses a sweep in several processes, and jobs on several nodes without SLURM."""
     here = cluster.place()
-    if here is not None:
+    if here.starter:
         raise ConfigError(
             f"a sweep starts its jobs itself, but {here.size} processes were started to run this one; start it once"
         )
