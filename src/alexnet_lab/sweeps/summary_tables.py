@@ -122,28 +122,46 @@ def title(summary: Summary) -> str:
 
 def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """The formatted head and rows, without empty columns."""
-    units = Units(summary.about["metric"])
-    mean, gap = ("mean, %", "difference, points") if units.per_cent else ("mean", "difference")
-    span = "simultaneous 95 % interval" if family(summary) > 1 else "95 % interval"
-    claims, names = summary.about.get("paper_points"), summary.about.get("also") or []
-    head = [factor_label(summary), *COLUMNS[:3], mean, "deviation", gap, span, *COLUMNS[3:]]
-    head += [*(CLAIMED if claims else ()), *map(heading, names)]
-    rows = [
-        [
-            *_cells(row, units),
-            *(_claimed(summary, row) if claims else ()),
-            *(Units(name).number(value) for name, value in further(summary, row)),
-        ]
-        for row in summary.rows
-    ]
+    rows = [_cells(summary, row) for row in summary.rows]
     optional = OPTIONAL if any(row.is_base for row in summary.rows) else (*OPTIONAL, *COMPARED)
-    empty = {column for column in optional if not any(row[column] for row in rows)}
-    kept = [column for column in range(len(head)) if column not in empty]
-    groups = [key for key, _ in summary.rows[0].group]
-    values = [[value for _, value in row.group] for row in summary.rows]
-    return [*groups, *(head[column] for column in kept)], [
-        [*group, *(row[column] for column in kept)] for group, row in zip(values, rows, strict=True)
+    kept = [
+        column for column, (name, _) in enumerate(rows[0])
+        if not name.startswith(optional) or any(row[column][1] for row in rows)
+    ]  # fmt: skip
+    return [rows[0][column][0] for column in kept], [[row[column][1] for column in kept] for row in rows]
+
+
+def _cells(summary: Summary, row: Row) -> list[tuple[str, str]]:
+    """The heads and cells of a row."""
+    about, gap, units = summary.about, row.against_base, Units(summary.about["metric"])
+    mean, difference = ("mean, %", "difference, points") if units.per_cent else ("mean", "difference")
+    left_out = ", ".join(f"{count} {COUNT_WORDS[name]}" for name, count in row.counts.items() if count)
+    found = [
+        *row.group,
+        (factor_label(summary), level_label(row)),
+        ("setting", pairs_label(row.cell.setting)),
+        ("tuned", pairs_label(row.tuned)),
+        ("n", str(row.sample.n)),
+        (mean, units.number(row.sample.mean)),
+        ("deviation", units.number(row.sample.std)),
+        (difference, "base" if row.is_base else units.signed(gap and gap.mean)),
+        ("simultaneous 95 % interval" if family(summary) > 1 else "95 % interval", interval(gap, units)),
+        ("p (Holm)", probability(gap)),
+        ("ratio", "" if units.per_cent else times(row.ratio)),
+        ("left out", left_out),
     ]
+    if claims := about.get("paper_points"):
+        points = claims.get(level_label(row))
+        found.append(("paper, points", "" if points is None else f"{points:+g}"))
+        found.append(("verdict", "" if gap is None else verdict(gap, about.get("expects"))))
+    return found + [(heading(name), Units(name).number(value)) for name, value in further(summary, row)]
+
+
+OPTIONAL = ("setting", "tuned", "p (Holm)", "ratio", "left out")
+"""Columns that are left out if empty."""
+
+COMPARED = ("deviation", "difference", "simultaneous", "95 %")
+"""How further columns begin that are left out if no levels are compared (a search, only seeds)."""
 
 
 def heading(metric: str) -> str:
@@ -159,51 +177,10 @@ def heading(metric: str) -> str:
 FURTHER = {"train_set/top1_error": "training error", "gap/top1_error": "gap"}
 """Names of further metrics in a table, if clearer than the metric's name."""
 
-COLUMNS = ("setting", "tuned", "n", "p (Holm)", "ratio", "left out")
-"""Heads that are the same in every table."""
-
-
-CLAIMED = ("paper, points", "verdict")
-"""Heads of the paper's claim for each level, and of the interval's verdict on it."""
-
-
-def _claimed(summary: Summary, row: Row) -> list[str]:
-    points = summary.about["paper_points"].get(level_label(row))
-    gap = row.against_base
-    return [
-        "" if points is None else f"{points:+g}",
-        "" if gap is None else verdict(gap, summary.about.get("expects")),
-    ]
-
 
 def factor_label(summary: Summary) -> str:
     """The head of the column of levels."""
     return " ".join(key.rpartition(".")[2] for key in summary.about["factor"])
-
-
-OPTIONAL = (1, 2, 8, 9, 10)
-"""Columns that are left out if empty."""
-
-COMPARED = (5, 6, 7)
-"""The deviation and the comparison: left out if no levels are compared (a search, only seeds)."""
-
-
-def _cells(row: Row, units: Units) -> list[str]:
-    gap = row.against_base
-    left_out = ", ".join(f"{count} {COUNT_WORDS[name]}" for name, count in row.counts.items() if count)
-    return [
-        level_label(row),
-        pairs_label(row.cell.setting),
-        pairs_label(row.tuned),
-        str(row.sample.n),
-        units.number(row.sample.mean),
-        units.number(row.sample.std),
-        "base" if row.is_base else units.signed(gap and gap.mean),
-        interval(gap, units),
-        probability(gap),
-        "" if units.per_cent else times(row.ratio),
-        left_out,
-    ]
 
 
 def interval(gap: Difference | None, units: Units) -> str:
