@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from alexnet_lab.base.errors import RunError
-from alexnet_lab.run.patterns import run_names
+from alexnet_lab.run.run_directory import run_names
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -26,8 +26,8 @@ from alexnet_lab.evaluation.file_names import chosen_name, out_folder
 from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.evaluation.predict import UNKNOWN, count_views
 from alexnet_lab.run import tracking
-from alexnet_lab.run.patterns import is_run, run_names
 from alexnet_lab.run.provenance import git_state
+from alexnet_lab.run.run_directory import is_run, run_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

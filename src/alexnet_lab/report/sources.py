@@ -16,8 +16,8 @@ from alexnet_lab.base.flatten import flat
 from alexnet_lab.config.default_paths import is_outward
 from alexnet_lab.data.identity import ASIDE, HASHES, SHOWN, Result, check_comparable, difference
 from alexnet_lab.report.comparison import PENDING, PRUNED, UNREADABLE, Run, Study, displayable, read_run
-from alexnet_lab.run.patterns import is_run, run_names
 from alexnet_lab.run.pruning import pruned_jobs
+from alexnet_lab.run.run_directory import is_run, run_names
 from alexnet_lab.run.run_files import copies
 from alexnet_lab.sweeps.columns import columns
 from alexnet_lab.sweeps.definition import SEED, identity

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers.logger import DummyLogger
+from lightning.pytorch.profilers import AdvancedProfiler, PassThroughProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from torch import nn
 
 from alexnet_lab.base import cluster, targets
@@ -26,7 +29,6 @@ from alexnet_lab.run import parts
 from alexnet_lab.run.devices import lightnings_name
 from alexnet_lab.run.distributed import Processes, build_strategy
 from alexnet_lab.run.own_module import build_module
-from alexnet_lab.run.profiling import build_profiler
 from alexnet_lab.run.pruning import Pruning, Rule
 from alexnet_lab.run.step_log import step_log
 from alexnet_lab.training.batch_norm import batch_dependent, synchronise
@@ -157,6 +159,29 @@ def build_trainer(
     # with max_steps, Lightning would resume a finished epoch as one in progress
     trainer.fit_loop._iteration_based_training = lambda: False
     return trainer
+
+
+PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
+
+
+NOTHING = contextlib.nullcontext()
+
+
+class NoProfiler(PassThroughProfiler):
+    """A fast profiler that measures nothing. Lightning calls its profiler around each hook of each callback."""
+
+    def profile(self, action_name: str) -> Any:
+        """Does nothing around the action."""
+        return NOTHING
+
+
+def build_profiler(asked: str | dict[str, Any] | None, run_dir: Path, trusted: tuple[str, ...]) -> Profiler:
+    """The profiler of `trainer.profiler`; a named one writes `fit-profile.txt` into the run directory."""
+    if asked is None:
+        return NoProfiler()
+    if isinstance(asked, dict):
+        return build(asked, "trainer.profiler", trusted=trusted)
+    return PROFILERS[asked](dirpath=run_dir, filename="profile")
 
 
 def use_tf32(wanted: bool) -> None:

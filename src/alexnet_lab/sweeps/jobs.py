@@ -6,8 +6,11 @@ import contextlib
 import logging
 import os
 import re
+import signal
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.cluster import is_first
@@ -20,7 +23,6 @@ from alexnet_lab.run.signals import deferred, terminable
 from alexnet_lab.sweeps import job_states, results
 from alexnet_lab.sweeps.definition import Definition, Job, split
 from alexnet_lab.sweeps.gpu_leases import leased
-from alexnet_lab.sweeps.requeue import requeued_on_notice
 from alexnet_lab.sweeps.shutdown import POLL_SECONDS, end_with_sweep
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
@@ -60,6 +62,36 @@ def run_job(config: dict[str, Any]) -> None:
             leased(config["trainer"], config["launcher"]["jobs_per_gpu"]),
         ):
             _run(sweep, definition, job, as_run(config))
+
+
+@contextlib.contextmanager
+def requeued_on_notice() -> Iterator[None]:
+    """Within the block SLURM's notice of the time limit ends the run; then the job goes back into the queue.
+
+    submitit asks SLURM for SIGUSR2 some time before the limit (`hydra.launcher.signal_delay_s`). Its handler would put
+    the job back at once, in the middle of a step. Here SIGUSR2 ends the run as SIGTERM does, with a checkpoint, and the
+    handler is called after the block. Without such a handler, or outside the main thread, nothing changes. Of a job on
+    several nodes the first process acts, and the others end with it.
+    """
+    requeue = signal.getsignal(signal.SIGUSR2)
+    if not callable(requeue) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    noticed = False
+
+    def end(number: int, frame: FrameType | None) -> None:
+        nonlocal noticed
+        if is_first() and not noticed:
+            noticed = True
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGUSR2, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR2, requeue)
+        if noticed:
+            requeue(signal.SIGUSR2, None)
 
 
 def short_name(job: Job) -> str:

@@ -15,8 +15,7 @@ from alexnet_lab.base.shell import quoted
 from alexnet_lab.config.default_paths import VARIANT
 from alexnet_lab.sweeps.columns import compared_keys
 from alexnet_lab.sweeps.definition import Definition, Job, identity, named, split
-from alexnet_lab.sweeps.former_defaults import as_recorded
-from alexnet_lab.sweeps.merging import agreed, can_be_one
+from alexnet_lab.sweeps.merging import agreed, as_recorded, can_be_one
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
 if TYPE_CHECKING:
