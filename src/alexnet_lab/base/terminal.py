@@ -14,7 +14,7 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -83,19 +83,6 @@ def outlive_terminal() -> None:
     on_main_thread = threading.current_thread() is threading.main_thread()
     if on_main_thread and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, _hang_up_handler(had_terminal=_has_terminal()))
-
-
-@contextlib.contextmanager
-def hangups_ignored() -> Iterator[None]:
-    """Processes that start within the block ignore SIGHUP, which would end them when the terminal closes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, before)
 
 
 def _protect(name: str, number: int) -> None:

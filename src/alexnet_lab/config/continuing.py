@@ -28,27 +28,32 @@ ROUNDING = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trai
 FOLD_IN = "data.val_fraction"
 """The key that turns validation images into training images when it becomes 0."""
 
-LONGER: dict[str, Callable[[Any, Any], bool]] = {
-    "trainer.max_epochs": lambda old, new: new > old,
-    "trainer.max_steps": lambda old, new: new == -1 or -1 < old < new,
-    FOLD_IN: lambda old, new: new == 0 and old != NOTHING,
-    "callbacks.early_stopping": lambda old, new: new is None,
-    "callbacks.pruning": lambda old, new: new is None,
-    "callbacks.to_error.stop": lambda old, new: new is False,
-    "trainer.max_time": lambda old, new: new is None or (isinstance(old, str) and old.zfill(15) < new.zfill(15)),
-}
-"""Keys that extend the training, each with a test for the values that do."""
 
-REMEDIES = {
-    "trainer.max_epochs": "it can only grow",
-    "trainer.max_steps": "it can only grow, or become -1",
-    FOLD_IN: "it can only become 0, which folds the validation images into the training images",
-    "callbacks.early_stopping": "it can only be switched off",
-    "callbacks.pruning": "it can only be switched off",
-    "callbacks.to_error.stop": "it can only become false",
-    "trainer.max_time": "it can only grow, or become null",
+class Extension(NamedTuple):
+    """How a key may change so that the training goes on for longer."""
+
+    extends: Callable[[Any, Any], bool]  # whether a change from one value to another does
+    allowed: str  # the same in words
+
+
+SWITCHED_OFF = Extension(lambda old, new: new is None, "it can only be switched off")
+
+LONGER = {
+    "trainer.max_epochs": Extension(lambda old, new: new > old, "it can only grow"),
+    "trainer.max_steps": Extension(lambda old, new: new == -1 or -1 < old < new, "it can only grow, or become -1"),
+    FOLD_IN: Extension(
+        lambda old, new: new == 0 and old != NOTHING,
+        "it can only become 0, which folds the validation images into the training images",
+    ),
+    "callbacks.early_stopping": SWITCHED_OFF,
+    "callbacks.pruning": SWITCHED_OFF,
+    "callbacks.to_error.stop": Extension(lambda old, new: new is False, "it can only become false"),
+    "trainer.max_time": Extension(
+        lambda old, new: new is None or (isinstance(old, str) and old.zfill(15) < new.zfill(15)),
+        "it can only grow, or become null",
+    ),
 }
-"""What is allowed instead, for some keys."""
+"""Keys that extend the training."""
 
 FORCED = (
     "seed", "augment", "experiment", "trainer.precision", "trainer.float32", "trainer.gradient_clip_val",
@@ -74,7 +79,7 @@ class Difference(NamedTuple):
         if within(self.key, FREE):
             return "free"
         rule = LONGER.get(self.key)
-        return "longer" if rule is not None and rule(self.old, self.new) else "other"
+        return "longer" if rule is not None and rule.extends(self.old, self.new) else "other"
 
     def __str__(self) -> str:
         return f"{self.key}: {shown(self.old)} -> {shown(self.new)}"
@@ -127,7 +132,8 @@ def check_changes(saved: Mapping[str, Any], requested: Mapping[str, Any]) -> Non
     """
     for item in differences(saved, requested):
         if item.kind == "other":
-            remedy = REMEDIES.get(item.key, "that would be another experiment; start a new run for it")
+            rule = LONGER.get(item.key)
+            remedy = rule.allowed if rule else "that would be another experiment; start a new run for it"
             raise ConfigError(
                 f"`{item.key}` is {shown(item.old)} in the run and cannot become {shown(item.new)}: {remedy}, "
                 f"or leave it out"

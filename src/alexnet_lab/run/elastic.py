@@ -6,7 +6,6 @@ multirun. Here the workers get the config as an argument. Lightning finds the el
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import multiprocessing
 import os
@@ -14,7 +13,7 @@ import signal
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from multiprocessing import connection, forkserver
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,11 +25,11 @@ from alexnet_lab.base import leases
 from alexnet_lab.base.errors import Interrupted, RunError, one_line
 from alexnet_lab.base.log import quiet
 from alexnet_lab.base.memory import keep_freed_memory
-from alexnet_lab.base.terminal import hangups_ignored, outlive_terminal
+from alexnet_lab.base.signals import handled, terminable
+from alexnet_lab.base.terminal import outlive_terminal
 from alexnet_lab.run.devices import count_processes
 from alexnet_lab.run.failures import is_chance
 from alexnet_lab.run.last_step import shutdown_seconds
-from alexnet_lab.run.signals import terminable
 
 if TYPE_CHECKING:
     from alexnet_lab.run.run_directory import RunDirectory
@@ -106,7 +105,7 @@ def run_workers(
     _start_server()
     with (
         tempfile.TemporaryDirectory(prefix="alexnet-lab-") as scratch,
-        _signals_restored(),
+        handled({number: signal.getsignal(number) for number in REPLACED_SIGNALS}),
         quiet(WORKER_LOG, logging.CRITICAL),
         quiet(AGENT_LOG, logging.CRITICAL),
     ):
@@ -122,16 +121,10 @@ def run_workers(
 
 
 def _start_server() -> None:
-    """Starts the fork server, which stays for later jobs and ignores Ctrl-C, even while it imports."""
+    """Starts the fork server, which stays for later jobs, and ignores Ctrl-C and a closed terminal from the start."""
     multiprocessing.set_forkserver_preload([PRELOADED])
-    if threading.current_thread() is not threading.main_thread():
-        return  # the first worker starts it
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with hangups_ignored():
-            forkserver.ensure_running()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with handled({signal.SIGINT: signal.SIG_IGN, signal.SIGHUP: signal.SIG_IGN}):
+        forkserver.ensure_running()
 
 
 def _launch_config(rendezvous: Rendezvous | None, processes: int, scratch: str) -> LaunchConfig:
@@ -198,20 +191,6 @@ def _end_with_parent() -> None:
     if parent is not None:
         connection.wait([parent.sentinel])
         os._exit(113)
-
-
-@contextlib.contextmanager
-def _signals_restored() -> Iterator[None]:
-    """Restores the signal handlers after the block; in a thread there are none to restore."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in REPLACED_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _explained(error: ChildFailedError) -> RunError:

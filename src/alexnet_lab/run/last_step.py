@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.callbacks import Callback
 
-from alexnet_lab.run.signals import Terminated
+from alexnet_lab.base.signals import Terminated
 from alexnet_lab.training.checkpoints import CLOCK_STEPS, Checkpoints
 
 if TYPE_CHECKING:

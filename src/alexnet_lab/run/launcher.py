@@ -16,6 +16,7 @@ from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, R
 from alexnet_lab.base.files import write_json
 from alexnet_lab.base.locks import free_folder
 from alexnet_lab.base.log import start_log
+from alexnet_lab.base.signals import deferred, terminable
 from alexnet_lab.config.default_paths import has_default_run_dir
 from alexnet_lab.run import failures, provenance, starting_weights
 from alexnet_lab.run.devices import check_devices, check_precision, count_processes, is_cpu, uses_workers
@@ -27,7 +28,6 @@ from alexnet_lab.run.rehearsal import check_callbacks
 from alexnet_lab.run.request import checked
 from alexnet_lab.run.resuming import begin, check_images
 from alexnet_lab.run.run_directory import CONTINUED_BY, RunDirectory
-from alexnet_lab.run.signals import deferred, terminable
 from alexnet_lab.run.threads import with_threads
 from alexnet_lab.run.worker import fit_and_test
 

@@ -22,12 +22,12 @@ from torch import distributed
 
 from alexnet_lab.base.cluster import number, place
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, is_interrupt, one_line
+from alexnet_lab.base.signals import terminable
 from alexnet_lab.run.devices import count_processes, uses_workers
 from alexnet_lab.run.elastic import Rendezvous, WorkerDiedError, run_workers
 from alexnet_lab.run.engine import without_verification
 from alexnet_lab.run.preparation import network_size, prepare
 from alexnet_lab.run.run_directory import RunDirectory
-from alexnet_lab.run.signals import terminable
 from alexnet_lab.run.threads import with_threads
 from alexnet_lab.run.worker import fit_and_test
 

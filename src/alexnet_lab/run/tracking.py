@@ -20,8 +20,8 @@ from alexnet_lab.base import shell
 from alexnet_lab.base.errors import one_line
 from alexnet_lab.base.files import write_text
 from alexnet_lab.base.flatten import flat
+from alexnet_lab.base.signals import hangups_ignored
 from alexnet_lab.base.targets import build, parts
-from alexnet_lab.base.terminal import hangups_ignored
 from alexnet_lab.config.wandb_checks import MODES
 from alexnet_lab.run import wandb_code
 from alexnet_lab.run.tolerant_loggers import Steady, steady

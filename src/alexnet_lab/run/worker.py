@@ -17,6 +17,7 @@ from torch import nn
 from alexnet_lab.base import cluster
 from alexnet_lab.base.errors import Interrupted
 from alexnet_lab.base.log import close_file, log_to_file, replay, start_log
+from alexnet_lab.base.signals import Terminated
 from alexnet_lab.config.schema import EARLY_EPOCHS
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.preview import preview
@@ -26,7 +27,6 @@ from alexnet_lab.run.best_weights import BestWeights
 from alexnet_lab.run.checkpoint_identity import KeepIdentity
 from alexnet_lab.run.last_step import EndAfterStep
 from alexnet_lab.run.resuming import prepared
-from alexnet_lab.run.signals import Terminated
 from alexnet_lab.run.threads import CrowdedCores
 from alexnet_lab.training import Classifier, freezing
 from alexnet_lab.training.callbacks import STAGES, MetricsCsv, Throughput, network_of, plain

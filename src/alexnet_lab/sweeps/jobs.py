@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from types import FrameType
@@ -17,9 +16,9 @@ from alexnet_lab.base.cluster import is_first
 from alexnet_lab.base.environment import variables
 from alexnet_lab.base.errors import AlexNetLabError, Interrupted, RunError, one_line
 from alexnet_lab.base.log import LABEL, start_log
+from alexnet_lab.base.signals import deferred, handled, terminable
 from alexnet_lab.data.identity import RECORDED
 from alexnet_lab.run import launcher
-from alexnet_lab.run.signals import deferred, terminable
 from alexnet_lab.sweeps import job_states, results
 from alexnet_lab.sweeps.definition import Definition, Job, split
 from alexnet_lab.sweeps.gpu_leases import leased
@@ -74,7 +73,7 @@ def requeued_on_notice() -> Iterator[None]:
     several nodes the first process acts, and the others end with it.
     """
     requeue = signal.getsignal(signal.SIGUSR2)
-    if not callable(requeue) or threading.current_thread() is not threading.main_thread():
+    if not callable(requeue):
         yield
         return
     noticed = False
@@ -85,11 +84,10 @@ def requeued_on_notice() -> Iterator[None]:
             noticed = True
             os.kill(os.getpid(), signal.SIGTERM)
 
-    signal.signal(signal.SIGUSR2, end)
     try:
-        yield
+        with handled({signal.SIGUSR2: end}):
+            yield
     finally:
-        signal.signal(signal.SIGUSR2, requeue)
         if noticed:
             requeue(signal.SIGUSR2, None)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from alexnet_lab.base.environment import variables
-from alexnet_lab.run.signals import Terminated
+from alexnet_lab.base.signals import Terminated, handled
 
 VARIABLE = "ALEXNET_LAB_SWEEP"
 """The machine, SLURM job and process number of the sweep, for its jobs' processes."""
@@ -61,15 +61,9 @@ def stoppable(stop: Path, busy: Callable[[], bool]) -> Iterator[None]:
 
     stop.unlink(missing_ok=True)
     filters = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), QUIET_TRACKER]))
-    main = threading.current_thread() is threading.main_thread()
-    for number in before if main else ():
-        signal.signal(number, stopped)
-    try:
-        with variables(**{VARIABLE: f"{place()}/{os.getpid()}", "PYTHONWARNINGS": filters}):
-            yield
-    finally:
-        for number, handler in before.items() if main else ():
-            signal.signal(number, handler)
+    places = {VARIABLE: f"{place()}/{os.getpid()}", "PYTHONWARNINGS": filters}
+    with handled(dict.fromkeys(before, stopped)), variables(**places):
+        yield
 
 
 @cache  # once per process, which may run many jobs
