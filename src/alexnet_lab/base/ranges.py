@@ -6,6 +6,7 @@ A constructor's keyword-only parameters, annotated with these types, *are* its c
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -43,14 +44,18 @@ UnitInterval = Annotated[float, Ge(0), Lt(1)]
 """A number in [0, 1): a dropout rate, a momentum, a fraction of the images."""
 
 
-def _extra_metric(name: str) -> str:
-    stage, _, own = name.partition("/")
-    if stage not in ("val", "train") or not own.isidentifier():
-        raise ValueError("val/NAME, for a NAME of the group `metrics`")
-    return name
+def matching(pattern: str, allowed: str) -> AfterValidator:
+    """Accepts the texts that a regular expression matches as a whole; `allowed` describes them for a message."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(allowed)
+        return text
+
+    return AfterValidator(check)
 
 
-ExtraMetric = Annotated[str, AfterValidator(_extra_metric)]
+ExtraMetric = Annotated[str, matching(r"(val|train)/[^\W\d]\w*", "val/NAME, for a NAME of the group `metrics`")]
 """The name of a metric of the config's `metrics` in validation or training."""
 
 TOP_K = 5

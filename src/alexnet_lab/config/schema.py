@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal, get_args
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from alexnet_lab.base.ranges import ExtraMetric, NonNegativeInt, PositiveFloat, PositiveInt
+from alexnet_lab.base.ranges import ExtraMetric, NonNegativeInt, PositiveFloat, PositiveInt, matching
 
 Limit = Annotated[int, Ge(0)] | Annotated[float, Ge(0), Le(1)]
 """A number of batches (int), or a share of all batches (float in [0, 1]); 0 means none."""
@@ -22,13 +21,9 @@ Threads = Annotated[int, Ge(1), Le(1024)]
 Seed = Annotated[int, Ge(0), Lt(2**32)]
 
 
-def _duration(text: str) -> str:
-    if not re.fullmatch(r"\d{1,6}:\d\d:\d\d:\d\d", text):
-        raise ValueError("a duration as days:hours:minutes:seconds, such as '00:08:30:00'")
-    return text
-
-
-Duration = Annotated[str, AfterValidator(_duration)]
+Duration = Annotated[
+    str, matching(r"\d{1,6}(:\d\d){3}", "a duration as days:hours:minutes:seconds, such as '00:08:30:00'")
+]
 """A duration in the format of Lightning's Timer."""
 
 
@@ -42,13 +37,7 @@ FileName = Annotated[str, AfterValidator(_file_name)]
 """A part of a file's name. It is no path, so nothing is written elsewhere or hidden."""
 
 
-def _strategy_name(name: str) -> str:
-    if not name.isidentifier():
-        raise ValueError("a strategy of Lightning's (ddp, fsdp)")
-    return name
-
-
-StrategyName = Annotated[str, AfterValidator(_strategy_name)]
+StrategyName = Annotated[str, matching(r"[^\W\d]\w*", "a strategy of Lightning's (ddp, fsdp)")]
 
 Level = bool | int | float | str | None
 """A value of a swept key."""
@@ -188,13 +177,9 @@ EARLY_EPOCHS = 3
 """The number of epochs in `train/early_loss`."""
 
 
-def _variant_name(name: str) -> str:
-    if not re.fullmatch(r"[\w.+-]{1,60}", name) or name.startswith((".", "-")):
-        raise ValueError("a name of letters, digits and _ . + -, such as no_dropout")
-    return name
-
-
-VariantName = Annotated[str, AfterValidator(_variant_name)]
+VariantName = Annotated[
+    str, matching(r"[\w+][\w.+-]{0,59}", "a name of letters, digits and _ . + -, such as no_dropout")
+]
 """The name of a level that sets its own keys; it becomes part of a folder's name and of a command."""
 
 
@@ -275,19 +260,13 @@ class Sweeper(Section):
     sampler: Literal["tpe", "random"] = "tpe"
 
 
-def _joblib_batch(text: str) -> str:
-    if text != "auto" and not (text.isdecimal() and int(text) > 0):
-        raise ValueError("auto, or a whole number from 1")
-    return text
-
-
 class HydraLauncher(Section):
     """The numbers of `hydra.launcher`, for all launchers; Hydra checks its other keys."""
 
     model_config = ConfigDict(extra="allow")
 
     n_jobs: Literal[-1] | PositiveInt | None = None
-    batch_size: Annotated[str, AfterValidator(_joblib_batch)] | None = None
+    batch_size: Annotated[str, matching(r"auto|0*[1-9]\d*", "auto, or a whole number from 1")] | None = None
     timeout_min: PositiveInt | None = None
     cpus_per_task: PositiveInt | None = None
     tasks_per_node: PositiveInt | None = None
