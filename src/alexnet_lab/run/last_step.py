@@ -9,16 +9,12 @@ import os
 import signal
 import threading
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lightning.pytorch.callbacks import Callback
+from lightning import Callback, LightningModule, Trainer
 
 from alexnet_lab.base.signals import Terminated
 from alexnet_lab.training.checkpoints import CLOCK_STEPS, Checkpoints
-
-if TYPE_CHECKING:
-    from lightning import LightningModule, Trainer
-
 
 PATIENCE_SHARE = 0.6
 """Of the time that workers get to end, how long a step may take; after that the run ends at once."""

@@ -10,16 +10,14 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from alexnet_lab.base import targets
 from alexnet_lab.base.files import link_or_copy
 from alexnet_lab.base.log import quiet
+from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.run.tolerant_loggers import steady
 from alexnet_lab.run.tracking import ID_FILE, OURS_AT_WANDB, finish, wandb_runs
-
-if TYPE_CHECKING:
-    from alexnet_lab.run.run_directory import RunDirectory
 
 TYPE = "model"
 """W&B's type of the artifacts."""

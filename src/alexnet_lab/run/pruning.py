@@ -10,14 +10,13 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from lightning.pytorch.callbacks import Callback
+from lightning import Callback, LightningModule, Trainer
 
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.training.extra_metrics import sign
 from alexnet_lab.training.last_validation import last_validation
 
 if TYPE_CHECKING:
-    from lightning import LightningModule, Trainer
     from optuna.storages import BaseStorage
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import RunError
@@ -17,10 +17,8 @@ from alexnet_lab.base.targets import OURS
 from alexnet_lab.config import continuing
 from alexnet_lab.data.identity import OTHER_IMAGES, check_same_images, is_folded_in
 from alexnet_lab.run import checkpoint_identity
+from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.training.checkpoint_io import ForeignCheckpointError, Intact, load_checkpoint
-
-if TYPE_CHECKING:
-    from alexnet_lab.run.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
@@ -24,7 +24,6 @@ from alexnet_lab.run.tolerant_loggers import Steady
 from alexnet_lab.training.callbacks import main_rate, network_of, plain
 
 if TYPE_CHECKING:
-    from lightning import LightningModule, Trainer
     from torch.optim import Optimizer
 
 log = logging.getLogger(__name__)

@@ -6,15 +6,12 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning import Callback, LightningModule, Trainer
 
 from alexnet_lab.base.cores import available_cores, omp_threads, waited_seconds
-
-if TYPE_CHECKING:
-    from lightning import LightningModule, Trainer
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import logging
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -26,8 +26,11 @@ from alexnet_lab.run import engine, parts, starting_weights, tracking
 from alexnet_lab.run.best_weights import BestWeights
 from alexnet_lab.run.checkpoint_identity import KeepIdentity
 from alexnet_lab.run.last_step import EndAfterStep
+from alexnet_lab.run.preparation import Prepared
 from alexnet_lab.run.resuming import prepared
+from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.run.threads import CrowdedCores
+from alexnet_lab.run.tolerant_loggers import Steady
 from alexnet_lab.training import Classifier, freezing
 from alexnet_lab.training.callbacks import STAGES, MetricsCsv, Throughput, network_of, plain
 from alexnet_lab.training.checkpoint_io import Intact, SafeCheckpointIO, load_checkpoint, load_weights
@@ -37,11 +40,6 @@ from alexnet_lab.training.last_validation import LastValidation
 from alexnet_lab.training.metrics import Confusion
 from alexnet_lab.training.step_seeds import StepSeeds
 from alexnet_lab.training.time_to import TimeTo
-
-if TYPE_CHECKING:
-    from alexnet_lab.run.preparation import Prepared
-    from alexnet_lab.run.run_directory import RunDirectory
-    from alexnet_lab.run.tolerant_loggers import Steady
 
 log = logging.getLogger(__name__)
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alexnet_lab.run.preparation import network_size
 from alexnet_lab.sweeps import job_states
-
-if TYPE_CHECKING:
-    from alexnet_lab.sweeps.preflight import Plan
+from alexnet_lab.sweeps.preflight import Plan
 
 
 def described_plan(plan: Plan) -> list[str]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from alexnet_lab.base.formats import duration
 from alexnet_lab.data.identity import RECORDED
-
-if TYPE_CHECKING:
-    from alexnet_lab.sweeps.definition import Job
-    from alexnet_lab.sweeps.sweep_directory import SweepDirectory
+from alexnet_lab.sweeps.definition import Job
+from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
 State = Literal["done", "failed", "interrupted", "to go"]
 

@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alexnet_lab.base.cluster import is_first
 from alexnet_lab.base.environment import variables
@@ -19,14 +19,12 @@ from alexnet_lab.base.log import LABEL, start_log
 from alexnet_lab.base.signals import deferred, handled, terminable
 from alexnet_lab.data.identity import RECORDED
 from alexnet_lab.run import launcher
+from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.sweeps import job_states, results
 from alexnet_lab.sweeps.definition import Definition, Job, split
 from alexnet_lab.sweeps.gpu_leases import leased
 from alexnet_lab.sweeps.shutdown import POLL_SECONDS, end_with_sweep
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
-
-if TYPE_CHECKING:
-    from alexnet_lab.run.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
 

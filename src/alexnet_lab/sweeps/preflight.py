@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from alexnet_lab.base import cluster
 from alexnet_lab.base.errors import ConfigError, did_you_mean
@@ -18,8 +18,7 @@ from alexnet_lab.sweeps.definition import Definition, Job, identity, named, spli
 from alexnet_lab.sweeps.merging import agreed, as_recorded, can_be_one
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
-if TYPE_CHECKING:
-    Compose = Callable[[Sequence[str]], dict[str, Any]]
+Compose = Callable[[Sequence[str]], dict[str, Any]]
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import logging
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
@@ -14,16 +14,14 @@ from alexnet_lab.base.errors import DataError, RunError
 from alexnet_lab.base.files import write_text
 from alexnet_lab.data.identity import Result, on_other_images
 from alexnet_lab.run.pruning import pruned_jobs
+from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.run.run_files import computed_on
 from alexnet_lab.sweeps.columns import Columns, columns
+from alexnet_lab.sweeps.definition import Definition, Job
 from alexnet_lab.sweeps.subject import subject
 from alexnet_lab.sweeps.summary import Outcome, Summary, summarise
 from alexnet_lab.sweeps.summary_tables import csv_text, markdown, terminal_table
-
-if TYPE_CHECKING:
-    from alexnet_lab.run.run_directory import RunDirectory
-    from alexnet_lab.sweeps.definition import Definition, Job
-    from alexnet_lab.sweeps.sweep_directory import SweepDirectory
+from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
 log = logging.getLogger(__name__)
 

@@ -6,20 +6,17 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import Interrupted, RunError, one_line
 from alexnet_lab.base.log import start_log
 from alexnet_lab.sweeps import job_states
+from alexnet_lab.sweeps.definition import Job
+from alexnet_lab.sweeps.preflight import Plan
 from alexnet_lab.sweeps.shutdown import POLL_SECONDS, stoppable
+from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
-if TYPE_CHECKING:
-    from alexnet_lab.sweeps.definition import Job
-    from alexnet_lab.sweeps.preflight import Plan
-    from alexnet_lab.sweeps.sweep_directory import SweepDirectory
-
-    Launch = Callable[[Sequence[list[str]]], object]
+Launch = Callable[[Sequence[list[str]]], object]
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,6 @@ from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
-
 log = logging.getLogger(__name__)
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from alexnet_lab.sweeps.definition import Definition
-
+from alexnet_lab.sweeps.definition import Definition
 
 CLASSIFIER = "alexnet_lab.training.Classifier"
 """The `_target_` of configs/module/classifier.yaml: the module of nearly every run, which needs no mention."""

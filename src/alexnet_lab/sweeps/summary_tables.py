@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -11,10 +11,8 @@ from rich.text import Text
 from alexnet_lab.base import csv_tables
 from alexnet_lab.base.formats import p_value
 from alexnet_lab.base.printable import printable
-
-if TYPE_CHECKING:
-    from alexnet_lab.base.statistics import Difference, Ratio
-    from alexnet_lab.sweeps.summary import Row, Summary
+from alexnet_lab.base.statistics import Difference, Ratio
+from alexnet_lab.sweeps.summary import Row, Summary
 
 COUNT_WORDS = {
     "failed": "failed", "interrupted": "interrupted", "unreadable": "unreadable", "to_go": "to go",

@@ -9,7 +9,7 @@ from annotated_types import Ge, Le
 from pydantic import AfterValidator, Field
 
 from alexnet_lab.base.checked_files import Amount, Schema, Total
-from alexnet_lab.run.run_files import Metrics, Status  # noqa: TC001 - pydantic reads the annotations
+from alexnet_lab.run.run_files import Metrics, Status
 
 SWEEP_VERSION = 1
 """Of the format of sweep.json."""
