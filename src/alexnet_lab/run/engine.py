@@ -135,7 +135,7 @@ def build_trainer(
     settings = {name: value for name, value in config["trainer"].items() if name not in OUR_TRAINER_KEYS}
     processes, trusted = Processes(), tuple(config["trusted_packages"])
     settings["accelerator"] = lightnings_name(settings["accelerator"])
-    settings["strategy"] = build_strategy(settings["strategy"], processes.size, trusted)
+    settings["strategy"] = build_strategy(settings["strategy"], processes.world_size(), trusted)
     settings["profiler"] = build_profiler(settings["profiler"], directory.path, trusted)
     warnings.filterwarnings("ignore", message=".*srun. command is available")  # on SLURM's login nodes
     warnings.filterwarnings("ignore", message="Trying to infer the `batch_size`")  # of a `Batch` it is right
