@@ -20,10 +20,8 @@ def available_cores() -> int:
     A quota of 2.5 cores counts as two: a third thread would be stopped for half of its time, and the others would wait
     for it.
     """
-    found = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
-    found += [int(quota) for quota in (cgroup_quota(),) if quota is not None]
-    found += [given for given in (slurm_cores(),) if given is not None]
-    return max(1, min(found))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(limit for limit in (cores, cgroup_quota(), slurm_cores()) if limit is not None)))
 
 
 def omp_threads() -> int | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.flatten import flat, nested
-from alexnet_lab.config import check_saved
+from alexnet_lab.config import check_saved, continuing
 from alexnet_lab.sweeps.columns import columns, compared_keys
 from alexnet_lab.sweeps.definition import SEED, Definition, Job, describe, identity, split
 from alexnet_lab.sweeps.summary import base_level
@@ -106,17 +106,7 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any], keys: Iterable
 
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """The keys in which two configs differ; 1, 1.0 and true are different values."""
-    return [
-        key
-        for key in dict.fromkeys([*before, *after])
-        if key not in before or key not in after or not _same(before[key], after[key])
-    ]
-
-
-def _same(one: Any, other: Any) -> bool:
-    if type(one) is type(other) and isinstance(one, str | int | None):  # without the cost of JSON
-        return one == other
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    return [item.key for item in continuing.differences(before, after)]
 
 
 def _few(names: Sequence[str]) -> str:
