@@ -54,11 +54,17 @@ def bfloat16_arithmetic(cpuinfo: Path = CPUINFO) -> Bfloat16:
     Args:
         cpuinfo: A file with lines `flags: ...` (x86) or `Features: ...` (ARM).
     """
-    lines = (line.partition(":") for line in _lines(cpuinfo))
-    flags = {flag for name, _, flags in lines if name.strip() in ("flags", "Features") for flag in flags.split()}
+    facts = processor_facts(cpuinfo)
+    flags = set(f"{facts.get('flags', '')} {facts.get('Features', '')}".split())
     if flags & NATIVE_BFLOAT16:
         return Bfloat16.NATIVE
     return Bfloat16.CONVERTED if "avx512bw" in flags else Bfloat16.EMULATED
+
+
+def processor_facts(cpuinfo: Path = CPUINFO) -> dict[str, str]:
+    """What Linux lists about the first core, such as `model name` and `flags`; empty on other systems."""
+    lines = (line.partition(":") for line in reversed(_lines(cpuinfo)))
+    return {name.strip(): value.strip() for name, _, value in lines}
 
 
 def sleep_while_waiting() -> None:

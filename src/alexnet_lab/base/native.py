@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from alexnet_lab.base.cores import processor_facts
 from alexnet_lab.base.files import atomic_path
 
 log = logging.getLogger(__name__)
@@ -153,8 +154,6 @@ def _open(path: Path, signatures: Mapping[str, Sequence[type]]) -> ctypes.CDLL:
 
 def _processor() -> str:
     """Identifies the machine among those that share a home folder: the CPU and its instruction sets."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n", maxsplit=1)[0].splitlines()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    return "\n".join(line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part")))
+    facts = processor_facts()
+    listed = [facts[name] for name in ("model name", "flags", "Features", "CPU part") if name in facts]
+    return "\n".join(listed) or f"{platform.machine()} {platform.processor()}"

@@ -25,33 +25,20 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors that may pass, because space can be freed. After any other error nobody will read the output again."""
 
 
-class _Descriptor(io.RawIOBase):
+class _Descriptor(io.FileIO):
     """A file descriptor to which writing always succeeds; data that cannot be written is dropped."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self._number = number
-
-    def fileno(self) -> int:
-        return self._number
-
-    def writable(self) -> bool:
-        return True
-
-    def isatty(self) -> bool:
-        return os.isatty(self._number)
 
     def write(self, data: ReadableBuffer, /) -> int:
         view = memoryview(data).cast("B")
         left = view
         while left:
             try:
-                left = left[os.write(self._number, left) :]
+                left = left[os.write(self.fileno(), left) :]
             except BlockingIOError:  # a pipe that another process has set to non-blocking
-                select.select([], [self._number], [])
+                select.select([], [self.fileno()], [])
             except OSError as error:
                 if error.errno not in FULL:
-                    _open_null(self._number)
+                    _open_null(self.fileno())
                 break
         return len(view)
 
@@ -90,7 +77,7 @@ def _protect(name: str, number: int) -> None:
     stream: io.TextIOWrapper | None = getattr(sys, name)
     if isinstance(stream, Output) or stream is not getattr(sys, f"__{name}__"):
         return
-    raw, unbuffered = _Descriptor(number), stream is not None and stream.write_through
+    raw, unbuffered = _Descriptor(number, "w", closefd=False), stream is not None and stream.write_through
     output = Output(
         raw if unbuffered else io.BufferedWriter(raw),  # pyright: ignore[reportArgumentType] - as Python itself does it
         encoding="utf-8" if stream is None else stream.encoding,

@@ -9,8 +9,8 @@ from typing import Any
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.targets import parts
 
-WANDB = "run.tracking.wandb_logger"
-"""The end of the `_target_` of our W&B logger."""
+OURS_AT_WANDB = "alexnet_lab.run.tracking.wandb_logger"
+"""The `_target_` of configs/logger/wandb.yaml."""
 
 MODES = {"online": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
 """The allowed values of WANDB_MODE, and their meaning."""
@@ -33,7 +33,7 @@ def check_wandb(config: Mapping[str, Any], environment: Mapping[str, str]) -> No
         environment: The environment variables.
     """
     for key, logger in parts({"logger": config["logger"]}).items():
-        if logger["_target_"].endswith(f".{WANDB}"):
+        if logger["_target_"] == OURS_AT_WANDB:
             _check_logger(key, logger, config["tags"], environment)
 
 

@@ -16,16 +16,10 @@ TORCHVISION = "torchvision"
 BEST = ("checkpoints/best.safetensors", "checkpoints/best.ckpt")
 """The files with a run's best weights, in the order of preference."""
 
-KINDS = {
-    ".safetensors": "a run's weights, or another program's",
-    ".ckpt": "a run's checkpoint",
-    ".pt": "a state dict that torch has saved",
-    ".pth": "the same",
-    ".caffemodel": "Caffe's bvlc_alexnet or bvlc_reference_caffenet",
-}
-"""Kinds of files, by suffix."""
+SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".caffemodel")
+"""A run's weights or another program's, a run's checkpoint, a state dict of torch's (two suffixes), Caffe's AlexNet."""
 
-ALLOWED = f"allowed: a finished run, a file ({', '.join(KINDS)}), {TORCHVISION}, or null"
+ALLOWED = f"allowed: a finished run, a file ({', '.join(SUFFIXES)}), {TORCHVISION}, or null"
 
 
 def weights_file(init_from: str) -> Path | None:
@@ -44,7 +38,7 @@ def weights_file(init_from: str) -> Path | None:
         return found
     if not path.is_file():
         raise ConfigError(f"`init_from` is {init_from}, and there is no such run or file; {ALLOWED}")
-    if path.suffix not in KINDS:
+    if path.suffix not in SUFFIXES:
         raise ConfigError(f"`init_from` is {init_from}, a file of another kind; {ALLOWED}")
     return path
 

@@ -15,9 +15,10 @@ from typing import Any, Literal, NamedTuple
 from alexnet_lab.base import targets
 from alexnet_lab.base.files import link_or_copy
 from alexnet_lab.base.log import quiet
+from alexnet_lab.config.wandb_checks import OURS_AT_WANDB
 from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.run.tolerant_loggers import steady
-from alexnet_lab.run.tracking import ID_FILE, OURS_AT_WANDB, finish, wandb_runs
+from alexnet_lab.run.tracking import ID_FILE, finish, wandb_runs
 
 TYPE = "model"
 """W&B's type of the artifacts."""

@@ -17,7 +17,7 @@ from torch import distributed
 from torch.cuda.nccl import version as version_of_nccl
 
 import alexnet_lab
-from alexnet_lab.base.cores import available_cores
+from alexnet_lab.base.cores import available_cores, processor_facts
 from alexnet_lab.base.gpus import visible_gpus
 
 PACKAGES = (
@@ -86,7 +86,8 @@ def hardware(*, on_gpu: bool) -> dict[str, Any]:
 
     For NVIDIA GPUs also their UUIDs, in the same order, and the versions that determine a result's last bits.
     """
-    processor, instructions = _processor(), torch.backends.cpu.get_cpu_capability()
+    processor = processor_facts().get("model name") or platform.processor() or platform.machine()
+    instructions = torch.backends.cpu.get_cpu_capability()
     found = visible_gpus()
     gpus = [gpu.name for gpu in found.devices]
     return {
@@ -106,15 +107,6 @@ def _cuda(driver: str | None) -> dict[str, str]:
     versions = {"runtime": torch.version.cuda, "driver": driver, "cudnn": torch.backends.cudnn.version()}
     nccl = ".".join(map(str, version_of_nccl())) if distributed.is_nccl_available() else None
     return {name: str(version) for name, version in (versions | {"nccl": nccl}).items() if version is not None}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:

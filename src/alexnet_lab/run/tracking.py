@@ -22,7 +22,7 @@ from alexnet_lab.base.files import write_text
 from alexnet_lab.base.flatten import flat
 from alexnet_lab.base.signals import hangups_ignored
 from alexnet_lab.base.targets import build, parts
-from alexnet_lab.config.wandb_checks import MODES
+from alexnet_lab.config.wandb_checks import MODES, OURS_AT_WANDB
 from alexnet_lab.run import wandb_code
 from alexnet_lab.run.tolerant_loggers import Steady, steady
 from alexnet_lab.run.wandb_media import drawn, shown
@@ -44,9 +44,6 @@ FINISH_TIMEOUT_SECONDS = 60.0
 """The time for an upload at the end of a run, before its result is written; `wandb sync` uploads the rest later."""
 
 ID_FILE = "wandb_id.txt"
-
-OURS_AT_WANDB = f"{__name__}.wandb_logger"
-"""The `_target_` of configs/logger/wandb.yaml."""
 
 STEP_METRICS = ("step/loss", "step/learning_rate", "step/gradient_norm")
 """What `logger.every_steps` logs."""

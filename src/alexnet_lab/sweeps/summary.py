@@ -20,10 +20,14 @@ from alexnet_lab.sweeps.definition import SEED
 Pairs = tuple[tuple[str, str], ...]
 """Keys and their values, as in the overrides."""
 
-LEFT_OUT = ("failed", "interrupted", "unreadable", "to_go", "pruned", "other_images", "empty", "other_hardware")
-"""Why a job does not count. `pruned`: a search ended it early; `other_images`: its images differ from those of the
-other jobs; `empty`: it never reached what is measured. `other_hardware`: it has a value, but is not compared with the
-base, whose run of this seed used another kind of hardware."""
+LEFT_OUT = {
+    "failed": "failed", "interrupted": "interrupted", "unreadable": "unreadable", "to_go": "to go",
+    "pruned": "ended early", "other_images": "on other images", "empty": "without a value",
+    "other_hardware": "on other hardware than the base's",
+}  # fmt: skip
+"""Why a job does not count, in a record and in words. `pruned`: a search ended it early; `other_images`: its images
+differ from those of the other jobs; `empty`: it never reached what is measured. `other_hardware`: it has a value, but
+is not compared with the base, whose run of this seed used another kind of hardware."""
 
 Partner = tuple[str, str]
 """A seed and a kind of hardware: two runs form a pair if both are equal."""

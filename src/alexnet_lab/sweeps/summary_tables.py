@@ -12,14 +12,7 @@ from alexnet_lab.base import csv_tables
 from alexnet_lab.base.formats import p_value
 from alexnet_lab.base.printable import printable
 from alexnet_lab.base.statistics import Difference, Ratio
-from alexnet_lab.sweeps.summary import Row, Summary
-
-COUNT_WORDS = {
-    "failed": "failed", "interrupted": "interrupted", "unreadable": "unreadable", "to_go": "to go",
-    "pruned": "ended early", "other_images": "on other images", "empty": "without a value",
-    "other_hardware": "on other hardware than the base's",
-}  # fmt: skip
-"""Words for jobs that a row's n leaves out, or only its difference (`other_hardware`)."""
+from alexnet_lab.sweeps.summary import LEFT_OUT, Row, Summary
 
 
 def csv_text(summary: Summary) -> str:
@@ -133,7 +126,7 @@ def _cells(summary: Summary, row: Row) -> list[tuple[str, str]]:
     """The heads and cells of a row."""
     about, gap, units = summary.about, row.against_base, Units(summary.about["metric"])
     mean, difference = ("mean, %", "difference, points") if units.per_cent else ("mean", "difference")
-    left_out = ", ".join(f"{count} {COUNT_WORDS[name]}" for name, count in row.counts.items() if count)
+    left_out = ", ".join(f"{count} {LEFT_OUT[name]}" for name, count in row.counts.items() if count)
     found = [
         *row.group,
         (factor_label(summary), level_label(row)),
