@@ -8,18 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
-def from_one(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """The rows of a metrics.csv with epochs counted from 1; runs of older versions counted from 0.
-
-    Example:
-        >>> from_one([{"epoch": "0"}, {"epoch": "1"}])
-        [{'epoch': '1'}, {'epoch': '2'}]
-    """
-    if not rows or rows[0]["epoch"] != "0":
-        return list(rows)
-    return [row | {"epoch": str(int(row["epoch"]) + 1)} if row["epoch"].isdigit() else row for row in rows]
-
-
 def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
     r"""Rows as the text of a CSV file; missing values are empty cells.
 

@@ -36,3 +36,15 @@ def nested(items: dict[str, Any]) -> dict[str, Any]:
             node = node.setdefault(group, {})
         node[name] = value
     return config
+
+
+def at(config: Any, key: str, separator: str = ".") -> Any:
+    """The value at a path of keys; None if there is none.
+
+    Example:
+        >>> at({"model": {"norm": "lrn"}}, "model.norm"), at({"model": None}, "model.norm")
+        ('lrn', None)
+    """
+    for part in key.split(separator):
+        config = config.get(part) if isinstance(config, dict) else None
+    return config

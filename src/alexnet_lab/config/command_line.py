@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
+from alexnet_lab.base.flatten import at
 from alexnet_lab.base.places import DATA_VARIABLE
 from alexnet_lab.base.shell import quoted, to_type
 from alexnet_lab.config import hydra_adapter
@@ -167,11 +168,8 @@ def expanded(path: str) -> str:
 def expand_paths(config: dict[str, Any]) -> None:
     """Expands `~` in the values of `PATHS`, in place."""
     for key in PATHS:
-        *groups, name = key.split(".")
-        node: Any = config
-        for group in groups:
-            node = node.get(group) if isinstance(node, dict) else None
-        value = node.get(name) if isinstance(node, dict) else None
+        group, _, name = key.rpartition(".")
+        node, value = at(config, group) if group else config, at(config, key)
         if isinstance(value, str):
             node[name] = expanded(value)
         elif isinstance(value, list):

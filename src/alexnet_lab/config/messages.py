@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alexnet_lab.base import targets
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, did_you_mean, one_line
+from alexnet_lab.base.flatten import at
 from alexnet_lab.config.command_line import explain_several, explain_unreadable
 from alexnet_lab.config.hydra_adapter import VERSION_BASE, arguments, composed_until, unresolved
 from alexnet_lab.config.schema import LAUNCHER_OWNS, Trainer
@@ -140,10 +141,7 @@ def _unknown_override(key: str, config: DictConfig, groups: list[str]) -> Config
 def _target_with_field(key: str, config: dict[str, Any]) -> str | None:
     """The `_target_` of a key's group, if it takes a field of that name which the config does not set."""
     group, _, name = key.rpartition(".")
-    node: Any = config
-    for part in group.split("."):
-        node = node.get(part) if isinstance(node, dict) else None
-    target = node.get("_target_") if isinstance(node, dict) else None
+    target = at(config, f"{group}._target_")
     if not isinstance(target, str) or name in SUPPLIED.get(group, ()):
         return None
     with contextlib.suppress(ConfigError):  # the check of the group reports a wrong target

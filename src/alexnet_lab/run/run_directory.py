@@ -15,7 +15,6 @@ from filelock import FileLock, Timeout
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.checked_files import check_record, read_json, read_rows, read_yaml
-from alexnet_lab.base.csv_tables import from_one
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import is_whole, sealed, sha256, write_json, write_text
 from alexnet_lab.base.locks import claimed_folder
@@ -151,7 +150,7 @@ class RunDirectory:
         if rows and "epoch" not in rows[0]:
             raise RunError(f"{self.metrics} cannot be read: it has no column `epoch`")
         self.check_file(self.metrics, result)
-        return from_one(rows)
+        return rows
 
     def pictures(self) -> list[Path]:
         """The pictures that training writes, for a logger."""

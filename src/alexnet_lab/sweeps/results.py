@@ -12,6 +12,7 @@ from rich.console import Console
 
 from alexnet_lab.base.errors import DataError, RunError
 from alexnet_lab.base.files import write_text
+from alexnet_lab.base.flatten import at
 from alexnet_lab.data.identity import Result, on_other_images
 from alexnet_lab.run.pruning import pruned_jobs
 from alexnet_lab.run.run_directory import RunDirectory
@@ -151,13 +152,11 @@ def measured(run: RunDirectory, entry: Mapping[str, Any], metric: str) -> float 
     metrics = with_gap(entry["metrics"] or {})
     if metric in metrics:
         return _number(metrics[metric])
-    node: Any = run.read_result() or {}
-    metrics = with_gap(node.get("metrics", {}))  # for a ledger that was edited or cut short
+    result = run.read_result() or {}
+    metrics = with_gap(result.get("metrics", {}))  # for a ledger that was edited or cut short
     if metric in metrics:
         return _number(metrics[metric])
-    for part in metric.split("/"):
-        node = node.get(part) if isinstance(node, dict) else None
-    return _number(node)
+    return _number(at(result, metric, "/"))
 
 
 def with_gap(metrics: Mapping[str, float]) -> dict[str, float]:
