@@ -71,8 +71,7 @@ def test_offline_run_holds_config_history_and_summary(compose, tmp_path, no_logi
 def started(run_dir: Path, **fields: Any) -> tolerant_loggers.Steady:
     """An offline W&B logger."""
     spec = {"_target_": "alexnet_lab.run.tracking.wandb_logger", "mode": "offline"} | fields
-    logger = tolerant_loggers.steady(spec["_target_"], lambda: build(spec, "logger", run_dir, {"tags": []}))
-    assert logger is not None
+    (logger,) = tolerant_loggers.steady(spec["_target_"], lambda: build(spec, "logger", run_dir, {"tags": []}))
     return logger
 
 

@@ -76,8 +76,7 @@ def _log(directory: RunDirectory, config: Mapping[str, Any], spec: dict[str, Any
     """Continues the run at W&B, logs the versions, and ends it."""
     metadata = json.loads(directory.result.read_text(encoding="utf-8"), parse_constant=str)  # W&B accepts no NaN
     with quiet("alexnet_lab.run.tracking"):  # the run itself has said where W&B is
-        logger = steady(OURS_AT_WANDB, lambda: targets.build(spec, "logger", directory.path, config))
-    loggers = [] if logger is None else [logger]
+        loggers = steady(OURS_AT_WANDB, lambda: targets.build(spec, "logger", directory.path, config))
     for started, rows in wandb_runs(loggers):
         rows.continues = False
         for version in versions:

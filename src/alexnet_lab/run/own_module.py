@@ -108,6 +108,7 @@ def _unfrozen(config: dict[str, Any]) -> nn.Module:
 def _check_module(module: LightningModule, config: dict[str, Any]) -> None:
     """Raises ConfigError where a module of one's own cannot do what the config asks for."""
     target = config["module"]["_target_"]
+    taken = _taken(locate(target, "module", tuple(config["trusted_packages"])))
     missing = [name for name in NEEDED if not is_overridden(name, module, parent=LightningModule)]
     if missing:
         raise ConfigError(f"`module`: {target} has no {', '.join(missing)}; each has to be defined")
@@ -117,7 +118,7 @@ def _check_module(module: LightningModule, config: dict[str, Any]) -> None:
             f"`callbacks.{asked[0]}` reads what alexnet_lab.training.Classifier counts, and {target} is no subclass "
             f"of it; set callbacks.{asked[0]}=null"
         )
-    if config["metrics"] and "metrics" not in _taken(locate(target, "module", tuple(config["trusted_packages"]))):
+    if config["metrics"] and "metrics" not in taken:
         raise ConfigError(
             f"`metrics` are counted by alexnet_lab.training.Classifier, and {target} takes none; leave them out"
         )
@@ -128,7 +129,7 @@ def _check_module(module: LightningModule, config: dict[str, Any]) -> None:
             f"but checkpoints hold only numbers, texts, lists and dictionaries; leave it out: "
             f"self.save_hyperparameters(ignore={unsafe})"
         )
-    _check_groups(target, _taken(locate(target, "module", tuple(config["trusted_packages"]))), config["overrides"])
+    _check_groups(target, taken, config["overrides"])
 
 
 def _is_plain(value: Any) -> bool:

@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -221,7 +222,7 @@ def build_loggers(config: dict[str, Any], run_dir: Path) -> list[Steady]:
     started = (
         steady(spec["_target_"], partial(build_logger, key, spec, run_dir, config)) for key, spec in specs.items()
     )
-    return [logger for logger in started if logger is not None]
+    return list(chain.from_iterable(started))
 
 
 def build_logger(key: str, spec: dict[str, Any], run_dir: Path, config: dict[str, Any]) -> Logger:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.loggers import Logger
@@ -35,20 +36,9 @@ class Steady(Logger):
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["inner"], name)
 
-    @property
-    def name(self) -> str | None:
-        """The inner logger's name."""
-        return self.inner.name
-
-    @property
-    def version(self) -> int | str | None:
-        """The inner logger's version."""
-        return self.inner.version
-
-    @property
-    def save_dir(self) -> str | None:
-        """The inner logger's directory."""
-        return self.inner.save_dir
+    name = property(attrgetter("inner.name"))
+    version = property(attrgetter("inner.version"))
+    save_dir = property(attrgetter("inner.save_dir"))
 
     def attempt(self, action: Callable[[], object]) -> None:
         """Runs an action unless the logger has failed before."""
@@ -97,8 +87,8 @@ TITLES = {"wandb_logger": "W&B", "tensorboard_logger": "TensorBoard"}
 """Names of our loggers in messages."""
 
 
-def steady(target: str, make: Callable[[], Logger]) -> Steady | None:
-    """Starts a logger; None, with a warning, if that fails.
+def steady(target: str, make: Callable[[], Logger]) -> list[Steady]:
+    """Starts a logger, the only item of the list; with a warning, the list is empty if that fails.
 
     Args:
         target: The `_target_` of its config.
@@ -107,7 +97,7 @@ def steady(target: str, make: Callable[[], Logger]) -> Steady | None:
     name = target.rpartition(".")[2]
     title = TITLES.get(name, name)
     try:
-        return Steady(make(), title)
+        return [Steady(make(), title)]
     except Exception as error:  # of any kind: a logger must not stop the run
         given_up(title, error)
-        return None
+        return []

@@ -336,8 +336,7 @@ def add_pictures(run_dir: Path, config: Mapping[str, Any], pictures: Sequence[Pa
     specs = [spec for spec in parts({"logger": config["logger"]}).values() if spec["_target_"] == OURS_AT_WANDB]
     if not specs or not (run_dir / ID_FILE).is_file():
         return
-    logger = steady(OURS_AT_WANDB, lambda: build(specs[0], "logger", run_dir, config))
-    loggers = [] if logger is None else [logger]
+    loggers = steady(OURS_AT_WANDB, lambda: build(specs[0], "logger", run_dir, config))
     attempts = len(list(run_dir.glob("wandb/*run-*")))  # each further attempt comes after the earlier ones
     show(loggers, pictures=pictures, epochs=[], confusion=None, class_names=[], after_step=steps + 1 + attempts)
     finish(loggers, 0)
