@@ -158,13 +158,13 @@ def test_what_wandb_does_not_take_is_said_and_does_not_end_the_run(tmp_path, no_
     monkeypatch.setattr(tracking.log, "propagate", True)
     monkeypatch.setattr(tolerant_loggers.log, "propagate", True)
     logger = started(tmp_path)
-    tracking.show([logger], pictures=[], epochs=[{"epoch": "no number"}], confusion=None, class_names=[])
+    tracking.show([logger], lambda: wandb_media.shown([], [{"epoch": "no number"}]))
     tracking.finish([logger], 0)
     assert "W&B is dropped (ValueError: could not convert" in caplog.text
 
 
 def test_nothing_is_shown_to_other_trackers(tmp_path):
-    tracking.show([], pictures=[tmp_path / "a.png"], epochs=[], confusion=None, class_names=[])
+    tracking.show([], lambda: wandb_media.shown([tmp_path / "a.png"]))
 
 
 def test_failed_run_ends_as_failed(compose, tmp_path, no_login, monkeypatch):

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -295,28 +295,16 @@ def log_step(
             logger.log_metrics(dict(row), step)
 
 
-def show(
-    loggers: Sequence[Steady],
-    *,
-    pictures: Sequence[Path],
-    epochs: Sequence[Mapping[str, Any]],
-    confusion: Sequence[Sequence[int]] | None,
-    class_names: Sequence[str],
-    after_step: int = 0,
-) -> None:
+def show(loggers: Sequence[Steady], content: Callable[[], Mapping[str, Any]], after_step: int = 0) -> None:
     """Logs pictures and tables of a run once, at its end, to W&B only.
 
     Args:
         loggers: The run's.
-        pictures: PNG files; existing ones are logged under their name without `.png`.
-        epochs: The rows of metrics.csv, logged as the table `epochs`.
-        confusion: Images of class i predicted as class j, in row i and column j. With up to 100 classes they become
-            the chart `confusion_matrix`, and always the table `confusions` of mistakes, most frequent first.
-        class_names: Of the rows and columns.
+        content: Makes them; see `wandb_media.shown`.
         after_step: W&B's step of their row, or the next free one.
     """
     for logger, rows in wandb_runs(loggers):
-        logger.attempt(lambda: rows.log(shown(pictures, epochs, confusion, class_names), after_step))  # noqa: B023 - called at once
+        logger.attempt(lambda: rows.log(content(), after_step))  # noqa: B023 - called at once
 
 
 def wandb_runs(loggers: Sequence[Steady]) -> list[tuple[Steady, WandbRows]]:
@@ -338,7 +326,7 @@ def add_pictures(run_dir: Path, config: Mapping[str, Any], pictures: Sequence[Pa
         return
     loggers = steady(OURS_AT_WANDB, lambda: build(specs[0], "logger", run_dir, config))
     attempts = len(list(run_dir.glob("wandb/*run-*")))  # each further attempt comes after the earlier ones
-    show(loggers, pictures=pictures, epochs=[], confusion=None, class_names=[], after_step=steps + 1 + attempts)
+    show(loggers, lambda: shown(pictures), steps + 1 + attempts)
     finish(loggers, 0)
 
 

@@ -23,11 +23,19 @@ def drawn(histograms: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:
 
 def shown(
     pictures: Sequence[Path],
-    epochs: Sequence[Mapping[str, Any]],
-    confusion: Sequence[Sequence[int]] | None,
-    class_names: Sequence[str],
+    epochs: Sequence[Mapping[str, Any]] = (),
+    confusion: Sequence[Sequence[int]] | None = None,
+    class_names: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Pictures, the table of epochs and the confusions; see `tracking.show`."""
+    """Pictures, the table of epochs and the confusions of a run, by their names at W&B.
+
+    Args:
+        pictures: PNG files; existing ones appear under their name without `.png`.
+        epochs: The rows of metrics.csv, which become the table `epochs`.
+        confusion: Images of class i predicted as class j, in row i and column j. With up to 100 classes they become
+            the chart `confusion_matrix`, and always the table `confusions` of mistakes, most frequent first.
+        class_names: Of the rows and columns.
+    """
     import wandb  # noqa: PLC0415 - takes 0.3 s
 
     logged: dict[str, Any] = {path.stem: wandb.Image(str(path)) for path in pictures if path.is_file()}

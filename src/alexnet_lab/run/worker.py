@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -30,7 +31,7 @@ from alexnet_lab.run.preparation import Prepared
 from alexnet_lab.run.resuming import prepared
 from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.run.threads import CrowdedCores
-from alexnet_lab.run.tolerant_loggers import Steady
+from alexnet_lab.run.wandb_media import shown
 from alexnet_lab.training import Classifier, freezing
 from alexnet_lab.training.callbacks import STAGES, MetricsCsv, Throughput, network_of, plain
 from alexnet_lab.training.checkpoint_io import Intact, SafeCheckpointIO, load_checkpoint, load_weights
@@ -89,7 +90,8 @@ def fit_and_test(
             load_best(trainer, classifier, own)
             tested = train_set_metrics(trainer, classifier, data) if config["callbacks"]["train_set"] else {}
             tested |= test_metrics(trainer, classifier, data)
-            show_run(loggers, directory, own, data)
+            media = partial(shown, directory.pictures(), own.metrics.rows, own.confusion.counts, data.class_names)
+            tracking.show(loggers, media)
             outcome = outcome_of(trainer, data, own, callbacks, tested)
             tracking.summarize(loggers, summary_of(outcome, classifier, own))
     return outcome
@@ -257,14 +259,6 @@ def outcome_of(
         "to_loss": None,
         **{f"to_{callback.name}": callback.result for callback in callbacks if isinstance(callback, TimeTo)},
     }
-
-
-def show_run(loggers: Sequence[Steady], directory: RunDirectory, own: OwnCallbacks, data: Any) -> None:
-    """Shows the pictures, the table of epochs and the confusion matrix of a run in its trackers."""
-    tracking.show(
-        loggers, pictures=directory.pictures(), epochs=own.metrics.rows,
-        confusion=own.confusion.counts, class_names=data.class_names,
-    )  # fmt: skip
 
 
 def summary_of(outcome: dict[str, Any], classifier: LightningModule, own: OwnCallbacks) -> dict[str, Any]:
