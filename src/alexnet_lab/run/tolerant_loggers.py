@@ -6,7 +6,6 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.loggers import Logger
@@ -36,9 +35,20 @@ class Steady(Logger):
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["inner"], name)
 
-    name = property(attrgetter("inner.name"))
-    version = property(attrgetter("inner.version"))
-    save_dir = property(attrgetter("inner.save_dir"))
+    @property
+    def name(self) -> str | None:
+        """The inner logger's name."""
+        return self.inner.name
+
+    @property
+    def version(self) -> int | str | None:
+        """The inner logger's version."""
+        return self.inner.version
+
+    @property
+    def save_dir(self) -> str | None:
+        """The inner logger's directory."""
+        return self.inner.save_dir
 
     def attempt(self, action: Callable[[], object]) -> None:
         """Runs an action unless the logger has failed before."""
