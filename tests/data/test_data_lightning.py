@@ -11,10 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from lightning import Callback, LightningModule, Trainer
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 from alexnet_lab.base.errors import DataError
 from alexnet_lab.data import DigitsDataModule, ImageFolderDataModule
-from alexnet_lab.run.multinode import free_port
 
 if TYPE_CHECKING:
     from alexnet_lab.data.loader import Batch
@@ -269,7 +269,7 @@ def test_two_processes_share_the_batches_and_end_where_one_would(whole_run, data
     context.set_forkserver_preload(
         ["lightning", "alexnet_lab.data.sources.digits"]
     )  # import them once, not in each process
-    address = str(free_port())
+    address = str(get_free_port())
     ranks = [context.Process(target=_run_rank, args=(rank, data_dir, str(tmp_path), address)) for rank in range(2)]
     for process in ranks:
         process.start()

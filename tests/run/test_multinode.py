@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from commands import QUICK, REPOSITORY, Outcome, finished, forked
 from torch import distributed
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 from alexnet_lab.base.cores import available_cores
 from alexnet_lab.base.errors import ConfigError, Interrupted, RunError
 from alexnet_lab.run import launcher, multinode
 from alexnet_lab.run.elastic import WorkerDiedError
-from alexnet_lab.run.multinode import Attempt, Coordinator, Follower, free_port, join
+from alexnet_lab.run.multinode import Attempt, Coordinator, Follower, join
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ SHORT = (*QUICK, "trainer.max_epochs=2", "trainer.limit_train_batches=4", "train
 
 def torchrun(cwd: Path, *words: str) -> list[Outcome]:
     """`train.py words` under two agents of torchrun with one worker each, as on two nodes."""
-    port = free_port()
+    port = get_free_port()
     agents = [
         subprocess.Popen(
             [

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.elastic.utils.distributed import get_free_port
 
-from alexnet_lab.run.multinode import free_port
 from alexnet_lab.training.batch_norm import alone, batch_dependent, synchronise
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str,
     folder: Path = tmp_path_factory.mktemp("ranks")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "alexnet_lab.training.batch_norm"])
-    port = free_port()
+    port = get_free_port()
     ranks = [context.Process(target=run_rank, args=(rank, port, str(folder))) for rank in range(len(PARTS))]
     for process in ranks:
         process.start()

@@ -9,6 +9,7 @@ kind from other packages. Everything else needs `trusted_packages` on the comman
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -196,7 +197,7 @@ def _base_names(group: str) -> str:
 
 def _bases(group: str) -> tuple[type, ...]:
     names = [name for name in (kind_of(group).base, kind_of(group).also) if name is not None]
-    return tuple(getattr(importlib.import_module(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in names)
+    return tuple(pkgutil.resolve_name(name) for name in names)
 
 
 def _is_ours(module: str, kind: Kind) -> bool:

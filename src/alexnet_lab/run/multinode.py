@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from torch import distributed
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 from alexnet_lab.base.cluster import number, place
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, is_interrupt, one_line
@@ -143,7 +143,7 @@ class Coordinator(Member):
         rendezvous = None
         if self.kind == "nodes":
             name = f"{os.environ.get('SLURM_JOB_ID', '')}-{self._attempt + 1}"
-            rendezvous = Rendezvous(name, self.size, self.rank, self._address, free_port())
+            rendezvous = Rendezvous(name, self.size, self.rank, self._address, get_free_port())
         self._run_dir = run_dir
         self._announce(Attempt(run_dir, resume, rendezvous))
         try:
@@ -295,10 +295,3 @@ def _own_store(address: str, rank: int) -> Store:
         raise RunError(
             f"{address}:{port}, where the nodes of the run meet, {what}: {one_line(error)}; set MASTER_PORT to another"
         ) from error
-
-
-def free_port() -> int:
-    """A port that is free at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
