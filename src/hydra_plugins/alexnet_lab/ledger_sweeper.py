@@ -78,15 +78,15 @@ class LedgerSweeper(Sweeper):
         Args:
             arguments: The overrides of the command line.
         """
-        from alexnet_lab.sweeps.preflight import plan  # noqa: PLC0415 - a plugin is imported at each start
+        from alexnet_lab.sweeps.preflight import plan
 
         self.settle_gpus()
         self.check()
         common, swept = self.split_arguments(arguments)
         compose = Composer(self.loader, self.master, self.decided, self.gpus)
         if self.trials is not None:
-            from alexnet_lab.sweeps.search import Settings  # noqa: PLC0415
-            from alexnet_lab.sweeps.search_runner import drive_search  # noqa: PLC0415
+            from alexnet_lab.sweeps.search import Settings
+            from alexnet_lab.sweeps.search_runner import drive_search
 
             drive_search(self.request(common), swept, Settings(self.trials, self.sampler), compose, self.launch)
             return
@@ -95,7 +95,7 @@ class LedgerSweeper(Sweeper):
 
     def settle_gpus(self) -> None:
         """Lists the GPUs for the jobs, and resolves `launcher.jobs_side_by_side=auto`."""
-        from alexnet_lab.sweeps import gpu_leases  # noqa: PLC0415 - a plugin is imported at each start
+        from alexnet_lab.sweeps import gpu_leases
 
         trainer, launcher = self.master.trainer, self.master.launcher
         self.gpus = gpu_leases.offered_gpus(trainer, launcher)
@@ -109,7 +109,7 @@ class LedgerSweeper(Sweeper):
 
     def check(self) -> None:
         """Raises ConfigError for a wrong key of `hydra.sweeper` or `hydra.launcher`."""
-        from alexnet_lab.config.validate import check_multirun  # noqa: PLC0415 - a plugin is imported at each start
+        from alexnet_lab.config.validate import check_multirun
 
         hydra = self.master.hydra
         parts = {name: OmegaConf.to_container(hydra[name], resolve=True) for name in ("sweeper", "launcher")}
@@ -118,11 +118,11 @@ class LedgerSweeper(Sweeper):
     def ran(self, planned: Plan) -> bool:
         """Runs a sweep, or lists its jobs; False if another process has taken its directory meanwhile."""
         if planned.settings["dry_run"]:
-            from alexnet_lab.sweeps import dry_run  # noqa: PLC0415 - a plugin is imported at each start
+            from alexnet_lab.sweeps import dry_run
 
             print("\n".join(dry_run.described_plan(planned)))
             return True
-        from alexnet_lab.sweeps import runner  # noqa: PLC0415
+        from alexnet_lab.sweeps import runner
 
         if planned.launcher["slurm"] and self.master.trainer.accelerator == "auto" and not self.asks_for_gpus():
             log.warning("launcher=slurm requests no GPU, because trainer.accelerator is auto; set trainer=gpu")
@@ -156,9 +156,9 @@ class LedgerSweeper(Sweeper):
 
     def request(self, common: list[Override], swept: Sequence[Override] = ()) -> Request:
         """The sweep that the command line and the sweep's file request."""
-        from alexnet_lab.base.errors import ConfigError  # noqa: PLC0415 - a plugin is imported at each start
-        from alexnet_lab.sweeps.columns import literal  # noqa: PLC0415
-        from alexnet_lab.sweeps.preflight import Request  # noqa: PLC0415
+        from alexnet_lab.base.errors import ConfigError
+        from alexnet_lab.sweeps.columns import literal
+        from alexnet_lab.sweeps.preflight import Request
 
         for item in swept:
             if not item.is_discrete_sweep():
@@ -190,7 +190,7 @@ class LedgerSweeper(Sweeper):
 
     def launch(self, jobs: Sequence[list[str]]) -> None:
         """Passes jobs to Hydra's launcher, `max_batch_size` at a time."""
-        from alexnet_lab.sweeps.gpu_leases import offering  # noqa: PLC0415 - a plugin is imported at each start
+        from alexnet_lab.sweeps.gpu_leases import offering
 
         size = self.max_batch_size or len(jobs)
         words = [[*job, *self.decided] for job in jobs]
@@ -229,9 +229,9 @@ class Composer:
 
     def __call__(self, words: Sequence[str]) -> dict[str, Any]:
         """The checked config of a job; raises ConfigError, or Hydra's errors."""
-        from alexnet_lab.config import check_train  # noqa: PLC0415
-        from alexnet_lab.config.main import plain  # noqa: PLC0415
-        from alexnet_lab.sweeps.gpu_leases import check_enough  # noqa: PLC0415
+        from alexnet_lab.config import check_train
+        from alexnet_lab.config.main import plain
+        from alexnet_lab.sweeps.gpu_leases import check_enough
 
         parsed = self.parser.parse_overrides([*words, *self.decided])
         groups = [item for item in parsed if self._is_group(item.key_or_group)]

@@ -65,7 +65,7 @@ if SlurmLauncher is not None and SlurmQueueConf is not None:
 
         def submit(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> str:
             """Submits an array of jobs and returns its number."""
-            import submitit  # noqa: PLC0415 - a plugin is imported at each start
+            import submitit
 
             own = {"submitit_folder", "max_num_timeout"}
             common = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name")
