@@ -106,6 +106,7 @@ def test_wrong_mode_of_the_environment_does_not_matter_where_the_config_says_one
         "callbacks.checkpoint.monitor=val/top5_error",
         "callbacks=early_stopping callbacks.early_stopping.monitor=val/top5_error",
         "sweep.metric=test/top5_error",
+        "schedule=plateau schedule.monitor=val/top5_error",
     ],
 )
 def test_top5_error_of_five_classes_is_not_measured(line):

@@ -14,7 +14,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 from wandb.sdk.lib.config_util import save_config_file_from_dict
 
 from alexnet_lab.config import check_train
-from alexnet_lab.run import wandb_code, wandb_names
+from alexnet_lab.run import wandb_media, wandb_names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,7 +101,7 @@ def test_the_code_of_a_run(tmp_path):
         def log_code(self, root: str, include_fn: Any) -> None:
             logged.extend(path for path in type(tmp_path)(root).rglob("*") if path.is_file() and include_fn(str(path)))
 
-    wandb_code.save_code(Run(), tmp_path)
+    wandb_media.log_code(Run(), tmp_path)
     names = {path.relative_to(tmp_path / "wandb" / "code").as_posix() for path in logged}
     assert {"train.py", "configs/train.yaml", "src/alexnet_lab/models/alexnet.py"} <= names
     assert not [name for name in names if name.startswith(("data/", "logs/", "tests/", ".venv/"))]
@@ -109,7 +109,7 @@ def test_the_code_of_a_run(tmp_path):
 
 
 def test_code_that_cannot_be_saved_is_a_warning(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(wandb_code.log, "propagate", True)
+    monkeypatch.setattr(wandb_media.log, "propagate", True)
     (tmp_path / "wandb").write_text("")
-    wandb_code.save_code(None, tmp_path)
+    wandb_media.log_code(None, tmp_path)
     assert "W&B: the code is not saved (" in caplog.text

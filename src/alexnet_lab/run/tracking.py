@@ -23,9 +23,8 @@ from alexnet_lab.base.flatten import flat
 from alexnet_lab.base.signals import hangups_ignored
 from alexnet_lab.base.targets import build, parts
 from alexnet_lab.config.wandb_checks import MODES, OURS_AT_WANDB
-from alexnet_lab.run import wandb_code
 from alexnet_lab.run.tolerant_loggers import Steady, steady
-from alexnet_lab.run.wandb_media import drawn, shown
+from alexnet_lab.run.wandb_media import drawn, log_code, shown
 from alexnet_lab.run.wandb_names import agent_name, short_name
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ def wandb_logger(
         notes: Free text.
         log_model: Which checkpoints become artifacts after the run; see `alexnet_lab.run.model_artifacts`.
         every_steps: Also log the loss, learning rate and gradient norm of every n-th optimiser step.
-        save_code: Log the source and config files, once; see `alexnet_lab.run.wandb_code`.
+        save_code: Log the source and config files, once; see `alexnet_lab.run.wandb_media`.
         watch: Add histograms of gradients or parameters, every `every_steps` or 100 steps.
 
     Example:
@@ -137,7 +136,7 @@ def wandb_logger(
     run = _start_run(run_dir, config, chosen, name, labels)
     _define_axes(run, by_step=bool(every_steps or watch))
     if save_code and first:
-        wandb_code.save_code(run, run_dir)
+        log_code(run, run_dir)
     return WandbRows(run, continues=log_model is not None, save_dir=run_dir, project=project)
 
 

@@ -1,13 +1,24 @@
-"""What W&B draws: pictures, tables, a confusion matrix, histograms."""
+"""What W&B shows of a run besides its metrics: pictures, tables, a confusion matrix, histograms, the code."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alexnet_lab.base.errors import one_line
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+REPOSITORY = Path(__file__).parents[3]
+
+PATTERNS = ("*.py", "src/**/*.py", "src/**/*.cpp", "configs/**/*.yaml", "pyproject.toml", "requirements.lock")
+"""What is saved; data, runs and the environment lie elsewhere."""
 
 MOST_CELLS = 10_000
 """The most cells that W&B draws of a table."""
@@ -69,3 +80,27 @@ def _confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> dict[st
 def _number(text: Any) -> float | None:
     """A cell of metrics.csv; an empty one is None."""
     return None if text == "" else float(text)
+
+
+def source_files(root: Path = REPOSITORY) -> Iterator[Path]:
+    """The files that decide what a run does."""
+    for pattern in PATTERNS:
+        yield from sorted(root.glob(pattern))
+
+
+def log_code(run: Any, run_dir: Path) -> None:
+    """Logs the code to a W&B run; if that fails, the run continues without.
+
+    Args:
+        run: W&B's.
+        run_dir: Keeps a copy in `wandb/code`, for `wandb sync`.
+    """
+    folder = run_dir / "wandb" / "code"
+    try:
+        for path in source_files():
+            target = folder / path.relative_to(REPOSITORY)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+        run.log_code(str(folder), include_fn=lambda path: True)
+    except Exception as error:  # of the disk, or of W&B
+        log.warning("W&B: the code is not saved (%s: %s)", type(error).__name__, one_line(error))
