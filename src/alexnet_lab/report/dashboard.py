@@ -17,6 +17,7 @@ from wandb_workspaces import expr
 from alexnet_lab.base.errors import RunError, one_line
 from alexnet_lab.base.files import write_json
 from alexnet_lab.base.flatten import flat
+from alexnet_lab.config.wandb_checks import OURS_AT_WANDB
 from alexnet_lab.report.text_tables import summary_of
 from alexnet_lab.run.wandb_names import short_name
 from alexnet_lab.sweeps.summary_tables import markdown
@@ -101,20 +102,20 @@ def log_forest(picture: Path, study: Study, place: Place, *, online: bool) -> No
     Without a login the run is kept in the report's folder, for `wandb sync`.
     """
     from alexnet_lab.run.tolerant_loggers import steady  # noqa: PLC0415 - imports Lightning
-    from alexnet_lab.run.tracking import OURS_AT_WANDB, finish, show, wandb_logger  # noqa: PLC0415 - as above
+    from alexnet_lab.run.tracking import finish, show, wandb_logger  # noqa: PLC0415 - as above
+    from alexnet_lab.run.wandb_media import shown  # noqa: PLC0415 - as above
 
     folder = picture.parent.parent
     parts = len(list(folder.glob("wandb/*run-*")))  # each comes after the earlier ones
     entity = None if place.entity == NOBODY else place.entity
-    logger = steady(
+    loggers = steady(
         OURS_AT_WANDB,
         lambda: wandb_logger(
             folder, {"tags": ["report"]}, project=place.project, entity=entity,
             mode="online" if online else "offline", name=report_name(study), job_type="report",
         ),
     )  # fmt: skip
-    loggers = [] if logger is None else [logger]
-    show(loggers, pictures=[picture], epochs=[], confusion=None, class_names=[], after_step=parts)
+    show(loggers, lambda: shown([picture]), parts)
     finish(loggers, 0)
 
 
