@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.base.targets import parts
+from alexnet_lab.base.targets import OURS, parts
 
-OURS_AT_WANDB = "alexnet_lab.run.tracking.wandb_logger"
+OURS_AT_WANDB = f"{OURS}.run.tracking.wandb_logger"
 """The `_target_` of configs/logger/wandb.yaml."""
 
 MODES = {"online": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
