@@ -68,6 +68,14 @@ def call(task: Callable[[dict[str, Any]], Any], name: str, *words: str, configs:
     return Outcome(ended.value.code, out.getvalue(), err.getvalue())
 
 
+def evaluated(*words: Any) -> Outcome:
+    """`python eval.py words` in this process, in one thread."""
+    from alexnet_lab.config import check_evaluate
+    from alexnet_lab.evaluation.evaluate import evaluate  # takes seconds, which most tests of a command save
+
+    return call(lambda config: evaluate(check_evaluate(config)), "eval", "num_threads=1", *map(str, words))
+
+
 def refused(*words: str, run_dir: Path) -> str:
     """The error of `train.py words`, which must end with exit code 2 before the run directory is made."""
     from alexnet_lab.run import request, run  # takes seconds, which most tests of a command save

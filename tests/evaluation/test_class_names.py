@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 import numpy as np
 import pytest
-from commands import REPOSITORY, call
+from commands import REPOSITORY, call, evaluated
 from matplotlib.font_manager import fontManager
 from PIL import Image
 
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.log import close_file, log_to_file, start_log
 from alexnet_lab.base.printable import printable, printable_texts
-from alexnet_lab.config import check_evaluate, check_report
-from alexnet_lab.evaluation.evaluate import evaluate
+from alexnet_lab.config import check_report
 from alexnet_lab.evaluation.figures import style
 from alexnet_lab.report import make_report
 from alexnet_lab.run import train
@@ -82,9 +81,7 @@ def evil_run(tmp_path_factory: pytest.TempPathFactory, compose) -> Path:
 
 def test_an_evaluation_shows_them_escaped_and_keeps_them_as_they_are(evil_run):
     style.WARNED.clear()
-    outcome = call(
-        lambda config: evaluate(check_evaluate(config)), "eval", f"run={evil_run}", "figures=[confusion,top5,mistakes]"
-    )
+    outcome = evaluated(f"run={evil_run}", "figures=[confusion,top5,mistakes]")
     assert outcome.code == 0, outcome.err
     assert commands_in(outcome.out + outcome.err) == set()
     assert r"cat\x1b[31m" in outcome.out

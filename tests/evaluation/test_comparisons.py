@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from commands import REPOSITORY, Outcome, call
+from commands import REPOSITORY, evaluated
 from evaluating import seal
 from scipy import stats
 
@@ -33,10 +33,6 @@ FIELDS = {
     "metric", "compared", "over", "n", "mean", "base", "difference", "ci95_low", "ci95_high", "p", "method",
     "speaks_of", "runs", "store_hash", "commit", "dirty", "command",
 }  # fmt: skip
-
-
-def eval_py(*words: object) -> Outcome:
-    return call(lambda config: evaluate.evaluate(check_evaluate(config)), "eval", *map(str, words), "num_threads=1")
 
 
 def shaken(run: Path, copy: Path, seed: int) -> Path:
@@ -96,8 +92,8 @@ def wrong(run: Path, name: str) -> np.ndarray:
 
 def test_views_against_one_in_one_run(sweep):
     run = sweep / "base_seed-0"
-    outcome = eval_py(f"run={run}", "views=nine")
-    assert outcome.code == eval_py(f"run={run}").code == 0
+    outcome = evaluated(f"run={run}", "views=nine")
+    assert outcome.code == evaluated(f"run={run}").code == 0
     one, centre = wrong(run, "test_nine"), wrong(run, "test_center")
     rows = written(run / "eval" / "test_nine.json")
     row = the(rows, metric="test/top1_error")
@@ -118,8 +114,8 @@ def test_views_against_one_in_one_run(sweep):
 
 def test_views_and_average_of_several_runs(sweep):
     """Over images and over runs, which speak of different things; and the average of all against a single one."""
-    assert eval_py(f"run={sweep}/base_seed-*").code == 0
-    outcome = eval_py(f"run={sweep}/base_seed-*", "views=nine")
+    assert evaluated(f"run={sweep}/base_seed-*").code == 0
+    outcome = evaluated(f"run={sweep}/base_seed-*", "views=nine")
     assert outcome.code == 0
     runs = [sweep / f"base_seed-{seed}" for seed in range(3)]
     one, centre = (np.stack([wrong(run, f"test_{views}") for run in runs]) for views in ("nine", "center"))
@@ -170,7 +166,9 @@ def test_differences_that_are_all_equal_have_no_interval_over_runs():
 
 
 def test_retrieval_of_several_runs(sweep):
-    outcome = eval_py(f"run={sweep}/base_seed-*", "figures=[retrieval,codes]", f"out={sweep}/evaluations", "name=found")
+    outcome = evaluated(
+        f"run={sweep}/base_seed-*", "figures=[retrieval,codes]", f"out={sweep}/evaluations", "name=found"
+    )
     assert outcome.code == 0
     found = json.loads((sweep / "evaluations" / "found.json").read_text())
     assert sorted(found["figures"]) == sorted(
@@ -202,7 +200,7 @@ def test_retrieval_of_training_images_leaves_the_queries_out(trained, tmp_path):
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     found = {}
     for split in ("train", "test"):
-        assert eval_py(f"run={run}", f"split={split}", "figures=retrieval").code == 0
+        assert evaluated(f"run={run}", f"split={split}", "figures=retrieval").code == 0
         found[split] = json.loads((run / "eval" / f"{split}_center.json").read_text())["retrieval"]
     images = found["test"]["gallery"]
     assert found["train"]["queries"] + found["train"]["gallery"] == images
@@ -246,7 +244,7 @@ def towers(compose: Compose, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_towers_over_all_runs(towers, tmp_path):
-    outcome = eval_py(f"run={towers}/two_seed-*", "figures=kernels", f"out={tmp_path}", "name=kernels")
+    outcome = evaluated(f"run={towers}/two_seed-*", "figures=kernels", f"out={tmp_path}", "name=kernels")
     assert outcome.code == 0, outcome.err
     found = json.loads((tmp_path / "kernels.json").read_text())
     means = np.array(found["colour_saturation"])
@@ -267,12 +265,12 @@ def test_towers_over_all_runs(towers, tmp_path):
 
 
 def test_one_tower_cannot_be_tested(towers):
-    outcome = eval_py(f"run={towers}/one_seed-0", "figures=kernels")
+    outcome = evaluated(f"run={towers}/one_seed-0", "figures=kernels")
     assert outcome.code == 0
     assert outcome.err.count("no test of the towers' colour: ") == 1
     assert "one_seed-0 has one tower" in outcome.err
     assert written(towers / "one_seed-0" / "eval" / "test_center.json") == []
-    outcome = eval_py(f"run={towers}/*_seed-*", "figures=kernels")
+    outcome = evaluated(f"run={towers}/*_seed-*", "figures=kernels")
     assert outcome.code == 2
     assert "figures=kernels of several runs compares two towers that see colour, but" in outcome.err
     assert "one_seed-0 has one tower; give one run" in outcome.err
@@ -296,11 +294,11 @@ def test_runs_that_differ_in_more_than_the_seed_are_reported(sweep):
     config["optimizer"]["lr" if "lr" in config["optimizer"] else "learning_rate"] = 0.5
     path.write_text(yaml.safe_dump(config))
     seal(sweep / "base_seed-1")
-    outcome = eval_py(f"run={sweep}/base_seed-*")
+    outcome = evaluated(f"run={sweep}/base_seed-*")
     assert outcome.code == 0
     warning = "the runs differ in more than the seed: `optimizer.l"
     assert outcome.err.count(warning) == 1
-    assert warning not in eval_py(f"run=[{sweep}/base_seed-0,{sweep}/base_seed-2]").err
+    assert warning not in evaluated(f"run=[{sweep}/base_seed-0,{sweep}/base_seed-2]").err
 
 
 @pytest.mark.parametrize(
@@ -313,7 +311,7 @@ def test_runs_that_differ_in_more_than_the_seed_are_reported(sweep):
     ],
 )
 def test_patterns_that_are_refused(words, code, message, sweep):
-    outcome = eval_py(words.format(sweep))
+    outcome = evaluated(words.format(sweep))
     assert (outcome.code, outcome.err.count("\n")) == (code, 1)
     assert message.format(sweep) in outcome.err
     assert not list(sweep.glob("*/eval"))
@@ -322,7 +320,7 @@ def test_patterns_that_are_refused(words, code, message, sweep):
 def test_an_unfinished_run_of_a_pattern_is_refused(sweep):
     """Seeds that are left out in silence would make the interval another one."""
     (sweep / "base_seed-1" / "result.json").unlink()
-    outcome = eval_py(f"run={sweep}/base_seed-*")
+    outcome = evaluated(f"run={sweep}/base_seed-*")
     assert outcome.code == 1
     assert f"run {sweep}/base_seed-1 is unfinished" in outcome.err
 
@@ -330,20 +328,20 @@ def test_an_unfinished_run_of_a_pattern_is_refused(sweep):
 def test_another_folder_takes_the_evaluation(sweep, tmp_path):
     out = tmp_path / "results" / "evaluations"
     for _ in range(2):  # the same evaluation again overwrites its file
-        assert eval_py(f"run={sweep}/base_seed-*", f"out={out}", "name=average").code == 0
+        assert evaluated(f"run={sweep}/base_seed-*", f"out={out}", "name=average").code == 0
     assert sorted(path.name for path in out.iterdir()) == [
         "average.json", "average_classes.csv", "average_confusion.csv",
     ]  # fmt: skip
     assert not list((sweep / "base_seed-0" / "eval").glob("*.json"))
-    assert eval_py(f"run={sweep}/base_seed-[01]", f"out={out}", "name=two").code == 0
+    assert evaluated(f"run={sweep}/base_seed-[01]", f"out={out}", "name=two").code == 0
     assert json.loads((out / "two.json").read_text())["runs"] == ["base_seed-0", "base_seed-1"]
-    assert eval_py(f"run={sweep}/base_seed-0", f"out={out}").code == 0
+    assert evaluated(f"run={sweep}/base_seed-0", f"out={out}").code == 0
     assert (out / "base_seed-0_test_center.json").is_file()
 
 
 def test_the_table_of_claims_reads_the_evaluation(sweep, tmp_path):
     out = tmp_path / "evaluations"
-    assert eval_py(f"run={sweep}/base_seed-*", "views=nine", f"out={out}", "name=nine").code == 0
+    assert evaluated(f"run={sweep}/base_seed-*", "views=nine", f"out={out}", "name=nine").code == 0
     claims = runpy.run_path(str(REPOSITORY / "tools" / "claims.py"))
     ours = claims["Ours"](
         evaluation="nine", metric="test/top1_error", compared="views=nine - views=center", over="runs"
@@ -360,9 +358,9 @@ def test_no_other_evaluation_in_the_folder_is_overwritten(sweep, tmp_path):
     other = tmp_path / "elsewhere" / "ideas"
     for seed in range(3):
         shaken(sweep / f"base_seed-{seed}", other / f"base_seed-{seed}", 10 + seed)
-    assert eval_py(f"run={sweep}/base_*", f"out={tmp_path}/out", "name=average").code == 0
+    assert evaluated(f"run={sweep}/base_*", f"out={tmp_path}/out", "name=average").code == 0
     before = (tmp_path / "out" / "average.json").read_bytes()
-    outcome = eval_py(f"run={other}/base_*", f"out={tmp_path}/out", "name=average")
+    outcome = evaluated(f"run={other}/base_*", f"out={tmp_path}/out", "name=average")
     assert outcome.code == 2
     assert "that file contains another evaluation (checkpoints: " in outcome.err
     assert (tmp_path / "out" / "average.json").read_bytes() == before
@@ -375,7 +373,7 @@ def test_no_other_evaluation_in_the_folder_is_overwritten(sweep, tmp_path):
 def test_no_foreign_file_in_the_folder_is_overwritten(file, content, sweep, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / file).write_text(content)
-    outcome = eval_py(f"run={sweep}/base_seed-0", f"out={tmp_path}/out", "name=mine")
+    outcome = evaluated(f"run={sweep}/base_seed-0", f"out={tmp_path}/out", "name=mine")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "choose another name" in outcome.err
     assert [path.name for path in (tmp_path / "out").iterdir()] == [file]
@@ -392,7 +390,7 @@ def test_no_foreign_file_in_the_folder_is_overwritten(file, content, sweep, tmp_
 )  # fmt: skip
 def test_places_that_are_no_folder(out, message, sweep, tmp_path):
     (tmp_path / "file").touch()
-    outcome = eval_py(f"run={sweep}/base_seed-0", f"out={out.format(tmp_path)}")
+    outcome = evaluated(f"run={sweep}/base_seed-0", f"out={out.format(tmp_path)}")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert message.format(tmp_path) in outcome.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "ideas"]

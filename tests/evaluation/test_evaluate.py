@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from commands import call
+from commands import evaluated
 from evaluating import run_eval, seal
 
 from alexnet_lab.base.errors import ConfigError, RunError
@@ -182,7 +182,7 @@ DAMAGES = {
 def test_bad_checkpoint_is_reported_in_one_line_and_never_run(how, message, run, tmp_path):
     replace(run / "checkpoints" / "best.ckpt", how, tmp_path / "trap")
     before = files(run)
-    outcome = call(lambda config: evaluation.evaluate(check_evaluate(config)), "eval", f"run={run}", "num_threads=1")
+    outcome = evaluated(f"run={run}")
     assert outcome.code == 1
     assert outcome.out == ""
     assert message in outcome.err
@@ -226,7 +226,7 @@ def test_no_run(what, message, tmp_path):
     folder = tmp_path / what
     if what == "empty":
         folder.mkdir()
-    outcome = call(lambda config: evaluation.evaluate(check_evaluate(config)), "eval", f"run={folder}")
+    outcome = evaluated(f"run={folder}")
     assert outcome.code == 1
     assert message in outcome.err
     assert outcome.err.count("\n") == 1

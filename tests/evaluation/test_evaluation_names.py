@@ -6,19 +6,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from commands import Outcome, call
+from commands import evaluated
 from evaluating import another_run
 from PIL import Image
 
-from alexnet_lab.config import check_evaluate
-from alexnet_lab.evaluation import evaluate
-
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def eval_py(*words: str) -> Outcome:
-    return call(lambda config: evaluate.evaluate(check_evaluate(config)), "eval", *words, "num_threads=1")
 
 
 def evaluations(run: Path) -> dict[str, dict[str, Any]]:
@@ -26,7 +19,7 @@ def evaluations(run: Path) -> dict[str, dict[str, Any]]:
 
 
 def test_a_name_of_another_evaluation_is_refused(run):
-    assert eval_py(f"run={run}", "name=mine").code == 0
+    assert evaluated(f"run={run}", "name=mine").code == 0
     before = evaluations(run)
     for words, message in {
         ("name=test_ten",): "`name` is test_ten, the name of the evaluation split=test views=ten; choose another name",
@@ -34,12 +27,12 @@ def test_a_name_of_another_evaluation_is_refused(run):
         ("name=mine", "split=val"): "`name` is mine, but that file contains another evaluation (split: test, not val)",
         ("name=mine", "views=ten"): "another evaluation (views: center, not ten); choose another name",
     }.items():
-        outcome = eval_py(f"run={run}", *words)
+        outcome = evaluated(f"run={run}", *words)
         assert (outcome.code, outcome.err.count("\n")) == (2, 1)
         assert message in outcome.err
     assert evaluations(run) == before
     for name in ("mine", "test_center"):  # the same evaluation again
-        assert eval_py(f"run={run}", f"name={name}").code == 0
+        assert evaluated(f"run={run}", f"name={name}").code == 0
 
 
 def test_default_names_stay_apart(run, tmp_path):
@@ -48,10 +41,10 @@ def test_default_names_stay_apart(run, tmp_path):
         for picture in range(number + 1):
             Image.new("L", (8, 8), 90 * picture).save(tmp_path / folder / f"{picture}.png")
         for _ in range(2):
-            assert eval_py(f"run={run}", f"data.root={tmp_path / folder}").code == 0
+            assert evaluated(f"run={run}", f"data.root={tmp_path / folder}").code == 0
     others = [another_run(run, tmp_path / name) for name in ("one", "two")]
     for other in others:
-        assert eval_py(f"run=[{run},{other}]").code == 0
+        assert evaluated(f"run=[{run},{other}]").code == 0
     found = evaluations(run)
     assert (found["own_pictures_center"]["images"], found["own_pictures_center_2"]["images"]) == (1, 2)
     names = [found[f"ensemble_of_2_test_center{suffix}"]["runs"] for suffix in ("", "_2")]
@@ -62,20 +55,20 @@ def test_default_names_stay_apart(run, tmp_path):
 def test_a_damaged_file_is_rewritten(content, run):
     (run / "eval").mkdir(exist_ok=True)
     (run / "eval" / "test_center.json").write_text(content)
-    assert eval_py(f"run={run}").code == 0
+    assert evaluated(f"run={run}").code == 0
     assert list(evaluations(run)) == ["test_center"]
 
 
 def test_a_run_that_was_renamed_keeps_its_names(run):
-    assert eval_py(f"run={run}").code == 0
+    assert evaluated(f"run={run}").code == 0
     other = run.rename(run.with_name("renamed"))
-    assert eval_py(f"run={other}").code == 0
+    assert evaluated(f"run={other}").code == 0
     assert {name: found["run"] for name, found in evaluations(other).items()} == {"test_center": "renamed"}
 
 
 def test_a_place_that_cannot_be_written_is_one_line(run):
     (run / "eval" / "figures" / "mine").mkdir(parents=True)
     (run / "eval" / "figures" / "mine" / "activations.png").mkdir()
-    outcome = eval_py(f"run={run}", "name=mine", "figures=activations")
+    outcome = evaluated(f"run={run}", "name=mine", "figures=activations")
     assert (outcome.code, outcome.err.count("\n")) == (1, 1)
     assert "error: the evaluation cannot be written: " in outcome.err

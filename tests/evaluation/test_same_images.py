@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from commands import QUICK, Outcome, call
+from commands import QUICK, Outcome, call, evaluated
 from pictures import make_pictures, words_of, write_image
 
-from alexnet_lab.config import check_evaluate
 from alexnet_lab.data.identity import difference
-from alexnet_lab.evaluation import evaluate as evaluation
 from alexnet_lab.run import train
 
 if TYPE_CHECKING:
@@ -37,11 +35,6 @@ def train_on(root: Path, run: Path, compose: Compose, *words: str) -> Path:
     """A finished run on the images."""
     train(compose(*words_of(root), f"run_dir={run}", *words))
     return run
-
-
-def evaluated(*words: str) -> Outcome:
-    """`python eval.py words`."""
-    return call(lambda config: evaluation.evaluate(check_evaluate(config)), "eval", "num_threads=1", *words)
 
 
 def error_of(outcome: Outcome, code: int = 1) -> str:

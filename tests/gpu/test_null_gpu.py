@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import torch
-from commands import CONFIGS, QUICK, REPOSITORY, call, command, finished
+from commands import CONFIGS, QUICK, REPOSITORY, call, command, evaluated, finished
 from filelock import FileLock
 from on_null_gpu import PRECISIONS, SHORT, plan
 
 from alexnet_lab import train
 from alexnet_lab.config import check_report
-from alexnet_lab.evaluation.evaluate import evaluate
 from alexnet_lab.report import make_report
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
@@ -133,7 +132,7 @@ def test_manifest_names_what_computed(found):
 
 def test_run_of_a_gpu_is_evaluated_and_resumed_without_one(found, digits_dir):
     run = found.runs / "bf16"
-    outcome = call(evaluate, "eval", f"run={run}")
+    outcome = evaluated(f"run={run}")
     assert outcome.code == 0, outcome.err
     assert "bf16 was trained with trainer.accelerator=gpu, which this machine lacks" in outcome.err
     outcome = call(train, "train", f"resume={run}", "trainer.max_epochs=2")

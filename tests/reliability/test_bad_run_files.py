@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 import yaml
-from commands import call
+from commands import evaluated
 from faults import faults, survey
 
 from alexnet_lab.base.errors import RunError
@@ -130,7 +130,7 @@ def test_weights_of_another_run_are_not_evaluated(run):
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["state_dict"] = {name: value + 1 for name, value in checkpoint["state_dict"].items()}
     torch.save(checkpoint, path)
-    outcome = call(lambda config: evaluate(check_evaluate(config)), "eval", f"run={run}", "num_threads=1")
+    outcome = evaluated(f"run={run}")
     assert outcome.code == 1
     assert "best.ckpt is not the file that the run wrote (its SHA-256 differs from that in result.json)" in outcome.err
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from commands import call, compose_raw
+from commands import call, compose_raw, evaluated
 
 from alexnet_lab.base import cores
 from alexnet_lab.base.cores import Bfloat16, bfloat16_arithmetic
-from alexnet_lab.evaluation.evaluate import evaluate
 from alexnet_lab.run import devices, train
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def test_emulated_bfloat16_is_warned_of_and_evaluated_in_float32(processor, tmp_
     emulated = processor is Bfloat16.EMULATED
     warning = "trainer.precision=bf16-mixed is emulated, about 20 times slower"
     assert (warning in outcome.err) == emulated
-    outcome = call(evaluate, "eval", f"run={tmp_path}/run")
+    outcome = evaluated(f"run={tmp_path}/run")
     assert outcome.code == 0, outcome.err
     assert (
         "run was trained with trainer.precision=bf16-mixed, which this machine lacks; it is evaluated in 32-true"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from commands import QUICK, call
+from commands import QUICK, call, evaluated
 from PIL import Image
 
 from alexnet_lab.config import check_evaluate, check_train
@@ -59,11 +59,11 @@ def test_nothing_is_set_apart_and_nothing_is_tested(run):
 
 
 def test_eval_names_the_splits_that_are_there(run):
-    outcome = call(evaluate, "eval", f"run={run}")
+    outcome = evaluated(f"run={run}")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "`split` is test, but run untested has no test images (data.test_fraction=0); " in outcome.err
     assert "set split=val or split=train" in outcome.err
-    assert call(evaluate, "eval", f"run={run}", "split=val").code == 0
+    assert evaluated(f"run={run}", "split=val").code == 0
 
 
 def test_the_latest_checkpoints_are_kept_by_epoch(run):

@@ -6,10 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from commands import QUICK, call
+from commands import QUICK, call, evaluated
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.evaluation.evaluate import evaluate
 from alexnet_lab.run import train
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 
@@ -37,13 +36,13 @@ def test_all_training_images_are_trained_on_and_the_last_epoch_is_tested(run):
 
 
 def test_eval_refuses_the_validation_images_that_are_not_there(run, digits_dir):
-    outcome = call(evaluate, "eval", f"run={run}", "split=val", f"data.dir={digits_dir}")
+    outcome = evaluated(f"run={run}", "split=val", f"data.dir={digits_dir}")
     assert outcome.code == 2
     assert (
         "`split` is val, but run all has no validation images (data.val_fraction=0); set split=test or split=train"
         in outcome.err
     )
-    assert call(evaluate, "eval", f"run={run}", f"data.dir={digits_dir}").code == 0
+    assert evaluated(f"run={run}", f"data.dir={digits_dir}").code == 0
 
 
 @pytest.mark.parametrize("cause", ["data.val_fraction=0", "data.val_fraction=0.0", "trainer.limit_val_batches=0"])
