@@ -68,7 +68,7 @@ def test_plain_yaml(text, value, tmp_path):
 
 def test_config_of_a_run_that_was_sent(tmp_path):
     (tmp_path / "config.yaml").write_text(BOMBS["lists"][0])
-    outcome = call(lambda config: finished_run(check_evaluate(config).run), "eval", f"run={tmp_path}")
+    outcome = call(lambda config: finished_run(str(check_evaluate(config).run)), "eval", f"run={tmp_path}")
     assert (outcome.code, outcome.err.count("\n")) == (1, 1)
     assert "config.yaml cannot be read: its aliases stand for more than" in outcome.err
 
