@@ -290,6 +290,11 @@ class Multirun(Section):
     hydra: Hydra
 
 
+def listed(names: str | list[str] | None) -> list[str]:
+    """One name or several, as a list; empty for None."""
+    return [names] if isinstance(names, str) else names or []
+
+
 class EvaluatedData(Section):
     """What eval.py may change in the run's data."""
 

@@ -26,6 +26,7 @@ from alexnet_lab.config.schema import (
     Section,
     Train,
     Trainer,
+    listed,
     section_in,
 )
 from alexnet_lab.config.signatures import Field, read_signature
@@ -126,7 +127,7 @@ def check_evaluate(raw: Mapping[str, Any]) -> Evaluate:
         alexnet_lab.base.errors.ConfigError: `views` is 'five' (str); allowed: 'center', 'ten' or 'nine'
     """
     config = _complete(Evaluate, raw)
-    for name in [config.run] if isinstance(config.run, str) else config.run:
+    for name in listed(config.run):
         if name.startswith(SCHEME):
             parts_of_reference(name)
     return config

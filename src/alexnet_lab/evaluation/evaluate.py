@@ -13,6 +13,7 @@ from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.files import write_json
 from alexnet_lab.base.log import start_log
 from alexnet_lab.config.continuing import differences
+from alexnet_lab.config.schema import Evaluate, EvaluatedData, listed
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.identity import check_same_images
 from alexnet_lab.evaluation import prediction_tables, printout
@@ -32,7 +33,6 @@ from alexnet_lab.run.run_directory import is_run, run_names
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from alexnet_lab.config.schema import Evaluate, EvaluatedData
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ def predicted(config: Evaluate) -> Evaluated:
 
 def _runs(config: Evaluate) -> list[FinishedRun]:
     """The runs that the config names, all different."""
-    names = local(run_names([config.run] if isinstance(config.run, str) else config.run, "run"))
+    names = local(run_names(listed(config.run), "run"))
     _check_different(names, [os.path.realpath(name) for name in names])
     for name in names:
         _refuse_sweep(name)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from alexnet_lab.base.errors import ConfigError, RunError, did_you_mean
 from alexnet_lab.base.files import try_folder, write_text
 from alexnet_lab.base.log import start_log
+from alexnet_lab.config.schema import Report, listed
 from alexnet_lab.report.comparison import PENDING, UNREADABLE
 from alexnet_lab.report.page import page
 from alexnet_lab.report.readme import check_readme, write_readme
@@ -21,7 +22,6 @@ from alexnet_lab.report.text_tables import state_line, summary_of
 from alexnet_lab.sweeps.summary_tables import csv_text, markdown
 
 if TYPE_CHECKING:
-    from alexnet_lab.config.schema import Report
     from alexnet_lab.report.comparison import Study
 
 log = logging.getLogger(__name__)
@@ -71,8 +71,7 @@ def _study(config: Report) -> Study:
     if config.sweep is not None:
         study = from_sweep(Path(config.sweep), other_images=config.other_images)
     else:
-        runs = [config.runs] if isinstance(config.runs, str) else config.runs or []
-        study = from_runs(runs, other_images=config.other_images)
+        study = from_runs(listed(config.runs), other_images=config.other_images)
     return study if config.metric is None else study.of_metric(config.metric)
 
 
