@@ -69,9 +69,13 @@ def synthetic() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     return ((images, labels) for _ in range(STEPS))
 
 
-def ours(norm: Literal["lrn", "none"] = "lrn", batches: Callable[[], Iterator] = synthetic) -> Callable[[], object]:
-    """AlexNet as `trainer=gpu` trains it."""
+def ours(
+    norm: Literal["lrn", "none"] = "lrn", batches: Callable[[], Iterator] = synthetic, *, compiled: bool = False
+) -> Callable[[], object]:
+    """AlexNet as `trainer=gpu` trains it, or with `trainer.compile=true`."""
     net = AlexNet(norm=norm).cuda().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's stubs
+    if compiled:
+        net.compile()
     return steps(net, sgd(net), batches)
 
 
@@ -132,7 +136,7 @@ def rows() -> Iterator[Row]:
         works = {
             "ours": ours(), "no norm": ours("none"), "plain": plain(), "store": ours(batches=batches),
             "data": copied(batches), "product": product(), "norm": norm_pass(LocalResponseNorm()),
-            "torch norm": norm_pass(nn.LocalResponseNorm(5, 5e-4, 0.75, 2.0)),
+            "torch norm": norm_pass(nn.LocalResponseNorm(5, 5e-4, 0.75, 2.0)), "compiled": ours(compiled=True),
         }  # fmt: skip
         seconds = medians(works, rounds=5, warm=2)
     rates = {name: STEPS * BATCH / taken for name, taken in seconds.items()}
@@ -143,6 +147,7 @@ def rows() -> Iterator[Row]:
     yield slower(f"{what}: with LRN / without", seconds["ours"], seconds["no norm"], 1.1)
     yield more(f"{what} / plain PyTorch with nn.LocalResponseNorm", rates["ours"], rates["plain"], "images/s", 2.0)
     yield more(f"{what}, from the store / synthetic images", rates["store"], rates["ours"], "images/s", 0.95)
+    yield more(f"{what}, trainer.compile=true / false", rates["compiled"], rates["ours"], "images/s", 1.0)
     yield more("data path alone / training", rates["data"], rates["ours"], "images/s", 1.0)
     yield more("response norm of torch / ours", seconds["torch norm"] * 1e3, seconds["norm"] * 1e3, "ms", 2.0)
     print(f"measured in {time.perf_counter() - started:.0f} s on {torch.cuda.get_device_name()}", flush=True)

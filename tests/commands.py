@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
+import json
 import os
 import subprocess
 import sys
@@ -66,6 +68,16 @@ def call(task: Callable[[dict[str, Any]], Any], name: str, *words: str, configs:
         GlobalHydra.instance().clear()
     assert isinstance(ended.value.code, int)
     return Outcome(ended.value.code, out.getvalue(), err.getvalue())
+
+
+def in_triton(script: Path, **variables: str) -> dict[str, Any]:
+    """The JSON of a script that runs kernels in Triton's interpreter, or compiles them; skips without Triton."""
+    if importlib.util.find_spec("triton") is None:
+        skip_unless_required("null_gpu", "there is no Triton")
+    process = [sys.executable, str(script)]
+    done = subprocess.run(process, capture_output=True, text=True, check=False, env=os.environ | variables)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def evaluated(*words: Any) -> Outcome:

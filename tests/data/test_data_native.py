@@ -1,12 +1,14 @@
-"""Views by C++ against views by torch's operations: the same bits."""
+"""Views by C++ and by Triton against views by torch's operations: the same bits."""
 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commands import in_triton
 
 from alexnet_lab.base import native
 from alexnet_lab.base.random import generator
@@ -68,3 +70,19 @@ def test_without_a_compiler_torchs_operations_are_taken_and_it_is_said_once(monk
     assert [record.message for record in caplog.records] == [
         "augmentation is not compiled here and takes about four times as long (no compiler: no-such-compiler)"
     ]
+
+
+SCRIPT = Path(__file__).with_name("views_in_triton.py")
+
+
+def test_triton_has_the_same_bits():
+    differences = in_triton(SCRIPT, TRITON_INTERPRET="1")
+    assert len(differences) == 56
+    assert not any(differences.values())
+
+
+def test_triton_compiles_for_gpus_that_are_not_here(tmp_path):
+    """Images of two sizes for two GPUs."""
+    sizes = in_triton(SCRIPT, TRITON_CACHE_DIR=str(tmp_path))
+    assert len(sizes) == 4
+    assert min(sizes.values()) > 1000

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import logging
-import os
 import re
 import subprocess
 import sys
@@ -15,12 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from commands import skip_unless_required
+from commands import in_triton
 from functorch.compile import make_boxed_func
 from torch._dynamo.backends.common import aot_autograd
 
 from alexnet_lab.base import native
-from alexnet_lab.models import layers
 from alexnet_lab.models.layers import fused, response_norm
 from alexnet_lab.models.layers.fused import Native, Triton
 from alexnet_lab.models.layers.norm_constants import Constants
@@ -29,6 +25,7 @@ from alexnet_lab.models.layers.response_norm import Plain, local_response_norm
 PAPER = Constants(5, 1e-4, 0.75, 2.0, 1)
 
 KERNELS = "alexnet_lab.models.layers.norm_kernels"
+SCRIPT = Path(__file__).with_name("norms_in_triton.py")
 
 
 @pytest.fixture
@@ -135,9 +132,8 @@ def test_without_a_compiler_the_formula_is_taken_and_said_once(monkeypatch, capl
 def test_where_there_is_no_triton_the_formula_is_taken_and_said_once(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.delitem(sys.modules, KERNELS, raising=False)
-    monkeypatch.delattr(layers, "norm_kernels", raising=False)
     form, x = Triton(), torch.ones(1, 8, 2, 2)
-    with caplog.at_level(logging.INFO, "alexnet_lab.models"):
+    with caplog.at_level(logging.INFO, "alexnet_lab"):
         assert form.forward(x, PAPER) is None
         assert form.backward(x, x, PAPER) is None
     (record,) = caplog.records
@@ -170,7 +166,7 @@ def test_what_the_compiler_raises_is_a_warning_once(error, monkeypatch, caplog):
     if isinstance(error, str):
         errors = pytest.importorskip("triton.runtime.errors")
         error = errors.OutOfResources(300_000, 232_448, "shared memory")
-    monkeypatch.setattr(layers, "norm_kernels", failing(error), raising=False)
+    monkeypatch.setitem(sys.modules, KERNELS, failing(error))
     form = Triton()
     for _ in range(2):
         assert form.forward(torch.ones(1, 8, 2, 2), PAPER) is None
@@ -186,11 +182,11 @@ ILLEGAL = RuntimeError("Triton Error [CUDA]: an illegal memory access was encoun
     "fault", [torch.OutOfMemoryError("out of memory"), torch.AcceleratorError("illegal", 700), ILLEGAL]
 )
 def test_a_fault_of_the_gpu_is_not_taken_for_one_of_the_compiler(fault, monkeypatch):
-    monkeypatch.setattr(layers, "norm_kernels", failing(fault), raising=False)
+    monkeypatch.setitem(sys.modules, KERNELS, failing(fault))
     form = Triton()
     with pytest.raises(RuntimeError, match=re.escape(str(fault))):
         form.forward(torch.ones(1, 8, 2, 2), PAPER)
-    assert not form.broken
+    assert not form.kernels.broken
 
 
 @pytest.mark.parametrize(
@@ -238,21 +234,9 @@ def test_torch_accepts_the_operators():
     torch.library.opcheck(operators.response_norm_gradient.default, (x, x.cos(), *PAPER), test_utils=checks[:2])
 
 
-def in_triton(**variables: str) -> dict[str, float]:
-    """What tests/models/in_triton.py prints."""
-    if importlib.util.find_spec("triton") is None:
-        skip_unless_required("null_gpu", "there is no Triton")
-    script = Path(__file__).with_name("in_triton.py")
-    done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, check=False, env=os.environ | variables
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 def test_triton_equals_the_formula_in_float64():
     allowed = {"float32": 1e-6, "float16": 2**-10, "bfloat16": 2**-7}  # the interpreter cuts bits off
-    errors = in_triton(TRITON_INTERPRET="1")
+    errors = in_triton(SCRIPT, TRITON_INTERPRET="1")
     assert len(errors) == 36
     for case, error in errors.items():
         assert error <= allowed[case.split()[0]], case
@@ -260,6 +244,6 @@ def test_triton_equals_the_formula_in_float64():
 
 def test_triton_compiles_for_gpus_that_are_not_here(tmp_path):
     """Four kernels for two GPUs and two types."""
-    sizes = in_triton(TRITON_CACHE_DIR=str(tmp_path))
+    sizes = in_triton(SCRIPT, TRITON_CACHE_DIR=str(tmp_path))
     assert len(sizes) == 16
     assert min(sizes.values()) > 1000

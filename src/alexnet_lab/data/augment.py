@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.kernels import Kernels
 from alexnet_lab.base.native import Library
 from alexnet_lab.base.ranges import NonNegativeFloat, NonNegativeInt
 from alexnet_lab.data.class_fields import Fields
@@ -36,7 +37,10 @@ NATIVE = Library(
     {"take_views": [ctypes.c_void_p] * 8 + [ctypes.c_int64] * 5 + [ctypes.c_int] * 2},
     without="augmentation is not compiled here and takes about four times as long",
 )
-"""The same computation in one pass instead of one torch operation after another."""
+"""The same computation in one pass instead of one torch operation after another, on a CPU."""
+
+KERNELS = Kernels("alexnet_lab.data.view_kernels", without="augmentation is not compiled here, so it is slower")
+"""Likewise, on a GPU."""
 
 
 class Geometry(NamedTuple):
@@ -205,15 +209,25 @@ def apply(images: Tensor, draws: AugmentParams | None, geometry: Geometry, norma
     """
     if draws is not None:
         normalizer = normalizer._replace(scale=normalizer.scale * draws.gain)
-    native = images.device.type == "cpu" and not torch.compiler.is_compiling() and NATIVE.available
-    views = (native_views if native else gathered_views)(images, draws, geometry, normalizer)
+    views = cut_views(images, draws, geometry, normalizer)
     if geometry.image_size == geometry.side:
         return views
     return F.interpolate(views, size=(geometry.image_size, geometry.image_size), mode="bilinear", align_corners=False)
 
 
+def cut_views(images: Tensor, draws: AugmentParams | None, geometry: Geometry, normalizer: Normalizer) -> Tensor:
+    """Computes normalised views (B, C, K, K), K = geometry.side, in the fastest form that there is here."""
+    views = None
+    if not torch.compiler.is_compiling():
+        if images.device.type == "cpu" and NATIVE.available:
+            return native_views(images, draws, geometry, normalizer)
+        if images.device.type == "cuda" and draws is not None:
+            views = KERNELS.call("views", images, draws, geometry, normalizer)
+    return gathered_views(images, draws, geometry, normalizer) if views is None else views
+
+
 def native_views(images: Tensor, draws: AugmentParams | None, geometry: Geometry, normalizer: Normalizer) -> Tensor:
-    """Computes normalised views (B, C, K, K), K = geometry.side, of images on a CPU; needs NATIVE."""
+    """Computes them on a CPU; needs NATIVE."""
     batch, channels, stored, _ = images.shape
     if draws is None:
         place = torch.full((batch,), geometry.centre)

@@ -211,7 +211,7 @@ class BatchLoader:
             None: no augmentation.
         batches_done: Called at the start of each epoch; returns how many of its batches are already trained on.
             Lightning knows which batches were used; a loader only knows which ones it yielded.
-        ahead: Batches that threads read in advance, and copy to the GPU.
+        ahead: Batches that threads read in advance, and copy to the GPU, unless the images are there already.
         gpu: The GPU; None: batches stay in the CPU's memory.
         then: The transforms that follow; each batch then knows its place.
     """
@@ -251,7 +251,8 @@ class BatchLoader:
     def _batches(self, read: Callable[[int], RawBatch], numbers: range) -> Iterator[RawBatch]:
         if self.gpu is None:
             return read_ahead(read, numbers, self.ahead)
-        return (copied.ready() for copied in read_ahead(GpuReader(read, self.gpu), numbers, self.ahead))
+        ahead = 0 if isinstance(self.rows.images, Tensor) else self.ahead  # on the GPU: little is left to read
+        return (copied.ready() for copied in read_ahead(GpuReader(read, self.gpu), numbers, ahead))
 
     def batch(self, epoch: int, number: int, positions: NDArray[np.int64]) -> RawBatch:
         """This process's part of batch `number`, given the order of the whole epoch."""

@@ -53,10 +53,12 @@ class CudaGraphs(Callback):
         net = network_of(pl_module)
         with trainer.precision_plugin.forward_context():
             vars(net)["forward"] = Replay(net, images.contiguous(memory_format=layout))
+        torch.autograd.set_multithreading_enabled(False)  # a backward pass of one launch needs no thread of its own
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes the graphs, and their memory, away."""
         vars(network_of(pl_module)).pop("forward", None)
+        torch.autograd.set_multithreading_enabled(True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Likewise."""
@@ -75,13 +77,14 @@ class Replay:
         self._net = net
         self._plain: Callable[[Tensor], Tensor] = net.forward
         self._shape = images.shape
+        self._layers = tuple(net.modules())
         self._replayed = recorded(Passes(net), images)
 
     def __call__(self, images: Tensor) -> Tensor:
         """The logits (B, num_classes)."""
         net = self._net
         usual = not net.training or not torch.is_grad_enabled() or images.shape != self._shape
-        if usual or any(layer._forward_hooks or layer._forward_pre_hooks for layer in net.modules()):
+        if usual or any(layer._forward_hooks or layer._forward_pre_hooks for layer in self._layers):
             return self._plain(images)
         return self._replayed(images).clone()  # the next replay overwrites its output, and counts are taken later
 

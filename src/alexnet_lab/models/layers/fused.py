@@ -6,27 +6,20 @@ The formulas are in `response_norm.py`.
 from __future__ import annotations
 
 import ctypes
-import logging
-import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from alexnet_lab.base.errors import one_line
+from alexnet_lab.base.kernels import Kernels
 from alexnet_lab.base.native import Library
 
 if TYPE_CHECKING:
     from alexnet_lab.models.layers.norm_constants import Constants
 
-log = logging.getLogger("alexnet_lab.models")
-
 LEAST_NUMBERS = 2**20
 """Smaller inputs on a GPU are not worth the seconds that Triton's compiler takes."""
-
-MESSAGE_LENGTH = 200
-"""Of the compiler's message, which can be a page."""
 
 SIZES = (3, 5, 7, 9)
 """The windows that response_norm.cpp supports."""
@@ -89,48 +82,27 @@ def _laid_out(gradient: Tensor, channels_last: bool) -> Tensor:
 
 
 class Triton:
-    """Triton, for large tensors on a GPU; see `norm_kernels.py`. After a failure to compile it is not tried again."""
+    """Triton, for large tensors on a GPU; see `norm_kernels.py`."""
 
     def __init__(self) -> None:
-        self.broken = False
+        self.kernels = Kernels(
+            "alexnet_lab.models.layers.norm_kernels", without="the response norm is not compiled here, so it is slower"
+        )
 
     def suits(self, x: Tensor, constants: Constants) -> bool:
         """Whether `x` is large enough and on a GPU."""
         known = x.device.type == "cuda" and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
-        return known and x.numel() >= LEAST_NUMBERS and not self.broken and not is_traced()
+        return known and x.numel() >= LEAST_NUMBERS and not self.kernels.broken and not is_traced()
 
     def forward(self, x: Tensor, constants: Constants) -> Tensor | None:
         """The norm of `x`, or None if the kernel cannot be compiled."""
         x, _ = dense(x)
-        return self._call("norm", x, constants)
+        return self.kernels.call("norm", x, constants)
 
     def backward(self, x: Tensor, gradient: Tensor, constants: Constants) -> Tensor | None:
         """The gradient of the norm's input, or None if the kernel cannot be compiled."""
         x, channels_last = dense(x)
-        return self._call("norm_gradient", x, _laid_out(gradient, channels_last), constants)
-
-    def _call(self, name: str, *arguments: Any) -> Tensor | None:
-        if self.broken:
-            return None
-        try:
-            from alexnet_lab.models.layers import norm_kernels  # noqa: PLC0415 - Triton is where torch has CUDA
-
-            return getattr(norm_kernels, name)(*arguments)
-        except Exception as error:
-            if not _is_of_compiler(error):
-                raise
-            self.broken = True
-            log.warning("the response norm is not compiled here, so it is slower: %s", one_line(error)[:MESSAGE_LENGTH])
-            return None
-
-
-def _is_of_compiler(error: Exception) -> bool:
-    """Whether Triton is missing or cannot compile; not if the GPU's memory is full or a kernel failed."""
-    if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
-        return False
-    own = type(error).__module__.startswith("triton.")  # it asserts that it finds the driver's library
-    others = ImportError | AssertionError | OSError | subprocess.SubprocessError
-    return own or isinstance(error, others) or "C compiler" in str(error)
+        return self.kernels.call("norm_gradient", x, _laid_out(gradient, channels_last), constants)
 
 
 def is_traced() -> bool:

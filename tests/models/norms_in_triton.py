@@ -1,4 +1,4 @@
-"""`TRITON_INTERPRET=1 python in_triton.py`: the response norm's kernels in Triton's interpreter, against the formulas.
+"""`TRITON_INTERPRET=1 python norms_in_triton.py`: response norms by Triton's interpreter, against the formulas.
 
 Without the variable: compiles them for GPUs that are not here. Prints JSON. Triton reads the variable when it is
 imported, so each is a process of its own.
