@@ -11,18 +11,34 @@ from commands import REPOSITORY
 STATED = re.compile(
     r"`(?P<level>[\w.]+)`:\s(?P<mean>[+-]\d+\.\d) points \((?P<low>[+-]\d+\.\d) to (?P<high>[+-]\d+\.\d)\)"
 )
-SWEEP = REPOSITORY / "results" / "ideas_imagenette"
+SECTIONS = {"## On CIFAR-10": "ideas_cifar10"}
+"""Sections on another sweep than `ideas_imagenette`."""
 
 
 def rounded(row: dict[str, str], *columns: str) -> tuple[str, ...]:
     return tuple(f"{100 * float(row[column]):+.1f}" for column in columns)
 
 
-@pytest.mark.parametrize(("page", "least"), [("docs/results.md", 16), ("README.md", 3)])
-def test_numbers_on_a_page_are_those_of_the_sweep(page, least):
-    with (SWEEP / "summary.csv").open() as file:
-        rows = {row["level"]: row for row in csv.DictReader(file)}
-    text = (REPOSITORY / page).read_text()
+def summary(sweep: str) -> dict[str, dict[str, str]]:
+    with (REPOSITORY / "results" / sweep / "summary.csv").open() as file:
+        return {row["level"]: row for row in csv.DictReader(file)}
+
+
+def sections(page: str) -> dict[str, str]:
+    """The text of a page by the sweep that it is about."""
+    found = dict.fromkeys(["ideas_imagenette", *SECTIONS.values()], "")
+    for part in re.split(r"^(?=## )", (REPOSITORY / page).read_text(), flags=re.MULTILINE):
+        found[SECTIONS.get(part.partition("\n")[0], "ideas_imagenette")] += part
+    return found
+
+
+@pytest.mark.parametrize(
+    ("page", "sweep", "least"),
+    [("docs/results.md", "ideas_imagenette", 16), ("docs/results.md", "ideas_cifar10", 5),
+     ("README.md", "ideas_imagenette", 3)],
+)  # fmt: skip
+def test_numbers_on_a_page_are_those_of_the_sweep(page, sweep, least):
+    rows, text = summary(sweep), sections(page)[sweep]
     stated = [found.groups() for found in STATED.finditer(text)]
     assert len(stated) >= least
     for level, *numbers in stated:
@@ -35,8 +51,7 @@ def test_numbers_on_a_page_are_those_of_the_sweep(page, least):
 
 
 def test_errors_of_the_lenets_are_those_of_their_sweep():
-    with (REPOSITORY / "results" / "lenet5" / "summary.csv").open() as file:
-        rows = {row["level"]: row for row in csv.DictReader(file)}
+    rows = summary("lenet5")
     text = (REPOSITORY / "docs" / "results.md").read_text()
     stated = re.findall(r"^\| `(lenet5_\w+)` \|.*\| (\S+) % \| (\S+) \|$", text, re.MULTILINE)
     assert [level for level, *_ in stated] == list(rows)
