@@ -150,6 +150,32 @@ def test_wrong_job_is_named(tmp_path):
     assert outcome.err.rstrip().endswith("(job model.activation-tahn)")
 
 
+def test_wrong_job_is_named_where_hydra_refuses_it(tmp_path):
+    words = ("model=alexnet,lenet5", "data=cifar10", "model.width=0.5", f"hydra.sweep.dir={tmp_path}")
+    outcome = call(check_train, "train", "-m", *words)
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: unknown key `model.width`; allowed: ")
+    assert outcome.err.rstrip().endswith("(job model-lenet5)")
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "value"),
+    [
+        (("model=alexnet,alexnet_caffe", "data=cifar10", "model.width=0.5"), "model.width", 0.5),
+        (
+            ("experiment=cuda_convnet_19pct,cuda_convnet_18pct", "schedule.drop_epochs=[1,2]"),
+            "schedule.drop_epochs",
+            [1, 2],
+        ),
+        (("schedule=caffe_inv,caffe_step", "schedule.gamma=0.5", "optimizer=sgd"), "schedule.gamma", 0.5),
+    ],
+)
+def test_keys_that_the_swept_files_have_and_the_default_lacks(words, key, value, tmp_path):
+    plan = planned(*words, "seed=0,1", f"hydra.sweep.dir={tmp_path}")
+    group, _, field = key.partition(".")
+    assert [config[group][field] for config in plan.configs.values()] == [value] * 4
+
+
 def test_dry_run_lists_all_and_writes_nothing(tmp_path):
     place = tmp_path / "sweep"
     words = ("model=lenet5,lenet5_1998", "seed=0,1", "loss=cross_entropy", "--dry-run", f"hydra.sweep.dir={place}")

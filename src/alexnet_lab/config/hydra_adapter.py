@@ -23,6 +23,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
@@ -75,6 +77,43 @@ def composing_fast(config_dir: Path) -> Iterator[None]:
         del ConfigStore.__deepcopy__  # pyright: ignore[reportAttributeAccessIssue]
         Hydra.get_mode = get_mode
         gc.enable()
+
+
+@contextlib.contextmanager
+def first_choices() -> Iterator[None]:
+    """Within the block the config that all jobs of a sweep share has the first choice of each swept group.
+
+    Hydra leaves swept groups out of it, and refuses keys that only their files have: `model.width=0.5` beside
+    `model=alexnet,alexnet_caffe`. Jobs are composed from the words as typed.
+    """
+    compose = Hydra.compose_config
+
+    def with_first(
+        self: Hydra, config_name: str | None, overrides: list[str], run_mode: RunMode, *more: Any, **named: Any
+    ) -> DictConfig:
+        if run_mode != RunMode.MULTIRUN:
+            return compose(self, config_name, overrides, run_mode, *more, **named)
+        firsts = _first_choices(self, overrides)
+        named.pop("parsed_overrides", None)  # Hydra 1.4 has parsed the words as typed
+        words = [firsts.get(word, word) for word in overrides]
+        config = compose(self, config_name, words, run_mode, *more, **named)
+        typed = {first: word for word, first in firsts.items()}
+        config.hydra.overrides.task = [typed.get(word, word) for word in config.hydra.overrides.task]
+        return config
+
+    Hydra.compose_config = with_first
+    try:
+        yield
+    finally:
+        Hydra.compose_config = compose
+
+
+def _first_choices(application: Hydra, words: list[str]) -> dict[str, str]:
+    """For each word with several choices of a group, the word with the first of them."""
+    loader = application.config_loader
+    items = OverridesParser.create(config_loader=loader).parse_overrides(words)
+    swept = [item for item in items if item.is_discrete_sweep() and loader.get_group_options(item.key_or_group)]
+    return {str(item.input_line): f"{item.get_key_element()}={next(item.sweep_string_iterator())}" for item in swept}
 
 
 def _may_set_mode(config_dir: Path) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -38,6 +38,7 @@ from alexnet_lab.config.hydra_adapter import (
     VERSION_BASE,
     arguments,
     composing_fast,
+    first_choices,
     raised_by_hydra,
     register_resolver,
 )
@@ -104,7 +105,7 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
                     resume_overrides.request, words=words, config_dir=config_dir, config_name=config_name
                 )
             _anchor_config_path(config_name)
-            with variables(**ERRORS_PROPAGATED), _missing_packages_reported():
+            with first_choices(), variables(**ERRORS_PROPAGATED), _missing_packages_reported():
                 _application(job.run, config_dir, config_name)()
     except KeyboardInterrupt as error:
         if not isinstance(error.__cause__, Interrupted):  # not reported yet
@@ -113,7 +114,8 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
     except (AlexNetLabError, HydraException, OmegaConfBaseException, *UNREADABLE) as error:
         if traceback_wanted:
             raise
-        _print_error(explain(error, config_dir, config_name, runs=config_name in SHARED))
+        explained = explain(error, config_dir, config_name, runs=config_name in SHARED)
+        _print_error(explained, notes=getattr(error, "__notes__", ()))
         # one of our errors here concerns the sweep as a whole
         sys.exit(getattr(error, "exit_code", ConfigError.exit_code))
     sys.exit(job.exit_code)
@@ -249,8 +251,8 @@ def _missing_packages_reported() -> Iterator[None]:
         raise RunError(f"{error}; {hint}") from error
 
 
-def _print_error(error: AlexNetLabError) -> None:
-    print(error if isinstance(error, Interrupted) else f"error: {error}", file=sys.stderr)
+def _print_error(error: AlexNetLabError, notes: Iterable[str] = ()) -> None:
+    print(error if isinstance(error, Interrupted) else " ".join([f"error: {error}", *notes]), file=sys.stderr)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -113,8 +113,10 @@ def _draft(request: Request, own: tuple[str, ...], name: str, compose: Compose) 
     words = _words(request, own, name)
     try:
         config = compose(words)
-    except ConfigError as error:
-        raise ConfigError(f"{error} (job {name})" if len(request.grid) > 1 else str(error)) from error
+    except Exception as error:
+        if len(request.grid) > 1:
+            error.add_note(f"(job {name})")
+        raise
     return _Draft(own, words, config, Job(name, own))
 
 
