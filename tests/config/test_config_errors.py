@@ -64,6 +64,8 @@ COMMAND_LINES = {
     "schedule=step schedule.drop_epochs=[3.5]": "`schedule.drop_epochs.0` is 3.5 (float); allowed: integer",
     "data=image_folder": "`data.root` has no value; set it on the command line: data.root=...",
     "data=image_folder data.root=null": "`data.root` has no value",
+    "data.dir=${hydra.job.nam}": "Interpolation key 'hydra.job.nam' not found",
+    "data.dir=${hydra.job.num}": "`hydra.job.num` has no value; set it on the command line: hydra.job.num=...",
     "seed=???": "`seed` has no value; set it on the command line: seed=...",
     "model.activation=[": "cannot read `model.activation=[` on the command line",
     "logger=null": "`logger=null`: a group takes the name of one of its files; there are csv, tensorboard, wandb",

@@ -150,6 +150,12 @@ def test_wrong_job_is_named(tmp_path):
     assert outcome.err.rstrip().endswith("(job model.activation-tahn)")
 
 
+def test_folders_of_jobs_cannot_be_named_otherwise(tmp_path):
+    outcome = call(check_train, "train", "-m", "seed=0,1", "hydra.sweep.subdir=x", f"hydra.sweep.dir={tmp_path}")
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: `hydra.sweep.subdir` is set; a sweep names the folders of its jobs by ")
+
+
 def test_wrong_job_is_named_where_hydra_refuses_it(tmp_path):
     words = ("model=alexnet,lenet5", "data=cifar10", "model.width=0.5", f"hydra.sweep.dir={tmp_path}")
     outcome = call(check_train, "train", "-m", *words)

@@ -44,9 +44,11 @@ def own_error(error: BaseException | None) -> AlexNetLabError | None:
 def omegaconf_error(error: OmegaConfBaseException) -> ConfigError:
     """OmegaConf's error with the key that it concerns."""
     message = one_line(error.msg or error).split(" full_key:")[0]
+    key = None if str(error.full_key).startswith("hydra.overrides") else error.full_key  # a word, as typed
     if "Missing mandatory value" in message:
-        return ConfigError(f"`{error.full_key}` has no value; set it on the command line: {error.full_key}=...")
-    return ConfigError(f"`{error.full_key}`: {message}")
+        key = key or message.rpartition(": ")[2]
+        return ConfigError(f"`{key}` has no value; set it on the command line: {key}=...")
+    return ConfigError(f"`{key}`: {message}" if key else message)
 
 
 def explain(error: Exception, config_dir: Path, config_name: str, *, runs: bool) -> AlexNetLabError:

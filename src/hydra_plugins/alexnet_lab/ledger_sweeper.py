@@ -63,7 +63,14 @@ class LedgerSweeper(Sweeper):
         self.decided: tuple[str, ...] = ()  # overrides that every job gets
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Stores Hydra's arguments."""
+        """Stores Hydra's arguments; raises ConfigError for `hydra.sweep.subdir`, which names jobs in its own way."""
+        if any(word.startswith("hydra.sweep.subdir=") for word in config.hydra.overrides.hydra):
+            from alexnet_lab.base.errors import ConfigError
+
+            raise ConfigError(
+                "`hydra.sweep.subdir` is set; a sweep names the folders of its jobs by their overrides; leave it out, "
+                "and choose the sweep's own folder with hydra.sweep.dir=..."
+            )
         if str(config.hydra.sweep.dir).startswith("~"):
             with read_write(config.hydra):
                 config.hydra.sweep.dir = expanded(str(config.hydra.sweep.dir))
