@@ -50,6 +50,15 @@ def test_numbers_on_a_page_are_those_of_the_sweep(page, sweep, least):
     assert f"{base} %" in text
 
 
+@pytest.mark.parametrize("page", ["docs/results.md", "README.md"])
+def test_ratio_of_figure_1_is_that_of_its_sweep(page):
+    row = summary("relu_vs_tanh")["tanh"]
+    text = (REPOSITORY / page).read_text()
+    (stated,) = re.findall(r"(\d+\.\d) times as many epochs\s\((\d+\.\d) to (\d+\.\d)(?:, (\d+) seeds)?\)", text)
+    assert list(stated[:3]) == [f"{float(row[name]):.1f}" for name in ("ratio", "ratio_ci95_low", "ratio_ci95_high")]
+    assert stated[3] in ("", row["n"])
+
+
 def test_errors_of_the_lenets_are_those_of_their_sweep():
     rows = summary("lenet5")
     text = (REPOSITORY / "docs" / "results.md").read_text()
