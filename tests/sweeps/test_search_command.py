@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from commands import finished, forked
+from commands import REPOSITORY, finished, forked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +62,8 @@ def test_a_search_survives_what_its_trials_do(digits_dir, tmp_path):
     lines = done.out.splitlines()
     best = lines.index("val/top1_error of the best trials") + 1
     assert "optimizer.learning_rate=0.05" in lines[best]
-    assert re.match(r"the best with several seeds: \S*python\S* \S*train\.py -m data\.batch_size=16 ", lines[-1])
+    again = f"{sys.executable} {REPOSITORY / 'train.py'} -m data.batch_size=16 "
+    assert lines[-1].startswith(f"the best with several seeds: {again}")
     assert "optimizer.learning_rate=0.05" in lines[-1]
     assert lines[-1].endswith("'seed=range(0,5)'")
     assert json.loads((place / "sweep.json").read_text())["name"] == "search"

@@ -42,7 +42,7 @@ class Kernels:
             return None
         try:
             return getattr(importlib.import_module(self.module), name)(*arguments)
-        except Exception as error:
+        except Exception as error:  # Triton has no base class for its own; all others are raised again
             if not _is_of_compiler(error):
                 raise
             self.broken = True

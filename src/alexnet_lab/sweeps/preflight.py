@@ -113,7 +113,7 @@ def _draft(request: Request, own: tuple[str, ...], name: str, compose: Compose) 
     words = _words(request, own, name)
     try:
         config = compose(words)
-    except Exception as error:
+    except Exception as error:  # whatever it is, it is raised again with the job's name
         if len(request.grid) > 1:
             error.add_note(f"(job {name})")
         raise

@@ -63,14 +63,7 @@ class LedgerSweeper(Sweeper):
         self.decided: tuple[str, ...] = ()  # overrides that every job gets
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Stores Hydra's arguments; raises ConfigError for `hydra.sweep.subdir`, which names jobs in its own way."""
-        if any(word.startswith("hydra.sweep.subdir=") for word in config.hydra.overrides.hydra):
-            from alexnet_lab.base.errors import ConfigError
-
-            raise ConfigError(
-                "`hydra.sweep.subdir` is set; a sweep names the folders of its jobs by their overrides; leave it out, "
-                "and choose the sweep's own folder with hydra.sweep.dir=..."
-            )
+        """Stores Hydra's arguments."""
         if str(config.hydra.sweep.dir).startswith("~"):
             with read_write(config.hydra):
                 config.hydra.sweep.dir = expanded(str(config.hydra.sweep.dir))
@@ -115,10 +108,16 @@ class LedgerSweeper(Sweeper):
             self.max_batch_size = self.master.hydra.sweeper.max_batch_size  # which may refer to it
 
     def check(self) -> None:
-        """Raises ConfigError for a wrong key of `hydra.sweeper` or `hydra.launcher`."""
+        """Raises ConfigError for a wrong key of `hydra.sweeper` or `hydra.launcher`, and for `hydra.sweep.subdir`."""
+        from alexnet_lab.base.errors import ConfigError
         from alexnet_lab.config.validate import check_multirun
 
         hydra = self.master.hydra
+        if any(word.startswith("hydra.sweep.subdir=") for word in hydra.overrides.hydra):
+            raise ConfigError(
+                "`hydra.sweep.subdir` is set; a sweep names the folders of its jobs by their overrides; leave it out, "
+                "and choose the sweep's own folder with hydra.sweep.dir=..."
+            )
         parts = {name: OmegaConf.to_container(hydra[name], resolve=True) for name in ("sweeper", "launcher")}
         check_multirun(parts, hydra.runtime.choices["hydra/launcher"], self.master.launcher.jobs_side_by_side)
 
