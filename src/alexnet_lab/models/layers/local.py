@@ -52,9 +52,13 @@ class LocallyConnected2d(nn.Module):
         """From (B, in_channels, size, size) to (B, out_channels, side, side)."""
         if x.shape[-2:] != (self.size, self.size):
             raise ConfigError(f"a locally connected layer for {self.size} px got maps of {tuple(x.shape[-2:])} px")
-        windows = functional.unfold(x, self.kernel, padding=self.padding)  # (B, K, positions)
-        products = torch.bmm(windows.permute(2, 0, 1), self.weight)  # (positions, B, out_channels)
-        return (products.permute(1, 2, 0) + self.bias).unflatten(2, (self.side, self.side))
+        pad, side, offsets = self.padding, self.side, range(self.kernel)
+        maps = functional.pad(x.permute(2, 3, 0, 1), (0, 0, 0, 0, pad, pad, pad, pad))  # pixels first: whole maps move
+        shifted = [maps[row : row + side, column : column + side] for row in offsets for column in offsets]
+        windows = torch.cat(shifted, dim=3).flatten(0, 1)  # (positions, B, kernel^2 * in_channels)
+        weight = self.weight.unflatten(1, (self.in_channels, -1)).transpose(1, 2).flatten(1, 2)  # in the same order
+        products = torch.baddbmm(self.bias.t().unsqueeze(1), windows, weight)  # (positions, B, out_channels)
+        return products.permute(1, 2, 0).unflatten(2, (side, side))
 
     def extra_repr(self) -> str:
         """The sizes, for printing."""
