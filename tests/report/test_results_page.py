@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
+from typing import Any
 
 import pytest
 from commands import REPOSITORY
@@ -48,6 +50,47 @@ def test_numbers_on_a_page_are_those_of_the_sweep(page, sweep, least):
     assert f"{seeds.pop()} seeds" in text
     base = rounded(rows["all_ideas"], "mean")[0].removeprefix("+")
     assert f"{base} %" in text
+
+
+EVALUATED = {"**Ten views**": ("ten_views", "views=ten"), "**Five networks": ("ensemble", "average of"),
+             "**Ten nearest": ("retrieval", "features - pixels")}  # fmt: skip
+"""Which comparison a line of docs/results.md states."""
+
+
+def compared(file: str, what: str, over: str) -> dict[str, Any]:
+    rows = json.loads((REPOSITORY / "results" / "evaluations" / f"{file}.json").read_text())["comparisons"]
+    return next(row for row in rows if row["over"] == over and row["compared"].startswith(what))
+
+
+@pytest.mark.parametrize("start", EVALUATED)
+def test_what_evaluations_found(start):
+    row = compared(*EVALUATED[start], "queries" if "nearest" in start else "images")
+    text = (REPOSITORY / "docs" / "results.md").read_text()
+    line = text.partition(f"- {start}")[2].partition("\n- ")[0]
+    numbers = re.search(r"([+-]\d+\.\d) points \(([+-]\d+\.\d) to ([+-]\d+\.\d)\)", line)
+    assert numbers
+    assert list(numbers.groups()) == [f"{100 * row[name]:+.1f}" for name in ("difference", "ci95_low", "ci95_high")]
+    if "nearest" in start:
+        assert re.findall(r"(\d+\.\d) %", line) == [f"{100 * row[name]:.1f}" for name in ("mean", "base")]
+
+
+def test_colour_of_the_towers():
+    row = compared("towers", "distance of the towers", "runs")
+    line = (REPOSITORY / "docs" / "results.md").read_text().partition("- **Colour in one tower**")[2]
+    numbers = [
+        f"{row['mean']:.2f}",
+        f"{row['base']:.2f}",
+        f"{row['p']:.2f}",
+        f"{row['ci95_low']:+.2f}",
+        f"{row['ci95_high']:+.2f}",
+    ]
+    assert re.findall(r"[+-]?\d\.\d\d", line.partition("\n\n")[0]) == numbers
+
+
+def test_a_page_of_one_level_speaks_of_no_comparison():
+    text = (REPOSITORY / "results" / "ideas_imagenette_base" / "README.md").read_text()
+    assert "| all | 8 | 33.26 | 1.20 |" in text
+    assert [word for word in ("Claim", "comparison", "difference to", "verdict", "interval") if word in text] == []
 
 
 @pytest.mark.parametrize("page", ["docs/results.md", "README.md"])

@@ -77,9 +77,10 @@ def readme(study: Study, folder: Path) -> str:
         folder: Of the sweep.
     """
     summary = summary_of(study, study.metric)
+    compared = any(row.against_base for row in summary.rows)
     rerun, extend = commands(study, folder)
     facts = {
-        "Claim": _claim(study),
+        "Claim": _claim(study) if compared else "",
         "Run": _what_was_run(study),
         "Images": _images(study),
         "Computed on": _computed_on(study.completed),
@@ -94,7 +95,6 @@ def readme(study: Study, folder: Path) -> str:
         "Files": "[summary.csv](summary.csv) (all numbers), [ledger.jsonl](ledger.jsonl) (a line for each run), "
         "`manifest.json` of each run (commit, versions, hardware).",
     }
-    compared = any(row.against_base for row in summary.rows)
     figure = "differences" if compared else "levels"
     parts = [
         f"{MARK}\n# {printable(study.title)}: {study.metric}",
@@ -194,7 +194,7 @@ def _runs(count: int) -> str:
 
 def _reading(summary: Summary) -> str:
     """Pairing, correction and seeds; with several factors also the effect of each."""
-    corrected = "" if family(summary) > 1 else "There is one comparison, so nothing is corrected for."
+    corrected = "There is one comparison, so nothing is corrected for." if family(summary) == 1 else ""
     effects = "; ".join(line.removeprefix("- ") for line in effect_lines(summary))
     return " ".join(filter(None, [reading(summary), corrected, effects]))
 

@@ -148,7 +148,7 @@ def _cells(summary: Summary, row: Row) -> list[tuple[str, str]]:
     return found + [(heading(name), Units(name).number(value)) for name, value in further(summary, row)]
 
 
-OPTIONAL = ("setting", "tuned", "p (Holm)", "ratio", "left out")
+OPTIONAL = ("setting", "tuned", "p (Holm)", "ratio", "left out", "paper, points", "verdict")
 """Columns that are left out if empty."""
 
 COMPARED = ("deviation", "difference", "simultaneous", "95 %")
@@ -244,8 +244,8 @@ def _verdict_words(gap: Difference, expected: str | None, units: Units) -> str:
 
 
 def family(summary: Summary) -> int:
-    """The number of comparisons in the table, for which intervals and p are corrected."""
-    return max((row.against_base.family for row in summary.rows if row.against_base), default=1)
+    """The number of comparisons in the table, for which intervals and p are corrected; 0 if nothing is compared."""
+    return max((row.against_base.family for row in summary.rows if row.against_base), default=0)
 
 
 def probability(gap: Difference | None) -> str:
@@ -287,11 +287,14 @@ def reading(summary: Summary) -> str:
         f"The tuned keys are those of each level's best mean{where}." if any(row.tuned for row in summary.rows) else ""
     )
     apart = "Runs on different images are not compared." if _groups(summary) > 1 else ""
-    basis = (
-        "n jobs per level; sample deviation; difference to the base over the seeds that both have, with the 95 % "
-        "interval of Student's t over these pairs (Welch's where seeds do not pair)."
+    compared = family(summary) > 0
+    differences = (
+        "; difference to the base over the seeds that both have, with the 95 % interval of Student's t over these "
+        "pairs (Welch's where seeds do not pair)"
     )
-    ratios = "" if Units(summary.about["metric"]).per_cent else "The ratio of the means has Fieller's interval."
+    basis = f"n jobs per level; sample deviation{differences if compared else ''}."
+    fractions = Units(summary.about["metric"]).per_cent
+    ratios = "The ratio of the means has Fieller's interval." if compared and not fractions else ""
     hardware = OTHER_HARDWARE if summary.counts["other_hardware"] else ""
     return " ".join(part for part in (basis, ratios, tuned, apart, hardware, correction(summary)) if part)
 
