@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 import re
 from functools import cache
 from pathlib import Path
@@ -69,3 +70,16 @@ def test_tests_exist_and_hold_the_numbers(line):
         assert name in functions(file)
     missing = numbers(line.expected) - set().union(*(literals(test) for test in line.tests))
     assert not missing
+
+
+def test_tests_named_in_other_documents_exist():
+    """`test_x` is a function, `test_x.py` a file, and `test_x_*` stands for all functions that begin like that."""
+    known = set()
+    for path in TESTS.rglob("test_*.py"):
+        known |= {path.name, *re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)}
+    pages = [*DOCUMENT.parent.glob("*.md"), DOCUMENT.parents[1] / "README.md"]
+    named = {
+        name for page in pages for name in re.findall(r"`(?:[\w/]*/)?(test_[\w*.]+)`", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 100
+    assert [name for name in sorted(named) if not fnmatch.filter(known, name)] == []

@@ -28,6 +28,7 @@ from alexnet_lab.data import (
 from alexnet_lab.data.images import read_image
 from alexnet_lab.data.loader import Batch
 from alexnet_lab.data.preview import preview
+from alexnet_lab.data.store import Contents, Part
 
 AUGMENT = {"_target_": "alexnet_lab.data.augment.Augment"}
 ALL_MODULES = [
@@ -112,6 +113,23 @@ def test_a_data_set_states_only_what_differs():
         Tiny(batch_size=0)
     with pytest.raises(TypeError, match="flavour"):
         Tiny(flavour="sour")  # pyright: ignore[reportCallIssue] - the point
+
+
+def test_fields_that_a_data_set_adds_decide_on_its_images(tmp_path):
+    class Noisy(DigitsDataModule):
+        noise: int = 0
+
+        def contents(self) -> Contents:
+            found = super().contents()
+            part = found.parts["train"]
+            louder = Part(part.labels, lambda rows: part.read(rows) // 2 + np.uint8(self.noise))
+            return found._replace(parts=found.parts | {"train": louder})
+
+    quiet, loud = (ready(Noisy(dir=str(tmp_path), noise=noise)) for noise in (0, 9))
+    assert quiet.store_name() != loud.store_name() == Noisy(noise=9).store_name()
+    difference = loud.store.images["train"][:].astype(int) - quiet.store.images["train"][:]
+    assert (difference.min(), difference.max()) == (9, 9)
+    assert DigitsDataModule().store_name() == "digits-8"
 
 
 # Digits: what a module knows and gives out
@@ -410,6 +428,14 @@ def test_a_file_that_is_no_image_stops_the_preparation(make_folder, tmp_path):
     assert message.startswith("cannot read train/pear/broken.jpg: cannot identify image file")
     assert message.endswith("and 1 more of 14; repair or delete, or set data.skip_unreadable=true")
     assert [entry.suffix for entry in (tmp_path / "store").iterdir() if entry.suffix != ".lock"] == [".part"]
+
+
+def test_a_folder_without_any_image_says_so(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "none" / "train" / name).mkdir(parents=True)
+        (tmp_path / "none" / "train" / name / "x.jpg").write_bytes(b"not a picture")
+    with pytest.raises(DataError, match=r"^none of the 2 images can be read: train/a/x\.jpg: .*; repair them$"):
+        make_folder_module(tmp_path / "none", tmp_path, skip_unreadable=True).prepare_data()
 
 
 def test_files_that_are_no_images_can_be_left_out(make_folder, tmp_path):

@@ -35,6 +35,15 @@ class Loss(nn.CrossEntropyLoss):
 def schedule(optimizer, duration, *, drop_epochs, factor=0.5):
     return step(optimizer, duration, drop_epochs=drop_epochs, factor=factor)
 
+
+def halved(optimizer, duration):
+    import torch
+    return torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+
+
+def no_schedule(optimizer, duration):
+    return {}
+
 def optimizer_of(net, *, lr):
     import torch
     return torch.optim.SGD(net.parameters(), lr=lr)
@@ -95,6 +104,10 @@ def test_classes_of_torch_and_lightning_and_functions_of_ones_own(compose, tmp_p
     config["optimizer"] = {"_target_": "own_parts.optimizer_of", "lr": 0.1}
     config["schedule"] = {"_target_": "own_parts.schedule", "drop_epochs": [1]}
     assert train(config | {"run_dir": str(tmp_path / "two"), "logger": None})["epochs"] == 3
+    config["schedule"] = {"_target_": "own_parts.halved"}
+    train(config | {"run_dir": str(tmp_path / "three"), "logger": None})
+    with (tmp_path / "three" / "metrics.csv").open() as file:
+        assert [float(row["learning_rate"]) for row in csv.DictReader(file)] == pytest.approx([0.05, 0.025, 0.0125])
 
 
 @pytest.mark.usefixtures("packages")
@@ -105,6 +118,7 @@ def test_classes_of_torch_and_lightning_and_functions_of_ones_own(compose, tmp_p
         ("optimizer", {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1}, "no class derived from"),
         ("schedule", {"_target_": "torch.optim.lr_scheduler.StepLR", "gamma": 0.5}, "missing 1 required positional"),
         ("schedule", {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau"}, "set schedule=plateau"),
+        ("schedule", {"_target_": "own_parts.no_schedule"}, "whose dictionary has no `scheduler`; allowed: "),
         (
             "loss",
             {"_target_": "own_parts.Loss", "label_smoothing": 2.0},

@@ -60,6 +60,24 @@ def test_some_of_the_variants_may_be_asked_for(tmp_path):
         (("sweep.variants={base: {}, odd: {model.nrom: none}}",), "unknown key `model.nrom`"),
         (("sweep.variants={base: {}, odd: {model.activation: tahn}}",), "`model.activation` is 'tahn' (str)"),
         ((VARIANTS, "sweep.variant=x"), "`sweep.variant` is x; allowed: base, slow, tanh"),
+        (("sweep.variants={base: {}, b: tanh}",), "`sweep.variants.b` is 'tanh' (str); allowed: a group of keys"),
+        (("sweep.variants={base: null}",), "`sweep.variants.base` is None (NoneType); allowed: a group of keys"),
+        (
+            ("sweep.variants={base: [model.activation, tanh]}",),
+            "`sweep.variants.base` is ['model.activation', 'tanh'] (l",
+        ),
+        (("sweep.variants=[a,b]",), "`sweep.variants` is ['a', 'b'] (list); allowed"),
+        (("sweep.variants=5", "seed=0,1"), "`sweep.variants` is 5 (int); allowed"),
+        (
+            ("sweep.variants={base: {}, 0.5: {model.dropout: 0.5}}",),
+            "`0.5` (float) cannot be a key of `sweep.variants`; allo",
+        ),
+        (("sweep.variants={base: {}, a: {model.activation: 'tanh '}}",), "`model.activation` is 'tanh ' (str)"),
+        (("sweep.variants={base: {}, a: {run_dir: logs/q}}",), "`run_dir` is the directory of one run"),
+        (
+            (VARIANTS, "sweep.paper_points={tahn: 1}"),
+            "`sweep.paper_points` names tahn, which is no variant; did you mea",
+        ),
     ],
 )
 def test_wrong_variants_are_refused_in_one_line(words, message, tmp_path):
@@ -68,6 +86,41 @@ def test_wrong_variants_are_refused_in_one_line(words, message, tmp_path):
     assert message in outcome.err
     assert outcome.err.count("\n") == 1
     assert not (tmp_path / "sweep").exists()
+
+
+def test_values_of_a_variant_are_those_of_its_yaml(tmp_path):
+    weights = tmp_path / "w (1).ckpt"
+    weights.touch()
+    values = {"tags": ["0.1", "a b", "null"], "init_from": str(weights), "freeze": ["c1,c3"],
+              "transforms": {"erase": {"_target_": "torchvision.transforms.v2.RandomErasing", "p": 0.5}},
+              "model": {"activation": "tanh", "pool": "max"}}  # fmt: skip
+    file = tmp_path / "sweep" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text(
+        "# @package _global_\n" + yaml.safe_dump({"sweep": {"variants": {"base": {}, "a": values}}}, sort_keys=False)
+    )
+    base, found = planned(
+        "sweep=mine", "--config-dir", str(tmp_path), f"hydra.sweep.dir={tmp_path / 's'}"
+    ).configs.values()
+    assert [found[key] for key in ("tags", "init_from", "freeze")] == [values[key] for key in list(values)[:3]]
+    assert found["transforms"]["erase"]["p"] == 0.5
+    assert found["model"] == base["model"] | values["model"]
+
+
+def test_a_swept_key_that_a_variant_sets_too_is_reported(tmp_path):
+    words = (VARIANTS, "optimizer.learning_rate=0.1,0.2", "--dry-run", f"hydra.sweep.dir={tmp_path}")
+    outcome = call(train, "train", "-m", *words)
+    assert outcome.code == 0
+    assert outcome.err.count("`optimizer.learning_rate` is swept, so what slow sets for it is not used") == 1
+
+
+@pytest.mark.parametrize("place", ["", "' '"])
+def test_an_empty_folder_is_refused(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = call(train, "train", "-m", "seed=0,1", f"hydra.sweep.dir={place}")
+    assert outcome.code == 2
+    assert "`hydra.sweep.dir` is empty; allowed: the folder of the sweep" in outcome.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_variant_is_a_label_and_its_jobs_are_known_by_what_they_compute(tmp_path):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter, OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from alexnet_lab.base.errors import RunError
+from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.checkpoint_io import SafeCheckpointIO, load_checkpoint
 
@@ -27,6 +30,30 @@ def test_what_is_saved_is_loaded(checkpoint):
     assert torch.equal(found.pop("weights"), CONTENT["weights"])
     assert found == {key: value for key, value in CONTENT.items() if key != "weights"}
     assert [path.name for path in checkpoint.parent.iterdir()] == ["some.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("state", "where"),
+    [
+        ({"h": np.float64(3)}, r"`callbacks\.Hist\.h`, a numpy\.float64"),
+        ({"all": [1, (np.arange(3),)]}, r"`callbacks\.Hist\.all\.1\.0`, a numpy\.ndarray"),
+        ({np.int64(1): 2}, r"`callbacks\.Hist\.keys`, a numpy\.int64"),
+        ({"f": lambda: 0}, r"`callbacks\.Hist\.f`, a builtins\.function"),
+        (Path("x"), r"`callbacks\.Hist`, a pathlib\.\w+"),
+    ],
+)
+def test_what_could_not_be_loaded_is_not_saved(state, where, checkpoint):
+    before = checkpoint.read_bytes()
+    with pytest.raises(ConfigError, match=f"a checkpoint cannot hold {where}; allowed: tensors, numbers, strings"):
+        SafeCheckpointIO().save_checkpoint({**CONTENT, "callbacks": {"Hist": state}}, checkpoint)
+    assert checkpoint.read_bytes() == before
+
+
+def test_what_torch_allows_is_saved(checkpoint):
+    allowed = {"size": torch.Size([2, 3]), "type": torch.float16, "set": {1, "a"}, "counted": Counter("aab"),
+               "ordered": OrderedDict(a=nn.Parameter(torch.tensor(1.0)))}  # fmt: skip
+    SafeCheckpointIO().save_checkpoint(allowed, checkpoint)
+    assert load_checkpoint(checkpoint) == allowed
 
 
 @pytest.mark.parametrize("size", [0, 1, 50, 1000, 4000, -1])
@@ -62,10 +89,16 @@ def test_weights_only_cannot_be_switched_off(tmp_path):
     assert not (tmp_path / "trap").exists()
 
 
-def test_old_file_stays_if_writing_fails(checkpoint):
+def test_old_file_stays_if_writing_fails(checkpoint, monkeypatch):
     before = checkpoint.read_bytes()
-    with pytest.raises(AttributeError, match=r"local object|local class"):
-        SafeCheckpointIO().save_checkpoint({"cannot be pickled": lambda: 0}, checkpoint)
+
+    def half(content: object, file: IO[bytes]) -> None:
+        file.write(before[:100])
+        raise AttributeError("cannot be pickled")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(AttributeError, match="cannot be pickled"):
+        SafeCheckpointIO().save_checkpoint({"epoch": 4}, checkpoint)
     assert checkpoint.read_bytes() == before
     assert [path.name for path in checkpoint.parent.iterdir()] == ["some.ckpt"]
 

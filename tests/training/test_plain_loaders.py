@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.data import DigitsDataModule
 from alexnet_lab.data.loader import Batch, as_batch
 from alexnet_lab.models import LeNet5
 from alexnet_lab.training import Classifier
@@ -108,8 +109,36 @@ def test_a_batch_unpacks_as_images_and_labels():
         ([torch.zeros(2)], "a batch is a list; allowed"),
         ((torch.zeros(2, 1, 2, 2), ["cat", "dog"]), "a batch is a tuple; allowed"),
         ((torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.zeros(2)), r"the images of a batch are torch\.uint8; allo"),
+        (
+            (torch.zeros(2, 1, 2, 2), torch.rand(2)),
+            r"the labels of a batch are torch\.float32 of the shape \(2,\); allowed",
+        ),
+        (
+            (torch.zeros(2, 1, 2, 2), torch.eye(2).long()),
+            r"are torch\.int64 of the shape \(2, 2\); allowed: integers of t",
+        ),
     ],
 )
 def test_another_batch_is_refused_in_one_line(batch, message):
     with pytest.raises(ConfigError, match=message):
         as_batch(batch, None)
+
+
+def predicted(folder: Path, classifier: Classifier, images: Any) -> torch.Tensor:
+    found: Any = trainer(folder).predict(classifier, images)
+    return torch.cat(found)
+
+
+def test_predictions_are_the_logits_in_the_order_of_the_images(classifier, tmp_path):
+    found, images = predicted(tmp_path, classifier, loader()), loader().dataset[:][0]
+    assert torch.allclose(found, classifier.eval()(images), atol=1e-5)
+    assert torch.equal(predicted(tmp_path, classifier, DataLoader(images, batch_size=8)), found)
+
+
+def test_a_data_module_predicts_its_test_set(classifier, tmp_path, digits_dir):
+    data = DigitsDataModule(dir=str(digits_dir), image_size=28)
+    found = predicted(tmp_path, classifier, data)
+    labels = torch.from_numpy(data.rows("test").labels[data.rows("test").indices])
+    assert found.shape == (data.num_test, 10)
+    (tested,) = trainer(tmp_path).test(classifier, datamodule=data, verbose=False)
+    assert (found.argmax(1) != labels).float().mean().item() == pytest.approx(tested["test/top1_error"])

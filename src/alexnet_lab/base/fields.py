@@ -148,7 +148,8 @@ def explain(details: Sequence[ErrorDetails], raw: Any, wording: Wording = Wordin
     if _branch(about[0]) == "[key]":
         if about[0]["type"] == "literal_error":
             return f"unknown key `{key}`; {did_you_mean(got, re.findall(QUOTED, about[0]['msg']))}"
-        return f"`{key}` cannot be a key; allowed: {_allowed(about[0], '', wording)}"
+        kind, parent = type(got).__name__, key.removesuffix(f".{got}")
+        return f"`{got}` ({kind}) cannot be a key of `{parent}`; allowed: {_allowed(about[0], '', wording)}"
     both = {_branch(detail) for detail in about} >= set(BRANCHES)
     notes = [BRANCHES.get(_branch(detail), "") if both else "" for detail in about]
     allowed = " or ".join(

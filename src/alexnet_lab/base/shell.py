@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 PLAIN = re.compile(r"[A-Za-z_./][\w./@%+-]*", re.ASCII)
 """Values that mean the same with and without quotes in Hydra's grammar, unless they are `KEYWORDS`."""
@@ -38,6 +40,26 @@ def quoted(text: str, sign: str = "'") -> str:
     """
     escaped = re.sub(rf"(\\*)({sign}|\Z)", lambda found: 2 * found[1] + (f"\\{sign}" if found[2] else ""), text)
     return f"{sign}{escaped}{sign}"
+
+
+def value_override(key: str, value: Any) -> str:
+    """`key=value` in Hydra's grammar, for any value of a YAML file; texts stay texts.
+
+    Example:
+        >>> value_override("freeze", ["c1,c3"]), value_override("tags", {"a": None, "b": [1, "x y"]})
+        ("freeze=['c1,c3']", "tags={a:null,b:[1,'x y']}")
+    """
+    return f"{key}={_in_grammar(value)}"
+
+
+def _in_grammar(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_in_grammar(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_in_grammar, value)) + "]"
+    if isinstance(value, str):
+        return override("", value)[1:]
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def to_type(key: str, value: str) -> str:

@@ -288,6 +288,7 @@ class Multirun(Section):
     """The part of the config that only `-m` reads."""
 
     hydra: Hydra
+    sweep: Sweep
 
 
 def listed(names: str | list[str] | None) -> list[str]:

@@ -174,11 +174,12 @@ def check_report(raw: Mapping[str, Any]) -> Report:
     return config
 
 
-def check_multirun(raw: Mapping[str, Any], launcher: str, side_by_side: Any) -> None:
+def check_multirun(raw: Mapping[str, Any], sweep: Any, launcher: str, side_by_side: Any) -> None:
     """Checks the keys that only `-m` reads.
 
     Args:
         raw: The composed node `hydra`, resolved.
+        sweep: The node `sweep`, resolved, which is read before the jobs are composed.
         launcher: The chosen file of `hydra/launcher`.
         side_by_side: `launcher.jobs_side_by_side`; each job's check makes sure that it is a number.
 
@@ -186,7 +187,7 @@ def check_multirun(raw: Mapping[str, Any], launcher: str, side_by_side: Any) -> 
         ConfigError: As in `check_train`, or several jobs at a time with a launcher that runs one.
     """
     parts = {name: {key: value for key, value in raw[name].items() if key != "_target_"} for name in LAUNCHED}
-    _check_section(Multirun, {"hydra": parts})
+    _check_section(Multirun, {"hydra": parts, "sweep": sweep})
     if launcher == "basic" and isinstance(side_by_side, int) and side_by_side > 1:
         raise ConfigError(
             f"`launcher.jobs_side_by_side` is {side_by_side}, but this launcher runs one job after the other; "

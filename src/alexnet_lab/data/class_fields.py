@@ -37,3 +37,9 @@ class Fields:
         cls.__annotations__ = changed | annotations
         dataclass(kw_only=True, eq=False, repr=False)(cls)
         cls.__init__ = checked(group)(cls.__init__)  # pyright: ignore[reportAttributeAccessIssue] - set by dataclass
+
+    def fields_beyond(self, base: type, *names: str) -> dict[str, object]:
+        """The values of the fields that neither `base` nor `names` has, in the order of their names."""
+        known = {*names, *(field.name for field in fields(base))}
+        own = {field.name for field in fields(self)} - known  # pyright: ignore[reportArgumentType] - subclasses are dataclasses
+        return {name: getattr(self, name) for name in sorted(own)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -18,7 +19,7 @@ from alexnet_lab.data.identity import OTHER_IMAGES, check_same_images, is_folded
 from alexnet_lab.data.loader import BatchLoader, RawBatch, Rows, resident
 from alexnet_lab.data.order import BatchOrder
 from alexnet_lab.data.split import Shares, Split, check_classes, stored_split
-from alexnet_lab.data.store import Contents, Store, open_store
+from alexnet_lab.data.store import Contents, Store, check_fields, open_store
 from alexnet_lab.data.store_writing import make_store
 from alexnet_lab.data.transform import Transform, checked_augment
 from alexnet_lab.data.verification import verified_store
@@ -122,11 +123,19 @@ class ImageDataModule(LightningDataModule, Fields):
         return other
 
     def store_name(self) -> str:
-        """The name of the store in `<dir>/store`; it differs if the stored arrays differ."""
-        return f"{self.name}-{self.stored_size}"
+        """The name of the store in `<dir>/store`, with a hash of the fields that a subclass adds.
+
+        It differs if the stored arrays differ, and such fields may decide what `contents` returns.
+        """
+        own = self.fields_beyond(ImageDataModule, "skip_unreadable", "test_fraction", "test_seed")
+        digest = f"-{hashlib.sha256(repr(own).encode()).hexdigest()[:8]}" if own else ""
+        return f"{self.name}-{self.stored_size}{digest}"
 
     def contents(self) -> Contents:
-        """Finds or downloads the images, and describes how to read them."""
+        """Finds or downloads the images, and describes how to read them.
+
+        Called only if there is no store of this name yet: after a change of this code, change `name`.
+        """
         raise NotImplementedError
 
     # Called by Lightning
@@ -164,7 +173,7 @@ class ImageDataModule(LightningDataModule, Fields):
         if self._store is not None:
             return
         store = open_store(self.store_path, verify=False)
-        self._check_store(store)
+        check_fields(store, self.num_classes, self.channels, self.stored_size)
         split = stored_split(store, self.shares)
         if len(split.train) < self.batch_size:
             raise ConfigError(
@@ -179,18 +188,6 @@ class ImageDataModule(LightningDataModule, Fields):
             self.augment, stored_size=self.stored_size, image_size=self.image_size, normalization=self.normalization,
             statistics=statistics, seed=self.seed, then=self.transforms,
         )  # fmt: skip
-
-    def _check_store(self, store: Store) -> None:
-        """Raises unless the store matches the fields."""
-        found = len(store.class_names)
-        if found != self.num_classes:
-            raise ConfigError(f"`data.num_classes` is {self.num_classes}, but {store.path} has {found} classes")
-        if store.meta["shape"] != [self.channels, self.stored_size, self.stored_size]:
-            channels, size, _ = store.meta["shape"]
-            raise ConfigError(
-                f"`data.channels` is {self.channels} and `data.stored_size` {self.stored_size}, "
-                f"but {store.path} has images with {channels} and {size}"
-            )
 
     def train_dataloader(self) -> BatchLoader:
         """Batches of the training part in the order of `order`, with augmentation.
@@ -216,6 +213,10 @@ class ImageDataModule(LightningDataModule, Fields):
     def test_dataloader(self) -> BatchLoader:
         """Batches of the test set, without augmentation: in order, or random if limited."""
         return self.plain_loader("test", limit=getattr(self.trainer, "limit_test_batches", 1.0))
+
+    def predict_dataloader(self) -> BatchLoader:
+        """Batches of the test set, without augmentation, in order."""
+        return self.plain_loader("test")
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Moves a raw batch; Lightning's generic traversal takes longer than a small step."""

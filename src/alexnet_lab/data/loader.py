@@ -149,6 +149,11 @@ def as_batch(batch: Any, trainer: Any) -> Batch:
     images, labels = batch[:2]
     if not images.is_floating_point():
         raise ConfigError(f"the images of a batch are {images.dtype}; allowed: floats; scale them in the data set")
+    if labels.is_floating_point() or labels.ndim != 1:
+        raise ConfigError(
+            f"the labels of a batch are {labels.dtype} of the shape {tuple(labels.shape)}; allowed: integers of the "
+            "shape (B,), the number of each image's class"
+        )
     return Batch(images, labels.long(), torch.full_like(labels, -1), trainer.world_size * len(labels))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from alexnet_lab.base.checked_files import read_json
-from alexnet_lab.base.errors import DataError, RunError
+from alexnet_lab.base.errors import ConfigError, DataError, RunError
 from alexnet_lab.base.files import is_whole, sha256
 from alexnet_lab.data.array_writer import damage_of_shards
 
@@ -187,3 +187,16 @@ def _check_file(store: Path, file: Path, entry: dict[str, Any], verify: bool) ->
 
 def _damaged(path: Path, what: str) -> DataError:
     return DataError(f"the store {path} is damaged: {what}; delete {path}, the next start makes it again")
+
+
+def check_fields(store: Store, num_classes: int, channels: int, stored_size: int) -> None:
+    """Raises ConfigError unless the store matches the fields of a data module."""
+    found = len(store.class_names)
+    if found != num_classes:
+        raise ConfigError(f"`data.num_classes` is {num_classes}, but {store.path} has {found} classes")
+    if store.meta["shape"] != [channels, stored_size, stored_size]:
+        found_channels, size, _ = store.meta["shape"]
+        raise ConfigError(
+            f"`data.channels` is {channels} and `data.stored_size` {stored_size}, "
+            f"but {store.path} has images with {found_channels} and {size}"
+        )

@@ -220,7 +220,9 @@ def _write_images(
         _decode(writer, name, part)
         failures = writer.failures
         notes = [f"{part.names[i] if part.names else i}: {failures[i]}" for i in sorted(failures)]
-        if notes and (not skip or not writer.kept):
+        if skip and notes and not writer.kept:
+            raise DataError(f"none of the {len(part.labels)} images can be read: {notes[0]}; repair them")
+        if notes and not skip:
             others = f" and {len(notes) - 1} more of {len(part.labels)}" if len(notes) > 1 else ""
             raise DataError(f"cannot read {notes[0]}{others}; repair or delete, or set data.skip_unreadable=true")
         if notes:

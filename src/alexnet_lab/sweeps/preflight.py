@@ -75,11 +75,13 @@ def plan(request: Request, compose: Compose) -> Plan:
     Raises:
         ConfigError: A job's config is wrong, or the directory contains a sweep that computes something else.
     """
-    keys = [word.partition("=")[0].lstrip("+~") for word in request.grid[0]]
-    _check_keys([*keys, *(word.partition("=")[0].lstrip("+~") for word in request.common)])
+    keys = _keys(request.grid[0])
+    _check_keys([*keys, *_keys(request.common)])
+    _check_variants(request, keys)
     drafts = [_draft(request, own, name, compose) for name, own in named(request.grid)]
     _check_nodes([draft.config for draft in drafts])
     node = drafts[0].config["sweep"]
+    _check_paper_points(node)
     sweep, there, drafts = _find(request, keys, drafts)
     if there is None and node["extend"] and any(word.startswith("sweep.extend=") for word in request.common):
         log.warning(
@@ -195,6 +197,28 @@ def _check_keys(keys: Sequence[str]) -> None:
     for key in keys:
         if key in NOT_IN_A_SWEEP:
             raise ConfigError(f"`{key}` {NOT_IN_A_SWEEP[key]}")
+
+
+def _keys(words: Iterable[str]) -> list[str]:
+    return [word.partition("=")[0].lstrip("+~") for word in words]
+
+
+def _check_variants(request: Request, swept: Sequence[str]) -> None:
+    """Refuses keys that no variant may set, and warns about settings that a swept key replaces."""
+    chosen = {split([*request.common, *own]).get(VARIANT) for own in request.grid}
+    keys = {name: _keys(words) for name, words in request.variants.items() if name in chosen}
+    _check_keys([*itertools.chain.from_iterable(keys.values())])
+    for key in swept:
+        if names := [name for name, its in keys.items() if key in its]:
+            log.warning("`%s` is swept, so what %s sets for it is not used", key, " and ".join(names))
+
+
+def _check_paper_points(node: Mapping[str, Any]) -> None:
+    for name in node["paper_points"] or {}:
+        if node["variants"] and name not in node["variants"]:
+            raise ConfigError(
+                f"`sweep.paper_points` names {name}, which is no variant; {did_you_mean(name, node['variants'])}"
+            )
 
 
 def _check_nodes(configs: Sequence[dict[str, Any]]) -> None:

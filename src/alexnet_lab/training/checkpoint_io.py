@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import pickle
 import warnings
 import zipfile
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from alexnet_lab.base.errors import RunError, one_line
+from alexnet_lab.base.errors import ConfigError, RunError, one_line
 from alexnet_lab.base.files import atomic_path, stamp
 
 if TYPE_CHECKING:
@@ -49,9 +51,13 @@ class SafeCheckpointIO(TorchCheckpointIO):
             checkpoint: Tensors, numbers and strings.
             path: The target file.
             storage_options: None, or `MAY_FAIL` to log a warning instead of raising when writing fails.
+
+        Raises:
+            ConfigError: The checkpoint contains something else, so it could not be loaded.
         """
         if storage_options not in (None, MAY_FAIL):
             raise TypeError("storage_options are not supported: checkpoints are local files")
+        check_content(checkpoint)
         try:
             with atomic_path(path) as part:
                 write(checkpoint, part)
@@ -67,6 +73,48 @@ class SafeCheckpointIO(TorchCheckpointIO):
         """Reads tensors, numbers and strings; see the function `load_checkpoint`. Code is never run."""
         ready = self._ready.pop(Path(path), None)
         return ready or load_checkpoint(Path(path), map_location=map_location or "cpu")
+
+
+PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.Tensor, torch.nn.Parameter)
+"""Types that `torch.load(weights_only=True)` accepts; values of other types are tried."""
+
+
+def check_content(value: Any, *place: str) -> None:
+    """Refuses what a checkpoint could not be loaded with, before it replaces an older file.
+
+    Args:
+        value: The checkpoint, or a part of it.
+        place: The keys that lead to the part.
+
+    Raises:
+        ConfigError: A value is no tensor, number or string, nor a collection of them.
+    """
+    if type(value) in (list, tuple, set):
+        value = dict(enumerate(value))
+    if type(value) in (dict, OrderedDict):
+        for key, part in value.items():
+            check_content(key, *place, "keys")
+            check_content(part, *place, str(key))
+    elif type(value) not in PLAIN and not _loads(value):
+        where, kind = ".".join(place), f"{type(value).__module__}.{type(value).__qualname__}"
+        raise ConfigError(
+            f"a checkpoint cannot hold `{where}`, a {kind}; allowed: tensors, numbers, strings, and lists, tuples, "
+            "sets and dictionaries of them; convert it where it is saved, e.g. by float(x) or torch.from_numpy(x)"
+        )
+
+
+def _loads(value: Any) -> bool:
+    """Whether a value can be saved and loaded again without running code."""
+    file = io.BytesIO()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.save(value, file)
+            file.seek(0)
+            torch.load(file, weights_only=True)
+    except Exception:  # whatever pickle or torch raises, the value does not come back
+        return False
+    return True
 
 
 def write(checkpoint: dict[str, Any], path: Path) -> None:

@@ -176,6 +176,10 @@ class Classifier(LightningModule):
         """Counts one test batch and returns its logits (B, num_classes)."""
         return self._count(batch, self.test_counts, self.test_extra)
 
+    def predict_step(self, batch: Any, batch_index: int) -> Tensor:
+        """Returns the logits (B, num_classes) of a batch: images (B, C, H, W), or what begins with them."""
+        return self(batch if isinstance(batch, torch.Tensor) else batch[0])
+
     def _count(self, batch: Batch, counts: ErrorCounts, extra: ExtraMetrics) -> Tensor:
         images, labels, *_ = as_batch(batch, self.trainer)
         logits = self(images)

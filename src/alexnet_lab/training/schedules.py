@@ -251,7 +251,10 @@ def one_cycle(
 def build_schedule(
     spec: Mapping[str, Any], optimizer: Optimizer, duration: Duration, trusted: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Builds the schedule of a config for Lightning; a class such as `torch.optim.lr_scheduler.StepLR` counts epochs.
+    """Builds the schedule of a config for Lightning.
+
+    A schedule of torch, such as `torch.optim.lr_scheduler.StepLR` or what a function returns, counts epochs. A
+    function whose schedule counts steps returns `{"scheduler": schedule, "interval": "step"}`.
 
     Raises:
         ConfigError: It is no schedule, or needs a metric, which only schedule=plateau receives.
@@ -261,4 +264,12 @@ def build_schedule(
         raise ConfigError(f"`schedule._target_` is {spec['_target_']}, which needs a metric; set schedule=plateau")
     if isinstance(target, type) and issubclass(target, LRScheduler):
         return {"scheduler": build(spec, "schedule", optimizer, trusted=trusted), "interval": "epoch"}
-    return build(spec, "schedule", optimizer, duration, trusted=trusted)
+    schedule = build(spec, "schedule", optimizer, duration, trusted=trusted)
+    if isinstance(schedule, LRScheduler):
+        return {"scheduler": schedule, "interval": "epoch"}
+    if "scheduler" not in schedule:
+        raise ConfigError(
+            f"`schedule._target_` is {spec['_target_']}, whose dictionary has no `scheduler`; allowed: "
+            '{"scheduler": ..., "interval": "step"}, or a schedule of torch.optim.lr_scheduler'
+        )
+    return schedule

@@ -10,7 +10,7 @@ import copy
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -22,6 +22,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from alexnet_lab.base.shell import value_override
 from alexnet_lab.config import hydra_adapter
 from alexnet_lab.config.command_line import expanded
 from alexnet_lab.config.default_paths import VARIANT, default_sweep_dir
@@ -108,7 +109,7 @@ class LedgerSweeper(Sweeper):
             self.max_batch_size = self.master.hydra.sweeper.max_batch_size  # which may refer to it
 
     def check(self) -> None:
-        """Raises ConfigError for a wrong key of `hydra.sweeper` or `hydra.launcher`, and for `hydra.sweep.subdir`."""
+        """Raises ConfigError for a wrong key of `sweep`, `hydra.sweep`, `hydra.sweeper` or `hydra.launcher`."""
         from alexnet_lab.base.errors import ConfigError
         from alexnet_lab.config.validate import check_multirun
 
@@ -118,8 +119,11 @@ class LedgerSweeper(Sweeper):
                 "`hydra.sweep.subdir` is set; a sweep names the folders of its jobs by their overrides; leave it out, "
                 "and choose the sweep's own folder with hydra.sweep.dir=..."
             )
+        if not str(hydra.sweep.dir or "").strip():
+            raise ConfigError("`hydra.sweep.dir` is empty; allowed: the folder of the sweep, or leave it out")
         parts = {name: OmegaConf.to_container(hydra[name], resolve=True) for name in ("sweeper", "launcher")}
-        check_multirun(parts, hydra.runtime.choices["hydra/launcher"], self.master.launcher.jobs_side_by_side)
+        sweep = OmegaConf.to_container(self.master.sweep, resolve=True)
+        check_multirun(parts, sweep, hydra.runtime.choices["hydra/launcher"], self.master.launcher.jobs_side_by_side)
 
     def ran(self, planned: Plan) -> bool:
         """Runs a sweep, or lists its jobs; False if another process has taken its directory meanwhile."""
@@ -163,7 +167,6 @@ class LedgerSweeper(Sweeper):
     def request(self, common: list[Override], swept: Sequence[Override] = ()) -> Request:
         """The sweep that the command line and the sweep's file request."""
         from alexnet_lab.base.errors import ConfigError
-        from alexnet_lab.sweeps.columns import literal
         from alexnet_lab.sweeps.preflight import Request
 
         for item in swept:
@@ -176,11 +179,18 @@ class LedgerSweeper(Sweeper):
             grid=tuple(tuple(job) for job in grid),
             command=shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
             is_default=self.has_default_place(),
-            variants={
-                name: tuple(f"{key}={literal(value)}" for key, value in keys.items())
-                for name, keys in self.variants.items()
-            },
+            variants={name: tuple(self.settings(keys)) for name, keys in self.variants.items()},
         )
+
+    def settings(self, keys: dict[str, Any]) -> Iterator[str]:
+        """The overrides of a variant; keys of a part of the config may be nested: `model: {norm: none}`."""
+        for key, value in keys.items():
+            part = OmegaConf.select(self.master, key) if isinstance(value, dict) else None
+            if not isinstance(part, DictConfig):
+                yield value_override(key, value)
+                continue
+            for name, inner in value.items():
+                yield value_override(f"{'' if name in part else '+'}{key}.{name}", inner)
 
     @property
     def variants(self) -> dict[str, dict[str, Any]]:
