@@ -88,6 +88,18 @@ def test_colour_of_the_towers():
     assert re.findall(r"[+-]?\d\.\d\d", line.partition("\n\n")[0]) == numbers
 
 
+def test_lrn_and_the_maps_of_local3():
+    rows = summary("lrn_cifar")
+    text = " ".join(
+        (REPOSITORY / "docs" / "results.md").read_text().partition("## 13 or 11 %")[2].partition("## ")[0].split()
+    )
+    found = re.findall(r"(?:alone|Both): ([+-]\d+\.\d) points \(([+-]\d+\.\d) to ([+-]\d+\.\d)\)", text)
+    levels = ("norm=across local3=32", "norm=none local3=64", "norm=across local3=64")
+    assert found == [rounded(rows[level], "difference", "ci95_low", "ci95_high") for level in levels]
+    assert f"{rounded(rows['norm=none local3=32'], 'mean')[0][1:]} % test error" in text
+    assert f"{rows['norm=none local3=32']['n']} seeds" in text
+
+
 def test_a_page_of_one_level_speaks_of_no_comparison():
     text = (REPOSITORY / "results" / "ideas_imagenette_base" / "README.md").read_text()
     assert "| all | 8 | 33.26 | 1.20 |" in text

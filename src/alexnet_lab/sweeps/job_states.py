@@ -26,7 +26,7 @@ def entry(sweep: SweepDirectory, job: Job, result: dict[str, Any], *, status: st
     log = last_lines(sweep, job) if status == "failed" else None
     return {
         "job": job.name, "run_dir": job.name, "content": job.key, "overrides": list(job.overrides), "status": status,
-        **{key: result.get(key) for key in KEPT}, "error": error, "log": log,
+        **{key: result.get(key) for key in KEPT}, "error": error and without_place(error), "log": log,
     }  # fmt: skip
 
 
@@ -40,13 +40,16 @@ def last_lines(sweep: SweepDirectory, job: Job) -> list[str]:
 
 
 def without_place(line: str) -> str:
-    """A line of a traceback without the folder in which a package or this repository lies: ledgers are published.
+    """A line without the folder of a package, of this repository or of the interpreter: ledgers are published.
 
     Example:
         >>> without_place('  File "/home/ann/lib/python3.11/site-packages/torch/nn/functional.py", line 7, in relu')
         '  File "torch/nn/functional.py", line 7, in relu'
+        >>> without_place("interrupted; resume it: /home/ann/.venv/bin/python train.py resume=a")
+        'interrupted; resume it: python train.py resume=a'
     """
-    return re.sub(r'File ".*/(?:site-packages|lib/python3\.\d+|src)/', 'File "', line)
+    line = re.sub(r'File ".*/(?:site-packages|lib/python3\.\d+|src)/', 'File "', line)
+    return re.sub(r"(?<= )/\S*/(?=python[\d.]* )", "", line)
 
 
 def states(sweep: SweepDirectory, jobs: Iterable[Job]) -> dict[str, State]:
