@@ -214,7 +214,7 @@ def _check_variants(request: Request, swept: Sequence[str]) -> None:
 
 
 def _check_paper_points(node: Mapping[str, Any]) -> None:
-    for name in node["paper_points"] or {}:
+    for name in node.get("paper_points") or {}:
         if node["variants"] and name not in node["variants"]:
             raise ConfigError(
                 f"`sweep.paper_points` names {name}, which is no variant; {did_you_mean(name, node['variants'])}"
