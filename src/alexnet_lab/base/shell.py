@@ -27,8 +27,11 @@ def override(key: str, value: object) -> str:
         >>> override("resume", "logs/runs/A"), override("resume", "logs/a=b")
         ('resume=logs/runs/A', "resume='logs/a=b'")
     """
-    text = str(value)
-    return f"{key}={text if PLAIN.fullmatch(text) and text.lower() not in KEYWORDS else quoted(text)}"
+    return f"{key}={_text(str(value))}"
+
+
+def _text(text: str) -> str:
+    return text if PLAIN.fullmatch(text) and text.lower() not in KEYWORDS else quoted(text)
 
 
 def quoted(text: str, sign: str = "'") -> str:
@@ -58,7 +61,7 @@ def _in_grammar(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join(map(_in_grammar, value)) + "]"
     if isinstance(value, str):
-        return override("", value)[1:]
+        return _text(value)
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 

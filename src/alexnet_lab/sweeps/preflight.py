@@ -75,8 +75,8 @@ def plan(request: Request, compose: Compose) -> Plan:
     Raises:
         ConfigError: A job's config is wrong, or the directory contains a sweep that computes something else.
     """
-    keys = _keys(request.grid[0])
-    _check_keys([*keys, *_keys(request.common)])
+    keys = list(split(request.grid[0]))
+    _check_keys([*keys, *split(request.common)])
     _check_variants(request, keys)
     drafts = [_draft(request, own, name, compose) for name, own in named(request.grid)]
     _check_nodes([draft.config for draft in drafts])
@@ -199,15 +199,11 @@ def _check_keys(keys: Sequence[str]) -> None:
             raise ConfigError(f"`{key}` {NOT_IN_A_SWEEP[key]}")
 
 
-def _keys(words: Iterable[str]) -> list[str]:
-    return [word.partition("=")[0].lstrip("+~") for word in words]
-
-
 def _check_variants(request: Request, swept: Sequence[str]) -> None:
     """Refuses keys that no variant may set, and warns about settings that a swept key replaces."""
     chosen = {split([*request.common, *own]).get(VARIANT) for own in request.grid}
-    keys = {name: _keys(words) for name, words in request.variants.items() if name in chosen}
-    _check_keys([*itertools.chain.from_iterable(keys.values())])
+    keys = {name: split(words) for name, words in request.variants.items() if name in chosen}
+    _check_keys(list(itertools.chain.from_iterable(keys.values())))
     for key in swept:
         if names := [name for name, its in keys.items() if key in its]:
             log.warning("`%s` is swept, so what %s sets for it is not used", key, " and ".join(names))
