@@ -75,7 +75,23 @@ def small_cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_dir: Path):
+    """As it stands: the data set is where `compose` looks for it."""
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ALEXNET_LAB_DATA", str(digits_dir))
+    names: dict = {}
+    exec(compile(example, "README.md", "exec"), names)
+    assert RunDirectory("logs/runs/first").read_result()["status"] == "completed"
+    assert names["probabilities"].shape == (8, 10)
+    assert names["probabilities"].sum(1).numpy() == pytest.approx(np.ones(8), abs=1e-5)
+    alone = names["run"].predict(names["test"].images[names["test"].indices[:8]])
+    assert torch.equal(alone, names["probabilities"])
+    assert names["net"](torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
 def test_every_line_is_known():
+    assert len(README.splitlines()) < 200
     known = ("python train.py", "python eval.py", "python report.py", "python export.py", "make ", "source ", "#")
     assert [line for line in LINES if line and not line.startswith(known)] == []
     assert len(commands("python train.py")) >= 5
