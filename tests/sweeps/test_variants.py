@@ -111,7 +111,7 @@ def test_a_swept_key_that_a_variant_sets_too_is_reported(tmp_path):
     words = (VARIANTS, "optimizer.learning_rate=0.1,0.2", "--dry-run", f"hydra.sweep.dir={tmp_path}")
     outcome = call(train, "train", "-m", *words)
     assert outcome.code == 0
-    assert outcome.err.count("`optimizer.learning_rate` is swept, so what slow sets for it is not used") == 1
+    assert outcome.err.count("`optimizer.learning_rate` is swept, so its value in slow is not used") == 1
 
 
 @pytest.mark.parametrize("place", ["", "' '"])

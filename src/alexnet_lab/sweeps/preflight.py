@@ -206,7 +206,7 @@ def _check_variants(request: Request, swept: Sequence[str]) -> None:
     _check_keys(list(itertools.chain.from_iterable(keys.values())))
     for key in swept:
         if names := [name for name, its in keys.items() if key in its]:
-            log.warning("`%s` is swept, so what %s sets for it is not used", key, " and ".join(names))
+            log.warning("`%s` is swept, so its value in %s is not used", key, " and ".join(names))
 
 
 def _check_paper_points(node: Mapping[str, Any]) -> None:
