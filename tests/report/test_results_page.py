@@ -98,6 +98,12 @@ def test_lrn_and_the_maps_of_local3():
     assert found == [rounded(rows[level], "difference", "ci95_low", "ci95_high") for level in levels]
     assert f"{rounded(rows['norm=none local3=32'], 'mean')[0][1:]} % test error" in text
     assert f"{rows['norm=none local3=32']['n']} seeds" in text
+    alone, seeds = rows["norm=across local3=32"], rows["norm=across local3=32"]["n"]
+    mean, low, high = rounded(alone, "difference", "ci95_low", "ci95_high")
+    assert (
+        f"lowers the test error: {mean} points ({low} to {high}, {seeds} seeds)"
+        in (REPOSITORY / "README.md").read_text()
+    )
 
 
 def test_a_page_of_one_level_speaks_of_no_comparison():
