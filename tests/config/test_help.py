@@ -109,6 +109,20 @@ def test_each_key_of_a_group_has_a_meaning(group):
         assert unexplained == [], path.name  # optimizer.layers: rules for layers by name
 
 
+def test_keys_of_a_file_for_all_groups_have_their_meaning():
+    text = helped("launcher")
+    assert "workers: auto worker processes in a sweep and for several devices; true: always; false: never" in text
+    assert "jobs_per_gpu: 1 jobs that share a GPU, for small networks [>= 1]" in text
+
+
+def test_a_choice_is_explained_by_the_first_sentence_of_its_header():
+    text = helped("schedule")
+    assert "schedule=constant A constant learning rate. " in text
+    assert "Levenberg-Marquardt, LeCun et al. 1998, sec. " in helped("optimizer")
+    two_lines = "AlexNet as it was trained in 2012: run 145 of the released code, whose errors the paper prints. "
+    assert f"experiment=alexnet_2012 {two_lines}" in helped("experiment")
+
+
 @pytest.mark.parametrize("command", ["train", "eval", "report", "export"])
 def test_each_key_outside_the_groups_has_a_meaning(command):
     folder = REPORT if command == "report" else CONFIGS

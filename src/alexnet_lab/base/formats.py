@@ -1,6 +1,11 @@
-"""Formats times and p values for readers."""
+"""Formats times and p values for readers, and divides text into sentences."""
 
 from __future__ import annotations
+
+import re
+
+SENTENCE = re.compile(r"(?<=\.)(?<!\bsec\.)(?<!\bal\.)\s+(?=[A-Z0-9`])")
+"""Between two sentences of a header."""
 
 
 def duration(seconds: float | None) -> str:

@@ -6,6 +6,7 @@ Neither is written down only for the help.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -19,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from alexnet_lab.base.checked_files import read_yaml
 from alexnet_lab.base.errors import ConfigError, did_you_mean
+from alexnet_lab.base.formats import SENTENCE
 from alexnet_lab.config.schema import Evaluate, Export, Report, Section, Train, section_in
 from alexnet_lab.config.signatures import read_signature
 
@@ -31,6 +33,9 @@ SECTIONS: dict[str, type[Section]] = {"train": Train, "eval": Evaluate, "export"
 KEY = re.compile(r"^(?P<indent> *)(?:- )?(?P<key>\w+):.*?(?:\s+# (?P<comment>.*))?$")
 MORE = re.compile(r"^ +# (?P<comment>.*)$")
 COMMENT_COLUMN = 38
+
+GLOBAL = "# @package _global_"
+"""The first line of a file of a group whose keys have their full names."""
 
 
 class Help(NamedTuple):
@@ -73,7 +78,7 @@ class Help(NamedTuple):
         return sorted(path.stem for path in (self.config_dir / group).glob("*.yaml"))
 
     def _about_choices(self, group: str) -> Iterator[str]:
-        """Each file of a group with the first line of its header."""
+        """Each file of a group with the first sentence of its header."""
         files = self._files(group)
         for name in files:
             yield _wrapped(f"{group}={name}  ".ljust(COMMENT_COLUMN), _header(self.config_dir / group / f"{name}.yaml"))
@@ -84,7 +89,8 @@ class Help(NamedTuple):
         comments = _comments_of(self.config_dir / f"{self.config_name}.yaml")
         for group, name in choices.items():
             for path in self._chain(group, name):
-                comments |= {f"{group}.{key}": text for key, text in _comments_of(path).items()}
+                start = "" if GLOBAL in path.read_text(encoding="utf-8") else f"{group}."
+                comments |= {f"{start}{key}": text for key, text in _comments_of(path).items()}
         return comments
 
     def _chain(self, group: str, name: str | None) -> list[Path]:
@@ -187,9 +193,11 @@ def _wrapped(start: str, text: str) -> str:
 
 
 def _header(path: Path) -> str:
-    """The first line of a file's header."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return next((line[2:] for line in lines if line.startswith("# ") and not line.startswith("# @package")), "")
+    """The first sentence of a file's header, which may be a line without a full stop."""
+    lines = path.read_text(encoding="utf-8").removeprefix(f"{GLOBAL}\n").splitlines()
+    header = [line[2:] for line in itertools.takewhile(lambda line: line.startswith("# "), lines)]
+    end = next((number for number, line in enumerate(header) if line.endswith(".")), 0)
+    return SENTENCE.split(" ".join(header[: end + 1]))[0]
 
 
 def _comments_of(path: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from omegaconf import OmegaConf
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
+from alexnet_lab.base.formats import SENTENCE
 from alexnet_lab.base.targets import build as build_target
 
 if TYPE_CHECKING:
@@ -35,9 +36,6 @@ class Published(NamedTuple):
 
 PUBLISHED_FOR = re.compile(r"\bat (\d+)x(\d+)x\d+(?: with (\d+) classes)?")
 """The images that a header's counts are for; without a number of classes there are ten."""
-
-SENTENCE = re.compile(r"(?<!\bsec)\.\s+(?=[A-Z0-9])")
-"""Where a sentence of a header ends."""
 
 
 def config_dir() -> Path:

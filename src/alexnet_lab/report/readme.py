@@ -166,7 +166,7 @@ def _images(study: Study) -> str:
         for train, val, test, store in kinds
         if train is not None
     ]
-    return f"{'; or '.join(counts)}. The official test set is used once a run, at its end." if counts else ""
+    return f"{'; or '.join(counts)}. The test images are used once a run, at its end." if counts else ""
 
 
 def _computed_on(runs: Sequence[Run]) -> str:
@@ -194,7 +194,9 @@ def _runs(count: int) -> str:
 
 def _reading(summary: Summary) -> str:
     """Pairing, correction and seeds; with several factors also the effect of each."""
-    corrected = "There is one comparison, so nothing is corrected for." if family(summary) == 1 else ""
+    intervals = any(row.against_base and row.against_base.low is not None for row in summary.rows)
+    single = intervals and family(summary) == 1
+    corrected = "There is one comparison, so nothing is corrected for." if single else ""
     effects = "; ".join(line.removeprefix("- ") for line in effect_lines(summary))
     return " ".join(filter(None, [reading(summary), corrected, effects]))
 
@@ -210,7 +212,7 @@ def _verdicts(summary: Summary) -> str:
         found = (
             f"*supported*: the whole interval says {expected}, as the claim does; *contradicted*: it says the opposite"
         )
-    return f"{found}; *undecided*: it holds 0, so these seeds show no difference."
+    return f"{found}; *undecided*: it holds 0, or there is none, so these seeds show no difference."
 
 
 def _selection(study: Study) -> str:
