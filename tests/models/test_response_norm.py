@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.models import AlexNet
 from alexnet_lab.models.layers import LocalResponseNorm, SpatialResponseNorm
-from alexnet_lab.models.layers.response_norm import window_sum
+from alexnet_lab.models.layers.response_norm import local_response_norm, window_sum
 
 
 def naive_lrn(x, size, alpha, beta, k):
@@ -107,6 +108,34 @@ def test_gradient_equals_that_of_the_formula():
     (ours,) = torch.autograd.grad((LocalResponseNorm()(x) * weights).sum(), x)
     (formula,) = torch.autograd.grad((naive_lrn(x, 5, 1e-4, 0.75, 2.0) * weights).sum(), x)
     torch.testing.assert_close(ours, formula, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # torch uses it itself
+@pytest.mark.parametrize(("size", "groups", "beta"), [(5, 1, 0.75), (3, 2, 0.5), (2, 1, 0.8)])
+def test_every_kind_of_derivative_equals_finite_differences(size, groups, beta):
+    def norm(x):
+        return local_response_norm(x, size=size, alpha=0.3, beta=beta, k=1.5, groups=groups)
+
+    x = torch.randn(2, 6, 2, 2, dtype=torch.float64, requires_grad=True)
+    batched = {"check_batched_grad": True, "check_batched_forward_grad": True}
+    assert torch.autograd.gradcheck(norm, x, check_forward_ad=True, **batched)
+    assert torch.autograd.gradgradcheck(norm, x, check_fwd_over_rev=True, check_batched_grad=True)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # torch uses it itself
+def test_gradients_of_single_images_by_functorch_are_those_of_a_loop():
+    net = AlexNet(num_classes=10, image_size=32, width=0.0625).eval()
+    images, weights = torch.randn(3, 3, 32, 32), {name: item.detach() for name, item in net.named_parameters()}
+
+    def loss(weights, image):
+        return torch.func.functional_call(net, weights, (image[None],)).logsumexp(1).sum()
+
+    found = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, images)
+    for number, image in enumerate(images):
+        net.zero_grad()
+        loss(dict(net.named_parameters()), image).backward()
+        for name, item in net.named_parameters():
+            torch.testing.assert_close(found[name][number], item.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_memory_format_stays_and_changes_no_value():

@@ -9,11 +9,11 @@ would overflow, or be lost in the sum.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from alexnet_lab.base.errors import ConfigError
@@ -87,6 +87,14 @@ def input_gradient(x: Tensor, gradient: Tensor, c: Constants) -> Tensor:
     return (direct - (2 * c.alpha * c.beta) * spread * a).to(x.dtype)
 
 
+def output_tangent(x: Tensor, tangent: Tensor, c: Constants) -> Tensor:
+    """The derivative of the output in a direction of the input."""
+    a, t = at_least_float(x), at_least_float(tangent)
+    scale = _scale(a, c)
+    spread = window_sum(a * t, c.size, c.groups) * a / scale
+    return (power(scale, c.beta) * (t - (2 * c.alpha * c.beta) * spread)).to(x.dtype)
+
+
 class Plain:
     """The formulas as they are, for everything."""
 
@@ -130,18 +138,79 @@ class _ResponseNorm(torch.autograd.Function):
     """Saves only its input for the gradient: the denominators are cheaper to compute than to store."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, constants: Constants) -> Tensor:
-        ctx.constants = constants
-        ctx.save_for_backward(x)
+    def forward(x: Tensor, constants: Constants) -> Tensor:
         return _computed("forward", constants, x)
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, ctx.constants = inputs
+        ctx.save_for_backward(x)
+        ctx.save_for_forward(x)
+
+    @staticmethod
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - one output has one gradient
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        return _computed("backward", ctx.constants, x, gradient), None
+        return _ResponseNormGradient.apply(x, gradient, ctx.constants), None  # pyright: ignore[reportReturnType] - untyped
+
+    @staticmethod
+    def jvp(  # pyright: ignore[reportIncompatibleMethodOverride] - one input has a tangent
+        ctx: Any, tangent: Tensor, _: None
+    ) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return output_tangent(x, tangent, ctx.constants)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
+        return _as_one_batch(_ResponseNorm, info.batch_size, in_dims, *args)
+
+
+class _ResponseNormGradient(torch.autograd.Function):
+    """The gradient of the norm's input, as a function that has derivatives itself."""
+
+    @staticmethod
+    def forward(x: Tensor, gradient: Tensor, constants: Constants) -> Tensor:
+        return _computed("backward", constants, x, gradient)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        *tensors, ctx.constants = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - one output has one gradient
+        ctx: Any, gradient: Tensor
+    ) -> tuple[Tensor, Tensor, None]:
+        pulled = torch.func.vjp(partial(input_gradient, c=ctx.constants), *ctx.saved_tensors)[1]
+        return *pulled(gradient), None
+
+    @staticmethod
+    def jvp(  # pyright: ignore[reportIncompatibleMethodOverride] - both tensors have a tangent
+        ctx: Any, *tangents: Any
+    ) -> Tensor:
+        tensors = ctx.saved_tensors
+        pushed = tuple(
+            torch.zeros_like(x) if tangent is None else tangent for x, tangent in zip(tensors, tangents, strict=False)
+        )
+        pulled = torch.func.vjp(partial(input_gradient, c=ctx.constants), *tensors)[1]
+        return torch.func.vjp(pulled, torch.zeros_like(tensors[0]))[1](pushed)[0]  # forward mode cannot be nested
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
+        return _as_one_batch(_ResponseNormGradient, info.batch_size, in_dims, *args)
+
+
+def _as_one_batch(function: Any, count: int, dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
+    """Joins the dimension of `torch.func.vmap` with that of the images, which the norm treats one by one."""
+    *tensors, constants = arguments
+    moved = [
+        tensor.expand(count, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+        for tensor, dim in zip(tensors, dims[:-1], strict=True)
+    ]
+    out = function.apply(*(tensor.flatten(0, 1) for tensor in moved), constants)
+    return out.unflatten(0, moved[0].shape[:2]), 0
 
 
 # torch.compile sees one operator for each direction instead of the formula's dozen. Called by hand, `_ResponseNorm` is
