@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import torch
-from lightning import LightningDataModule, Trainer
+from lightning import Callback, LightningDataModule, Trainer
 from torch.nn import functional
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.data import DigitsDataModule
@@ -39,10 +39,11 @@ def loader(count: int = 22, **extra: Any) -> DataLoader:
     return DataLoader(TensorDataset(images, labels), batch_size=8, num_workers=0, **extra)
 
 
-def trainer(folder: Path, *callbacks: Any) -> Trainer:
+def trainer(folder: Path, *callbacks: Any, **fields: Any) -> Trainer:
+    length = cast("Any", {"max_epochs": 1} | fields)
     return Trainer(
-        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=folder, callbacks=list(callbacks),
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=folder, callbacks=list(callbacks), **length,
     )  # fmt: skip
 
 
@@ -142,3 +143,94 @@ def test_a_data_module_predicts_its_test_set(classifier, tmp_path, digits_dir):
     assert found.shape == (data.num_test, 10)
     (tested,) = trainer(tmp_path).test(classifier, datamodule=data, verbose=False)
     assert (found.argmax(1) != labels).float().mean().item() == pytest.approx(tested["test/top1_error"])
+
+
+class Broken(Callback):
+    """Raises after the second training batch, or before the third batch of a validation."""
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 1:
+            raise ValueError("by hand")
+
+    def on_validation_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if batch_idx == 2:
+            raise ValueError("by hand")
+
+
+class Counted(Callback):
+    """Keeps the number of images of each epoch."""
+
+    def __init__(self) -> None:
+        self.images: list[float] = []
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.images.append(pl_module.train_counts.images.item())
+
+
+def test_a_loop_that_ended_early_leaves_nothing_in_the_next_one(classifier, tmp_path):
+    whole = trainer(tmp_path).validate(classifier, loader(), verbose=False)
+    with pytest.raises(ValueError, match="by hand"):
+        trainer(tmp_path, Broken()).validate(classifier, loader(), verbose=False)
+    assert trainer(tmp_path).validate(classifier, loader(), verbose=False) == whole
+    classifier.train()  # which a validation that ended early has not put back
+    with pytest.raises(ValueError, match="by hand"):
+        trainer(tmp_path, Broken()).fit(classifier, loader())
+    counted = Counted()
+    trainer(tmp_path, counted).fit(classifier, loader())
+    assert counted.images == [22]
+
+
+ONE_CYCLE = {"_target_": "alexnet_lab.training.schedules.one_cycle"}
+
+
+@pytest.mark.parametrize(
+    ("limits", "steps"), [({"max_epochs": -1, "max_steps": 6}, 6), ({"max_steps": 5}, 3), ({"max_epochs": 2}, 6)]
+)
+def test_a_schedule_lasts_as_long_as_the_trainer(limits, steps, tmp_path):
+    module = Classifier(net=LeNet5(), num_classes=10, optimizer=SGD, schedule=ONE_CYCLE)
+    fitted = trainer(tmp_path, **limits)
+    fitted.fit(module, loader())
+    assert fitted.global_step == steps
+    last = fitted.optimizers[0].param_groups[0]["lr"]
+    assert last == pytest.approx(0.1 / 25 / 1e4, rel=1e-3)
+
+
+class Stream(IterableDataset):
+    """Images without a length."""
+
+    def __iter__(self) -> Any:
+        return iter([(torch.zeros(1, 28, 28), 0)] * 8)
+
+
+@pytest.mark.parametrize(
+    ("limits", "images"),
+    [({"max_epochs": -1}, loader()), ({"max_epochs": 1}, DataLoader(Stream(), batch_size=4))],
+)
+def test_a_schedule_in_a_run_of_unknown_length_is_refused_in_one_line(limits, images, tmp_path):
+    module = Classifier(net=LeNet5(), num_classes=10, optimizer=SGD, schedule=ONE_CYCLE)
+    with pytest.raises(ConfigError, match=r"^`schedule` needs the length of the run, which is unknown: set max_epochs"):
+        trainer(tmp_path, **limits).fit(module, images)
+
+
+def test_a_validation_after_training_belongs_to_the_last_epoch(classifier, tmp_path):
+    fitted = trainer(tmp_path, max_epochs=2)
+    fitted.fit(classifier, loader(), loader())
+    assert float(fitted.callback_metrics["epoch"]) == 2
+    for stage in (fitted.validate, fitted.test):
+        assert stage(classifier, loader(), verbose=False)[0]["epoch"] == 2
+    predicted = fitted.predict(classifier, [loader(), loader(8)])
+    assert [len(torch.cat(part)) for part in predicted or []] == [22, 8]
+
+
+def test_a_checkpoint_gets_the_compiled_network_that_it_is_given(classifier, tmp_path):
+    net: Any = torch.compile(LeNet5(), backend="eager")
+    fitted = trainer(tmp_path)
+    fitted.fit(Classifier(net=net, num_classes=10, optimizer=SGD), loader())
+    fitted.save_checkpoint(tmp_path / "one.ckpt")
+    fresh: Any = torch.compile(LeNet5(), backend="eager")
+    loaded = Classifier.load_from_checkpoint(tmp_path / "one.ckpt", net=fresh)
+    assert loaded.net is fresh
+    for name, value in net.state_dict().items():
+        assert torch.equal(fresh.state_dict()[name], value)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -161,7 +162,7 @@ class Classifier(LightningModule):
             raise RunError(f"{path} does not name its network; pass it: load_from_checkpoint(path, net=...)")
         names = {*SAVED_FIELDS, *inspect.signature(cls).parameters} - {"net", "metrics", "trusted_packages"}
         known = {name: fields[name] for name in names if name in fields}
-        classifier = cls(net=net or fields["model"], **known, trusted_packages=trusted_packages)
+        classifier = cls(net=fields["model"] if net is None else net, **known, trusted_packages=trusted_packages)
         load_weights(classifier, checkpoint, path)
         return classifier
 
@@ -191,7 +192,7 @@ class Classifier(LightningModule):
         """Counts one test batch and returns its logits (B, num_classes)."""
         return self._count(batch, self.test_counts, self.test_extra)
 
-    def predict_step(self, batch: Any, batch_index: int) -> Tensor:
+    def predict_step(self, batch: Any, batch_index: int, dataloader_idx: int = 0) -> Tensor:
         """Returns the logits (B, num_classes) of a batch: images (B, C, H, W), or what begins with them."""
         return self(batch if isinstance(batch, torch.Tensor) else batch[0])
 
@@ -201,6 +202,13 @@ class Classifier(LightningModule):
         counts.update(logits, labels, losses_of(self.loss, logits.float(), labels, None))
         extra.update(logits, labels)
         return logits
+
+    def setup(self, stage: str) -> None:
+        """Forgets what a loop that ended early had counted; a checkpoint's counts are restored later."""
+        for counts in (self.train_counts, self.val_counts, self.test_counts):
+            counts.reset()
+        for extra in (self.train_extra, self.val_extra, self.test_extra):
+            extra.reset()
 
     def on_train_start(self) -> None:
         """Moves the schedule to the current epoch if the epochs have more steps than before the resume."""
@@ -236,7 +244,8 @@ class Classifier(LightningModule):
     def _log(self, stage: str, counts: ErrorCounts, extra: ExtraMetrics) -> None:
         """Logs the counts and further metrics over all processes, and resets them."""
         values = {f"{stage}/{name}": value for name, value in (counts.compute() | extra.compute()).items()}
-        epoch = self.trainer.current_epoch + (counts is not self.test_counts)  # from 1; a test belongs to the last one
+        during = self.trainer.state.fn == TrainerFn.FITTING  # then epochs count from 1; afterwards it is the last one
+        epoch = self.trainer.current_epoch + during
         self.log_dict(values | {"epoch": float(epoch), "step": float(self.trainer.global_step)})  # axes of trackers
         counts.reset()
         extra.reset()
@@ -326,10 +335,20 @@ def losses_of(loss: nn.Module, logits: Tensor, labels: Tensor, mixed: Mixed | No
 
 
 def duration_of(trainer: Trainer) -> Duration:
-    """The length of the run: `max_epochs` whole epochs, or less if `max_steps` ends it earlier."""
-    steps = int(trainer.estimated_stepping_batches)  # makes Lightning count the batches of an epoch
-    steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-    return Duration(steps, steps / steps_per_epoch)
+    """The length of the run: `max_epochs` whole epochs, or less if `max_steps` ends it earlier.
+
+    Raises:
+        ConfigError: Neither limits it, or the loader has no length.
+    """
+    if trainer.train_dataloader is None:
+        trainer.fit_loop.setup_data()  # counts the batches of an epoch
+    steps, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
+    if math.inf in (steps, batches):
+        raise ConfigError(
+            "`schedule` needs the length of the run, which is unknown: set max_epochs or max_steps of the Trainer and "
+            "use a loader that has a length, or leave `schedule` out"
+        )
+    return Duration(int(steps), int(steps) / math.ceil(batches / trainer.accumulate_grad_batches))
 
 
 def readable_ahead(trainer: Trainer) -> BatchLoader:
