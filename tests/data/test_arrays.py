@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import TensorDataset
 from torchvision.datasets import FakeData, ImageFolder
 
-from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.errors import ConfigError, DataError
 from alexnet_lab.data import from_arrays
 from alexnet_lab.data.images import read_image
 from alexnet_lab.training import Classifier
@@ -70,6 +70,13 @@ def test_bfloat16_is_rounded_as_its_float32(tmp_path):
     halves = (torch.from_numpy(pixels()).float() / 255).bfloat16()
     expected = np.round(halves.float().numpy() * 255.0)
     assert np.array_equal(stored(made(tmp_path, train=(halves, labels()))), expected)
+
+
+def test_a_class_without_an_image_is_named(tmp_path):
+    with pytest.raises(
+        DataError, match=r"^class `4` \(and 5 more\) has no image at all; add images, or leave the class"
+    ):
+        made(tmp_path, num_classes=10)
 
 
 def test_grey_images_need_no_channel(tmp_path):

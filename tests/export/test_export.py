@@ -88,6 +88,7 @@ def test_a_pt2_file_and_a_weights_file_without_data(run, tmp_path, monkeypatch):
         (["out=FOLDER/kept.onnx"], "kept.onnx, which exists; choose another file, or set overwrite=true to replace it"),
         (["out=FOLDER/kept.onnx/net.onnx"], "net.onnx, which cannot be written: "),
         (["out=''"], "`out` is '' (str)"),
+        (["format=demo", "response_norm=convolution"], "`response_norm` is convolution, which only format=onnx has"),
     ],
 )
 def test_a_wrong_request_is_refused_before_anything_is_read(words, message, tmp_path):

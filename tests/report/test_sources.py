@@ -123,6 +123,16 @@ def test_levels_of_the_same_name_are_called_by_what_differs(tmp_path):
     assert from_runs([f"{tmp_path}/*"]).levels == ("as configured", "model.activation=relu")
 
 
+def test_a_level_is_named_by_the_words_that_count_in_all_its_runs(tmp_path):
+    words = ["model.pool=average", "model.activation=tanh", "model.pool=max"]
+    make_run(tmp_path / "a", activation="relu")
+    make_run(tmp_path / "b", seed=0, overrides=["model.activation=tanh"], activation="tanh")
+    make_run(tmp_path / "c", seed=1, overrides=words, activation="tanh")
+    assert from_runs([f"{tmp_path}/*"]).levels == ("as configured", "model.activation=tanh")
+    (tmp_path / "b").rename(tmp_path.parent / "elsewhere")
+    assert from_runs([f"{tmp_path}/*"]).levels == ("as configured", "model.activation=tanh model.pool=max")
+
+
 def test_the_same_run_twice_is_two_results(tmp_path):
     make_run(tmp_path / "one", error=0.1)
     make_run(tmp_path / "two", error=0.3)

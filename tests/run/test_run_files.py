@@ -221,7 +221,7 @@ def test_network_that_cannot_be_built_is_reported_before_the_run(compose, tmp_pa
 def test_resume_of_what_is_no_run(what, tmp_path):
     run = tmp_path / "run"
     messages = {
-        "directory": "there is no run directory", "file": "there is no run directory|cannot be read",
+        "directory": "there is no run directory", "file": "is a file; allowed: a run directory",
         "empty": "is no run directory: it has no config.yaml", "damaged": "config.yaml cannot be read",
         "list": "config.yaml contains no config",
     }  # fmt: skip

@@ -34,12 +34,14 @@ def check_format(config: Export) -> None:
     """Checks a config of export.py against this machine.
 
     Raises:
-        ConfigError: A package of the format is missing, or `out` cannot be written.
+        ConfigError: A package of the format is missing, a key is not of this format, or `out` cannot be written.
     """
     name = config.format
     missing = [package for package in FORMATS[name].packages if not _is_installed(package)]
     if missing:
         raise ConfigError(f"format={name} needs {', '.join(missing)}: pip install 'alexnet-lab[export]'")
+    if config.response_norm != "operator" and name != "onnx":
+        raise ConfigError(f"`response_norm` is {config.response_norm}, which only format=onnx has; leave it out")
     if config.out is not None:
         check_out(Path(config.out), name, overwrite=config.overwrite)
 

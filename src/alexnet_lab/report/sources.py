@@ -211,7 +211,9 @@ def _identity(config: Mapping[str, Any]) -> Identity:
 
 def _names(runs: Sequence[Run], identities: Sequence[Identity]) -> dict[Identity, str]:
     """A name for each identity: overrides that not all runs share; if two are equal, the keys that differ."""
-    own = {what: _words(run) for run, what in zip(runs, identities, strict=True)}
+    own: dict[Identity, set[str]] = {}  # what all runs of an identity say: some may spell out a default
+    for run, what in zip(runs, identities, strict=True):
+        own[what] = own.get(what, _words(run)) & _words(run)
     if not own:
         return {}
     shared = set.intersection(*own.values())
@@ -227,9 +229,9 @@ def _names(runs: Sequence[Run], identities: Sequence[Identity]) -> dict[Identity
 
 
 def _words(run: Run) -> set[str]:
-    """The run's overrides that affect the experiment."""
-    keys = {word: word.lstrip("+~").partition("=")[0] for word in run.config.get("overrides", [])}
-    return {word for word, key in keys.items() if not is_outward(key) and key != SEED}
+    """The run's overrides that affect the experiment; of one key the last, which counts."""
+    last = {word.lstrip("+~").partition("=")[0]: word for word in run.config.get("overrides", [])}
+    return {word for key, word in last.items() if not is_outward(key) and key != SEED}
 
 
 class Group(NamedTuple):

@@ -52,6 +52,8 @@ class RunDirectory:
         Raises:
             RunError: The directory is no run's, or its config is damaged.
         """
+        if self.path.is_file():
+            raise RunError(f"{self.path} is a file; allowed: a run directory")
         if not self.path.is_dir():
             raise RunError(f"there is no run directory {self.path}")
         try:
