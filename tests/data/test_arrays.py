@@ -74,7 +74,7 @@ def test_bfloat16_is_rounded_as_its_float32(tmp_path):
 
 def test_a_class_without_an_image_is_named(tmp_path):
     with pytest.raises(
-        DataError, match=r"^class `4` \(and 5 more\) has no image at all; add images, or leave the class"
+        DataError, match=r"^class `4` \(and 5 more\) has no image in `train`; add images, or leave the class"
     ):
         made(tmp_path, num_classes=10)
 

@@ -112,7 +112,7 @@ def check_classes(store: Store, split: Split) -> None:
     absent = [store.class_names[label] for label in np.flatnonzero(np.bincount(labels, minlength=classes) == 0)]
     if absent:
         others = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
-        raise DataError(f"class `{absent[0]}`{others} has no image at all; add images, or leave the class out")
+        raise DataError(f"class `{absent[0]}`{others} has no image in `train`; add images, or leave the class out")
     for count, names in ((k, [store.class_names[label] for label in np.flatnonzero(counts == k)]) for k in (0, 1)):
         others = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
         if names and not count:
