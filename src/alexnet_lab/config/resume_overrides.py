@@ -45,7 +45,8 @@ def is_value(word: str, groups: set[str]) -> bool:
     """Whether a word sets a value of the run's config, as opposed to choosing a file or configuring Hydra."""
     key = key_of(word)
     chooses = "/" in key or key in groups
-    return "=" in word and not chooses and key not in OWN and not key.startswith("hydra.")
+    sets = "=" in word or word.startswith("~")
+    return sets and not chooses and key not in OWN and not key.startswith("hydra.")
 
 
 def set_aside(config_dir: Path) -> list[str] | None:
@@ -86,10 +87,12 @@ def request(composed: dict[str, Any], words: list[str], config_dir: Path, config
     overrides = OverridesParser.create().parse_overrides(words)
     changes: dict[str, Any] = {}
     for item in overrides:
+        if item.is_delete():
+            raise _no_value(item)
         if "/" not in item.key_or_group and item.key_or_group in groups:
             changes |= chosen(item, composed, config_name)
     for item in overrides:
-        if is_value(str(item.input_line), groups) or item.is_delete():
+        if is_value(str(item.input_line), groups):
             changes |= set_value(item)
     changes |= {key: expanded(changes[key]) for key in PATHS if isinstance(changes.get(key), str)}
     return {key: composed[key] for key in OWN} | {"overrides": words, "changes": changes}
@@ -117,8 +120,11 @@ def chosen(item: Override, composed: dict[str, Any], config_name: str) -> dict[s
 
 def set_value(item: Override) -> dict[str, Any]:
     """The resolved value that a word sets; a dictionary is split into its keys."""
-    word = item.input_line
-    if item.is_delete() or item.is_sweep_override() or (item.is_add() and not item.is_force_add()):
-        raise ConfigError(f"`{word}`: with resume= a word sets one key of the run to one value: key=value")
+    if item.is_sweep_override() or (item.is_add() and not item.is_force_add()):
+        raise _no_value(item)
     value = cast("Any", OmegaConf.to_container(OmegaConf.create({"value": item.value()}), resolve=True))["value"]
     return flat(value, f"{item.key_or_group}.") if isinstance(value, dict) and value else {item.key_or_group: value}
+
+
+def _no_value(item: Override) -> ConfigError:
+    return ConfigError(f"`{item.input_line}`: with resume= a word sets one key of the run to one value: key=value")
