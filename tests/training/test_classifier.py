@@ -158,6 +158,11 @@ def test_epoch_line():
         ({"loss": nn.CrossEntropyLoss()}, r"^`loss` is CrossEntropyLoss\(\) \(CrossEntropyLoss\); allowed: a plain"),
         ({"metrics": ["f1"]}, r"^`metrics` is \['f1'\] \(list\)"),
         ({"metrics": {"f1": {"num_classes": 10}}}, r"^`metrics\.f1\._target_` is missing; allowed: .*torchmetrics"),
+        (
+            {"metrics": {"loss": {}}},
+            r"^`metrics\.loss`: the name has to be a word of letters, digits and _, other than los",
+        ),
+        ({"metrics": {"a/b": {}}}, r"^`metrics\.a/b`: the name has to be a word"),
         ({"num_classes": 1}, r"^`num_classes` is 1 \(int\); allowed: greater than or equal to 2$"),
         ({"num_classes": 10.0}, r"^`num_classes` is 10\.0 \(float\); allowed: integer$"),
         ({"memory_format": "nhwc"}, r"^`memory_format` is 'nhwc' \(str\); allowed: 'contiguous' or 'channels_last'$"),

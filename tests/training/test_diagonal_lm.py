@@ -315,6 +315,57 @@ def test_layers_whose_second_derivatives_are_unknown_are_named():
         )
 
 
+class Functional(nn.Module):
+    """What `kind` names is no module."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.flat, self.first, self.second = nn.Flatten(), nn.Linear(4, 4), nn.Linear(4, 2)
+        self.conv = nn.Conv2d(1, 2, 1) if kind == "head" else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.conv is not None:
+            return self.conv(x).mean((2, 3))
+        hidden = self.first(self.flat(x))
+        return self.second(torch.tanh(hidden) if self.kind == "activation" else hidden + self.flat(x))
+
+
+@pytest.mark.parametrize("kind", ["activation", "residual", "head"])
+def test_what_is_between_the_layers_has_to_be_a_module(kind):
+    net = Functional(kind)
+    if kind == "head":
+        del net.first, net.second
+    with pytest.raises(ConfigError, match=r"modules for everything between them|outputs \(B, K\) of the last layer"):
+        summed_curvature(net, CrossEntropy(), torch.randn(2, 1, 2, 2), torch.zeros(2, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.AvgPool2d(2, divisor_override=1), nn.AvgPool2d(2, padding=1), nn.AvgPool2d(3, 1, 1),
+        nn.AvgPool2d(2, padding=1, count_include_pad=False), nn.AvgPool2d(3, ceil_mode=True),
+    ],
+)  # fmt: skip
+def test_average_pools_of_each_kind_have_squared_factors(pool):
+    torch.manual_seed(6)
+    images, labels = torch.randn(1, 1, 4, 4, dtype=F64), torch.zeros(1, dtype=F64)
+    conv = nn.Conv2d(1, 1, 1).to(F64)
+    dense = nn.Linear(pool(conv(images)).numel(), 1).to(F64)
+    found = summed_curvature(nn.Sequential(conv, pool, nn.Flatten(), dense), squared_error, images, labels)
+    factors = torch.autograd.functional.jacobian(lambda a: pool(a).flatten(), torch.zeros(1, 1, 4, 4, dtype=F64))
+    bends = (factors.flatten(1).square() * dense.weight.detach().reshape(-1, 1).square()).sum(0)
+    expected = (bends * images.flatten().square()).sum()
+    assert found["0.weight"].item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_a_layer_in_evaluation_stays_there():
+    net = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(4, 2))
+    net[1].eval()
+    summed_curvature(net, CrossEntropy(), torch.randn(2, 1, 2, 2), torch.zeros(2, dtype=torch.long))
+    assert [layer.training for layer in net] == [True, False, True]
+
+
 def test_a_layer_that_is_used_twice_is_refused():
     class Twice(nn.Module):
         def __init__(self) -> None:

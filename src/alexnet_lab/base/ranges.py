@@ -12,6 +12,8 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AfterValidator
 
+from alexnet_lab.base.errors import ConfigError
+
 __all__ = [
     "Classes",
     "NonNegativeFloat",
@@ -53,6 +55,22 @@ def matching(pattern: str, allowed: str) -> AfterValidator:
         return text
 
     return AfterValidator(check)
+
+
+COUNTED = ("loss", "top1_error", "top5_error")
+"""What every run measures."""
+
+RESERVED = (*COUNTED, "early_loss", "final_loss", "final_top1_error")
+"""Names that a further metric cannot have."""
+
+
+def check_metric_name(name: str) -> None:
+    """Raises ConfigError for a name that a further metric cannot have."""
+    if not name.isidentifier() or name in RESERVED:
+        raise ConfigError(
+            f"`metrics.{name}`: the name has to be a word of letters, digits and _, other than "
+            f"{', '.join(RESERVED)}; choose another"
+        )
 
 
 ExtraMetric = Annotated[str, matching(r"(val|train)/[^\W\d]\w*", "val/NAME, for a NAME of the group `metrics`")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
-from alexnet_lab.base.ranges import TOP_K
+from alexnet_lab.base.ranges import COUNTED, TOP_K, check_metric_name
 from alexnet_lab.config.schema import EARLY_EPOCHS
 from alexnet_lab.data.field_rules import check_colour, check_folders, has_validation_images
 from alexnet_lab.models.geometry import check_model
@@ -15,12 +15,6 @@ GRAPHS = "alexnet_lab.training.cuda_graphs.CudaGraphs"
 
 FACTS = {"num_classes": "num_classes", "in_channels": "channels", "image_size": "image_size"}
 """Fields of a model that the data determines."""
-
-COUNTED = ("loss", "top1_error", "top5_error")
-"""What every run measures."""
-
-RESERVED = (*COUNTED, "early_loss", "final_loss", "final_top1_error")
-"""Names that a metric of the config cannot have."""
 
 
 def check_fit(config: dict[str, Any]) -> None:
@@ -134,11 +128,7 @@ def _check_metrics(config: dict[str, Any]) -> None:
     """Refuses names that a metric cannot have, and monitors that nothing measures."""
     names = [name for name, spec in config["metrics"].items() if spec is not None]
     for name in names:
-        if not name.isidentifier() or name in RESERVED:
-            raise ConfigError(
-                f"`metrics.{name}`: the name has to be a word of letters, digits and _, other than "
-                f"{', '.join(RESERVED)}; choose another"
-            )
+        check_metric_name(name)
     for key, monitor in monitors(config).items():
         if monitor.partition("/")[2] not in (*COUNTED, *names):
             known = [f"val/{name}" for name in (*COUNTED, *names)]

@@ -65,7 +65,7 @@ def summed_curvature(
     Raises:
         ConfigError: A layer has no known rule for second derivatives, or the net is no chain.
     """
-    training = net.training
+    modes = [(layer, layer.training) for layer in net.modules()]
     net.eval()
     try:
         calls, outputs = _watch(net, images)
@@ -75,7 +75,8 @@ def summed_curvature(
         curvature = _loss_curvature(loss(outputs, labels), chain[-1].y)
         return _back(chain, curvature)
     finally:
-        net.train(training)
+        for layer, training in modes:
+            layer.training = training
 
 
 def _watch(net: nn.Module, images: Tensor) -> tuple[list[Call], Tensor]:
@@ -103,9 +104,22 @@ def _check(net: nn.Module, chain: list[Call], rest: list[Call]) -> None:
             f"(`{unknown[0].name}`); supported: {known}"
         )
     seen = [f"{call.name}.{name}" for call in chain for name, _ in call.layer.named_parameters()]
-    sizes = [(before.y.numel(), after.x.numel()) for before, after in pairwise(chain)]
-    if sorted(seen) != sorted(name for name, _ in net.named_parameters()) or any(y != x for y, x in sizes):
-        raise ConfigError("optimizer=diagonal_lm needs a net whose layers are used once each, one after the other")
+    once = sorted(seen) == sorted(name for name, _ in net.named_parameters())
+    if not once or not all(_is_passed_on(before.y, after.x) for before, after in pairwise(chain)):
+        raise ConfigError(
+            "optimizer=diagonal_lm needs a net whose layers are used once each, one after the other, with modules for "
+            "everything between them (nn.Tanh, not torch.tanh)"
+        )
+    if chain[-1].y.ndim != 2:
+        raise ConfigError(
+            f"optimizer=diagonal_lm needs outputs (B, K) of the last layer, but `{chain[-1].name}` gives "
+            f"{tuple(chain[-1].y.shape)}; end with nn.Flatten and nn.Linear"
+        )
+
+
+def _is_passed_on(y: Tensor, x: Tensor) -> bool:
+    """Whether an input holds the numbers of the output before it, in their order."""
+    return y.numel() == x.numel() and torch.allclose(y.flatten(), x.flatten(), rtol=0, atol=0, equal_nan=True)
 
 
 def _loss_curvature(losses: Tensor, outputs: Tensor) -> Tensor:
@@ -147,10 +161,10 @@ def _of_inputs(call: Call, curvature: Tensor) -> Tensor:
     back = _pullback(layer, x)
     if isinstance(layer, POINTWISE):
         return back(torch.ones_like(curvature)).square() * curvature
-    if isinstance(layer, nn.AvgPool2d):  # y = sum of x / area
+    if isinstance(layer, nn.AvgPool2d):  # y = sum of x / divisor, and the mean of ones is their number / divisor
         ones = torch.ones_like(x)
-        area = F.avg_pool2d(ones, layer.kernel_size, layer.stride, ceil_mode=layer.ceil_mode, divisor_override=1)
-        return back(curvature / area)
+        number = F.avg_pool2d(ones, layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode, divisor_override=1)
+        return back(curvature / (number / layer(ones)))
     return back(curvature)
 
 

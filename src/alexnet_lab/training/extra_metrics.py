@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from alexnet_lab.base.errors import ConfigError, one_line
+from alexnet_lab.base.ranges import check_metric_name
 from alexnet_lab.base.targets import build
 from alexnet_lab.training.per_rank_state import gathered, rank_and_size
 
@@ -106,9 +107,10 @@ def build_metric(name: str, spec: Mapping[str, Any], num_classes: int, trusted: 
     """Builds one metric and tries it.
 
     Raises:
-        ConfigError: It refuses its fields, or classes as we count them, or gives more than one number; or its state
-            depends on how the images are divided among processes.
+        ConfigError: Another number has its name; it refuses its fields, or classes as we count them, or gives more than
+            one number; or its state depends on how the images are divided among processes.
     """
+    check_metric_name(name)
     key = f"metrics.{name}"
     metric = cast("Metric", build(spec, key, trusted=trusted))
     target = spec["_target_"]
