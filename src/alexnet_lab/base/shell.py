@@ -45,6 +45,16 @@ def quoted(text: str, sign: str = "'") -> str:
     return f"{sign}{escaped}{sign}"
 
 
+def override_key(word: str) -> str:
+    """The key of a word of Hydra's grammar.
+
+    Example:
+        >>> override_key("+callbacks.ema._target_=my.EMA"), override_key("~optimizer")
+        ('callbacks.ema._target_', 'optimizer')
+    """
+    return word.lstrip("+~").partition("=")[0]
+
+
 def value_override(key: str, value: Any) -> str:
     """`key=value` in Hydra's grammar, for any value of a YAML file; texts stay texts.
 

@@ -14,6 +14,7 @@ from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.flatten import flat
 from alexnet_lab.config.command_line import PATHS, expanded
@@ -38,7 +39,7 @@ NEW_RUNS = ("sweep", "debug")
 
 def key_of(word: str) -> str:
     """The key or group that a word sets."""
-    return word.lstrip("+~").partition("=")[0].partition("@")[0]
+    return shell.override_key(word).partition("@")[0]
 
 
 def is_value(word: str, groups: set[str]) -> bool:

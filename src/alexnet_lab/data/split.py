@@ -111,17 +111,20 @@ def check_classes(store: Store, split: Split) -> None:
     counts = np.bincount(labels[split.train], minlength=classes)
     absent = [store.class_names[label] for label in np.flatnonzero(np.bincount(labels, minlength=classes) == 0)]
     if absent:
-        others = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
-        raise DataError(f"class `{absent[0]}`{others} has no image in `train`; add images, or leave the class out")
+        raise DataError(f"class {_first(absent)} has no image in `train`; add images, or leave the class out")
     for count, names in ((k, [store.class_names[label] for label in np.flatnonzero(counts == k)]) for k in (0, 1)):
-        others = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
         if names and not count:
             raise DataError(
-                f"class `{names[0]}`{others} has no image to train on: all are set apart for validation and test; "
+                f"class {_first(names)} has no image to train on: all are set apart for validation and test; "
                 f"add images, lower data.val_fraction or data.test_fraction, or leave the class out"
             )
         if names:
-            log.warning("class `%s`%s has a single image to train on", names[0], others)
+            log.warning("class %s has a single image to train on", _first(names))
+
+
+def _first(names: list[str]) -> str:
+    more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+    return f"`{names[0]}`{more}"
 
 
 def stored_split(store: Store, shares: Shares) -> Split:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from alexnet_lab.models.hooks import watched
+from alexnet_lab.models.hooks import evaluating, watched
 from alexnet_lab.models.layers import EuclideanRBF, LocallyConnected2d, PartialConv2d, Subsampling
 
 if TYPE_CHECKING:
@@ -82,14 +82,8 @@ def trace(net: nn.Module, input_shape: tuple[int, ...]) -> list[Call]:
 def _run_on_meta(net: nn.Module, input_shape: tuple[int, ...]) -> None:
     """One image through `net` in evaluation mode, without numbers."""
     state = {name: value.to("meta") for name, value in (*net.named_parameters(), *net.named_buffers())}
-    modes = {module: module.training for module in net.modules()}
-    net.eval()
-    try:
-        with torch.no_grad():
-            functional_call(net, state, (torch.empty(1, *input_shape, device="meta"),))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with evaluating(net), torch.no_grad():
+        functional_call(net, state, (torch.empty(1, *input_shape, device="meta"),))
 
 
 def num_macs(net: nn.Module, input_shape: tuple[int, ...]) -> int:

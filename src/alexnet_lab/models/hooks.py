@@ -30,6 +30,18 @@ def watched(
         yield
 
 
+@contextlib.contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Within the block all layers are in evaluation mode; after it each is in its own mode again."""
+    modes = {layer: layer.training for layer in net.modules()}
+    net.eval()
+    try:
+        yield
+    finally:
+        for layer, mode in modes.items():
+            layer.training = mode
+
+
 def _call(
     record: Callable[[str, nn.Module, Any, Any], None], name: str, layer: nn.Module, inputs: Any, output: Any
 ) -> None:

@@ -262,8 +262,9 @@ def _parts(line: str) -> list[list[str]]:
 
 def _words(command: Sequence[str]) -> tuple[list[str], list[str]]:
     """The words of a command that affect its result, and its seeds."""
-    kept = [word for word in command if _key(word) not in NOT_REPEATED and _key(word).split(".")[0] not in ELSEWHERE]
-    return kept, [word for word in command if _key(word) == SEED]
+    keys = [(word, shell.override_key(word)) for word in command]
+    kept = [word for word, key in keys if key not in NOT_REPEATED and key.split(".")[0] not in ELSEWHERE]
+    return kept, [word for word, key in keys if key == SEED]
 
 
 NOT_REPEATED = (SEED, "data.dir", "hydra.sweep.dir", "sweep.extend", "sweep.dry_run", "--dry-run")
@@ -271,10 +272,6 @@ NOT_REPEATED = (SEED, "data.dir", "hydra.sweep.dir", "sweep.extend", "sweep.dry_
 
 ELSEWHERE = ("launcher", "logger")
 """Groups that fit the machine and the tracker of whoever started the sweep."""
-
-
-def _key(word: str) -> str:
-    return word.lstrip("+~").partition("=")[0]
 
 
 def _grid(seeds: Sequence[int]) -> str:

@@ -213,7 +213,8 @@ def _names(runs: Sequence[Run], identities: Sequence[Identity]) -> dict[Identity
     """A name for each identity: overrides that not all runs share; if two are equal, the keys that differ."""
     own: dict[Identity, set[str]] = {}  # what all runs of an identity say: some may spell out a default
     for run, what in zip(runs, identities, strict=True):
-        own[what] = own.get(what, _words(run)) & _words(run)
+        words = _words(run)
+        own[what] = own.get(what, words) & words
     if not own:
         return {}
     shared = set.intersection(*own.values())
@@ -230,7 +231,7 @@ def _names(runs: Sequence[Run], identities: Sequence[Identity]) -> dict[Identity
 
 def _words(run: Run) -> set[str]:
     """The run's overrides that affect the experiment; of one key the last, which counts."""
-    last = {word.lstrip("+~").partition("=")[0]: word for word in run.config.get("overrides", [])}
+    last = {shell.override_key(word): word for word in run.config.get("overrides", [])}
     return {word for key, word in last.items() if not is_outward(key) and key != SEED}
 
 

@@ -13,6 +13,7 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 
+from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.targets import build, locate
 from alexnet_lab.training import Classifier
@@ -148,7 +149,7 @@ def _check_groups(target: str, names: set[str], words: list[str]) -> None:
     """Refuses words of the command line that would have no effect, and logs which groups have none."""
     unused = [group for group, name in GROUPS.items() if name not in names]
     for word in words:
-        group = word.lstrip("+~").partition("=")[0].partition(".")[0]
+        group = shell.override_key(word).partition(".")[0]
         if group in unused:
             raise ConfigError(
                 f"`{word}` has no effect: {target} takes no `{GROUPS[group]}`; leave it out, or give the constructor "

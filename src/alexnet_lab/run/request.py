@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.flatten import flat
 from alexnet_lab.base.targets import packages_beyond
@@ -81,5 +82,5 @@ def merged(before: list[str], now: list[str]) -> list[str]:
         >>> merged(["seed=1", "trainer.max_epochs=2"], ["resume=RUN", "trainer.max_epochs=4"])
         ['seed=1', 'trainer.max_epochs=4']
     """
-    words = {word.lstrip("+~").partition("=")[0]: word for word in [*before, *now]}
+    words = {shell.override_key(word): word for word in [*before, *now]}
     return [word for key, word in words.items() if key not in ("resume", "resume_force", "trusted_packages")]

@@ -21,7 +21,7 @@ from torch import nn
 from torch.func import functional_call, vjp
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.models.hooks import watched
+from alexnet_lab.models.hooks import evaluating, watched
 from alexnet_lab.models.layers import ClassicDropout, LocallyConnected2d, PartialConv2d, ScaledTanh, Subsampling
 
 if TYPE_CHECKING:
@@ -65,18 +65,13 @@ def summed_curvature(
     Raises:
         ConfigError: A layer has no known rule for second derivatives, or the net is no chain.
     """
-    modes = [(layer, layer.training) for layer in net.modules()]
-    net.eval()
-    try:
+    with evaluating(net):
         calls, outputs = _watch(net, images)
         known = max((index for index, call in enumerate(calls) if _is_known(call.layer)), default=-1)
         chain = calls[: known + 1]  # what follows has no weights and belongs to the loss
         _check(net, chain, calls[known + 1 :])
         curvature = _loss_curvature(loss(outputs, labels), chain[-1].y)
         return _back(chain, curvature)
-    finally:
-        for layer, training in modes:
-            layer.training = training
 
 
 def _watch(net: nn.Module, images: Tensor) -> tuple[list[Call], Tensor]:
