@@ -328,16 +328,28 @@ class Functional(nn.Module):
         if self.conv is not None:
             return self.conv(x).mean((2, 3))
         hidden = self.first(self.flat(x))
+        if self.kind == "in place":
+            return self.second(hidden.tanh_())
         return self.second(torch.tanh(hidden) if self.kind == "activation" else hidden + self.flat(x))
 
 
-@pytest.mark.parametrize("kind", ["activation", "residual", "head"])
+@pytest.mark.parametrize("kind", ["activation", "in place", "residual", "head"])
 def test_what_is_between_the_layers_has_to_be_a_module(kind):
     net = Functional(kind)
     if kind == "head":
         del net.first, net.second
     with pytest.raises(ConfigError, match=r"modules for everything between them|outputs \(B, K\) of the last layer"):
         summed_curvature(net, CrossEntropy(), torch.randn(2, 1, 2, 2), torch.zeros(2, dtype=torch.long))
+
+
+def test_modules_that_change_their_input_count_as_the_others():
+    def curvature(inplace: bool) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace), nn.Flatten(), nn.Linear(8, 3))
+        images = torch.randn(5, 1, 4, 4).to(memory_format=torch.channels_last)
+        return summed_curvature(net, CrossEntropy(), images, torch.tensor([0, 1, 2, 0, 1]))
+
+    torch.testing.assert_close(curvature(inplace=True), curvature(inplace=False), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -43,12 +43,14 @@ MOVING = (nn.Flatten, nn.MaxPool2d, nn.ZeroPad2d)
 
 
 class Call(NamedTuple):
-    """One forward call of a layer."""
+    """One forward call of a layer, and how often x and y had been changed in place when it ended."""
 
     name: str
     layer: nn.Module
     x: Tensor
     y: Tensor
+    changes_x: int
+    changes_y: int
 
 
 def summed_curvature(
@@ -79,7 +81,8 @@ def _watch(net: nn.Module, images: Tensor) -> tuple[list[Call], Tensor]:
     calls: list[Call] = []
 
     def record(name: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        calls.append(Call(name, layer, inputs[0].detach(), output))
+        (x, *_) = inputs
+        calls.append(Call(name, layer, x.detach(), output, x._version, output._version))
 
     with watched(net, record), torch.enable_grad():
         return calls, net.forward(images)  # not net(...): that may be compiled, and hooks do not run there
@@ -100,7 +103,7 @@ def _check(net: nn.Module, chain: list[Call], rest: list[Call]) -> None:
         )
     seen = [f"{call.name}.{name}" for call in chain for name, _ in call.layer.named_parameters()]
     once = sorted(seen) == sorted(name for name, _ in net.named_parameters())
-    if not once or not all(_is_passed_on(before.y, after.x) for before, after in pairwise(chain)):
+    if not once or not all(_is_passed_on(before, after) for before, after in pairwise(chain)):
         raise ConfigError(
             "optimizer=diagonal_lm needs a net whose layers are used once each, one after the other, with modules for "
             "everything between them (nn.Tanh, not torch.tanh)"
@@ -112,9 +115,15 @@ def _check(net: nn.Module, chain: list[Call], rest: list[Call]) -> None:
         )
 
 
-def _is_passed_on(y: Tensor, x: Tensor) -> bool:
-    """Whether an input holds the numbers of the output before it, in their order."""
-    return y.numel() == x.numel() and torch.allclose(y.flatten(), x.flatten(), rtol=0, atol=0, equal_nan=True)
+def _is_passed_on(before: Call, after: Call) -> bool:
+    """Whether a layer's input holds the numbers of the output before it, in their order."""
+    x, y = after.x, before.y
+    if x.numel() != y.numel():
+        return False
+    if x.data_ptr() == y.data_ptr() and (x.stride() == y.stride() or (x.is_contiguous() and y.is_contiguous())):
+        return after.changes_x - int(getattr(after.layer, "inplace", False)) == before.changes_y
+    # A copy, as nn.Flatten makes of channels-last images.
+    return torch.allclose(y.flatten(), x.flatten(), rtol=0, atol=0, equal_nan=True)
 
 
 def _loss_curvature(losses: Tensor, outputs: Tensor) -> Tensor:
@@ -153,7 +162,7 @@ def _of_inputs(call: Call, curvature: Tensor) -> Tensor:
     if isinstance(layer, WEIGHTED):
         squares = {name: value.detach().square() for name, value in layer.named_parameters()}
         return _pullback(lambda x: functional_call(layer, squares, (x,)), x)(curvature)
-    back = _pullback(layer, x)
+    back = _pullback(lambda x: layer(x.clone()), x)  # nn.ReLU(inplace=True) changes its input
     if isinstance(layer, POINTWISE):
         return back(torch.ones_like(curvature)).square() * curvature
     if isinstance(layer, nn.AvgPool2d):  # y = sum of x / divisor, and the mean of ones is their number / divisor
