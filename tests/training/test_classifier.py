@@ -47,6 +47,18 @@ def test_loss_is_the_mean_over_the_global_batch():
     torch.testing.assert_close(module.training_step(some, 0), expected)
 
 
+def test_loss_and_gradients_of_a_float64_net_are_float64():
+    module = with_trainer(classifier().double(), 1)
+    some = batch(6)._replace(images=batch(6).images.double())
+    found = module.training_step(some, 0)
+    expected = -module.net(some.images).log_softmax(1)[range(6), some.labels].mean()
+    assert found.dtype == torch.float64
+    assert found.item() == pytest.approx(expected.item(), rel=1e-14)
+    weights = [*module.parameters()]
+    pairs = zip(torch.autograd.grad(found, weights), torch.autograd.grad(expected, weights), strict=True)
+    assert all(ours.allclose(formula, rtol=1e-12, atol=1e-15) for ours, formula in pairs)
+
+
 @pytest.mark.parametrize("shares", [(4, 4), (5, 3), (8, 0), (3, 3, 2)])
 def test_shares_of_processes_average_to_the_loss_of_the_whole(shares):
     module = with_trainer(classifier(), len(shares))

@@ -12,6 +12,7 @@ import torch
 from commands import refused
 from torchmetrics.classification import MulticlassAUROC, MulticlassF1Score
 
+from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.run import train
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 from alexnet_lab.training.classifier import EXTRA
@@ -71,6 +72,15 @@ def test_states_of_several_processes_are_one(processes):
     together.update(logits, labels)
     whole.update(logits, labels)
     assert together.compute() == whole.compute()
+
+
+def test_new_metric_begins_at_the_end_of_an_epoch():
+    before, after = ExtraMetrics({"f1": F1}, 4), metrics()
+    after.restore([before.state()])
+    assert all(torch.isnan(value) for value in after.compute().values())
+    before.update(*some(8))
+    with pytest.raises(ConfigError, match=r"`metrics.auroc` is not in this checkpoint, .* at the end of an epoch"):
+        after.restore([before.state(), before.state()])
 
 
 def test_without_an_image_there_is_no_value():

@@ -98,6 +98,20 @@ def rescaled_torch_rule(
     return weight.detach()
 
 
+def test_weight_without_a_gradient_while_the_rate_falls_keeps_its_v():
+    pair = nn.ParameterList([nn.Parameter(torch.ones(2, dtype=torch.float64)) for _ in range(2)])
+    optimizer = KrizhevskySGD([{"params": [*pair], "lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}])
+    gradients, rates = [torch.full((2,), float(value), dtype=torch.float64) for value in (1, 2, 3)], (0.1, 0.01, 0.01)
+    for step, rate in enumerate(rates):
+        pair[0].grad, pair[1].grad = gradients[step], None if step == 1 else gradients[step]
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+    always = printed_rule(torch.ones(2, dtype=torch.float64), gradients, [*rates], 0.01)
+    seldom = printed_rule(torch.ones(2, dtype=torch.float64), gradients[::2], [*rates[::2]], 0.01)
+    torch.testing.assert_close(pair[0].detach(), always)
+    torch.testing.assert_close(pair[1].detach(), seldom)
+
+
 def random_problem(seed: int) -> tuple[torch.Tensor, list[torch.Tensor], list[float]]:
     """Weights (3, 4), 60 gradients, and rates that change often, up and down, over four decades."""
     rng = torch.Generator().manual_seed(seed)

@@ -23,7 +23,7 @@ from alexnet_lab.training.diagonal_lm import DiagonalLM
 from alexnet_lab.training.extra_metrics import ExtraMetrics, sign
 from alexnet_lab.training.last_validation import LastValidation, last_validation
 from alexnet_lab.training.losses import CrossEntropy, check_losses
-from alexnet_lab.training.metrics import ErrorCounts
+from alexnet_lab.training.metrics import ErrorCounts, widened
 from alexnet_lab.training.optimizers import build_optimizer
 from alexnet_lab.training.per_rank_state import gathered, own_part
 from alexnet_lab.training.schedules import Duration, build_schedule, go_to
@@ -179,7 +179,7 @@ class Classifier(LightningModule):
         """
         images, labels, _, total, mixed = as_batch(batch, self.trainer)
         logits = self(images)
-        losses = losses_of(self.loss, logits.float(), labels, mixed)
+        losses = losses_of(self.loss, widened(logits), labels, mixed)
         self.train_counts.update(logits.detach(), labels, losses.detach())
         self.train_extra.update(logits, labels)
         return losses.sum() * (self.trainer.world_size / total)
@@ -199,7 +199,7 @@ class Classifier(LightningModule):
     def _count(self, batch: Batch, counts: ErrorCounts, extra: ExtraMetrics) -> Tensor:
         images, labels, *_ = as_batch(batch, self.trainer)
         logits = self(images)
-        counts.update(logits, labels, losses_of(self.loss, logits.float(), labels, None))
+        counts.update(logits, labels, losses_of(self.loss, widened(logits), labels, None))
         extra.update(logits, labels)
         return logits
 

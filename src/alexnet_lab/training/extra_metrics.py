@@ -82,11 +82,20 @@ class ExtraMetrics:
         return {"images": self._images, **{name: _state(metric) for name, metric in self._metrics.items()}}
 
     def restore(self, states: Sequence[State]) -> None:
-        """Restores the states of all processes; with another number of them, the first gets everything."""
+        """Restores the states of all processes; with another number of them, the first gets everything.
+
+        Raises:
+            ConfigError: A metric is new within an epoch, some of whose images it has not seen.
+        """
         rank, size = rank_and_size()
         self.reset()
-        if not states:
+        if not any(state["images"] for state in states):
             return
+        if new := [name for name in self._metrics if name not in states[0]]:
+            raise ConfigError(
+                f"`metrics.{new[0]}` is not in this checkpoint, which was written within an epoch; add it at the end "
+                "of an epoch"
+            )
         if len(states) == size:
             own = states[rank]
         elif rank == 0:

@@ -62,6 +62,10 @@ class KrizhevskySGD(GroupOptimizer):
             return
         parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
         ratio = 1.0 if group["last_lr"] is None else group["last_lr"] / group["lr"]
+        if ratio != 1.0:
+            for parameter in group["params"]:
+                if parameter.grad is None:  # it keeps v, which the next step reads in terms of this rate
+                    self._buffer(parameter).mul_(ratio)
         fused_step(
             parameters,
             [parameter.grad for parameter in parameters],
