@@ -37,7 +37,7 @@ def composed(words: Sequence[str]) -> dict[str, Any]:
     values = dict(word.split("=", 1) for word in words if word[:2] in ("a=", "b="))
     if values["b"] == "wrong":
         raise ConfigError("`b` is wrong")
-    return {"seed": 0, **values, "sweep": node, "trainer": {"num_nodes": 1}, "launcher": LAUNCHER}
+    return {"seed": 0, "c": 1, **values, "sweep": node, "trainer": {"num_nodes": 1}, "launcher": LAUNCHER}
 
 
 def drive(place: Path, launch: Callable[..., Any], space: Sequence[str] = SPACE, settings: Settings = SETTINGS) -> None:
@@ -140,6 +140,17 @@ def test_each_trial_is_a_job_of_the_sweep(tmp_path):
     assert len(definition.jobs) == 6
     assert all(len(job.overrides) == 2 for job in definition.jobs)
     assert (definition.about["name"], definition.overrides) == ("search", ("data=digits", "sweep=search"))
+    assert definition.command == "python"  # once, though each batch of trials adds jobs
+
+
+def test_finished_search_is_not_that_of_other_fixed_settings(tmp_path, capsys):
+    drive(tmp_path, Launcher(tmp_path))
+    capsys.readouterr()
+    space = OverridesParser.create().parse_overrides(list(SPACE))
+    request = Request(str(tmp_path), ("data=digits", "sweep=search", "c=2"), (), "python")
+    with pytest.raises(ConfigError, match=r"contains another sweep: c was 1, is 2"):
+        drive_search(request, space, SETTINGS, lambda words: composed(words) | {"c": 2}, Launcher(tmp_path))
+    assert not capsys.readouterr().out
 
 
 def test_a_space_of_few_values_trains_each_once(tmp_path):

@@ -128,7 +128,8 @@ def extended(old: Definition, new: Definition) -> Definition:
     added = [job for job in new.jobs if job.content not in there]
     command = new.command
     if not there <= asked.keys():
-        command = f"{old.command} && {new.command}" if added else old.command
+        is_known = not added or new.command in old.command.split(" && ")  # a search adds jobs with one command
+        command = old.command if is_known else f"{old.command} && {new.command}"
     return replace(new, jobs=(*kept, *added), command=command)
 
 

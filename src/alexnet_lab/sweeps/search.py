@@ -115,6 +115,10 @@ class Search:
         trial_id = self.study.trials[number]._trial_id  # optuna's public API cannot look this up by number
         self.study._storage.set_trial_user_attr(trial_id, JOB, job)
 
+    def named(self) -> list[tuple[str, ...]]:
+        """The overrides of the trials that have a job."""
+        return [words(trial.params) for trial in self.study.trials if JOB in trial.user_attrs]
+
     def tell(self, number: int, value: float | None) -> None:
         """Reports the outcome of a trial to optuna: complete, pruned, or failed without a finite value."""
         import optuna  # noqa: PLC0415 - an optional package

@@ -49,6 +49,8 @@ def drive_search(
     sweep = SweepDirectory(request.place)
     with sweep.claimed(), stoppable(sweep.stop, lambda: _busy(sweep)):
         search = Search(sweep.path, space, settings)
+        if named := search.named():
+            plan(replace(request, grid=(named[0],), is_default=False), compose)  # raises if what is fixed has changed
         log.info("sweep directory: %s", sweep.path)
         log.info(counts(search))
         while batch := search.batch(config["launcher"]["jobs_side_by_side"]):
