@@ -48,6 +48,18 @@ def test_what_fits_passes(name, value):
     assert example(**{name: value})[name] == value
 
 
+def test_arguments_by_position_are_checked_too():
+    @checked()
+    def window(net: object, kernel: PositiveInt, *rest: int, stride: PositiveInt = 1) -> tuple[Any, ...]:
+        return net, kernel, rest, stride
+
+    assert window(window, 3, -1, -2, stride=2) == (window, 3, (-1, -2), 2)
+    with pytest.raises(ConfigError, match=r"`kernel` is 3\.0 \(float\); allowed: integer"):
+        window(window, 3.0)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="positional argument"):
+        example(1)  # pyright: ignore[reportCallIssue]
+
+
 def test_lists_and_whole_numbers_are_converted():
     given: Any = {"numbers": [3, 4], "words": ("x",), "rate": 0}
     made = example(**given)

@@ -305,7 +305,7 @@ def test_classic_dropout_drops_in_training_and_scales_in_evaluation():
     assert torch.equal(out[kept], x[kept])
     assert kept.float().mean().item() == pytest.approx(0.5, abs=0.01)
     assert torch.equal(drop.eval()(x), 0.5 * x)
-    with pytest.raises(ConfigError, match=r"dropout=1\.0 must be at least 0 and below 1"):
+    with pytest.raises(ConfigError, match=r"`p` is 1\.0 \(float\); allowed: less than 1"):
         ClassicDropout(1.0)
 
 

@@ -171,6 +171,9 @@ def test_a_step_down_the_criterion_lowers_it():
         (lambda: LeNet5Loss(rubbish=-1.0), r"`rubbish` is -1.0 .*greater than or equal to 0"),
         (lambda: PartialConv2d(2, ((0,), ()), 3), "must name some of the maps 0 to 1"),
         (lambda: PartialConv2d(2, ((0, 2),), 3), "must name some of the maps 0 to 1"),
+        (lambda: PartialConv2d(2, ((0, 1), (1, 1)), 3), r"row 1 of a connection table is \[1, 1\]; .* each once"),
+        (lambda: PartialConv2d(2, ((0, 1),), 0), "`kernel` is 0 .*greater than or equal to 1"),
+        (lambda: Subsampling(0), "`maps` is 0 .*greater than or equal to 1"),
     ],
 )
 def test_wrong_requests_are_refused(build, words):

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.models.layers import LocallyConnected2d, MinPool2d, Pad2d
 from alexnet_lab.models.layers.pooling import DeterministicAdaptiveAvgPool2d, by_products
 from alexnet_lab.run.engine import build_classifier
 from alexnet_lab.training.callbacks import network_of
@@ -31,3 +33,19 @@ def test_every_network_that_is_trained_has_it(compose):
     net = network_of(build_classifier(compose("model=torchvision", "model.name=alexnet", "data=imagenette")))
     assert type(net.avgpool) is DeterministicAdaptiveAvgPool2d
     assert net.avgpool.output_size == (6, 6)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: MinPool2d(0), "`kernel_size` is 0 .*greater than or equal to 1"),
+        (lambda: MinPool2d(2, 0), "`stride` is 0 .*greater than or equal to 1"),
+        (lambda: MinPool2d(2, 2, 2), "`padding` is 2; allowed: at most half of the window of 2 px"),
+        (lambda: Pad2d("same", 0), "`kernel` is 0 .*greater than or equal to 1"),
+        (lambda: LocallyConnected2d(2, 2, size=5, kernel=0), "`kernel` is 0 .*greater than or equal to 1"),
+        (lambda: LocallyConnected2d(2, 2, size=2, kernel=3), "a 3x3 window does not fit maps of 2 px with padding 0"),
+    ],
+)
+def test_windows_without_a_pixel_are_refused(build, words):
+    with pytest.raises(ConfigError, match=words):
+        build()

@@ -186,10 +186,12 @@ def test_spatial_norm_equals_a_naive_loop():
 @pytest.mark.parametrize(
     ("build", "words"),
     [
-        (lambda: LocalResponseNorm(size=0), "size=0 of a response norm must be at least 1"),
-        (lambda: LocalResponseNorm(alpha=-1.0), "must not be negative"),
-        (lambda: LocalResponseNorm(k=0.0), "would divide by zero"),
-        (lambda: LocalResponseNorm(groups=0), "groups=0 of a response norm must be at least 1"),
+        (lambda: LocalResponseNorm(size=0), "`size` is 0 .*greater than or equal to 1"),
+        (lambda: LocalResponseNorm(5.0), r"`size` is 5.0 \(float\); allowed: integer"),  # pyright: ignore[reportArgumentType]
+        (lambda: LocalResponseNorm(5, -1.0), "`alpha` is -1.0 .*greater than or equal to 0"),
+        (lambda: LocalResponseNorm(alpha=math.nan), "`alpha` is nan .*finite number"),
+        (lambda: LocalResponseNorm(k=0.0), "`k` is 0.0 .*greater than 0"),
+        (lambda: LocalResponseNorm(groups=0), "`groups` is 0 .*greater than or equal to 1"),
         (lambda: LocalResponseNorm(groups=2)(torch.ones(1, 3, 1, 1)), "3 maps cannot be normalised in 2 equal groups"),
         (lambda: SpatialResponseNorm(size=4), "must be odd"),
     ],

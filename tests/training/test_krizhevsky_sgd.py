@@ -112,6 +112,12 @@ def test_weight_without_a_gradient_while_the_rate_falls_keeps_its_v():
     torch.testing.assert_close(pair[1].detach(), seldom)
 
 
+def test_groups_without_their_numbers_are_refused():
+    weights: Any = [nn.Parameter(torch.ones(2))]
+    with pytest.raises(ConfigError, match=r"needs `lr` in each group; krizhevsky_sgd\(net\) builds"):
+        KrizhevskySGD(weights)
+
+
 def random_problem(seed: int) -> tuple[torch.Tensor, list[torch.Tensor], list[float]]:
     """Weights (3, 4), 60 gradients, and rates that change often, up and down, over four decades."""
     rng = torch.Generator().manual_seed(seed)

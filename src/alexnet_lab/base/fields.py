@@ -47,7 +47,10 @@ SHORT.maxstring = SHORT.maxother = 100
 
 
 def checked(group: str = "") -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """A decorator that checks the keyword-only arguments of a constructor or function against their annotations.
+    """A decorator that checks the arguments of a constructor or function against their annotations.
+
+    Each keyword-only parameter needs an annotation that can be checked. Others may have any; they are checked if theirs
+    can be.
 
     Args:
         group: A prefix for the names in messages: "data" reports `data.batch_size`.
@@ -62,20 +65,29 @@ def checked(group: str = "") -> Callable[[Callable[P, T]], Callable[P, T]]:
     """
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
-        parameters = inspect.signature(function).parameters.values()
-        names = [item.name for item in parameters if item.kind == item.KEYWORD_ONLY]
+        parameters = inspect.signature(function).parameters
         annotations = function.__annotations__
-        unknown = [name for name in names if resolve(annotations[name]) is Any and annotations[name] != "Any"]
+        kinds = {name: resolve(annotations[name]) for name in parameters if name in annotations}
+        unknown = [
+            name
+            for name, item in parameters.items()
+            if item.kind == item.KEYWORD_ONLY and kinds[name] is Any and annotations[name] != "Any"
+        ]
         if unknown:
             raise TypeError(f"{function}: annotate {', '.join(unknown)} with the names in {__name__}.NAMES, or as Any")
 
+        by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        in_order = [name for name, item in parameters.items() if item.kind in by_position]
+
+        def check(name: str, value: Any) -> Any:
+            kind = kinds.get(name, Any)
+            return value if kind is Any else check_value(f"{group}.{name}" if group else name, value, kind)
+
         @functools.wraps(function)
         def call(*args: P.args, **fields: P.kwargs) -> T:
-            for name in names:
-                if name in fields:
-                    key = f"{group}.{name}" if group else name
-                    fields[name] = check_value(key, fields[name], resolve(annotations[name]))
-            return function(*args, **fields)
+            places = [check(name, value) for name, value in zip(in_order, args, strict=False)]
+            named: dict[str, Any] = {name: check(name, value) for name, value in fields.items()}
+            return function(*places, *args[len(places) :], **named)  # pyright: ignore[reportCallIssue] - the same arguments
 
         return call
 

@@ -41,6 +41,9 @@ class KrizhevskySGD(GroupOptimizer):
     Args:
         groups: Parameter groups, each with `lr`, `momentum` and `weight_decay`; other keys are kept.
 
+    Raises:
+        ConfigError: A group lacks one of them.
+
     Example:
         >>> weight = torch.nn.Parameter(torch.ones(1))
         >>> optimizer = KrizhevskySGD([{"params": [weight], "lr": 0.1, "momentum": 0.9, "weight_decay": 0.5}])
@@ -55,6 +58,9 @@ class KrizhevskySGD(GroupOptimizer):
 
     def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
         super().__init__(groups, {"last_lr": None})
+        for key in ("lr", "momentum", "weight_decay"):
+            if not all(key in group for group in self.param_groups):
+                raise ConfigError(f"KrizhevskySGD needs `{key}` in each group; krizhevsky_sgd(net) builds the groups")
 
     def step_group(self, group: dict[str, Any]) -> None:
         """Updates the weights, unless the rate is 0."""

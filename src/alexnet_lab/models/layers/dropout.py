@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
-from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.fields import checked
+
+if TYPE_CHECKING:
+    from alexnet_lab.base.ranges import UnitInterval
 
 
 class ClassicDropout(nn.Module):
@@ -17,6 +22,9 @@ class ClassicDropout(nn.Module):
     Args:
         p: The probability of dropping, in [0, 1).
 
+    Raises:
+        ConfigError: A probability out of its range.
+
     Source: Krizhevsky et al. 2012, section 4.2; the released code's HiddenSexLayer.
 
     Example:
@@ -25,10 +33,9 @@ class ClassicDropout(nn.Module):
         [0.5, 0.5, 0.5]
     """
 
-    def __init__(self, p: float = 0.5) -> None:
+    @checked()
+    def __init__(self, p: UnitInterval = 0.5) -> None:
         super().__init__()
-        if not 0 <= p < 1:
-            raise ConfigError(f"dropout={p} must be at least 0 and below 1")
         self.p = p
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

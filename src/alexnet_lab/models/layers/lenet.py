@@ -9,9 +9,12 @@ from torch import nn
 from torch.nn import functional
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.fields import checked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from alexnet_lab.base.ranges import PositiveInt
 
 
 class Subsampling(nn.Module):
@@ -24,13 +27,17 @@ class Subsampling(nn.Module):
         weight: (maps,), the coefficients.
         bias: (maps,).
 
+    Raises:
+        ConfigError: No map.
+
     Example:
         >>> layer = Subsampling(6)
         >>> layer(torch.zeros(1, 6, 28, 28)).shape, sum(weight.numel() for weight in layer.parameters())
         (torch.Size([1, 6, 14, 14]), 12)
     """
 
-    def __init__(self, maps: int) -> None:
+    @checked()
+    def __init__(self, maps: PositiveInt) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.full((maps,), 0.25))  # starts as an average
         self.bias = nn.Parameter(torch.zeros(maps))
@@ -55,7 +62,8 @@ class PartialConv2d(nn.Module):
         rows, columns: (pairs,), the output and the input map of each pair.
 
     Raises:
-        ConfigError: A table that names a map which is not there, or an output that sees nothing.
+        ConfigError: A number below 1, a table that names a map twice or one that is not there, or an output that sees
+            nothing.
 
     Example:
         >>> layer = PartialConv2d(3, [(0, 1), (1, 2)], 5)
@@ -66,10 +74,15 @@ class PartialConv2d(nn.Module):
     rows: torch.Tensor
     columns: torch.Tensor
 
-    def __init__(self, in_channels: int, table: Sequence[Sequence[int]], kernel: int) -> None:
+    @checked()
+    def __init__(self, in_channels: PositiveInt, table: Sequence[Sequence[int]], kernel: PositiveInt) -> None:
         super().__init__()
-        if not all(table) or any(index not in range(in_channels) for seen in table for index in seen):
-            raise ConfigError(f"each row of a connection table must name some of the maps 0 to {in_channels - 1}")
+        for row, seen in enumerate(table):
+            if not seen or len({*seen}) < len(seen) or not {*seen} <= {*range(in_channels)}:
+                raise ConfigError(
+                    f"row {row} of a connection table is {list(seen)}; it must name some of the maps 0 to "
+                    f"{in_channels - 1}, each once"
+                )
         pairs = [(row, column) for row, seen in enumerate(table) for column in seen]
         self.in_channels, self.out_channels, self.kernel = in_channels, len(table), kernel
         self.register_buffer("rows", torch.tensor([row for row, _ in pairs]), persistent=False)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 from torch.nn import functional
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.fields import checked
 from alexnet_lab.models.geometry import output_size
+
+if TYPE_CHECKING:
+    from alexnet_lab.base.ranges import NonNegativeInt, PositiveInt
 
 
 class LocallyConnected2d(nn.Module):
@@ -25,7 +31,7 @@ class LocallyConnected2d(nn.Module):
         bias: (out_channels, positions).
 
     Raises:
-        ConfigError: No window fits, or (in `forward`) images of another side.
+        ConfigError: A number below 1 (`padding`: 0), no window fits, or (in `forward`) images of another side.
 
     Source: cuda-convnet's layer type `local`, used by its conv-local-13pct and -11pct.
 
@@ -35,7 +41,16 @@ class LocallyConnected2d(nn.Module):
         (torch.Size([1, 32, 6, 6]), 664704)
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, size: int, kernel: int, padding: int = 0) -> None:
+    @checked()
+    def __init__(
+        self,
+        in_channels: PositiveInt,
+        out_channels: PositiveInt,
+        *,
+        size: PositiveInt,
+        kernel: PositiveInt,
+        padding: NonNegativeInt = 0,
+    ) -> None:
         super().__init__()
         side = output_size(size, kernel, 1, padding)
         if side < 1:

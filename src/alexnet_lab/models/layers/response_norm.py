@@ -17,11 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.fields import checked
 from alexnet_lab.models.layers.fused import Native, Triton, dense, is_traced
 from alexnet_lab.models.layers.norm_constants import Constants
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from alexnet_lab.base.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 
 PIECE = 2**19
 """Numbers that the formulas treat at once on a CPU, so that intermediate results stay in its cache."""
@@ -279,13 +282,17 @@ class LocalResponseNorm(nn.Module):
         23.2368
     """
 
+    @checked()
     def __init__(
-        self, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0, *, groups: int = 1
+        self,
+        size: PositiveInt = 5,
+        alpha: NonNegativeFloat = 1e-4,
+        beta: NonNegativeFloat = 0.75,
+        k: PositiveFloat = 2.0,
+        *,
+        groups: PositiveInt = 1,
     ) -> None:
         super().__init__()
-        _check_norm(size, alpha, beta, k)
-        if groups < 1:
-            raise ConfigError(f"groups={groups} of a response norm must be at least 1")
         self.size, self.alpha, self.beta, self.k, self.groups = size, alpha, beta, k, groups
 
     def forward(self, x: Tensor) -> Tensor:
@@ -318,9 +325,15 @@ class SpatialResponseNorm(nn.Module):
         [4.0, 4.0, 4.0, 4.0]
     """
 
-    def __init__(self, size: int = 5, alpha: float = 4e-5, beta: float = 0.75, k: float = 1.0) -> None:
+    @checked()
+    def __init__(
+        self,
+        size: PositiveInt = 5,
+        alpha: NonNegativeFloat = 4e-5,
+        beta: NonNegativeFloat = 0.75,
+        k: PositiveFloat = 1.0,
+    ) -> None:
         super().__init__()
-        _check_norm(size, alpha, beta, k)
         if size % 2 == 0:
             raise ConfigError(f"size={size} of a spatial response norm must be odd: the window has a centre")
         self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
@@ -334,13 +347,3 @@ class SpatialResponseNorm(nn.Module):
     def extra_repr(self) -> str:
         """The constants, for printing."""
         return f"size={self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
-
-
-def _check_norm(size: int, alpha: float, beta: float, k: float) -> None:
-    """Rejects constants for which the formula has no value."""
-    if size < 1:
-        raise ConfigError(f"size={size} of a response norm must be at least 1 (the paper: 5)")
-    if alpha < 0 or beta < 0:
-        raise ConfigError(f"alpha={alpha} and beta={beta} of a response norm must not be negative")
-    if k <= 0:
-        raise ConfigError(f"k={k} of a response norm must be above 0 (the paper: 2); 0 would divide by zero")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.fields import checked
 from alexnet_lab.models.geometry import padding_pixels
+
+if TYPE_CHECKING:
+    from alexnet_lab.base.ranges import NonNegativeInt, PositiveInt
 
 
 class MinPool2d(nn.Module):
@@ -17,18 +22,29 @@ class MinPool2d(nn.Module):
     Args:
         kernel_size: The side of the window in pixels.
         stride: The step from window to window in pixels; None: as `kernel_size`.
-        padding: Pixels on each side, which are never the least.
+        padding: Pixels on each side, at most half of a window, which are never the least.
         ceil_mode: As `geometry.output_size` has it.
+
+    Raises:
+        ConfigError: A number out of its range.
 
     Example:
         >>> MinPool2d(2)(torch.arange(16.0).view(1, 1, 4, 4)).flatten().tolist()
         [0.0, 2.0, 8.0, 10.0]
     """
 
+    @checked()
     def __init__(
-        self, kernel_size: int, stride: int | None = None, padding: int = 0, *, ceil_mode: bool = False
+        self,
+        kernel_size: PositiveInt,
+        stride: PositiveInt | None = None,
+        padding: NonNegativeInt = 0,
+        *,
+        ceil_mode: bool = False,
     ) -> None:
         super().__init__()
+        if 2 * padding > kernel_size:
+            raise ConfigError(f"`padding` is {padding}; allowed: at most half of the window of {kernel_size} px")
         self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
         self.padding, self.ceil_mode = padding, ceil_mode
 
@@ -46,14 +62,15 @@ class Pad2d(nn.Module):
         value: Of the added pixels.
 
     Raises:
-        ConfigError: An unknown mode.
+        ConfigError: An unknown mode, or no window.
 
     Example:
         >>> [Pad2d(mode, 5)(torch.zeros(1, 1, 28, 28)).shape[-1] for mode in ("valid", "same", "full")]
         [28, 32, 36]
     """
 
-    def __init__(self, mode: Literal["valid", "same", "full"], kernel: int, *, value: float = 0.0) -> None:
+    @checked()
+    def __init__(self, mode: Literal["valid", "same", "full"], kernel: PositiveInt, *, value: float = 0.0) -> None:
         super().__init__()
         self.before, self.after = padding_pixels(mode, kernel)
         self.value = value
