@@ -15,8 +15,10 @@ from commands import REPOSITORY, call, finished, forked
 from endings import assert_same_ending
 
 from alexnet_lab.base.errors import Interrupted, RunError
+from alexnet_lab.config.continuing import LONGER
 from alexnet_lab.run import train
 from alexnet_lab.run.request import merged, requested
+from alexnet_lab.run.resuming import STOPS
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 
@@ -161,10 +163,21 @@ def test_run_that_a_callback_ended(compose, tmp_path):
     train(compose(f"run_dir={run}", *short, *stopping, "trainer.max_epochs=4"))
     ended = result(run)["epochs"]
     assert ended < 4
-    with pytest.raises(RunError, match=r"was ended by a callback, .*; add callbacks.early_stopping=null or "):
+    with pytest.raises(RunError, match=r"was ended by a callback, .*; add callbacks.early_stopping=null$"):
         train({"resume": str(run), "changes": {"trainer.max_epochs": 5}})
     after = train({"resume": str(run), "changes": {"callbacks.early_stopping": None}})
     assert after["epochs"] == 4
+
+
+def test_run_that_reached_its_loss(compose, tmp_path):
+    run = tmp_path / "run"
+    words = ("callbacks.to_loss={loss: 100.0, stop: true}", "trainer.limit_train_batches=2", "trainer.max_epochs=3")
+    assert train(compose(f"run_dir={run}", *words))["epochs"] == 1
+    with pytest.raises(RunError, match=r"was ended by a callback, .*; add callbacks.to_loss.stop=false$"):
+        train({"resume": str(run), "changes": {"trainer.max_epochs": 4}})
+    changes = {"callbacks.to_loss.stop": False, "trainer.max_epochs": 4}
+    assert train({"resume": str(run), "changes": changes})["epochs"] == 4
+    assert set(STOPS) <= set(LONGER)
 
 
 def test_job_of_a_sweep_keeps_its_length(done):

@@ -33,6 +33,7 @@ VARIANTS = {
                   "schedule=lenet5_1998"),
     "all_images_in_one_order": ("data.val_fraction=0", "data.order=constant", "augment=crop"),
     "validation_within_epochs": ("trainer.val_check_interval=2", "callbacks=early_stopping",
+                                 "callbacks.layer_statistics=true",
                                  "callbacks.augmentation_preview=false"),
     "validation_across_epochs": ("trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=3"),
     "weight_averaging": ("+callbacks.ema._target_=lightning.pytorch.callbacks.WeightAveraging",),

@@ -11,6 +11,7 @@ import torch
 import yaml
 from commands import call, compose_raw
 
+import alexnet_lab
 from alexnet_lab.config import check_train
 from alexnet_lab.config.schema import LAUNCHER_OWNS, OUR_TRAINER_KEYS
 from alexnet_lab.config.schema import Trainer as Section
@@ -87,10 +88,17 @@ def test_a_callback_of_ones_own_runs_and_resumes_with_its_state(tmp_path, monkey
 def test_weights_are_averaged(tmp_path):
     """Two words on the command line; the checkpoint holds the mean of the weights after each step."""
     plain = last(run(tmp_path / "plain"))["state_dict"]
-    words = (f"+callbacks.ema._target_={LIGHTNING}.callbacks.WeightAveraging",)
-    averaged = last(run(tmp_path / "averaged", *words))
+    words = (f"+callbacks.ema._target_={LIGHTNING}.callbacks.WeightAveraging",
+             "+metrics.f1._target_=torchmetrics.classification.MulticlassF1Score")  # fmt: skip
+    folder = run(tmp_path / "averaged", *words)
+    averaged = last(folder)
     assert all(torch.equal(averaged["current_model_state"][name], value) for name, value in plain.items())
     assert not any(torch.equal(averaged["state_dict"][name], value) for name, value in plain.items())
+    images = torch.rand(4, 1, 8, 8)
+    probabilities = alexnet_lab.load(str(folder)).predict(images)
+    assert torch.equal(
+        alexnet_lab.load(str(folder / "checkpoints" / "best.safetensors")).predict(images), probabilities
+    )
 
 
 def test_several_files_of_callbacks_at_once(tmp_path):
@@ -185,6 +193,14 @@ def test_a_callback_that_does_not_fit_is_refused(words, message):
         (
             (f"+callbacks.x._target_={LIGHTNING}.callbacks.BackboneFinetuning",),
             "`callbacks.x`: The LightningModule should have a nn.Module `backbone` attribute",
+        ),
+        (
+            (f"+callbacks.x={{_target_: {LIGHTNING}.callbacks.StochasticWeightAveraging, swa_lrs: 0.1}}",),
+            "`callbacks.x` is a StochasticWeightAveraging: its average exists only after the last checkpoint",
+        ),
+        (
+            (f"+callbacks.x={{_target_: {LIGHTNING}.callbacks.GradientAccumulationScheduler, scheduling: {{1: 2}}}}",),
+            "`callbacks.x` is a GradientAccumulationScheduler: schedules and resuming need steps of one size",
         ),
         (
             (f"+callbacks.x._target_={LIGHTNING}.callbacks.WeightAveraging",

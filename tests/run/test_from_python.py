@@ -119,6 +119,8 @@ def test_a_loaded_run_predicts_what_its_test_counted(trained):
     recorded = json.loads((trained / "result.json").read_text())["metrics"]["test/top1_error"]
     assert error == pytest.approx(recorded, abs=1e-6)
     assert torch.allclose(run.predict(torch.from_numpy(images[:3] / 255)), probabilities[:3], atol=1e-6)
+    mirrored, torchs = run.predict(images[:3, :, :, ::-1]), run.predict(torch.from_numpy(images[:3]).flip(3))
+    assert torch.equal(mirrored, torchs)
     assert isinstance(run.net, torch.nn.Module)
     assert (run.config["seed"], run.class_names[3]) == (0, "3")
 

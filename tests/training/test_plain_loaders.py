@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import torch
 from lightning import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
@@ -234,3 +235,70 @@ def test_a_checkpoint_gets_the_compiled_network_that_it_is_given(classifier, tmp
     assert loaded.net is fresh
     for name, value in net.state_dict().items():
         assert torch.equal(fresh.state_dict()[name], value)
+
+
+@pytest.mark.parametrize(("limit", "algorithm"), [(0.01, "value"), (0.01, "norm"), (0.0, None), (None, None)])
+def test_gradients_are_clipped_as_the_trainer_says(limit, algorithm, classifier, tmp_path):
+    before = {name: weight.detach().clone() for name, weight in classifier.net.named_parameters()}
+    images, labels = next(iter(loader()))
+    functional.cross_entropy(classifier.net(images), labels).backward()
+    gradients = {name: weight.grad.clone() for name, weight in classifier.net.named_parameters()}
+    whole = torch.cat([gradient.flatten() for gradient in gradients.values()]).norm()
+    assert whole > 0.01
+    classifier.optimizer_spec = SGD | {"learning_rate": 1.0}
+    clipping = {"gradient_clip_val": limit, "gradient_clip_algorithm": algorithm}
+    trainer(tmp_path, max_steps=1, **clipping).fit(classifier, loader())
+    for name, weight in classifier.net.named_parameters():
+        step = gradients[name]
+        if limit:
+            step = step.clamp(-limit, limit) if algorithm == "value" else step * limit / whole
+        torch.testing.assert_close(weight.detach(), before[name] - step, rtol=1e-4, atol=1e-7)
+
+
+def test_a_loss_is_reached_at_the_same_image_however_batches_make_a_step(classifier, tmp_path):
+    spec = {"_target_": "alexnet_lab.training.optimizers.sgd", "learning_rate": 1e-9}
+    for batches in (1, 3):
+        module, goal = Classifier(net=LeNet5(), num_classes=10, optimizer=spec), TimeToLoss(loss=2.0)
+        trainer(tmp_path, goal, accumulate_grad_batches=batches).fit(module, loader())
+        assert float(module.trainer.callback_metrics["train/loss"]) > 2.2
+        assert goal.reached is None
+
+
+def test_steps_of_several_sizes_are_refused_where_a_schedule_counts_them(tmp_path):
+    scheduling = GradientAccumulationScheduler({1: 4})
+    module = Classifier(net=LeNet5(), num_classes=10, optimizer=SGD, schedule=ONE_CYCLE)
+    with pytest.raises(ConfigError, match="`schedule` needs steps of one size: set accumulate_grad_batches"):
+        trainer(tmp_path, scheduling).fit(module, loader())
+
+
+def test_each_image_is_counted_once_if_a_step_computes_its_batch_several_times(tmp_path):
+    spec = {"_target_": "torch.optim.LBFGS", "lr": 0.1, "max_iter": 3}
+    module = Classifier(net=LeNet5(), num_classes=10, optimizer=spec, memory_format="contiguous")
+    images: list[int] = []
+    counted = SimpleCallback(lambda *_: images.append(int(module.train_counts.images)))
+    trainer(tmp_path, counted, max_epochs=2).fit(module, loader())
+    assert images == [8, 16, 22] * 2
+
+
+class SimpleCallback(Callback):
+    """Calls a function at the end of each batch."""
+
+    def __init__(self, act: Any) -> None:
+        self.on_train_batch_end = act
+
+
+def test_a_net_with_too_few_outputs_and_one_without_weights_are_refused_in_one_line(tmp_path):
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 5))
+    module = Classifier(net=net, num_classes=10, optimizer=SGD)
+    with pytest.raises(ConfigError, match=r"gives outputs of the shape \(8, 5\) for 8 images; .* the 10 classes"):
+        trainer(tmp_path).fit(module, loader())
+    with pytest.raises(ConfigError, match="`net` has lazy layers, whose sizes are unknown"):
+        Classifier(net=torch.nn.LazyLinear(10), num_classes=10, optimizer=SGD)
+
+
+def test_stored_images_are_not_taken_for_a_batch(classifier, digits_dir, tmp_path):
+    data = DigitsDataModule(dir=str(digits_dir))
+    data.prepare_data()
+    data.setup()
+    with pytest.raises(ConfigError, match=r"pass the module: trainer.fit\(module, data\)"):
+        trainer(tmp_path).fit(classifier, data.train_dataloader())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +13,7 @@ from torch import nn
 
 from alexnet_lab.data.order import rank_slice
 from alexnet_lab.models.layers.dropout import ClassicDropout
+from alexnet_lab.training.batch_norm import synchronise
 from alexnet_lab.training.step_seeds import SharedDropout, StepSeeds, share_dropout
 
 LAYERS = {
@@ -53,6 +56,22 @@ def test_parts_are_those_of_the_whole(name, channels_last):
         part = x[rank_slice(len(x), rank, 3)]
         parts.append(net(part.clone(memory_format=torch.preserve_format)))
     assert torch.equal(torch.cat(parts), whole)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_a_shared_layer_can_be_copied_and_pickled(again):
+    net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), ClassicDropout(0.5), nn.Dropout(0.3))
+    share_dropout(net)
+    synchronise(net)
+    x = torch.randn(6, 3)
+    net(x)
+    other = again(net)
+    assert [type(layer) for layer in other] == [type(layer) for layer in net]
+    assert (other[2].p, other[3].p) == (0.5, 0.3)
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in net.state_dict().items())
+    for both in (net, other):
+        both.eval()
+    assert torch.equal(other(x), net(x))
 
 
 def test_other_numbers_of_a_process_stay_its_own():

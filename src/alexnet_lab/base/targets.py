@@ -203,8 +203,12 @@ def build(spec: Mapping[str, Any], group: str, *args: Any, trusted: tuple[str, .
     try:
         built = found(*args, **fields, **extra)
     except Exception as error:
-        if target.startswith(f"{OURS}.") or isinstance(error, AlexNetLabError):
+        if isinstance(error, AlexNetLabError):
             raise
+        if target.startswith(f"{OURS}."):
+            if not isinstance(error, ValueError):
+                raise
+            raise ConfigError(f"`{group}`: {one_line(error)}") from error  # torch's, about the fields we hand on
         raise ConfigError(f"`{group}`: {target} does not take these fields: {_explained(error)}") from error
     if not isinstance(built, _bases(group)):
         raise ConfigError(f"`{group}._target_: {target}` gives a {type(built).__name__}, not a {_base_names(group)}")

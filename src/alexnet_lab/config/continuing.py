@@ -37,6 +37,7 @@ class Extension(NamedTuple):
 
 
 SWITCHED_OFF = Extension(lambda old, new: new is None, "it can only be switched off")
+NO_MORE_STOP = Extension(lambda old, new: new is False, "it can only become false")
 
 LONGER = {
     "trainer.max_epochs": Extension(lambda old, new: new > old, "it can only grow"),
@@ -47,7 +48,8 @@ LONGER = {
     ),
     "callbacks.early_stopping": SWITCHED_OFF,
     "callbacks.pruning": SWITCHED_OFF,
-    "callbacks.to_error.stop": Extension(lambda old, new: new is False, "it can only become false"),
+    "callbacks.to_error.stop": NO_MORE_STOP,
+    "callbacks.to_loss.stop": NO_MORE_STOP,
     "trainer.max_time": Extension(
         lambda old, new: new is None or (isinstance(old, str) and old.zfill(15) < new.zfill(15)),
         "it can only grow, or become null",

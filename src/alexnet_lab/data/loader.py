@@ -142,6 +142,8 @@ def as_batch(batch: Any, trainer: Any) -> Batch:
     Raises:
         ConfigError: It is something else.
     """
+    if isinstance(batch, RawBatch):
+        raise ConfigError("a loader of a data module gives stored images; pass the module: trainer.fit(module, data)")
     if hasattr(batch, "total"):
         return batch
     if not isinstance(batch, Sequence) or len(batch) < 2 or not all(isinstance(part, Tensor) for part in batch[:2]):

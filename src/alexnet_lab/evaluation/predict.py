@@ -273,7 +273,9 @@ class Predictor:
         if not isinstance(images, np.ndarray | torch.Tensor):
             kind = type(images).__name__
             raise ConfigError(f"`images` is of type {kind}; allowed: an array or a tensor (B, C, H, W)")
-        stored = stored_images(torch.as_tensor(images), self.data.channels, self.data.stored_size)
+        if isinstance(images, np.ndarray):  # torch takes neither negative strides nor other byte orders
+            images = torch.from_numpy(np.array(images, images.dtype.newbyteorder("="), order="C"))
+        stored = stored_images(images, self.data.channels, self.data.stored_size)
         count = len(stored)
         if count == 0:
             return torch.empty(0, self.data.num_classes)

@@ -45,8 +45,16 @@ class BestWeights:
         self.directory = directory
         self.config = portable(config)
 
-    def write(self, trainer: Trainer, module: LightningModule, metrics: Mapping[str, float], epoch: int) -> None:
-        """Writes the present weights; all processes take part, rank 0 writes.
+    def best(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Writes the weights of a checkpoint of the epoch that has just ended; callbacks may have averaged them.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        self._write(trainer, module, checkpoint["state_dict"], epoch_metrics(trainer), trainer.current_epoch + 1)
+
+    def complete(self, trainer: Trainer, module: LightningModule, metrics: Mapping[str, float], epoch: int) -> None:
+        """Writes the best ones, which are loaded, where an earlier version has trained up to their epoch.
 
         Args:
             trainer: Of the run.
@@ -57,9 +65,17 @@ class BestWeights:
         Raises:
             OSError: The file cannot be written.
         """
-        state = trainer.strategy.lightning_module_state_dict()
-        if not trainer.is_global_zero:
-            return
+        if trainer.is_global_zero and not self.directory.weights.exists():
+            self._write(trainer, module, module.state_dict(), metrics, epoch)
+
+    def _write(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        state: Mapping[str, Tensor],
+        metrics: Mapping[str, float],
+        epoch: int,
+    ) -> None:
         data = getattr(trainer, "datamodule", None)
         facts = {
             "config": self.config, "epoch": epoch, "metrics": dict(metrics),
@@ -69,15 +85,6 @@ class BestWeights:
             write_weights(self.directory.weights, network_state(state, module), facts)
         except ValueError as error:
             log.warning("%s is left out: %s", self.directory.weights, one_line(error))
-
-    def best(self, trainer: Trainer, module: LightningModule) -> None:
-        """Writes those of the epoch that has just ended."""
-        self.write(trainer, module, epoch_metrics(trainer), trainer.current_epoch + 1)
-
-    def complete(self, trainer: Trainer, module: LightningModule, metrics: Mapping[str, float], epoch: int) -> None:
-        """Writes the best ones, which are loaded, where an earlier version has trained up to their epoch."""
-        if not trainer.strategy.broadcast(self.directory.weights.exists()):
-            self.write(trainer, module, metrics, epoch)
 
 
 def network_state(state: Mapping[str, Tensor], module: LightningModule) -> dict[str, Tensor]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -106,23 +105,12 @@ def _try_optimizer(config: dict[str, Any], trusted: tuple[str, ...]) -> None:
         if locate(config["module"]["_target_"], "module", trusted) is Classifier:
             freeze(net, config["freeze"])
     with quiet("alexnet_lab.training", logging.ERROR):  # the run itself logs these messages
-        with _as_config_error("optimizer"):
-            optimizer = build_optimizer(spec, net.to_empty(device="cpu"), trusted)
+        optimizer = build_optimizer(spec, net.to_empty(device="cpu"), trusted)
         if config["schedule"] is not None:
             duration = Duration(trainer["max_epochs"], trainer["max_epochs"])
-            with _as_config_error("schedule"):
-                build_schedule(config["schedule"], optimizer, duration, trusted)
+            build_schedule(config["schedule"], optimizer, duration, trusted)
     if trainer["channels_last"] and not spec["_target_"].startswith(f"{OURS}."):
         _try_channels_last(spec, trusted)
-
-
-@contextlib.contextmanager
-def _as_config_error(group: str) -> Iterator[None]:
-    """Within the block torch's errors about the fields of a group become ConfigError."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"`{group}`: {one_line(error)}") from error
 
 
 def _try_channels_last(spec: dict[str, Any], trusted: tuple[str, ...]) -> None:

@@ -12,7 +12,12 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    StochasticWeightAveraging,
+)
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from alexnet_lab.base import targets
@@ -26,6 +31,14 @@ LOUD = "lightning.pytorch"
 """The log in which a Trainer lists the devices that it does not use."""
 
 
+INSTEAD = {
+    GradientAccumulationScheduler: "schedules and resuming need steps of one size; set trainer.accumulate_grad_batches",
+    StochasticWeightAveraging: "its average exists only after the last checkpoint and would never be tested; take "
+    "lightning.pytorch.callbacks.WeightAveraging",
+}
+"""Callbacks that cannot keep what a run promises, with the reason and another way."""
+
+
 def check_callbacks(config: dict[str, Any]) -> None:
     """Raises ConfigError where Lightning would refuse the callbacks of a config once the run has begun.
 
@@ -37,6 +50,10 @@ def check_callbacks(config: dict[str, Any]) -> None:
     foreign = {
         key: callback for key, callback in callbacks.items() if not type(callback).__module__.startswith(targets.OURS)
     }
+    for key, callback in foreign.items():
+        for kind, reason in INSTEAD.items():
+            if isinstance(callback, kind):
+                raise ConfigError(f"`{key}` is a {kind.__name__}: {reason}")
     if not foreign:
         return
     with quiet(LOUD, logging.ERROR), warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import stamp
+from alexnet_lab.base.flatten import flat
 from alexnet_lab.base.targets import OURS
 from alexnet_lab.config import continuing
 from alexnet_lab.data.identity import OTHER_IMAGES, check_same_images, is_folded_in
@@ -109,10 +110,13 @@ def _check_longer(
             f"copy the directory to another place (cp -r), and resume the copy"
         )
     if is_stopped(checkpoint, config):
-        keys = " or ".join(f"{key}={value}" for key, value in STOPS.items())
-        raise RunError(
-            f"{directory.path} was ended by a callback, so more epochs would not train it further; add {keys}"
-        )
+        values = flat(dict(config))
+        on = [name for name, value in values.items() if value not in (None, False)]
+        words = [
+            f"{key}={value}" for key, value in STOPS.items() if any(continuing.within(name, (key,)) for name in on)
+        ]
+        remedy = f"add {' '.join(words)}" if words else "start a new run without it"
+        raise RunError(f"{directory.path} was ended by a callback, so more epochs would not train it further; {remedy}")
     schedule = (config["schedule"] or {"_target_": OURS})["_target_"]
     if not schedule.startswith(OURS) and not schedule.rpartition(".")[2][:1].isupper():  # a function gets the length
         raise RunError(f"how {schedule} continues in a longer run is unknown; start a new run of that length")

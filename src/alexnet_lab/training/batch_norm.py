@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -16,6 +15,7 @@ from torch.nn.modules._functions import SyncBatchNorm as OnGpu
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from alexnet_lab.models.hooks import watched
+from alexnet_lab.training.mixins import with_mixin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,13 +35,7 @@ def synchronise(net: nn.Module) -> None:
     """
     for layer in net.modules():
         if isinstance(layer, _BatchNorm) and type(layer).forward in FORWARDS:
-            layer.__class__ = _synchronised(type(layer))
-
-
-@cache
-def _synchronised(kind: type[_BatchNorm]) -> type[_BatchNorm]:
-    """The synchronised subclass of a layer class, under the same name."""
-    return type(kind.__name__, (GlobalBatchNorm, kind), {"__module__": kind.__module__})
+            layer.__class__ = with_mixin(GlobalBatchNorm, type(layer))
 
 
 @contextlib.contextmanager

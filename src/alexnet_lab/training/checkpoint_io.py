@@ -19,6 +19,8 @@ from alexnet_lab.base.errors import ConfigError, RunError, one_line
 from alexnet_lab.base.files import atomic_path, stamp
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
 
 
@@ -38,11 +40,16 @@ class SafeCheckpointIO(TorchCheckpointIO):
     def __init__(self) -> None:
         super().__init__()
         self._ready: dict[Path, dict[str, Any]] = {}
+        self._before: dict[Path, Callable[[dict[str, Any]], None]] = {}
 
     def preload(self, path: Path, checkpoint: dict[str, Any]) -> Path:
         """Keeps a loaded checkpoint until Lightning asks for its file, once."""
         self._ready[path] = checkpoint
         return path
+
+    def before(self, path: Path, act: Callable[[dict[str, Any]], None]) -> None:
+        """Calls `act` with the next checkpoint for a file before it is written, once and in rank 0."""
+        self._before[path] = act
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Writes `checkpoint` to a temporary file, reads it back, and then moves it to `path`.
@@ -58,6 +65,8 @@ class SafeCheckpointIO(TorchCheckpointIO):
         if storage_options not in (None, MAY_FAIL):
             raise TypeError("storage_options are not supported: checkpoints are local files")
         check_content(checkpoint)
+        if act := self._before.pop(Path(path), None):
+            act(checkpoint)
         try:
             with atomic_path(path) as part:
                 write(checkpoint, part)

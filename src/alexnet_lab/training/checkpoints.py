@@ -6,7 +6,8 @@ import logging
 import math
 import time
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from lightning.pytorch.callbacks import Checkpoint
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lightning import LightningModule, Trainer
+
+    from alexnet_lab.training.checkpoint_io import SafeCheckpointIO
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +46,8 @@ class Checkpoints(Checkpoint):
         every_steps: Also write `last.ckpt` within an epoch, every N optimiser steps; None: never.
         every_minutes: The same every N minutes since the last checkpoint; None: never.
         keep: Also keep one checkpoint per epoch, `epoch_1.ckpt` and so on: "all", or only the latest N; None: none.
-        before_best: Called by all processes before `best.ckpt` is written, to write other files that belong to it.
+        before_best: Called in rank 0 with the content of `best.ckpt` before it is written, to write other files that
+            belong to it. It needs a Trainer with `SafeCheckpointIO`.
     """
 
     folder: Path
@@ -52,7 +56,7 @@ class Checkpoints(Checkpoint):
     every_steps: int | None = None
     every_minutes: float | None = None
     keep: int | Literal["all"] | None = None
-    before_best: Callable[[Trainer, LightningModule], None] | None = None
+    before_best: Callable[[Trainer, LightningModule, dict[str, Any]], None] | None = None
 
     def __post_init__(self) -> None:
         self.last, self.previous, self.best = (self.folder / f"{name}.ckpt" for name in ("last", "previous", "best"))
@@ -105,7 +109,8 @@ class Checkpoints(Checkpoint):
         score = last_validation(trainer).get(self.monitor) if self.monitor is not None else None
         if self._is_best(None if score is None else score * sign(pl_module, self.monitor), trainer.current_epoch):
             if self.before_best is not None:
-                self.before_best(trainer, pl_module)
+                io = cast("SafeCheckpointIO", trainer.strategy.checkpoint_io)
+                io.before(self.best, partial(self.before_best, trainer, pl_module))
             trainer.save_checkpoint(self.best)
             if trainer.is_global_zero:
                 self._keep_previous()

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from alexnet_lab.base.errors import ConfigError, RunError
@@ -22,7 +24,7 @@ from alexnet_lab.training.checkpoint_io import load_checkpoint, load_weights
 from alexnet_lab.training.diagonal_lm import DiagonalLM
 from alexnet_lab.training.extra_metrics import ExtraMetrics, sign
 from alexnet_lab.training.last_validation import LastValidation, last_validation
-from alexnet_lab.training.losses import CrossEntropy, check_losses
+from alexnet_lab.training.losses import CrossEntropy, losses_of
 from alexnet_lab.training.metrics import ErrorCounts, widened
 from alexnet_lab.training.optimizers import build_optimizer
 from alexnet_lab.training.per_rank_state import gathered, own_part
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from alexnet_lab.data.loader import Batch
-    from alexnet_lab.data.transforms import Mixed
 
 
 COUNTS = "train_counts"
@@ -123,8 +124,12 @@ class Classifier(LightningModule):
         self.schedule_spec = schedule
         self.memory_format = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
         built = net if isinstance(net, nn.Module) else build(net, "model", trusted=self.trusted)
+        if any(isinstance(parameter, UninitializedParameter) for parameter in built.parameters()):
+            raise ConfigError("`net` has lazy layers, whose sizes are unknown; call it with one batch first")
         self.net = built.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
         self.loss: nn.Module = CrossEntropy() if loss is None else build(loss, "loss", trusted=self.trusted)
+        self.num_classes = num_classes
+        self._counted: int | None = None  # the last batch of this epoch that was counted
         self.train_counts = ErrorCounts(num_classes)
         self.val_counts = ErrorCounts(num_classes)
         self.test_counts = ErrorCounts(num_classes)
@@ -178,10 +183,12 @@ class Classifier(LightningModule):
         the losses of both labels by their shares; the training error counts it as its label of the larger share.
         """
         images, labels, _, total, mixed = as_batch(batch, self.trainer)
-        logits = self(images)
+        logits = self._logits(images)
         losses = losses_of(self.loss, widened(logits), labels, mixed)
-        self.train_counts.update(logits.detach(), labels, losses.detach())
-        self.train_extra.update(logits, labels)
+        if batch_index != self._counted:  # an optimiser such as LBFGS computes a batch several times
+            self._counted = batch_index
+            self.train_counts.update(logits.detach(), labels, losses.detach())
+            self.train_extra.update(logits, labels)
         return losses.sum() * (self.trainer.world_size / total)
 
     def validation_step(self, batch: Batch, batch_index: int) -> Tensor:
@@ -196,15 +203,26 @@ class Classifier(LightningModule):
         """Returns the logits (B, num_classes) of a batch: images (B, C, H, W), or what begins with them."""
         return self(batch if isinstance(batch, torch.Tensor) else batch[0])
 
+    def _logits(self, images: Tensor) -> Tensor:
+        """The logits, which must be enough for all classes."""
+        logits = self(images)
+        if logits.ndim != 2 or logits.shape[1] < self.num_classes:
+            raise ConfigError(
+                f"`net` gives outputs of the shape {tuple(logits.shape)} for {len(images)} images; allowed: one number "
+                f"for each of the {self.num_classes} classes (`num_classes`)"
+            )
+        return logits
+
     def _count(self, batch: Batch, counts: ErrorCounts, extra: ExtraMetrics) -> Tensor:
         images, labels, *_ = as_batch(batch, self.trainer)
-        logits = self(images)
+        logits = self._logits(images)
         counts.update(logits, labels, losses_of(self.loss, widened(logits), labels, None))
         extra.update(logits, labels)
         return logits
 
     def setup(self, stage: str) -> None:
         """Forgets what a loop that ended early had counted; a checkpoint's counts are restored later."""
+        self._counted = None
         for counts in (self.train_counts, self.val_counts, self.test_counts):
             counts.reset()
         for extra in (self.train_extra, self.val_extra, self.test_extra):
@@ -230,6 +248,7 @@ class Classifier(LightningModule):
     def on_train_epoch_end(self) -> None:
         """Logs `train/...` as measured during training (augmented, with dropout), then steps a plateau schedule."""
         self._log("train", self.train_counts, self.train_extra)
+        self._counted = None
         self._step_plateau()
 
     def on_validation_epoch_end(self) -> None:
@@ -275,19 +294,19 @@ class Classifier(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips the norm of all gradients, or each value, if `trainer.gradient_clip_val` is set.
+        """Clips the norm of all gradients, or each value, if `trainer.gradient_clip_val` is above 0.
 
         Lightning refuses to clip for fused optimisers under mixed precision, because these divide by the loss scale
         within their step. With bfloat16 there is no scale. With float16 the scaler unscales here, and the step then
         has nothing to divide.
         """
-        if gradient_clip_val is None:
+        if gradient_clip_val is None or gradient_clip_val <= 0:
             return
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
             scaler.unscale_(optimizer)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        by_value = str(gradient_clip_algorithm or "norm").endswith("value")
+        by_value = gradient_clip_algorithm == "value"  # Lightning passes a StrEnum
         clip = torch.nn.utils.clip_grad_value_ if by_value else torch.nn.utils.clip_grad_norm_
         clip(parameters, gradient_clip_val)
 
@@ -325,23 +344,19 @@ class Classifier(LightningModule):
         return self.trainer.limit_val_batches != 0 and getattr(data, "num_val", None) != 0
 
 
-def losses_of(loss: nn.Module, logits: Tensor, labels: Tensor, mixed: Mixed | None) -> Tensor:
-    """The loss of each image (B,); of a mixed image the losses of both labels, weighted by their shares."""
-    losses = loss(logits, labels)
-    check_losses(losses, labels, type(loss).__name__)
-    if mixed is None:
-        return losses
-    return mixed.shares * losses + (1 - mixed.shares) * loss(logits, mixed.others)
-
-
 def duration_of(trainer: Trainer) -> Duration:
     """The length of the run: `max_epochs` whole epochs, or less if `max_steps` ends it earlier.
 
     Raises:
-        ConfigError: Neither limits it, or the loader has no length.
+        ConfigError: Neither limits it, the loader has no length, or steps differ in their number of batches.
     """
     if trainer.train_dataloader is None:
         trainer.fit_loop.setup_data()  # counts the batches of an epoch
+    if any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks):  # pyright: ignore[reportAttributeAccessIssue] - set out of its sight
+        raise ConfigError(
+            "`schedule` needs steps of one size: set accumulate_grad_batches of the Trainer in place of "
+            "GradientAccumulationScheduler, or leave `schedule` out"
+        )
     steps, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
     if math.inf in (steps, batches):
         raise ConfigError(

@@ -121,8 +121,12 @@ def build_metric(name: str, spec: Mapping[str, Any], num_classes: int, trusted: 
     """
     check_metric_name(name)
     key = f"metrics.{name}"
-    metric = cast("Metric", build(spec, key, trusted=trusted))
-    target = spec["_target_"]
+    with torch.device("cpu"):  # where a rehearsal builds its network without numbers, metrics still need theirs
+        return _tried(key, cast("Metric", build(spec, key, trusted=trusted)), spec["_target_"], num_classes)
+
+
+def _tried(key: str, metric: Metric, target: str, num_classes: int) -> Metric:
+    """The metric, after it has measured a few images."""
     reductions = [getattr(function, "__name__", str(function)) for function in metric._reductions.values()]
     if not reductions or any(reduction not in MERGED for reduction in reductions):
         raise ConfigError(f"`{key}`: the state of {target} cannot be added up over processes; choose another metric")

@@ -27,8 +27,8 @@ class LayerStatistics(Callback):
 
     `update_ratio` is |change in a step| / |weights| of a weight tensor, the mean over four steps spread over the epoch.
     About 1e-3 is usual; with far less a layer hardly learns, with far more training is unstable. `dead_share` is the
-    share of maps (of a convolution) or units whose ReLU outputs 0 everywhere for every validation image. Only `nn.ReLU`
-    modules are counted.
+    share of maps (of a convolution) or units whose ReLU outputs 0 everywhere for every image of the epoch's last
+    validation. Only `nn.ReLU` modules are counted.
 
     The callback draws no random numbers, so it does not change the weights of a run. Cost: docs/speed.md.
     """
@@ -36,6 +36,7 @@ class LayerStatistics(Callback):
     def __init__(self) -> None:
         self.ratios: dict[str, list[Tensor]] = {}
         self.active: dict[str, Tensor] = {}
+        self._dead: dict[str, float] = {}
         self._before: dict[str, Tensor] = {}
         self._measured: set[int] = set()
         self._step = 0
@@ -56,13 +57,14 @@ class LayerStatistics(Callback):
     def state_dict(self) -> dict[str, Any]:
         """The measurements of the epoch in progress; the weights are the same in all processes."""
         ratios = {name: [ratio.item() for ratio in measured] for name, measured in self.ratios.items()}
-        return {"ratios": ratios, "measured": sorted(self._measured), "step": self._step}
+        return {"ratios": ratios, "measured": sorted(self._measured), "step": self._step, "dead": dict(self._dead)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the state of the interrupted run."""
         self.ratios = {name: [torch.tensor(ratio) for ratio in found] for name, found in state_dict["ratios"].items()}
         self._measured = set(state_dict["measured"])
         self._step = state_dict["step"]
+        self._dead = dict(state_dict.get("dead", {}))  # checkpoints of older versions have none
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Moves restored measurements to the network's device."""
@@ -74,7 +76,7 @@ class LayerStatistics(Callback):
         steps = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
         self._measured = {(2 * part + 1) * steps // (2 * STEPS_MEASURED) for part in range(STEPS_MEASURED)}
         self._step = 0
-        self.ratios, self.active = {}, {}
+        self.ratios, self._dead = {}, {}
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Keeps a copy of the weights before a measured step."""
@@ -91,16 +93,24 @@ class LayerStatistics(Callback):
                 self.ratios.setdefault(name, []).append(update_ratio(self._before[name], weight.detach()))
             self._before = {}
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets an earlier validation."""
+        self.active = {}
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Counts the units that never fired; each process has a part of the images."""
+        reduce = trainer.strategy.reduce
+        seen: dict[str, Any] = {name: reduce(fires.float(), reduce_op="sum") for name, fires in self.active.items()}
+        self._dead = {name: (fired == 0).float().mean().item() for name, fired in seen.items()}
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the epoch's numbers; any validation of the epoch has ended."""
         shown = short_names(self.ratios)
         values = {
             f"{LAYERS}{shown[name]}/update_ratio": torch.stack(ratios).mean() for name, ratios in self.ratios.items()
         }
-        for name, fires in self.active.items():
-            seen: Any = trainer.strategy.reduce(fires.float(), reduce_op="sum")  # each process has a part of the images
-            values[f"{LAYERS}{name}/dead_share"] = (seen == 0).float().mean()
-        pl_module.log_dict(values)
+        shares = {f"{LAYERS}{name}/dead_share": share for name, share in self._dead.items()}
+        pl_module.log_dict(values | shares)
 
 
 def weights(net: nn.Module) -> dict[str, nn.Parameter]:

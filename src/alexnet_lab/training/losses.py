@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from alexnet_lab.base.ranges import UnitInterval
+    from alexnet_lab.data.transforms import Mixed
 
 __all__ = ["CrossEntropy", "LeNet5Criterion"]
 
@@ -29,6 +30,15 @@ def check_losses(losses: Tensor, labels: Tensor, name: str) -> None:
             f"`loss`: {name} gives the shape {tuple(losses.shape)} for {len(labels)} images; it must give each image "
             f"its loss: set +loss.reduction=none if it has that field"
         )
+
+
+def losses_of(loss: nn.Module, logits: Tensor, labels: Tensor, mixed: Mixed | None) -> Tensor:
+    """The loss of each image (B,); of a mixed image the losses of both labels, weighted by their shares."""
+    losses = loss(logits, labels)
+    check_losses(losses, labels, type(loss).__name__)
+    if mixed is None:
+        return losses
+    return mixed.shares * losses + (1 - mixed.shares) * loss(logits, mixed.others)
 
 
 class CrossEntropy(nn.Module):

@@ -7,7 +7,6 @@ own images.
 from __future__ import annotations
 
 import contextlib
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -18,6 +17,7 @@ from alexnet_lab.base.random import generator
 from alexnet_lab.data.loader import as_batch
 from alexnet_lab.data.order import rank_slice
 from alexnet_lab.models.layers.dropout import ClassicDropout
+from alexnet_lab.training.mixins import with_mixin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,13 +36,7 @@ def share_dropout(net: nn.Module) -> None:
     """
     for layer in net.modules():
         if type(layer) in KINDS:
-            layer.__class__ = _shared(type(layer))
-
-
-@cache
-def _shared(kind: type[nn.Module]) -> type[nn.Module]:
-    """The shared subclass of a layer class, under the same name."""
-    return type(kind.__name__, (SharedDropout, kind), {"__module__": kind.__module__})
+            layer.__class__ = with_mixin(SharedDropout, type(layer))
 
 
 class Part(NamedTuple):

@@ -177,8 +177,9 @@ class TimeToLoss(TimeTo):
         super().__init__(loss, stop=stop)
 
     def measure(self, classifier: Classifier, outputs: Any, batch: Batch) -> Tensor:
-        """The sum of this process's losses; `outputs` contains their share of the batch's mean."""
-        return outputs["loss"].detach() * (batch.total / classifier.trainer.world_size)
+        """The sum of this process's losses; `outputs` contains their share of the mean over the step's images."""
+        trainer = classifier.trainer
+        return outputs["loss"].detach() * (batch.total * trainer.accumulate_grad_batches / trainer.world_size)
 
     def per_batch(self, sums: list[float]) -> list[float]:
         """The values are sums over each batch already."""
