@@ -16,8 +16,7 @@ from alexnet_lab.data.loader import Batch, BatchLoader
 from alexnet_lab.data.order import BatchOrder
 from alexnet_lab.data.transforms import BatchTransforms, Mixed
 from alexnet_lab.run import train
-from alexnet_lab.training.classifier import losses_of
-from alexnet_lab.training.losses import CrossEntropy
+from alexnet_lab.training.losses import CrossEntropy, losses_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,6 +17,7 @@ from alexnet_lab.config import check_evaluate, check_train
 from alexnet_lab.evaluation.evaluate import evaluate
 from alexnet_lab.run import train
 from alexnet_lab.training import Classifier
+from alexnet_lab.training.step_seeds import StepSeeds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,6 +54,16 @@ class Silent(Plain):
 
     def test_step(self, batch, batch_idx):
         return self.step(batch, "test")[0]
+
+
+class Reduced(Plain):
+    def training_step(self, batch, batch_idx):
+        loss, logits = self.step(batch, "train")
+        for name in ("sum", "min", "max"):
+            self.log(f"train/{name}", loss, on_step=False, on_epoch=True, reduce_fx=name)
+        if batch_idx == 4:
+            self.log("train/late", loss, on_step=False, on_epoch=True)
+        return loss
 
 
 class Untested(LightningModule):
@@ -144,6 +155,32 @@ def test_it_is_trained_resumed_and_evaluated(name, field):
     assert type(finished.classifier).__name__ == name
     images = torch.zeros(2, 1, finished.data.stored_size, finished.data.stored_size)
     assert finished.predict(images).shape == (2, 10)
+
+
+def test_a_resume_within_an_epoch_logs_the_whole_epoch(monkeypatch):
+    words = ("trainer.max_epochs=3", "callbacks.checkpoint.every_steps=1")
+    run("whole", "Reduced", *words)
+
+    def interrupt(_: Any, trainer: Any, *arguments: Any) -> None:
+        if (trainer.current_epoch, arguments[-1]) == (1, 3):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StepSeeds, "on_train_batch_start", interrupt)
+        words = ("run_dir=part", "module._target_=own_modules.Reduced", *words)
+        assert call(train, "train", *SHORT, *words).code == 130
+    outcome = call(train, "train", "resume=part", TRUST)
+    assert outcome.code == 0, outcome.err
+    whole, part = (table(folder) for folder in ("whole", "part"))
+    assert whole == part
+    assert {"train/sum", "train/min", "train/max", "train/late"} <= whole[1].keys()
+    assert float(whole[1]["train/min"]) < float(whole[1]["train/loss"]) < float(whole[1]["train/max"])
+
+
+def table(folder: str) -> list[dict[str, str]]:
+    """The rows of metrics.csv without times."""
+    with open(f"{folder}/metrics.csv") as file:  # noqa: PTH123
+        return [{name: value for name, value in row.items() if "second" not in name} for row in csv.DictReader(file)]
 
 
 def test_its_numbers_are_those_of_its_own_network():

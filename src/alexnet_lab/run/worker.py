@@ -38,6 +38,7 @@ from alexnet_lab.training.checkpoint_io import Intact, SafeCheckpointIO, load_ch
 from alexnet_lab.training.checkpoints import Checkpoints
 from alexnet_lab.training.finite_loss import FiniteLoss
 from alexnet_lab.training.last_validation import LastValidation
+from alexnet_lab.training.logged_sums import LoggedSums
 from alexnet_lab.training.metrics import Confusion
 from alexnet_lab.training.step_seeds import StepSeeds
 from alexnet_lab.training.time_to import TimeTo
@@ -129,7 +130,10 @@ class OwnCallbacks(NamedTuple):
 
     def around(self, others: list[Callback]) -> list[Callback]:
         """All callbacks, in Lightning's calling order."""
-        first = [LastValidation(), self.throughput, self.seeds, FiniteLoss(self.seeds), CrowdedCores(), self.confusion]
+        first = [
+            LastValidation(), LoggedSums(), self.throughput, self.seeds, FiniteLoss(self.seeds), CrowdedCores(),
+            self.confusion,
+        ]  # fmt: skip
         return [*first, *others, self.metrics, self.checkpoints, self.identity, EndAfterStep(self.checkpoints)]
 
 
