@@ -14,13 +14,15 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 BATCH = 64  # images at a time
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 def read(path, size, channels):
     """Decodes an image, scales its shorter side to `size`, and crops the centre: uint8 (channels, size, size)."""
     with Image.open(path) as file:
         image = ImageOps.exif_transpose(file)
+        if image.mode.startswith("I"):  # 16 bits
+            image = Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))
         if image.has_transparency_data:  # on white
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -203,6 +203,7 @@ def test_ratios_without_an_interval():
     assert ratio({0: 3.0}, {0: 2.0}) == (1.5, None, None)
     assert ratio({0: 3.0, 1: 5.0}, {2: 2.0, 3: 2.0}) == (2.0, None, None)  # no pairs
     assert ratio({0: 1.0, 1: 2.0}, {0: -1.0, 1: 1.1}) == (pytest.approx(30), None, None)  # a base that may be 0
+    assert ratio({0: 12.0, 1: 13.0}, {0: 10.0, 2: 30.0}) == (1.2, None, None)  # one pair, as in `difference`
     assert ratio({0: 1.0}, {0: 0.0}) is None
     assert ratio({}, {0: 1.0}) is None
 

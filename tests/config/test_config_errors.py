@@ -240,6 +240,7 @@ finally:
         ("train.py", ["model=alexnet", "data=cifar10", "model.stem=published"], 2),
         ("train.py", ["optimizer._target_=torch.optim.AdamV"], 2),
         ("train.py", ["--cfg", "job"], 0),
+        ("train.py", ["--cfg", "job", "--resolve"], 0),
         ("train.py", ["--info", "defaults"], 0),
         ("eval.py", ["rn=x"], 2),
     ],

@@ -193,3 +193,20 @@ def test_records_of_earlier_versions_are_compared_as_far_as_they_go():
         "3 train, 1 val, 1 test images, store aaaaaaaaaaaa, split d; "
         "now 3 train, 1 val, 1 test images, store aaaaaaaaaaaa, split bbbbbbbbbbbb"
     )
+
+
+def test_ensemble_of_a_run_and_its_repetition_is_refused(root, tmp_path, compose):
+    one, two = (train_on(root, tmp_path / name, compose, "logger=csv") for name in ("one", "two"))
+    line = error_of(evaluated(f"run=[{one},{two}]"), code=2)
+    assert f"`run` names networks of the same weights twice, as {one} and {two}; an ensemble needs different" in line
+
+
+def test_ensembles_of_runs_of_the_same_names_have_files_of_their_own(root, tmp_path, compose):
+    one = train_on(root, tmp_path / "a" / "seed-0", compose)
+    for place, seed in (("a", 1), ("b", 2), ("a", 1)):
+        other = tmp_path / place / "seed-1"
+        other = other if other.exists() else train_on(root, other, compose, f"seed={seed}")
+        assert evaluated(f"run=[{one},{other}]").code == 0
+    files = sorted((one / "eval").glob("ensemble_of_2_*_center*.json"))
+    assert [path.stem.rpartition("_")[2] for path in files] == ["center", "2"]
+    assert len({tuple(json.loads(path.read_text())["checkpoints"]) for path in files}) == 2

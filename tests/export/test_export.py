@@ -140,6 +140,8 @@ def test_the_example_serves_what_eval_py_predicts(run, tmp_path):
         exif = Image.Exif()
         exif[0x0112] = 6  # turned
         (picture.convert("P") if mode == "P" else picture).save(images / f"{number}.png", exif=exif)
+    deep = rng.integers(0, 256, (30, 20), dtype=np.uint16) * 256 + 255
+    Image.fromarray(deep).save(images / "sixteen_bits.png")
     assert export_py(f"run={run}", f"out={tmp_path / 'net.onnx'}").code == 0
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\nsys.modules.update(dict.fromkeys(['torch', 'alexnet_lab']))\n"

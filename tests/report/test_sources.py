@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -12,7 +13,7 @@ from made import make_run, make_sweep
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.report.comparison import columns
 from alexnet_lab.report.sources import from_runs, from_sweep, level_name
-from alexnet_lab.report.text_tables import level_table, origin, state_line
+from alexnet_lab.report.text_tables import level_table, origin, state_line, summary_of
 
 
 def test_levels_seeds_and_failures(sweep):
@@ -133,10 +134,37 @@ def test_a_level_is_named_by_the_words_that_count_in_all_its_runs(tmp_path):
     assert from_runs([f"{tmp_path}/*"]).levels == ("as configured", "model.activation=tanh model.pool=max")
 
 
-def test_the_same_run_twice_is_two_results(tmp_path):
+def test_a_seed_counts_once_however_often_it_is_trained(tmp_path, caplog):
     make_run(tmp_path / "one", error=0.1)
+    make_run(tmp_path / "other", error=0.2, seed=1)
     make_run(tmp_path / "two", error=0.3)
-    assert level_table(from_runs([f"{tmp_path}/*"]), "test/top1_error").rows[0][:3] == ["all", "2", "20.00"]
+    assert level_table(from_runs([f"{tmp_path}/*"]), "test/top1_error").rows[0][:3] == ["all", "2", "15.00"]
+    assert f"{tmp_path}/two has the config and the seed of {tmp_path}/one and is left out" in caplog.text
+
+
+def test_numbers_of_a_result_that_are_no_metrics_of_their_own(sweep):
+    for metric, value in (("epochs", 2.0), ("gap/top1_error", 0.02)):
+        for path in sweep.glob("*/result.json"):
+            result = json.loads(path.read_text())
+            metrics = result["metrics"] | {"val/top1_error": 0.12, "train/top1_error": 0.1}
+            path.write_text(json.dumps(result | {"metrics": metrics, "epochs": 2}))
+        study = from_sweep(sweep).of_metric(metric)
+        assert metric in study.metric_names()
+        assert {round(run.metrics[metric], 6) for run in study.completed} == {value}
+
+
+def test_tuned_keys_are_chosen_by_the_metric_of_the_sweep(sweep):
+    """Whatever metric the report is about: of this one a higher value is better."""
+    study = from_sweep(sweep)
+    metrics = ({"val/top1_error": 0.1, "test/f1": 0.9}, {"val/top1_error": 0.5, "test/f1": 0.4})
+    runs = [
+        replace(run, settings={**run.settings, "lr": str(run.seed)}, status="completed", metrics=metrics[run.seed])
+        for run in study.runs
+        if run.seed in (0, 1)
+    ]
+    about = {**study.definition, "metric": "test/top1_error", "tuned": ["lr"]}
+    rows = summary_of(replace(study, runs=tuple(runs), definition=about), "test/f1").rows
+    assert [(row.tuned, row.sample.mean) for row in rows] == [((("lr", "0"),), 0.9)] * 2
 
 
 def test_no_runs(tmp_path):
@@ -224,6 +252,13 @@ def test_a_trial_that_a_search_ended_early_counts_as_such(sweep, monkeypatch):
     table = level_table(study, "test/top1_error")
     assert table.rows[0][1:3] == ["2", "11.00"]
     assert table.rows[0][-1] == "1 ended early"
+
+
+def test_a_trial_that_a_search_ended_early_is_no_result_of_runs_either(tmp_path, monkeypatch):
+    for seed in range(3):
+        make_run(tmp_path / "search" / f"r{seed}", seed=seed)
+    monkeypatch.setattr("alexnet_lab.report.sources.pruned_jobs", lambda folder: {"r1"})
+    assert state_line(from_runs([f"{tmp_path}/search/*"])) == "2 of 3 runs completed, 1 ended early"
 
 
 def test_what_the_intervals_say(tmp_path):

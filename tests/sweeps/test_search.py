@@ -43,6 +43,7 @@ def search(folder: Path, *, trials: int = 6, space: tuple[str, ...] = SPACE, sam
         ("a=int(interval(1,9))", "IntDistribution(high=9, log=False, low=1, step=1)"),
         ("a=range(1,10,3)", "IntDistribution(high=7, log=False, low=1, step=3)"),
         ("a=range(0.0,1.0,0.25)", "FloatDistribution(high=0.75, log=False, low=0.0, step=0.25)"),
+        ("a=range(9,1,-2)", "IntDistribution(high=9, log=False, low=3, step=2)"),
         ("a=choice(relu,tanh,1.5)", "CategoricalDistribution(choices=('relu', 'tanh', '1.5'))"),
         ("a=16,32", "CategoricalDistribution(choices=('16', '32'))"),
     ],

@@ -37,7 +37,8 @@ def composed(words: Sequence[str]) -> dict[str, Any]:
     values = dict(word.split("=", 1) for word in words if word[:2] in ("a=", "b="))
     if values["b"] == "wrong":
         raise ConfigError("`b` is wrong")
-    return {"seed": 0, "c": 1, **values, "sweep": node, "trainer": {"num_nodes": 1}, "launcher": LAUNCHER}
+    needed = {"seed": 0, "c": 1, "metrics": {}, "trainer": {"num_nodes": 1}, "launcher": LAUNCHER}
+    return needed | values | {"sweep": node}
 
 
 def drive(place: Path, launch: Callable[..., Any], space: Sequence[str] = SPACE, settings: Settings = SETTINGS) -> None:
@@ -168,6 +169,16 @@ def test_errors_are_reported_before_the_first_trial(tmp_path):
     with pytest.raises(ConfigError, match="`b` is wrong"):
         drive(tmp_path / "search", Launcher(tmp_path), space=("a=interval(0.0,1.0)", "b=choice(wrong,y)"))
     assert not (tmp_path / "search").exists()
+
+
+def test_the_best_values_keep_what_affects_a_run(tmp_path, capsys):
+    words = ("data=digits", "sweep=search", "callbacks.checkpoint.monitor=val/loss", "callbacks.pruning=null",
+             "callbacks=[pruning,to_error]", "+callbacks.x._target_=y", "seed=3", "hydra.sweeper.trials=6")  # fmt: skip
+    space = OverridesParser.create().parse_overrides(list(SPACE))
+    drive_search(Request(str(tmp_path), words, (), "python"), space, SETTINGS, composed, Launcher(tmp_path))
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "-m data=digits callbacks.checkpoint.monitor=val/loss +callbacks.x._target_=y a=" in last
+    assert last.endswith("'seed=range(0,5)'")
 
 
 def test_counts(tmp_path):

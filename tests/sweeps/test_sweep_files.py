@@ -140,6 +140,8 @@ def test_same_words_same_place():
     again = ["model=alexnet", "launcher=joblib", "seed=0,1", "sweep.dry_run=true", "model.norm=lrn,none"]
     assert default_sweep_dir(CHOICES, again) == place
     assert default_sweep_dir(CHOICES, [*again, "trainer.max_epochs=3"]) != place
+    variants = [default_sweep_dir(CHOICES, [f"sweep.variants={{a:{{}},b:{{model.norm:{norm}}}}}"]) for norm in "xy"]
+    assert variants[0] != variants[1]
 
 
 def test_place_of_a_named_sweep():

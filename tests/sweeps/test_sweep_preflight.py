@@ -94,6 +94,26 @@ def test_sweep_file_and_command_line_join(tmp_path):
             ("trainer.num_nodes=1,2", "launcher=slurm"),
             "error: `trainer.num_nodes` must be the same for all jobs",
         ),
+        (
+            ("sweep.metric=val/loss,test/loss",),
+            "error: `sweep.metric` is that of the whole sweep, and",
+        ),
+        (("seed=range(0,0)",), "error: seed=range(0,0) has no values; give at least one, such as seed=A,B"),
+        (("model.activation=glob(*)",), "error: model.activation=glob(*) has no values"),
+        (("model=glob(nosuch*)",), "error: model=glob(nosuch*) has no values"),
+        (("sweep=search", "data.batch_size=range(5,5)"), "error: data.batch_size=range(5,5) has no values"),
+        (
+            ("sweep=search", "sweep.metric=images_per_second"),
+            "error: a search takes the lowest value of `sweep.metric`",
+        ),
+        (
+            (
+                "optimizer.learning_rate=0.1,0.2",
+                "sweep.tuned=optimizer.learning_rate",
+                "sweep.metric=images_per_second",
+            ),
+            "error: `sweep.tuned` takes the lowest value of `sweep.metric`, which is images_per_second; set it",
+        ),
         (("seed=0,1", "sweep=nothing"), "error: there is no `sweep=nothing`"),
         (("seed=0,1", "hydra.sweeper.max_batch_size=0"), "error: `hydra.sweeper.max_batch_size` is 0 (int); allowed: "),
         (("seed=0,1", "hydra.sweeper.trials=1.5"), "error: `hydra.sweeper.trials` is 1.5 (float); allowed: integer"),
@@ -224,6 +244,34 @@ def test_sweep_may_be_extended_but_not_changed(tmp_path):
     outcome = call(check_train, "train", "-m", "seed=1,2", "trainer.max_epochs=3", "sweep.extend=true", place)
     assert outcome.code == 2
     assert outcome.err.endswith("; choose another hydra.sweep.dir\n")
+
+
+def test_description_of_an_extended_sweep_stays_when_the_same_command_goes_on(tmp_path):
+    sweep = SweepDirectory(tmp_path)
+    words = ("model.activation=tanh,relu", f"hydra.sweep.dir={tmp_path}")
+    about = ("sweep.base=relu", "sweep.metric=val/top1_error", "sweep.claim=mine", "sweep.expects=lower")
+    sweep.write(planned(*words, "seed=0,1", *about).definition)
+    for _ in range(2):
+        sweep.write(planned(*words, "seed=range(0,3)", "sweep.extend=true").definition)
+        found = sweep.read()
+        assert found is not None
+        kept = {name: found.about[name] for name in ("base", "metric", "claim", "expects")}
+        assert kept == {"base": ["relu"], "metric": "val/top1_error", "claim": "mine", "expects": "lower"}
+        assert (len(found.jobs), found.about["factor"]) == (6, ["model.activation"])
+
+
+def test_a_metric_that_the_finished_jobs_lack_is_refused(tmp_path):
+    sweep, words = SweepDirectory(tmp_path), ("seed=0,1", f"hydra.sweep.dir={tmp_path}")
+    plan = planned(*words)
+    sweep.write(plan.definition)
+    for job in plan.jobs:
+        sweep.append(job_states.entry(sweep, job, {"metrics": {"test/loss": 1.0}}, status="completed", error=None))
+    assert planned(*words, "sweep.metric=test/loss").definition.about["metric"] == "test/loss"
+    more = ("sweep.metric=train_set/top1_error", "callbacks.train_set=true")
+    outcome = call(check_train, "train", "-m", *words, *more)
+    assert outcome.code == 2
+    assert "`sweep.metric` is train_set/top1_error, which none of the 2 finished jobs in" in outcome.err
+    assert plan.definition == sweep.read()
 
 
 @pytest.mark.parametrize(

@@ -102,8 +102,8 @@ def difference(
 def ratio(values: Mapping[Any, float], base: Mapping[Any, float], confidence: float = CONFIDENCE) -> Ratio | None:
     """The mean of `values` divided by that of `base`, with Fieller's interval over the pairs.
 
-    As in `difference`, only pairs count with two pairs or more. The interval contains the ratios r for which the mean
-    of value - r * base differs from 0 by no more than Student's t allows.
+    As in `difference`, only pairs count if there are any. With two pairs or more, the interval contains the ratios r
+    for which the mean of value - r * base differs from 0 by no more than Student's t allows.
 
     Args:
         values: Results by seed.
@@ -118,12 +118,11 @@ def ratio(values: Mapping[Any, float], base: Mapping[Any, float], confidence: fl
         2.0
     """
     shared = [key for key in values if key in base]
-    paired = len(shared) > 1
-    tops, bottoms = ([part[key] for key in (shared if paired else part)] for part in (values, base))
+    tops, bottoms = ([part[key] for key in shared or part] for part in (values, base))
     if not tops or not bottoms or not statistics.fmean(bottoms):
         return None
     top, bottom = statistics.fmean(tops), statistics.fmean(bottoms)
-    if not paired:
+    if len(shared) < 2:
         return Ratio(top / bottom)
     scale = t_quantile(len(shared) - 1, confidence) ** 2 / len(shared)
     square = bottom**2 - scale * statistics.variance(bottoms)

@@ -211,8 +211,24 @@ def _check_lenet5_1998(config: dict[str, Any]) -> None:
         )
 
 
+def check_minimised(config: dict[str, Any], by: str) -> None:
+    """Raises ConfigError if the sweep's metric is better when higher, and something takes the lowest value.
+
+    Args:
+        config: Checked.
+        by: What takes it.
+    """
+    metric = config["sweep"]["metric"]
+    if metric == "images_per_second":
+        raise ConfigError(
+            f"{by} takes the lowest value of `sweep.metric`, which is {metric}; set it to an error or loss"
+        )
+
+
 def _check_sweep(config: dict[str, Any]) -> None:
     """Refuses to compare what the runs do not measure."""
+    if config["sweep"]["tuned"]:
+        check_minimised(config, "`sweep.tuned`")
     metric, trainer, callbacks = config["sweep"]["metric"], config["trainer"], config["callbacks"]
     if callbacks["pruning"] is not None and callbacks["checkpoint"]["monitor"] is None:
         raise ConfigError(

@@ -8,14 +8,18 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig, ListConfig
 
 MAX_LENGTH = 120
 """Of a folder's name; file systems allow 255 bytes."""
@@ -68,10 +72,14 @@ def short_hash(words: Iterable[str]) -> str:
 
 def default_run_dir(model: str, data: str, now: str) -> str:
     """`logs/runs/<date>_<time>_<model>_<data>`; in a multirun without our sweeper, a folder of its directory."""
-    config = HydraConfig.get()
-    if config.mode != RunMode.MULTIRUN:
+    if of_hydra("mode") != RunMode.MULTIRUN:
         return f"logs/runs/{now}_{model}_{data}"
-    return f"{config.sweep.dir}/{job_name(config.overrides.task)}"
+    return f"{of_hydra('sweep.dir')}/{job_name(of_hydra('overrides.task'))}"
+
+
+def of_hydra(path: str) -> Any:
+    """A value below `hydra` in the config; empty while Hydra composes, when `~key` reads the former value of a key."""
+    return OmegaConf.select(cast("DictConfig", HydraConfig.get()), path) if HydraConfig.initialized() else ""
 
 
 DEFAULT_RUN_DIR = re.compile(r"logs/runs/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_.+")
@@ -127,7 +135,11 @@ def default_sweep_dir(choices: Mapping[str, Any], words: Iterable[str]) -> str:
         return "logs/sweeps/" + "_".join([str(choices["sweep"]), *parts])[:MAX_LENGTH]
     swept = [item.key_or_group.rpartition(".")[2] for item in overrides if item.is_sweep_override()]
     factors = "-".join(key for key in swept if key != "seed") or "seeds"
-    compared = (item for item in overrides if item.is_sweep_override() or not is_outward(item.key_or_group))
+    compared = (
+        item
+        for item in overrides
+        if item.is_sweep_override() or not is_outward(item.key_or_group) or item.key_or_group == "sweep.variants"
+    )
     inward = sorted(str(item.input_line) for item in compared)
     return "logs/sweeps/" + "_".join([factors, *parts])[: MAX_LENGTH - 9] + f"_{short_hash(inward)}"
 
@@ -137,9 +149,10 @@ def variable(name: str, default: str | None) -> str | None:
     return os.environ.get(name) or default
 
 
-def default_tags(*choices: str) -> list[str]:
+def default_tags(*choices: str) -> ListConfig:
     """The comma-separated tags in WANDB_TAGS; without any, the chosen files."""
-    return [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()] or list(choices)
+    tags = [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()]
+    return OmegaConf.create(tags or list(choices))
 
 
 def for_model(target: str, choices: Mapping[str, Any]) -> Any:

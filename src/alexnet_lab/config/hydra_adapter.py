@@ -113,7 +113,8 @@ def _first_choices(application: Hydra, words: list[str]) -> dict[str, str]:
     loader = application.config_loader
     items = OverridesParser.create(config_loader=loader).parse_overrides(words)
     swept = [item for item in items if item.is_discrete_sweep() and loader.get_group_options(item.key_or_group)]
-    return {str(item.input_line): f"{item.get_key_element()}={next(item.sweep_string_iterator())}" for item in swept}
+    firsts = [(item, next(item.sweep_string_iterator(), None)) for item in swept]  # a glob may find none
+    return {str(item.input_line): f"{item.get_key_element()}={first}" for item, first in firsts if first is not None}
 
 
 def _may_set_mode(config_dir: Path) -> bool:

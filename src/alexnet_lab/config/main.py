@@ -32,6 +32,7 @@ from alexnet_lab.config.default_paths import (
     default_tags,
     folder_name,
     for_model,
+    of_hydra,
     variable,
 )
 from alexnet_lab.config.hydra_adapter import (
@@ -310,6 +311,7 @@ RESOLVERS = {
     "count_mini_imagenet": _count_mini_imagenet,
     "crop_padding": _crop_padding,
     "default_tags": default_tags,
+    "of_hydra": of_hydra,
     "default_run_dir": default_run_dir,
     "default_sweep_dir": default_sweep_dir,
     "folder_name": folder_name,

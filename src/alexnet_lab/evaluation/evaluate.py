@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError, RunError
@@ -126,8 +129,6 @@ def predicted(config: Evaluate) -> Evaluated:
         obstacles(runs, config.figures, labelled=own is None or UNKNOWN not in own.labels)
     about = _about(runs, own, split, views)
     folder = out or runs[0].directory.path / FOLDER
-    if out is not None:
-        about["checkpoints"] = _hashes(runs)  # runs of several sweeps may have the same name
     name = chosen_name(folder, config.name, _default_name(about, out), about, shared=out is not None)
     each = [predict_once(run, split, views=views, own=own) for run in runs]
     if own is None:
@@ -153,6 +154,8 @@ def _runs(config: Evaluate) -> list[FinishedRun]:
         for name in names
     ]
     _check_different(names, [run.checkpoint_hash for run in runs])
+    if len(runs) > 1:
+        _check_different(names, [_weights_hash(run) for run in runs], "networks of the same weights")
     _warn_of_other_recipes(runs)
     return runs
 
@@ -182,6 +185,7 @@ def _about(runs: Sequence[FinishedRun], own: OwnImages | None, split: str, views
     """The fields of `eval/<name>.json` that identify an evaluation."""
     return {
         "runs": [run.name for run in runs],
+        "checkpoints": _hashes(runs),  # runs of several sweeps may have the same name
         "split": "own" if own else split,
         "data_root": str(own.root) if own else None,
         "other_images": {run.name: run.difference for run in runs if run.difference} or None,
@@ -204,13 +208,21 @@ def _hashes(runs: Sequence[FinishedRun]) -> list[str]:
     return [run.checkpoint_hash for run in runs]
 
 
-def _check_different(names: Sequence[str], identities: Sequence[str]) -> None:
-    """Refuses an ensemble that contains a run, or a copy of it, twice."""
+def _weights_hash(run: FinishedRun) -> str:
+    """A hash of the weights alone: a repeated run has another checkpoint, which names its directory."""
+    digest = hashlib.sha256()
+    for name, value in run.classifier.state_dict().items():
+        digest.update(name.encode() + value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check_different(names: Sequence[str], identities: Sequence[str], what: str = "the same run") -> None:
+    """Refuses an ensemble that contains a run, a copy or a repetition of it twice."""
     seen: dict[str, str] = {}
     for name, identity in zip(names, identities, strict=True):
         if identity in seen:
             raise ConfigError(
-                f"`run` names the same run twice, as {seen[identity]} and {name}; an ensemble needs different runs"
+                f"`run` names {what} twice, as {seen[identity]} and {name}; an ensemble needs different runs"
             )
         seen[identity] = name
 

@@ -81,24 +81,26 @@ def _obstacle(folder: Path, name: str, about: Mapping[str, Any], *, shared: bool
     except (FileNotFoundError, RunError):
         there = None
     if isinstance(there, dict):
-        difference = _difference(there, about)
+        difference = _difference(there, about, shared=shared)
         return None if difference is None else f"that file contains another evaluation ({difference})"
     others = [path.with_name(f"{name}{end}") for end in (".json", *TABLES)] if shared else []
     return next((f"{other} is no evaluation" for other in others if os.path.lexists(other)), None)
 
 
-def _difference(there: Mapping[str, Any], about: Mapping[str, Any]) -> str | None:
+def _difference(there: Mapping[str, Any], about: Mapping[str, Any], *, shared: bool) -> str | None:
     """How the evaluation in a file differs, or None."""
     for key, value in about.items():
-        if _compared(key, there.get(key)) != _compared(key, value):
+        if _compared(key, there.get(key), shared=shared) != _compared(key, value, shared=shared):
             return f"{key}: {there.get(key)}, not {value}"
     return None
 
 
-def _compared(key: str, value: Any) -> Any:
-    """A field as it is compared: places by their real path, runs without the run whose folder this is."""
+def _compared(key: str, value: Any, *, shared: bool) -> Any:
+    """A field as it is compared: places by their real path, runs without the one whose own folder this is."""
     if key == "data_root" and isinstance(value, str):
         return os.path.realpath(value)
     if key == "runs" and isinstance(value, list):
         return value[1:]
+    if key == "checkpoints" and isinstance(value, list):
+        return value if shared else value[1:]
     return list(value.values()) if isinstance(value, dict) else value

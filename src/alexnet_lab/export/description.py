@@ -26,8 +26,9 @@ def described(run: Predictor) -> dict[str, Any]:
         "class_names": data.class_names,
         "input": f"pixels: uint8 (batch, {data.channels}, {size}, {size}), {colour}, 0 to 255",
         "preparation": (
-            f"turn the image upright (EXIF), put it on white where it is transparent, make it {colour}, scale the "
-            f"shorter side to {size} pixels (Pillow's BILINEAR, antialiased), crop the centre of {size} x {size}"
+            "turn the image upright (EXIF), divide 16-bit values by 256, put it on white where it is transparent, make "
+            f"it {colour}, scale the shorter side to {size} pixels (Pillow's BILINEAR, antialiased), crop the "
+            f"centre of {size} x {size}"
         ),
         "outputs": "logits and probabilities: float32 (batch, classes)",
         "normalization": f"{data.normalization}, of the centre {data.transform.geometry(training=False).side} pixels",

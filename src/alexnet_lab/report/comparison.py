@@ -11,6 +11,7 @@ from alexnet_lab.base.flatten import flat
 from alexnet_lab.base.printable import printable
 from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.run.run_files import Config
+from alexnet_lab.sweeps.results import metric_of
 from alexnet_lab.sweeps.subject import data_name, model_name
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ class Run:
     result: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     manifest: Mapping[str, Any] = field(default_factory=dict)
+
+    def measuring(self, metric: str) -> Run:
+        """The same run, with a number of its result.json that is no metric of its own, such as `epochs`."""
+        value = None if metric in self.metrics or self.status != "completed" else metric_of(self.result, metric)
+        return self if value is None else replace(self, metrics={**self.metrics, metric: value})
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,7 @@ class Study:
 
     def of_metric(self, metric: str) -> Study:
         """The same runs with another metric."""
-        return replace(self, metric=metric)
+        return replace(self, metric=metric, runs=tuple(run.measuring(metric) for run in self.runs))
 
     def metric_names(self) -> list[str]:
         """The metrics of completed runs: the study's own first, then test/ before val/ before train/."""

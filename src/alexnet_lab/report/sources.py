@@ -18,7 +18,7 @@ from alexnet_lab.data.identity import ASIDE, HASHES, SHOWN, Result, check_compar
 from alexnet_lab.report.comparison import PENDING, PRUNED, UNREADABLE, Run, Study, displayable, read_run
 from alexnet_lab.run.pruning import pruned_jobs
 from alexnet_lab.run.run_directory import is_run, run_names
-from alexnet_lab.run.run_files import copies
+from alexnet_lab.run.run_files import computed_on, copies
 from alexnet_lab.sweeps.columns import columns
 from alexnet_lab.sweeps.definition import SEED, identity
 from alexnet_lab.sweeps.merging import other_content
@@ -67,16 +67,23 @@ def from_sweep(folder: Path, *, other_images: bool = False) -> Study:
         _job(directory.run(job).path, job, values, about["factor"], ended.get(job.name))
         for job, values in zip(definition.jobs, settings, strict=True)
     ]
-    early = pruned_jobs(folder)
-    runs = [
-        replace(run, status=PRUNED) if run.path.name in early and run.status == "completed" else run for run in runs
-    ]
+    runs = _pruned(runs)
     known = copies((str(run.path), run.result) for run in runs)
     runs = [
         _unusable(run, f"it is a copy of {known[str(run.path)]}") if str(run.path) in known else run for run in runs
     ]
     _check_images(runs, allowed=other_images or bool(about.get("other_images")))
     return _study(about["name"], about["metric"] or DEFAULT_METRIC, runs, about)
+
+
+def _pruned(runs: Iterable[Run]) -> list[Run]:
+    """The runs; trials that a search ended early count as such."""
+    runs = list(runs)
+    early = {folder: pruned_jobs(folder) for folder in {run.path.parent for run in runs}}
+    return [
+        replace(run, status=PRUNED) if run.status == "completed" and run.path.name in early[run.path.parent] else run
+        for run in runs
+    ]
 
 
 def _comparison(path: Path, about: Mapping[str, Any], settings: Sequence[Columns]) -> dict[str, Any]:
@@ -99,7 +106,7 @@ def _study(title: str, metric: str, runs: Iterable[Run], definition: Mapping[str
     runs = list(runs)
     levels = tuple(dict.fromkeys(run.level for run in runs))
     runs.sort(key=lambda run: (levels.index(run.level), run.seed or 0))
-    return Study(title, metric, tuple(runs), levels, definition)
+    return Study(title, metric, tuple(runs), levels, definition).of_metric(metric)
 
 
 def _job(path: Path, job: Job, values: Columns, factor: Sequence[str], ended: Mapping[str, Any] | None) -> Run:
@@ -150,7 +157,7 @@ def from_runs(patterns: Sequence[str], *, other_images: bool = False) -> Study:
         RunError: No run is found, or a named directory is no run.
         DataError: Runs with the same data config used different images.
     """
-    found = _without_copies([read_run(path, name=path.name) for path in _run_directories(patterns)])
+    found = _without_copies(_pruned(read_run(path, name=path.name) for path in _run_directories(patterns)))
     _check_images(found, allowed=other_images)
     known = by_images([run for run in found if run.config])
     runs = [run for group in known for run in _levels(group, alone=len(known) == 1)]
@@ -163,15 +170,17 @@ def _levels(group: Sequence[Run], *, alone: bool) -> list[Run]:
     """Runs on the same images with their levels; if other images exist, a level's name begins with the data."""
     identities = [_identity(run.config) for run in group]
     names = _names(group, identities)
-    seen: Counter[tuple[str, int | None]] = Counter()
+    first: dict[tuple[str, int | None, str], Run] = {}
     runs = []
     for run, what in zip(group, identities, strict=True):
         level = names[what] if alone or len(names) > 1 else run.model or names[what]
-        seen[level, run.seed] += 1
-        again = seen[level, run.seed]
-        seed = f"{run.seed}" if again == 1 else f"{run.seed} ({again})"  # the same run twice is two results
+        if run.status == "completed":
+            original = first.setdefault((level, run.seed, computed_on(run.manifest)), run)
+            if original is not run:  # a seed is one sample, however often it is trained
+                log.warning("%s has the config and the seed of %s and is left out", run.path, original.path)
+                continue
         shown = level if alone else f"{run.data}: {level}"
-        runs.append(replace(run, level=shown, settings={"level": level, "seed": seed}))
+        runs.append(replace(run, level=shown, settings={"level": level, "seed": f"{run.seed}"}))
     return runs
 
 

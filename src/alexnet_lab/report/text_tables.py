@@ -10,7 +10,6 @@ from alexnet_lab.report.comparison import PENDING, PRUNED, RUNNING, UNFINISHED, 
 from alexnet_lab.report.forest import forest_svg
 from alexnet_lab.run.run_files import computed_on
 from alexnet_lab.sweeps.definition import SEED
-from alexnet_lab.sweeps.results import with_gap
 from alexnet_lab.sweeps.summary import Outcome, Summary, summarise
 from alexnet_lab.sweeps.summary_tables import cells, effect_lines, reading, verdict_lines
 
@@ -38,13 +37,14 @@ class LevelTable(NamedTuple):
 def summary_of(study: Study, metric: str) -> Summary:
     """Summarises the levels in one metric. Runs without a sweep are compared within the same images."""
     about = {**study.definition, **study.subject, "metric": metric}
+    chosen_by = study.definition.get("metric") or study.metric  # whatever metric the report is about
     if not study.definition.get("loose"):
-        return _summary(study.runs, about, metric, study.metric)
+        return _summary(study.runs, about, metric, chosen_by)
     several = len(study.subject_names("data")) > 1 or len(study.subject_names("model")) > 1
     rows = [
         row
         for runs in study.groups.values()
-        for row in _of_group(runs, _summary(runs, about, metric, study.metric).rows, several=several)
+        for row in _of_group(runs, _summary(runs, about, metric, chosen_by).rows, several=several)
     ]
     return Summary(about, rows)
 
@@ -74,7 +74,7 @@ def _of_group(runs: Sequence[Run], rows: Sequence[Row], *, several: bool) -> lis
 
 
 def _value(run: Run, metric: str) -> float | None:
-    return with_gap(run.metrics).get(metric) if run.status == "completed" else None
+    return run.measuring(metric).metrics.get(metric) if run.status == "completed" else None
 
 
 LEFT_OUT_AS = {RUNNING: PENDING, UNFINISHED: PENDING}

@@ -33,11 +33,13 @@ def agreed(
     """
     found = differences(there, asked) if there else []
     keys = compared_keys(asked.jobs)
+    if there and node["extend"]:
+        node = _inherited(there, node, split(words))
     if there and found:
         keys = list(dict.fromkeys([*compared_keys(there.jobs), *keys]))
         if node["extend"]:
             found = confounded(there, asked)
-            asked, node = extended(there, asked), _inherited(there, node, split(words))
+            asked = extended(there, asked)
         if found or not node["extend"]:
             remedy = "choose another hydra.sweep.dir" + (
                 "" if node["extend"] else "; sweep.extend=true adds jobs to it"

@@ -91,6 +91,8 @@ def plan(request: Request, compose: Compose) -> Plan:
     settled = [_moved(draft, replace(request, place=str(sweep.path)), compose, there) for draft in _warned_once(drafts)]
     unique = {draft.job.content: draft.job for draft in settled}
     definition = agreed(sweep.path, there, _asked(request, unique.values()), node, request.common)
+    if there is not None and there.about.get("metric") != definition.about["metric"]:
+        _check_measured(sweep, definition)
     for job in unique.values():
         sweep.check_run(job)
     sweep.check_copies(unique.values())
@@ -215,6 +217,20 @@ def _check_paper_points(node: Mapping[str, Any]) -> None:
             raise ConfigError(
                 f"`sweep.paper_points` names {name}, which is no variant; {did_you_mean(name, node['variants'])}"
             )
+
+
+def _check_measured(sweep: SweepDirectory, definition: Definition) -> None:
+    """Refuses another metric than before if all finished jobs lack it: they are not trained again."""
+    from alexnet_lab.sweeps.results import measured  # noqa: PLC0415 - slow to import
+
+    metric, latest = definition.about["metric"], sweep.latest()
+    lines = [(job, latest.get(job.name, {})) for job in definition.jobs]
+    done = [(job, line) for job, line in lines if line.get("status") == "completed"]
+    if done and all(measured(sweep.run(job), line, metric) is None for job, line in done):
+        raise ConfigError(
+            f"`sweep.metric` is {metric}, which none of the {len(done)} finished jobs in {sweep.path} measured; leave "
+            f"it out, or choose another hydra.sweep.dir"
+        )
 
 
 def _check_nodes(configs: Sequence[dict[str, Any]]) -> None:

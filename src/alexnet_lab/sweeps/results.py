@@ -152,11 +152,13 @@ def measured(run: RunDirectory, entry: Mapping[str, Any], metric: str) -> float 
     metrics = with_gap(entry["metrics"] or {})
     if metric in metrics:
         return _number(metrics[metric])
-    result = run.read_result() or {}
-    metrics = with_gap(result.get("metrics", {}))  # for a ledger that was edited or cut short
-    if metric in metrics:
-        return _number(metrics[metric])
-    return _number(at(result, metric, "/"))
+    return metric_of(run.read_result() or {}, metric)  # for a ledger that was edited or cut short too
+
+
+def metric_of(result: Mapping[str, Any], metric: str) -> float | None:
+    """A metric of a result.json, or a number in it by its path such as `to_error/epochs`, or None."""
+    metrics = with_gap(result.get("metrics") or {})
+    return _number(metrics[metric] if metric in metrics else at(result, metric, "/"))
 
 
 def with_gap(metrics: Mapping[str, float]) -> dict[str, float]:

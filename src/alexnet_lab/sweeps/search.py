@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.files import atomic_path
@@ -183,15 +183,14 @@ def distribution(item: Override) -> BaseDistribution:
     sweep, key = item.value(), item.get_key_element()
     if key == SEED:
         raise ConfigError("a search takes one seed; train the best values with several: -m 'seed=range(0,5)'")
-    if isinstance(sweep, ChoiceSweep):
-        return distributions.CategoricalDistribution(list(item.sweep_string_iterator()))
     if isinstance(sweep, RangeSweep):
         values = list(sweep.range())
-        low, high, step = values[0], values[-1], sweep.step
+        low, high, step = min(values), max(values), abs(sweep.step)
         if all(isinstance(value, int) for value in values):
             return distributions.IntDistribution(int(low), int(high), step=int(step))
         return distributions.FloatDistribution(low, high, step=step)
-    assert isinstance(sweep, IntervalSweep)  # noqa: S101 - Hydra's grammar has no fourth kind
+    if not isinstance(sweep, IntervalSweep):  # choice(...), or files of a group by glob(...)
+        return distributions.CategoricalDistribution(list(item.sweep_string_iterator()))
     low, high, log = sweep.start, sweep.end, "log" in sweep.tags
     if low is None or high is None or low >= high or (log and low <= 0):
         raise ConfigError(f"`{key}` cannot be searched in {item.input_line}: {LIMITS[log]}")

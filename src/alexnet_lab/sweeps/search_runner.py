@@ -11,6 +11,8 @@ from alexnet_lab.base import shell
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.log import start_log
 from alexnet_lab.base.printable import printable
+from alexnet_lab.config.compatibility import check_minimised
+from alexnet_lab.sweeps.definition import SEED
 from alexnet_lab.sweeps.preflight import Compose, Request, plan
 from alexnet_lab.sweeps.results import REMEDY, jobs_on_other_images, measured, refuse_other_images
 from alexnet_lab.sweeps.runner import Launch, busy, run_left
@@ -43,6 +45,7 @@ def drive_search(
     """
     start_log()
     config = compose([*request.common, *(example(item) for item in space)])
+    check_minimised(config, "a search")
     if config["sweep"]["dry_run"]:
         print("\n".join([f"{settings.trials} trials over", *(f"  {item.input_line}" for item in space)]))
         return
@@ -92,6 +95,14 @@ def _run_batch(
         search.tell(number, measured(planned.sweep.run(jobs[overrides]), line, metric) if done else None)
 
 
+def _is_of_search(word: str) -> bool:
+    """Whether an override has no meaning in a sweep over seeds of the best values."""
+    key, _, value = word.partition("=")
+    key = key.lstrip("+~")
+    prunes = key.startswith("callbacks.pruning") or (key == "callbacks" and "pruning" in value)
+    return prunes or key == SEED or key.startswith(("sweep", "hydra"))
+
+
 ENDED = ("completed", "failed")
 """Statuses of trials whose images are compared; a trial on other images than the finished ones was not trained."""
 
@@ -116,6 +127,6 @@ def _finish(search: Search, sweep: SweepDirectory, request: Request, node: Mappi
     print(f"{node['metric']} of the best trials")
     for value, number, overrides in best:
         print(printable(f"  {value:.6g}  trial {number}  {' '.join(overrides)}"))
-    kept = [word for word in request.common if not word.startswith(("sweep", "hydra", "callbacks", "seed="))]
+    kept = [word for word in request.common if not _is_of_search(word)]
     line = shell.command("train.py", "-m", *kept, *best[0][2], "seed=range(0,5)")
     print(f"the best with several seeds: {line}")

@@ -212,7 +212,7 @@ def _row(
     counts = {reason: without.count("completed" if reason == "empty" else reason) for reason in LEFT_OUT}
     if base_values:
         counts["other_hardware"] = len(values) - len(_with_partners(values, base_values))
-    times = ratio(values, base_values, 1 - (1 - CONFIDENCE) / gap.family) if gap else None
+    times = ratio(*comparable(values, base_values), 1 - (1 - CONFIDENCE) / gap.family) if gap else None
     counted = [outcome.also for outcome in outcomes if outcome.value is not None]
     also = tuple(
         describe([value for value in column if value is not None]).mean for column in zip(*counted, strict=True)

@@ -162,7 +162,20 @@ class LedgerSweeper(Sweeper):
         parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(words)
         last = {item.get_key_element(): item for item in parsed}
         common = [item for item in last.values() if not item.is_sweep_override()]
-        return common, [item for item in last.values() if item.is_sweep_override()]
+        swept = [item for item in last.values() if item.is_sweep_override()]
+        self.check_swept(swept)
+        return common, swept
+
+    def check_swept(self, swept: list[Override]) -> None:
+        """Raises ConfigError for a key that has no values, or that describes the whole sweep."""
+        from alexnet_lab.base.errors import ConfigError
+
+        for item in swept:
+            key = item.get_key_element()
+            if key != VARIANT and key.partition(".")[0] in ("sweep", "launcher"):
+                raise ConfigError(f"`{key}` is that of the whole sweep, and {item.input_line} has several; give one")
+            if item.is_discrete_sweep() and next(iter(item.sweep_string_iterator()), None) is None:
+                raise ConfigError(f"{item.input_line} has no values; give at least one, such as {key}=A,B")
 
     def request(self, common: list[Override], swept: Sequence[Override] = ()) -> Request:
         """The sweep that the command line and the sweep's file request."""
