@@ -575,10 +575,11 @@ def test_a_batch_larger_than_the_training_part_is_refused(digits_dir):
 
 
 def test_another_shape_than_the_stored_one_is_refused(digits_dir):
-    module = DigitsDataModule(dir=digits_dir)
-    module.channels = 3  # pyright: ignore[reportAttributeAccessIssue] - on purpose
+    class Coloured(DigitsDataModule):
+        channels = 3
+
     with pytest.raises(ConfigError, match=r"`data\.channels` is 3 and `data\.stored_size` 8, but .* with 1 and 8"):
-        module.setup()
+        Coloured(dir=str(digits_dir)).setup()
 
 
 @pytest.mark.parametrize("name", ["class_names", "num_train", "store_hash", "split"])
@@ -590,3 +591,28 @@ def test_asking_before_setup_says_what_to_call(tmp_path, name):
 def test_setup_without_prepare_says_what_was_forgotten(tmp_path):
     with pytest.raises(DataError, match=r"there is no store .*digits-8; prepare_data\(\)"):
         DigitsDataModule(dir=str(tmp_path)).setup()
+
+
+def test_a_field_that_others_follow_from_cannot_change():
+    data = DigitsDataModule(val_fraction=0.2)
+    data.batch_size = 16  # as BatchSizeFinder does
+    assert (data.val_fraction, data.batch_size) == (0.2, 16)
+    for name, value in {"val_fraction": 0.5, "augment": None, "dir": "elsewhere"}.items():
+        with pytest.raises(ConfigError, match=rf"`{name}` of a DigitsDataModule cannot become .*; make another Digits"):
+            setattr(data, name, value)
+    other = data.tested_on("val")
+    assert (other.val_fraction, data.test_stage) == (0.2, "test")
+    with pytest.raises(ConfigError, match="`seed` of a DigitsDataModule cannot become 1"):
+        other.seed = 1
+
+
+def test_a_subclass_may_set_its_fields_in_its_constructor():
+    class Half(DigitsDataModule):
+        def __init__(self, **fields: Any) -> None:
+            super().__init__(**fields)
+            self.val_fraction = 0.5
+
+    data = Half(seed=3)
+    assert (data.val_fraction, data.seed) == (0.5, 3)
+    with pytest.raises(ConfigError, match=r"`val_fraction` of a Half cannot become 0\.1"):
+        data.val_fraction = 0.1

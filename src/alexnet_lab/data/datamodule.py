@@ -92,6 +92,7 @@ class ImageDataModule(LightningDataModule, Fields):
     device: Literal["auto", "cpu"] = "auto"
     verify: Literal["stamp", "full"] = "stamp"
 
+    changeable = ("batch_size",)  # by BatchSizeFinder
     skip_unreadable = False  # this and the next two: constants of a class, or fields of subclasses that declare them
     test_fraction = None
     test_seed = 0
