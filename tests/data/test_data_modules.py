@@ -576,7 +576,7 @@ def test_a_batch_larger_than_the_training_part_is_refused(digits_dir):
 
 def test_another_shape_than_the_stored_one_is_refused(digits_dir):
     class Coloured(DigitsDataModule):
-        channels = 3
+        channels = 3  # pyright: ignore[reportAssignmentType] - on purpose
 
     with pytest.raises(ConfigError, match=r"`data\.channels` is 3 and `data\.stored_size` 8, but .* with 1 and 8"):
         Coloured(dir=str(digits_dir)).setup()
