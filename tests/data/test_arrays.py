@@ -121,9 +121,9 @@ def test_a_data_set_of_torchvision(make_folder, tmp_path):
 class HuggingFace:
     """The part of `datasets.Dataset` that is used: a length, items that are dictionaries, and features."""
 
-    def __init__(self, images: list[Image.Image]) -> None:
+    def __init__(self, images: list[Image.Image], names: list[str] | None = None) -> None:
         self.images = images
-        self.features = {"image": None, "label": SimpleNamespace(names=["cat", "dog"])}
+        self.features = {"image": None, "label": SimpleNamespace(names=names or ["cat", "dog"])}
 
     def __len__(self) -> int:
         return len(self.images)
@@ -132,9 +132,11 @@ class HuggingFace:
         return {"image": self.images[number], "label": number % 2}
 
 
+IMAGES = [Image.fromarray(image.transpose(1, 2, 0)) for image in pixels(20)]
+
+
 def test_a_data_set_of_hugging_face(tmp_path):
-    images = [Image.fromarray(image.transpose(1, 2, 0)) for image in pixels(20)]
-    module = made(tmp_path, train=HuggingFace(images))
+    module = made(tmp_path, train=HuggingFace(IMAGES))
     assert np.array_equal(stored(module), pixels(20))
     assert module.class_names == ["cat", "dog"]
     assert module.store.labels["train"].tolist() == [0, 1] * 10
@@ -197,6 +199,14 @@ def test_classifier_and_trainer_learn_from_arrays(tmp_path):
         ({"classes": ["a", "b"]}, "there is a label 3, but only 2 classes: a, b"),
         ({"val": (pixels(), labels()), "val_fraction": 0.1}, "`data.val` is given, but `data.val_fraction` is 0.1"),
         ({"batch_size": 0}, "`data.batch_size` is 0"),
+        (
+            {"train": HuggingFace(IMAGES), "test": HuggingFace(IMAGES, ["dog", "cat"])},
+            "the classes of `train` are cat, dog, and those of `test` dog, cat; give both the same",
+        ),
+        (
+            {"train": HuggingFace([IMAGES[0].convert("L"), *IMAGES])},
+            "`train` has grey images and images in colour; set channels=3 or channels=1",
+        ),
         (
             {"train": [{"picture": 1, "label": 2}]},
             "an item of `train` is picture, label; allowed: (image, label)",

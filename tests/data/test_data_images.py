@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,6 +57,37 @@ def test_sixteen_bits_keep_their_upper_eight(tmp_path):
     deep = (np.arange(64, dtype=np.uint16) * 1000).reshape(8, 8)
     Image.fromarray(deep).save(tmp_path / "a.png")
     assert np.array_equal(read_image(tmp_path / "a.png", 8, 1)[0], deep >> 8)
+
+
+def tiff(path: Path, values: np.ndarray, bits: int, photometric: int) -> None:
+    """A grey TIFF with the numbers as they are; 12 bits are packed, two numbers in three bytes."""
+    if bits == 12:
+        pairs = values.reshape(-1, 2).astype(int)
+        packed = [byte for a, b in pairs for byte in (a >> 4, (a & 15) << 4 | b >> 8, b & 255)]
+        content = bytes(packed)
+    else:
+        content = values.astype(f"<u{bits // 8}").tobytes()
+    height, width = values.shape
+    entries = [(256, width), (257, height), (258, bits), (259, 1), (262, photometric), (273, 8), (277, 1),
+               (278, height), (279, len(content))]  # fmt: skip
+    table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    start = 8 + len(content) + len(content) % 2
+    head = struct.pack("<2sHI", b"II", 42, start) + content.ljust(start - 8, b"\0")
+    path.write_bytes(head + struct.pack("<H", len(entries)) + table + bytes(4))
+
+
+@pytest.mark.parametrize(("bits", "photometric"), [(8, 0), (8, 1), (12, 1), (16, 0), (16, 1)])  # not Pillow's (12, 0)
+def test_grey_tiffs_of_any_depth_keep_their_upper_eight_bits(bits, photometric, tmp_path):
+    values = (np.arange(64) * (2**bits - 1) // 63).reshape(8, 8)
+    tiff(tmp_path / "a.tif", values, bits, photometric)
+    expected = (values if photometric else 2**bits - 1 - values) >> (bits - 8)
+    assert np.array_equal(read_image(tmp_path / "a.tif", 8, 1)[0], expected)
+
+
+def test_integers_without_a_defined_white_are_refused(tmp_path):
+    Image.fromarray(np.arange(64, dtype=np.int32).reshape(8, 8)).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match="its pixels are 32-bit integers without a defined white"):
+        read_image(tmp_path / "a.tif", 8, 1)
 
 
 def test_palette_with_transparency_is_laid_upon_white(tmp_path):

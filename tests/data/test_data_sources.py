@@ -8,6 +8,7 @@ import hashlib
 import http.server
 import io
 import pickle
+import socket
 import struct
 import tarfile
 import threading
@@ -157,6 +158,36 @@ def test_the_next_mirror_is_asked_when_one_gives_another_file(served, tmp_path, 
         (folder / "bad" / name).write_bytes(b"tampered")
     monkeypatch.setattr(mnist, "MIRRORS", [f"{address}none/", f"{address}bad/", address])
     assert len(mnist.load_mnist(tmp_path / "raw").parts["test"].labels) == 7
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", "IncompleteRead"),
+        (b"SSH-2.0-OpenSSH_9\r\n", "SSH-2.0-OpenSSH_9"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\nab", "invalid literal"),
+    ],
+)
+def test_the_next_mirror_is_asked_when_one_breaks_off(answer, reason, served, tmp_path):
+    folder, address = served
+    (folder / "file").write_bytes(b"content")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            for _ in range(2):
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        broken = f"http://127.0.0.1:{server.getsockname()[1]}/file"
+        download.fetch([broken, f"{address}file"], tmp_path / "copy", md5(b"content"), "advice")
+        with pytest.raises(DataError, match=rf"copy2 could not be downloaded \({broken}: .*{reason}.*\): advice"):
+            download.fetch([broken], tmp_path / "copy2", md5(b"content"), "advice")
+        thread.join()
+    assert (tmp_path / "copy").read_bytes() == b"content"
 
 
 def test_a_download_with_another_checksum_is_refused_and_leaves_nothing(served, tmp_path, monkeypatch):

@@ -106,6 +106,8 @@ def test_some_classes_may_be_chosen_in_any_layout(tables):
     made = ready(tables, classes=["fox", "ant"], num_classes=2)
     assert made.class_names == ["fox", "ant"]
     assert described(made) == [item for name in ("fox", "ant") for item in ALL if item[0] == name]
+    words = ("data=mini_imagenet", "model=alexnet", f"data.root={tables}")
+    assert compose_raw(*words, "data.classes=[fox,ant]")["data"]["num_classes"] == 2
     with pytest.raises(ConfigError, match=r"`classes` names `foxx`, which is no class of .*; did you mean `fox`"):
         module(tables, classes=["foxx", "ant"]).prepare_data()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -104,6 +105,18 @@ def test_unreadable_file_is_named_or_left_out(run, test_images, tmp_path):
     files = [row["file"] for row in rows_of(run / "eval" / "own_mine_center_images.csv")]
     assert len(files) == 9
     assert not any("broken" in name for name in files)
+
+
+def test_names_with_colons_are_told_apart(run, test_images, tmp_path):
+    images, labels, _ = test_images
+    root = lay(tmp_path / "mine", images[:2], labels[:2])
+    folder = root / str(labels[0])
+    shutil.copy(next(folder.iterdir()), folder / "x.png")
+    (folder / "x.png: 1.png").write_bytes(b"no image")
+    assert run_eval(run, data={"root": str(root), "skip_unreadable": True})["images"] == 3
+    files = [row["file"] for row in rows_of(run / "eval" / "own_mine_center_images.csv")]
+    assert sum(name.endswith("/x.png") for name in files) == 1
+    assert not any(name.endswith("1.png") and "x.png: " in name for name in files)
 
 
 def test_classes_may_be_called_by_their_other_name(tmp_path):

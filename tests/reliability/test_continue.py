@@ -144,13 +144,15 @@ def test_unfinished_run_gets_more_epochs(unfinished):
     assert (after["epochs"], "history" in after) == (3, False)
 
 
-def test_epoch_that_max_steps_had_ended_counts_as_done(compose, tmp_path):
+def test_epoch_that_max_steps_had_ended_counts_as_done(compose, tmp_path, capfd):
     run = tmp_path / "run"
     short = ("trainer.limit_train_batches=5", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1")
     train(compose(f"run_dir={run}", *short, "trainer.max_epochs=2", "trainer.max_steps=8"))
     with pytest.raises(RunError, match=r"`trainer.max_steps` is 8, which the run has done; set it to more than 8"):
         train({"resume": str(run), "changes": {"trainer.max_epochs": 3}})
     after = train({"resume": str(run), "changes": {"trainer.max_epochs": 3, "trainer.max_steps": -1}})
+    warned = "trainer.max_steps had ended epoch 2; its other images are left out, and epoch 3 follows"
+    assert warned in capfd.readouterr().err
     assert (after["epochs"], after["steps"]) == (3, 13)
     assert [(row["epoch"], row["step"]) for row in rows(run)] == [("1", "5"), ("2", "8"), ("3", "13")]
 

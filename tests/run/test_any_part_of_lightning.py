@@ -240,9 +240,34 @@ def test_validation_within_an_epoch_and_its_loggers_see_each_one(tmp_path):
     folder = run(tmp_path / "run", "trainer.val_check_interval=2", *logged)
     plain = run(tmp_path / "plain")
     with (folder / "each" / "version_0" / "metrics.csv").open() as file:
-        assert [row["step"] for row in csv.DictReader(file) if row["val/loss"]] == ["2", "4", "7", "9"]
+        assert [row["step"] for row in csv.DictReader(file) if row["val/loss"]] == [
+            "2", "4", "5", "7", "9", "10",  # an epoch has five batches
+        ]  # fmt: skip
     weights = last(plain)["state_dict"]
     assert all(torch.equal(weights[name], value) for name, value in last(folder)["state_dict"].items())
+    once, more = (json.loads((run_dir / "result.json").read_text())["metrics"] for run_dir in (plain, folder))
+    assert {name: value for name, value in more.items() if name.startswith("val/")} == {
+        name: value for name, value in once.items() if name.startswith("val/")
+    }
+
+
+@pytest.mark.usefixtures("digits")
+@pytest.mark.parametrize(
+    ("words", "steps"),
+    [
+        (("trainer.max_steps=4", "trainer.val_check_interval=3"), ["3", "4"]),
+        (
+            ("trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=7", "trainer.max_epochs=3"),
+            ["7", "10", "14", "15"],
+        ),
+        (("trainer.check_val_every_n_epoch=2", "trainer.val_check_interval=5"), ["10"]),
+    ],
+)
+def test_the_end_of_an_epoch_is_validated_if_it_was_before(words, steps, tmp_path):
+    logged = (f"+logger.each._target_={LIGHTNING}.loggers.CSVLogger", "+logger.each.name=each")
+    folder = run(tmp_path / "run", *logged, *words)
+    with (folder / "each" / "version_0" / "metrics.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file) if row["val/loss"]] == steps
 
 
 @pytest.mark.usefixtures("digits")

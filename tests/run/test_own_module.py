@@ -17,6 +17,7 @@ from alexnet_lab.config import check_evaluate, check_train
 from alexnet_lab.evaluation.evaluate import evaluate
 from alexnet_lab.run import train
 from alexnet_lab.training import Classifier
+from alexnet_lab.training.logged_sums import _joined
 from alexnet_lab.training.step_seeds import StepSeeds
 
 if TYPE_CHECKING:
@@ -57,13 +58,27 @@ class Silent(Plain):
 
 
 class Reduced(Plain):
+    def __init__(self, num_classes, width=16, rate=0.05):
+        super().__init__(num_classes, width, rate)
+        self.register_buffer("average", torch.zeros(width, 49))
+
     def training_step(self, batch, batch_idx):
         loss, logits = self.step(batch, "train")
         for name in ("sum", "min", "max"):
             self.log(f"train/{name}", loss, on_step=False, on_epoch=True, reduce_fx=name)
         if batch_idx == 4:
             self.log("train/late", loss, on_step=False, on_epoch=True)
+        if batch_idx == 0:
+            self.log("train/first", loss, on_step=False, on_epoch=True)
         return loss
+
+    def on_train_epoch_start(self):
+        self.log("train/start", float(self.current_epoch + 3))
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        weight = self.net[1].weight.detach()
+        self.average.mul_(0.9).add_(weight, alpha=0.1)
+        self.log("train/weight", weight.norm(), on_step=False, on_epoch=True)
 
 
 class Untested(LightningModule):
@@ -173,8 +188,26 @@ def test_a_resume_within_an_epoch_logs_the_whole_epoch(monkeypatch):
     assert outcome.code == 0, outcome.err
     whole, part = (table(folder) for folder in ("whole", "part"))
     assert whole == part
+    assert all(torch.equal(weights("part")[name], value) for name, value in weights("whole").items())
+    assert (whole[1]["train/start"], float(whole[1]["train/first"]) > 0) == ("4.0", True)
     assert {"train/sum", "train/min", "train/max", "train/late"} <= whole[1].keys()
     assert float(whole[1]["train/min"]) < float(whole[1]["train/loss"]) < float(whole[1]["train/max"])
+
+
+def test_another_number_of_processes_logs_the_whole_epoch():
+    """Sums, maxima and minima of two former processes; a name that is logged once an epoch stays."""
+
+    def part(value: float, images: int, kind: str) -> dict[str, Any]:
+        more = {"reduce_fx": kind, "sync_dist": True}
+        return {"name": "x", "value": torch.tensor(value), "images": images, "more": more}
+
+    every = [
+        {"a": part(6.0, 3, "mean"), "b": part(1.0, 0, "max")},
+        {"a": part(4.0, 1, "mean"), "b": part(2.0, 0, "max")},
+    ]
+    first, other = (_joined(every, is_first=is_first) for is_first in (True, False))
+    assert (first["a"]["value"], first["a"]["images"], first["b"]["value"]) == (10.0, 4, 2.0)
+    assert (other["a"]["value"], other["a"]["images"], other["b"]["value"]) == (0.0, 0, 2.0)
 
 
 def table(folder: str) -> list[dict[str, str]]:

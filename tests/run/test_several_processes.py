@@ -131,6 +131,13 @@ def test_failing_worker_is_reported_in_one_line(compose, tmp_path, capfd):
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_an_optimizer_whose_passes_differ_among_processes_is_refused(compose, tmp_path):
+    config = compose(f"run_dir={tmp_path / 'run'}", *SHORT, "trainer.devices=2", "trainer.channels_last=false")
+    spec = {"_target_": "torch.optim.LBFGS", "line_search_fn": "strong_wolfe"}
+    with pytest.raises(RunError, match=r"`optimizer` is LBFGS, whose number of passes .* of the 2 processes"):
+        train(config | {"optimizer": spec, "schedule": None})
+
+
 def test_signal_ends_all_processes(digits_dir, tmp_path):
     run = tmp_path / "run"
     words = (f"run_dir={run}", f"data.dir={digits_dir}", *QUICK, *SHORT, "trainer.devices=2", "trainer.max_epochs=400")

@@ -67,6 +67,13 @@ def test_the_same_network_starts_from_the_weights(kind, digits_run, compose, tmp
     assert f"init_hash: {sha256(file)}" in (place / "config.yaml").read_text()
 
 
+def test_another_normalisation_than_that_of_the_weights_is_warned_of(digits_run, compose, tmp_path, capfd):
+    for name, word in {"same": (), "other": ("data.normalization=unit",)}.items():
+        train(compose(f"init_from={digits_run}", f"run_dir={tmp_path / name}", *STILL, *word))
+        warned = "were trained with data.normalization=standardize, and this run has unit"
+        assert (warned in capfd.readouterr().err) == bool(word)
+
+
 def test_a_run_is_the_same_but_for_its_start(digits_run, compose, tmp_path):
     """The order of the images and their augmentation are those of the run from scratch."""
     for name, words in {"one": ("init_from=null",), "two": (f"init_from={digits_run}",)}.items():

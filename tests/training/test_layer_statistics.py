@@ -39,6 +39,12 @@ def test_weights_are_tensors_of_two_axes_and_more():
     assert list(weights(net)) == ["0"]
 
 
+def test_float64_and_a_process_without_an_image_are_measured():
+    one, other = torch.ones(2, dtype=torch.float64), torch.tensor([1.0, 1.0 + 1e-12], dtype=torch.float64)
+    assert update_ratio(one, other).item() == pytest.approx(1e-12 / 2**0.5, rel=1e-3)
+    assert firing(torch.zeros(0, 6)).tolist() == [False] * 6
+
+
 def test_names_are_short_where_they_differ():
     assert short_names(["features.conv1", "classifier.fc6"]) == {"features.conv1": "conv1", "classifier.fc6": "fc6"}
     assert short_names(["a.conv", "b.conv"]) == {"a.conv": "a.conv", "b.conv": "b.conv"}

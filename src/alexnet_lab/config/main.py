@@ -268,10 +268,10 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 def _count_classes(root: str | None, classes: list[str] | None) -> int:
     """The number of classes of an image folder: the chosen ones, or all that exist."""
-    from alexnet_lab.data.folders import class_names  # noqa: PLC0415 - imported only when needed
+    from alexnet_lab.data.folders import choose_classes, class_names  # noqa: PLC0415 - imported only when needed
 
     if classes:
-        return len(classes)
+        return len(choose_classes(root, list(classes)) if root and (Path(root) / "train").is_dir() else classes)
     if not root:
         raise ConfigError("`data.root` has no value; set it to a folder with train/<class>/*.jpg: data.root=...")
     return len(class_names(Path(root)))

@@ -104,6 +104,13 @@ class ArrayDataModule(ImageDataModule):
         trained = int(self.parts["train"].labels.max())
         numbers = [str(number) for number in range(self.num_classes or trained + 1)]
         names = self.classes or self.parts["train"].class_names or numbers
+        known = self.parts["train"].class_names
+        for name, part in self.parts.items():
+            if known and part.class_names not in (None, known):
+                ours, theirs = (", ".join(classes[:10]) for classes in (known, part.class_names))
+                raise ConfigError(
+                    f"the classes of `train` are {ours}, and those of `{name}` {theirs}; give both the same"
+                )
         if labels >= len(names):
             raise ConfigError(f"there is a label {labels}, but only {len(names)} classes: {', '.join(names[:10])}")
         return names
@@ -200,11 +207,16 @@ def _read(part: str, dataset: Any, channels: int | None, size: int | None) -> tu
     """Reads all images, all labels and, if available, the class names of a data set."""
     names = getattr(dataset, "classes", None)
     images, labels = [], []
+    first: int | None = None  # the channels of the first Pillow image, where the user leaves them open
     for number in range(len(dataset)):
         item = dataset[number]
         image, label = _item(part, item)
         if isinstance(image, Image.Image):
-            channels = channels or (3 if len(image.getbands()) >= 3 or image.mode == "P" else 1)
+            own = 3 if len(image.getbands()) >= 3 or image.mode == "P" else 1
+            if channels is None:
+                first = channels = own
+            if first not in (None, own):
+                raise ConfigError(f"`{part}` has grey images and images in colour; set channels=3 or channels=1")
             size = size or min(image.size)
             image = np.asarray(centre_square(to_mode(upright(image), MODES[channels]), size))
         images.append(_pixels(part, _array(image)[None])[0])

@@ -8,10 +8,11 @@ import shutil
 import tarfile
 import tempfile
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alexnet_lab.base.errors import DataError
+from alexnet_lab.base.errors import DataError, one_line
 from alexnet_lab.base.files import atomic_path
 from alexnet_lab.data.preparation_bar import progress_bar
 
@@ -52,8 +53,8 @@ def fetch(urls: Sequence[str], path: Path, checksum: str, advice: str) -> None:
                 found = md5(part)
                 if found != checksum:
                     raise OSError(f"MD5 {found} instead of {checksum}")
-        except OSError as error:  # of the network (URLError is one) or of the disk
-            reasons.append(f"{url}: {getattr(error, 'reason', error)}")
+        except (OSError, HTTPException, ValueError) as error:  # of the network, the disk, or a broken answer
+            reasons.append(f"{url}: {one_line(getattr(error, 'reason', error)) or type(error).__name__}")
         else:
             return
     raise DataError(f"{path.name} could not be downloaded ({'; '.join(reasons)}): {advice}")

@@ -34,8 +34,8 @@ def read_image(path: Path, size: int, channels: int) -> NDArray[np.uint8]:
 
     It uses Pillow's antialiased bilinear filter and torchvision's rounding, so the result equals `Resize(size)` and
     `CenterCrop(size)` there. The image is turned upright by its EXIF orientation, and transparent parts become white.
-    Grey, palette, CMYK and 16-bit images become RGB (or grey for one channel). An animation, or a file with several
-    pages, is represented by its first image.
+    Grey, palette, CMYK and 9- to 16-bit images become RGB (or grey for one channel). An animation, or a file with
+    several pages, is represented by its first image.
 
     Returns:
         The image (channels, size, size), 0..255.
@@ -73,11 +73,18 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
     """The decoded image as 8-bit grey ("L") or "RGB", on white where it is transparent."""
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers without a defined white")
-    if image.mode.startswith("I"):  # 16 bits, which Pillow's own conversion clips at 255
-        deep = np.asarray(image).clip(0, 65535)
+    if image.mode.startswith("I"):  # more than 8 bits, which Pillow's own conversion clips at 255
+        tags = getattr(image, "tag_v2", {})  # of a TIFF
+        bits = int(np.atleast_1d(tags.get(ExifTags.Base.BitsPerSample, 16))[0])
+        if bits > 16:
+            raise ValueError(f"its pixels are {bits}-bit integers without a defined white")
+        white = 2**bits - 1
+        deep = np.asarray(image).clip(0, white)
         if isinstance(clear := image.info.get("transparency"), int):
-            deep = np.where(deep == clear, 65535, deep)
-        image = Image.fromarray((deep // 256).astype(np.uint8))
+            deep = np.where(deep == clear, white, deep)
+        if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:  # white is zero
+            deep = white - deep
+        image = Image.fromarray((deep >> (bits - 8)).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

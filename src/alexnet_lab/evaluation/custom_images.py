@@ -63,9 +63,13 @@ class OwnImages(NamedTuple):
             path = Path(folder) / "own"
             make_store(path, lambda: contents, skip_unreadable=self.skip_unreadable)
             store = open_store(path, verify=False)
-            left_out = {note.partition(": ")[0] for note in store.meta["skipped"]}  # "name: reason"
-            kept = [name for name in self.names if printable(name) not in left_out]
+            left_out = {self._skipped(note) for note in store.meta["skipped"]}
+            kept = [name for name in self.names if name not in left_out]
             yield Rows(store.images["own"], store.labels["own"], np.arange(len(kept))), kept
+
+    def _skipped(self, note: str) -> str:
+        """The name of the file that a note `name: reason` is about."""
+        return max((name for name in self.names if note.startswith(f"{printable(name)}: ")), key=len)
 
     def read(self, names: Sequence[str], data: ImageDataModule) -> NDArray[np.uint8]:
         """Some of the images (n, C, S, S), as stored, for display."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from alexnet_lab.base.checked_files import Name, Schema, check_record
+from alexnet_lab.base.checked_files import Schema, check_record
 from alexnet_lab.base.errors import ConfigError, RunError, one_line
 from alexnet_lab.base.files import sha256
 from alexnet_lab.base.places import DATA_VARIABLE
@@ -35,7 +35,7 @@ class Facts(Schema):
     """What a file says about its weights, as far as it is read here."""
 
     config: dict[str, Any]
-    class_names: list[Name] | None = None
+    class_names: list[str] | None = None
     statistics: dict[str, Any] | None = None
 
 

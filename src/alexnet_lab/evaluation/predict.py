@@ -12,6 +12,7 @@ from lightning import Callback, Trainer
 from torch import nn
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.log import quiet
 from alexnet_lab.data.loader import Rows
 from alexnet_lab.data.preparation_bar import progress_bar
 from alexnet_lab.data.views import views_of
@@ -180,10 +181,11 @@ def _one_view(
 ) -> Predictions:
     """One pass over the images, in the view of `data`."""
     collector = Collector(run.data.num_classes, advance)
-    trainer = build_trainer(run.config, run.directory, [], [collector])
-    evaluate = trainer.test if stage == "test" else trainer.validate
-    with last_layer(run).register_forward_pre_hook(collector.look) if features else contextlib.nullcontext():
-        evaluate(run.classifier, data, verbose=False)
+    with quiet("lightning.pytorch"):  # which would list the devices each time
+        trainer = build_trainer(run.config, run.directory, [], [collector])
+        evaluate = trainer.test if stage == "test" else trainer.validate
+        with last_layer(run).register_forward_pre_hook(collector.look) if features else contextlib.nullcontext():
+            evaluate(run.classifier, data, verbose=False)
     logits, labels, indices = (torch.cat(parts) for parts in zip(*collector.kept, strict=True))
     hidden = torch.cat(collector.features) if features else torch.empty(0)
     metrics = {name: plain(value) for name, value in trainer.callback_metrics.items() if name.startswith(f"{stage}/")}

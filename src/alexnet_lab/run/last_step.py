@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from functools import partial
 from types import FrameType
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
 from alexnet_lab.base.signals import Terminated
+from alexnet_lab.training.callbacks import runs_after_module
 from alexnet_lab.training.checkpoints import CLOCK_STEPS, Checkpoints
 
 PATIENCE_SHARE = 0.6
@@ -40,10 +42,12 @@ class EndAfterStep(Callback):
     def __init__(self, checkpoints: Checkpoints) -> None:
         self._checkpoints = checkpoints
         self._asked = False
+        self._is_late = False  # whether a batch ends with a hook of the module's own
         self._before: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes the place of Lightning's handler, which lets the processes talk to each other in mid-step."""
+        self._is_late = runs_after_module(pl_module, partial(self._end_batch, trainer))
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)}
             signal.signal(signal.SIGTERM, self._ask)
@@ -67,6 +71,10 @@ class EndAfterStep(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Writes the checkpoint and ends the run, if that was asked for and a run can go on from here."""
+        if not self._is_late:
+            self._end_batch(trainer, outputs, batch, batch_idx)
+
+    def _end_batch(self, trainer: Trainer, outputs: Any, batch: Any, batch_idx: int) -> None:
         together = trainer.world_size == 1 or trainer.global_step % CLOCK_STEPS == 0
         if together and self._is_agreed(trainer) and self._checkpoints.write_within_epoch(trainer, batch_idx + 1):
             self._end(signal.SIGTERM, None)

@@ -71,6 +71,12 @@ def begin(directory: RunDirectory, config: Mapping[str, Any], *, mapped: bool = 
             _check_epoch_is_over(directory, checkpoint)
         _check_longer(directory, config, checkpoint, result)
         log.info("%s", _rule(config, checkpoint, longer))
+        if checkpoint.get("global_step") == saved["trainer"]["max_steps"] and not _is_over(checkpoint):
+            epoch = checkpoint["epoch"] + 1
+            log.warning(
+                "trainer.max_steps had ended epoch %d; its other images are left out, and epoch %d follows",
+                epoch, epoch + 1,
+            )  # fmt: skip
     checkpoint_identity.warn_of_other_code(checkpoint)
     checkpoint_identity.log_free(found)
     data = checkpoint.get(config["data"]["_target_"].rpartition(".")[2])  # the key that Lightning gives its state
@@ -133,12 +139,17 @@ def _folds_in(found: Iterable[continuing.Difference]) -> bool:
 
 def _check_epoch_is_over(directory: RunDirectory, checkpoint: Mapping[str, Any]) -> None:
     """Refuses to change the number of steps per epoch within an epoch."""
-    if not checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"]:
+    if not _is_over(checkpoint):
         raise RunError(
             f"`{continuing.FOLD_IN}` can only become 0 between epochs, and the last checkpoint of {directory.path} is "
             f"within one ({place_of(checkpoint)}); finish the run first: "
             f"{shell.command('train.py', shell.override('resume', directory.path))}"
         )
+
+
+def _is_over(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint was written after the last batch of an epoch."""
+    return checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"]
 
 
 def _at_next_epoch(loops: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class Source(NamedTuple):
     file: Path
     state: dict[str, Tensor]  # by the network's own names
     models: list[dict[str, Any]]  # the fields of networks that they belong to; none: unknown
+    normalization: str | None = None  # of the images that they were trained on, if known
 
 
 class Start(NamedTuple):
@@ -95,6 +96,12 @@ def load_into(config: Mapping[str, Any], net: nn.Module) -> None:
     start = _start(config, net)
     net.load_state_dict(start.state)
     log.info("%s", _line(config, start))
+    before, now = start.source.normalization, config["data"].get("normalization")
+    if before is not None and now is not None and before != now:
+        log.warning(
+            "the weights of %s were trained with data.normalization=%s, and this run has %s",
+            config["init_from"], before, now,
+        )  # fmt: skip
 
 
 def _line(config: Mapping[str, Any], start: Start) -> str:
@@ -217,8 +224,9 @@ def _recognised(path: Path, state: dict[str, Tensor], config: Any, model: Mappin
     theirs = {f"{layer}.{part}" for layer in convert.TORCHVISION.values() for part in convert.PARTS}
     if state.keys() == theirs and model["_target_"] == ALEXNET:
         return Source(path, convert.from_torchvision(state), _published(("alexnet_owt",), model))
-    known = config.get("model") if isinstance(config, dict) else None
-    return Source(path, state, [known] if isinstance(known, dict) else [])
+    known, data = (config.get(group) if isinstance(config, dict) else None for group in ("model", "data"))
+    normalization = data.get("normalization") if isinstance(data, dict) else None
+    return Source(path, state, [known] if isinstance(known, dict) else [], normalization)
 
 
 def _published(names: tuple[str, ...], model: Mapping[str, Any]) -> list[dict[str, Any]]:

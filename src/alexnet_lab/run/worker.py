@@ -37,7 +37,7 @@ from alexnet_lab.training.callbacks import STAGES, MetricsCsv, Throughput, netwo
 from alexnet_lab.training.checkpoint_io import Intact, SafeCheckpointIO, load_checkpoint, load_weights
 from alexnet_lab.training.checkpoints import Checkpoints
 from alexnet_lab.training.finite_loss import FiniteLoss
-from alexnet_lab.training.last_validation import LastValidation
+from alexnet_lab.training.last_validation import LastValidation, ValidatedEnd
 from alexnet_lab.training.logged_sums import LoggedSums
 from alexnet_lab.training.metrics import Confusion
 from alexnet_lab.training.step_seeds import StepSeeds
@@ -131,8 +131,8 @@ class OwnCallbacks(NamedTuple):
     def around(self, others: list[Callback]) -> list[Callback]:
         """All callbacks, in Lightning's calling order."""
         first = [
-            LastValidation(), LoggedSums(), self.throughput, self.seeds, FiniteLoss(self.seeds), CrowdedCores(),
-            self.confusion,
+            LastValidation(), ValidatedEnd(), LoggedSums(), self.throughput, self.seeds, FiniteLoss(self.seeds),
+            CrowdedCores(), self.confusion,
         ]  # fmt: skip
         return [*first, *others, self.metrics, self.checkpoints, self.identity, EndAfterStep(self.checkpoints)]
 
@@ -288,7 +288,9 @@ def course_of_training(rows: list[dict[str, Any]]) -> dict[str, float]:
     """The start and end of training: the mean loss of the first three epochs, and the numbers of the last one."""
     trained = [row for row in rows if row.get("train/loss") not in (None, "")]
     early = [float(row["train/loss"]) for row in trained[:EARLY_EPOCHS]]
-    found = {f"final_{name}": float(row[f"train/{name}"]) for row in trained[-1:] for name in ("loss", "top1_error")}
+    last = trained[-1] if trained else {}
+    names = [name for name in ("loss", "top1_error") if last.get(f"train/{name}") not in (None, "")]
+    found = {f"final_{name}": float(last[f"train/{name}"]) for name in names}
     if len(early) == EARLY_EPOCHS:
         found["early_loss"] = sum(early) / EARLY_EPOCHS
     return found

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from alexnet_lab.base.csv_tables import csv_text
 from alexnet_lab.base.errors import RunError
@@ -22,6 +23,7 @@ from alexnet_lab.training.classifier import Classifier
 from alexnet_lab.training.last_validation import last_validation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from lightning import LightningModule, Trainer
@@ -125,6 +127,24 @@ class MetricsCsv(Checkpoint):
         rows = list(state_dict["rows"])
         from_zero = bool(rows) and rows[0]["epoch"] == 0  # written by an older version
         self.rows = [row | {"epoch": row["epoch"] + 1} for row in rows] if from_zero else rows
+
+
+def runs_after_module(module: LightningModule, act: Callable[..., None]) -> bool:
+    """Calls `act` after the module's own `on_train_batch_end`, with the same arguments; False if it has none.
+
+    Lightning calls callbacks before it. A checkpoint of a callback would lack what the module does there, and a resumed
+    run does not call the hook again. The module's hook stays replaced.
+    """
+    own = module.on_train_batch_end
+    if not is_overridden("on_train_batch_end", module) and "on_train_batch_end" not in vars(module):
+        return False
+
+    def both(*arguments: Any) -> None:
+        own(*arguments)
+        act(*arguments)
+
+    module.on_train_batch_end = both  # pyright: ignore[reportAttributeAccessIssue] - Lightning passes them by position
+    return True
 
 
 def network_of(module: LightningModule) -> nn.Module:

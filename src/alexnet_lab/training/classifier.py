@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from lightning import LightningModule
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
+from torch.optim import LBFGS
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from alexnet_lab.base.errors import ConfigError, RunError
@@ -28,7 +28,7 @@ from alexnet_lab.training.losses import CrossEntropy, losses_of
 from alexnet_lab.training.metrics import ErrorCounts, widened
 from alexnet_lab.training.optimizers import build_optimizer
 from alexnet_lab.training.per_rank_state import gathered, own_part
-from alexnet_lab.training.schedules import Duration, build_schedule, go_to
+from alexnet_lab.training.schedules import build_schedule, duration_of, go_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -257,8 +257,8 @@ class Classifier(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Logs `test/...`, or the data module's `test_stage` instead of `test`."""
-        data = getattr(self.trainer, "datamodule", None)
-        self._log(getattr(data, "test_stage", "test"), self.test_counts, self.test_extra)
+        stage = getattr(getattr(self.trainer, "datamodule", None), "test_stage", "test")
+        self._log(stage, self.test_counts, self.test_extra)
 
     def _log(self, stage: str, counts: ErrorCounts, extra: ExtraMetrics) -> None:
         """Logs the counts and further metrics over all processes, and resets them."""
@@ -328,6 +328,12 @@ class Classifier(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Builds the optimiser and schedule of the config; epochs become steps here."""
         optimizer = build_optimizer(self.optimizer_spec, self.net, self.trusted)
+        size = self.trainer.world_size
+        if isinstance(optimizer, LBFGS) and size > 1:
+            raise ConfigError(
+                f"`optimizer` is LBFGS, whose number of passes depends on the loss of each of the {size} processes; "
+                f"set trainer.devices=1"
+            )
         if self.schedule_spec is None:
             return optimizer
         schedule = build_schedule(self.schedule_spec, optimizer, duration_of(self.trainer), self.trusted)
@@ -342,28 +348,6 @@ class Classifier(LightningModule):
         """Whether there are images to validate on; a data module may have none."""
         data = getattr(self.trainer, "datamodule", None)
         return self.trainer.limit_val_batches != 0 and getattr(data, "num_val", None) != 0
-
-
-def duration_of(trainer: Trainer) -> Duration:
-    """The length of the run: `max_epochs` whole epochs, or less if `max_steps` ends it earlier.
-
-    Raises:
-        ConfigError: Neither limits it, the loader has no length, or steps differ in their number of batches.
-    """
-    if trainer.train_dataloader is None:
-        trainer.fit_loop.setup_data()  # counts the batches of an epoch
-    if any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks):  # pyright: ignore[reportAttributeAccessIssue] - set out of its sight
-        raise ConfigError(
-            "`schedule` needs steps of one size: set accumulate_grad_batches of the Trainer in place of "
-            "GradientAccumulationScheduler, or leave `schedule` out"
-        )
-    steps, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
-    if math.inf in (steps, batches):
-        raise ConfigError(
-            "`schedule` needs the length of the run, which is unknown: set max_epochs or max_steps of the Trainer and "
-            "use a loader that has a length, or leave `schedule` out"
-        )
-    return Duration(int(steps), int(steps) / math.ceil(batches / trainer.accumulate_grad_batches))
 
 
 def readable_ahead(trainer: Trainer) -> BatchLoader:

@@ -44,6 +44,27 @@ class LastValidation(Callback):
         self.metrics = checkpoint.get(KEY, {})
 
 
+class ValidatedEnd(Callback):
+    """Validates at the end of an epoch that was validated within, so that its metrics are those of its weights."""
+
+    def __init__(self) -> None:
+        self._every: float | None = None  # the Trainer's own interval, while it is another one
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Makes a validation follow the last batch."""
+        steps_left = trainer.max_steps - trainer.global_step
+        ends_training = steps_left == 1 and (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if last_validation(trainer) and (ends_training or batch_idx + 1 >= trainer.num_training_batches):
+            self._every = trainer.val_check_batch
+            across_epochs = trainer.check_val_every_n_epoch is None
+            trainer.val_check_batch = (trainer.fit_loop.total_batch_idx if across_epochs else batch_idx) + 1
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restores the interval."""
+        if self._every is not None:
+            trainer.val_check_batch, self._every = self._every, None
+
+
 def last_validation(trainer: Trainer) -> dict[str, float]:
     """The `val/` metrics of the present epoch's last validation; empty if there was none."""
     found = [callback for callback in trainer.callbacks if isinstance(callback, LastValidation)]  # pyright: ignore[reportAttributeAccessIssue] - set out of its sight

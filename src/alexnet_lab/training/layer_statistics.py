@@ -135,9 +135,10 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def update_ratio(before: Tensor, after: Tensor) -> Tensor:
-    """|after - before| / |before| in the Euclidean norm, in float32; 0 for weights that are 0 and stay 0."""
-    size = torch.linalg.vector_norm(before, dtype=torch.float32)
-    change = torch.linalg.vector_norm(after - before, dtype=torch.float32)
+    """|after - before| / |before| in the Euclidean norm, in float32 or wider; 0 for weights that are 0 and stay 0."""
+    dtype = torch.promote_types(before.dtype, torch.float32)
+    size = torch.linalg.vector_norm(before, dtype=dtype)
+    change = torch.linalg.vector_norm(after - before, dtype=dtype)
     return torch.where(change == 0, torch.zeros_like(change), change / size)
 
 
@@ -145,4 +146,4 @@ def firing(output: Tensor) -> Tensor:
     """Which units of an activation (B, C, H, W), (B, C) or (B, tokens, C) exceed 0 anywhere; bool (C,)."""
     unit = output.ndim - 1 if output.ndim == 3 else 1
     others = [axis for axis in range(output.ndim) if axis != unit]
-    return output.detach().amax(others) > 0
+    return (output.detach() > 0).any(others)  # of an empty batch: none

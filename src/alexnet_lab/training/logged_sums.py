@@ -5,7 +5,6 @@ This module alone uses Lightning's private results of a training epoch.
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,16 +13,15 @@ from lightning.pytorch.callbacks import Callback
 from alexnet_lab.training.per_rank_state import gathered, rank_and_size
 
 if TYPE_CHECKING:
-    from lightning import LightningModule, Trainer
-    from torch import Tensor
+    from collections.abc import Sequence
 
-log = logging.getLogger(__name__)
+    from lightning import LightningModule, Trainer
 
 KEY = "alexnet_lab_logged"
 """The checkpoint's key of the values logged so far in the epoch, by rank."""
 
-Logged = tuple["Tensor", "Tensor"]
-"""A sum over images and their number, or a sum, maximum or minimum with 0 images."""
+Logged = dict[str, Any]
+"""What was logged under a name: `value`, the number of `images` of a mean, and the arguments of `self.log`."""
 
 
 class LoggedSums(Callback):
@@ -37,33 +35,40 @@ class LoggedSums(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Saves the values of the epoch in progress, if there are any."""
+        self._add(trainer)
         is_over = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        own = {} if is_over else self._waiting | {name: _numbers(item) for name, item in _results(trainer)}
+        own = {} if is_over else self._waiting | {name: _logged(item) for name, item in _results(trainer)}
         every = [logged for (logged,) in gathered([own])]
         if any(every):
             checkpoint[KEY] = every
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Restores them."""
+        """Restores them; with another number of processes the first gets the sums of all."""
         every = checkpoint.get(KEY, [])
         rank, size = rank_and_size()
-        if every and len(every) != size:
-            log.warning("the number of processes has changed: what %s logs in this epoch lacks the images before it",
-                        type(pl_module).__name__)  # fmt: skip
-        self._waiting = dict(every[rank]) if len(every) == size else {}
+        self._waiting = dict(every[rank]) if len(every) == size else _joined(every, is_first=rank == 0)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Adds a restored value to the first one that is logged under its name."""
-        if self._waiting:
-            for name, item in _results(trainer):
-                if name in self._waiting:
-                    _add(item, self._waiting.pop(name))
+        self._add(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forgets names that were not logged again."""
+        """Logs the values of names that were not logged again."""
+        self._add(trainer)
+        for logged in self._waiting.values():
+            name, value, images, more = (logged[key] for key in ("name", "value", "images", "more"))
+            mean = value / images if images else value
+            pl_module.log(name, mean, on_step=False, on_epoch=True, batch_size=images, **more)
         self._waiting = {}
+
+    def _add(self, trainer: Trainer) -> None:
+        for name, item in _results(trainer) if self._waiting else ():
+            if name in self._waiting:
+                before = self._waiting.pop(name)
+                value = before["value"].to(item.value.device)
+                if item.meta.is_mean_reduction:
+                    item.cumulated_batch_size = before["images"] + item.cumulated_batch_size
+                item.value = _combined(before, value, item.value)
 
 
 def _results(trainer: Trainer) -> list[tuple[str, Any]]:
@@ -72,16 +77,35 @@ def _results(trainer: Trainer) -> list[tuple[str, Any]]:
     return [(name, item) for name, item in found if item.is_tensor and item.meta.on_epoch and not item.has_reset]
 
 
-def _numbers(item: Any) -> Logged:
-    images = item.cumulated_batch_size if item.meta.is_mean_reduction else torch.tensor(0)
-    return item.value.detach().cpu(), images.cpu()
+def _logged(item: Any) -> Logged:
+    meta = item.meta
+    return {
+        "name": meta.forked_name(on_step=False),
+        "value": item.value.detach().cpu(),
+        "images": int(item.cumulated_batch_size) if meta.is_mean_reduction else 0,
+        "more": {"reduce_fx": meta.reduce_fx.__name__, "sync_dist": bool(meta.sync.should)},
+    }
 
 
-def _add(item: Any, before: Logged) -> None:
-    value, images = (number.to(item.value.device) for number in before)
-    if item.meta.is_mean_reduction:
-        item.value, item.cumulated_batch_size = value + item.value, images + item.cumulated_batch_size
-    elif item.meta.is_sum_reduction:
-        item.value = value + item.value
-    else:
-        item.value = item.meta.reduce_fx(value, item.value)
+def _combined(logged: Logged, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """A sum (of a mean, too), maximum or minimum of two parts of an epoch."""
+    kind = logged["more"]["reduce_fx"]
+    return getattr(torch, f"{kind}imum")(one, other) if kind in ("max", "min") else one + other
+
+
+def _joined(every: Sequence[dict[str, Logged]], *, is_first: bool) -> dict[str, Logged]:
+    """The values of all former processes, of which all but the first get maxima and minima alone, and sums of 0."""
+    joined: dict[str, Logged] = {}
+    for name, logged in (item for part in every for item in part.items()):
+        before = joined.get(name)
+        if before is not None:
+            value = _combined(logged, before["value"], logged["value"])
+            logged = {**logged, "value": value, "images": before["images"] + logged["images"]}  # noqa: PLW2901
+        joined[name] = logged
+    if is_first:
+        return joined
+    zero = {"value": torch.tensor(0.0), "images": 0}
+    return {
+        name: logged if logged["more"]["reduce_fx"] in ("max", "min") else logged | zero
+        for name, logged in joined.items()
+    }

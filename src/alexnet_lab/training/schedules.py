@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from alexnet_lab.base.errors import ConfigError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from annotated_types import Gt, Le
+    from lightning import Trainer
     from torch import Tensor
     from torch.optim import Optimizer
 
@@ -246,6 +248,28 @@ def one_cycle(
         final_div_factor=end_divisor,
     )
     return {"scheduler": scheduler, "interval": "step"}
+
+
+def duration_of(trainer: Trainer) -> Duration:
+    """The length of the run: `max_epochs` whole epochs, or less if `max_steps` ends it earlier.
+
+    Raises:
+        ConfigError: Neither limits it, the loader has no length, or steps differ in their number of batches.
+    """
+    if trainer.train_dataloader is None:
+        trainer.fit_loop.setup_data()  # counts the batches of an epoch
+    if any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks):  # pyright: ignore[reportAttributeAccessIssue] - set out of its sight
+        raise ConfigError(
+            "`schedule` needs steps of one size: set accumulate_grad_batches of the Trainer in place of "
+            "GradientAccumulationScheduler, or leave `schedule` out"
+        )
+    steps, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
+    if math.inf in (steps, batches):
+        raise ConfigError(
+            "`schedule` needs the length of the run, which is unknown: set max_epochs or max_steps of the Trainer and "
+            "use a loader that has a length, or leave `schedule` out"
+        )
+    return Duration(int(steps), int(steps) / math.ceil(batches / trainer.accumulate_grad_batches))
 
 
 def build_schedule(

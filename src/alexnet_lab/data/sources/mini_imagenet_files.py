@@ -56,7 +56,7 @@ def count_classes(root: Path, classes: list[str] | str | None) -> int:
         DataError: The csv files or folders do not fit together.
     """
     chosen = chosen_classes(classes)
-    if chosen and isinstance(chosen, list):
+    if chosen and not isinstance(chosen, str):  # OmegaConf's list is no list of Python's
         return len(chosen)
     if not root.is_dir():
         return PUBLISHED_CLASSES
