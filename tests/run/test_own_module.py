@@ -66,6 +66,7 @@ class Reduced(Plain):
         loss, logits = self.step(batch, "train")
         for name in ("sum", "min", "max"):
             self.log(f"train/{name}", loss, on_step=False, on_epoch=True, reduce_fx=name)
+        self.log("train/mean", loss, on_step=False, on_epoch=True, batch_size=1)
         if batch_idx == 4:
             self.log("train/late", loss, on_step=False, on_epoch=True)
         if batch_idx == 0:
@@ -117,6 +118,9 @@ class Fails(Empty):
 
 SHORT = (*QUICK, "data.batch_size=64", "launcher=in_process")
 TRUST = "trusted_packages=[own_modules]"
+
+BATCHES = 21
+"""Of an epoch, as `SHORT` has them."""
 
 
 @pytest.fixture(autouse=True)
@@ -192,6 +196,16 @@ def test_a_resume_within_an_epoch_logs_the_whole_epoch(monkeypatch):
     assert (whole[1]["train/start"], float(whole[1]["train/first"]) > 0) == ("4.0", True)
     assert {"train/sum", "train/min", "train/max", "train/late"} <= whole[1].keys()
     assert float(whole[1]["train/min"]) < float(whole[1]["train/loss"]) < float(whole[1]["train/max"])
+
+
+def test_an_epoch_that_max_steps_ended_adds_nothing_to_the_next():
+    run("part", "Reduced", "trainer.max_steps=3", "trainer.max_epochs=1")
+    outcome = call(train, "train", "resume=part", "trainer.max_steps=-1", "trainer.max_epochs=2", TRUST)
+    assert outcome.code == 0, outcome.err
+    assert [row["step"] for row in table("part")] == ["3", str(3 + BATCHES)]
+    second = table("part")[1]
+    assert float(second["train/sum"]) == pytest.approx(BATCHES * float(second["train/mean"]), rel=1e-5)
+    assert second["train/start"] == "4.0"
 
 
 def test_another_number_of_processes_logs_the_whole_epoch():

@@ -32,12 +32,12 @@ class LoggedSums(Callback):
 
     def __init__(self) -> None:
         self._waiting: dict[str, Logged] = {}  # restored, for names that have not been logged again
+        self._is_over = False  # whether the epoch has ended
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Saves the values of the epoch in progress, if there are any."""
         self._add(trainer)
-        is_over = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        own = {} if is_over else self._waiting | {name: _logged(item) for name, item in _results(trainer)}
+        own = {} if self._is_over else self._waiting | {name: _logged(item) for name, item in _results(trainer)}
         every = [logged for (logged,) in gathered([own])]
         if any(every):
             checkpoint[KEY] = every
@@ -47,6 +47,10 @@ class LoggedSums(Callback):
         every = checkpoint.get(KEY, [])
         rank, size = rank_and_size()
         self._waiting = dict(every[rank]) if len(every) == size else _joined(every, is_first=rank == 0)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """An epoch begins, or goes on after a resume."""
+        self._is_over = False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Adds a restored value to the first one that is logged under its name."""
@@ -60,6 +64,7 @@ class LoggedSums(Callback):
             mean = value / images if images else value
             pl_module.log(name, mean, on_step=False, on_epoch=True, batch_size=images, **more)
         self._waiting = {}
+        self._is_over = True
 
     def _add(self, trainer: Trainer) -> None:
         for name, item in _results(trainer) if self._waiting else ():
