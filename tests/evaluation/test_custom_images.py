@@ -107,7 +107,7 @@ def test_unreadable_file_is_named_or_left_out(run, test_images, tmp_path):
     assert not any("broken" in name for name in files)
 
 
-def test_names_with_colons_are_told_apart(run, test_images, tmp_path):
+def test_names_with_colons_are_distinguished(run, test_images, tmp_path):
     images, labels, _ = test_images
     root = lay(tmp_path / "mine", images[:2], labels[:2])
     folder = root / str(labels[0])

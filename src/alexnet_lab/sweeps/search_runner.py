@@ -97,9 +97,8 @@ def _run_batch(
 
 def _is_of_search(word: str) -> bool:
     """Whether an override has no meaning in a sweep over seeds of the best values."""
-    key, _, value = word.partition("=")
-    key = key.lstrip("+~")
-    prunes = key.startswith("callbacks.pruning") or (key == "callbacks" and "pruning" in value)
+    key = shell.override_key(word)
+    prunes = key.startswith("callbacks.pruning") or (key == "callbacks" and "pruning" in word)
     return prunes or key == SEED or key.startswith(("sweep", "hydra"))
 
 

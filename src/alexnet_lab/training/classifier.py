@@ -20,12 +20,13 @@ from alexnet_lab.base.fields import SHORT, check_value
 from alexnet_lab.base.ranges import Classes
 from alexnet_lab.base.targets import build, locate, target_of
 from alexnet_lab.data.loader import BatchLoader, as_batch
+from alexnet_lab.models.layers.response_norm import at_least_float
 from alexnet_lab.training.checkpoint_io import load_checkpoint, load_weights
 from alexnet_lab.training.diagonal_lm import DiagonalLM
 from alexnet_lab.training.extra_metrics import ExtraMetrics, sign
 from alexnet_lab.training.last_validation import LastValidation, last_validation
 from alexnet_lab.training.losses import CrossEntropy, losses_of
-from alexnet_lab.training.metrics import ErrorCounts, widened
+from alexnet_lab.training.metrics import ErrorCounts
 from alexnet_lab.training.optimizers import build_optimizer
 from alexnet_lab.training.per_rank_state import gathered, own_part
 from alexnet_lab.training.schedules import build_schedule, duration_of, go_to
@@ -184,7 +185,7 @@ class Classifier(LightningModule):
         """
         images, labels, _, total, mixed = as_batch(batch, self.trainer)
         logits = self._logits(images)
-        losses = losses_of(self.loss, widened(logits), labels, mixed)
+        losses = losses_of(self.loss, at_least_float(logits), labels, mixed)
         if batch_index != self._counted:  # an optimiser such as LBFGS computes a batch several times
             self._counted = batch_index
             self.train_counts.update(logits.detach(), labels, losses.detach())
@@ -216,7 +217,7 @@ class Classifier(LightningModule):
     def _count(self, batch: Batch, counts: ErrorCounts, extra: ExtraMetrics) -> Tensor:
         images, labels, *_ = as_batch(batch, self.trainer)
         logits = self._logits(images)
-        counts.update(logits, labels, losses_of(self.loss, widened(logits), labels, None))
+        counts.update(logits, labels, losses_of(self.loss, at_least_float(logits), labels, None))
         extra.update(logits, labels)
         return logits
 

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 
 from alexnet_lab.base.ranges import TOP_K
 from alexnet_lab.data.loader import as_batch
+from alexnet_lab.models.layers.response_norm import at_least_float
 from alexnet_lab.training.per_rank_state import over_processes
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def ranks(logits: Tensor, labels: Tensor) -> Tensor:
         >>> ranks(torch.tensor([[1.0, 2.0, 2.0], [1.0, 2.0, 2.0]]), torch.tensor([1, 2])).tolist()
         [0, 1]
     """
-    logits = widened(logits)
+    logits = at_least_float(logits)
     own, lower = logits.gather(1, labels[:, None]), class_indices(logits) < labels[:, None].int()
     before = ((logits > own) | ((logits == own) & lower)).sum(1, dtype=torch.int32)
     return torch.where(logits.amax(1).isnan(), logits.shape[1], before).long()
@@ -50,7 +51,7 @@ def ranks(logits: Tensor, labels: Tensor) -> Tensor:
 
 def predicted_classes(logits: Tensor) -> Tensor:
     """The predicted class of each image, int64 (B,): the class of rank 0, or NO_CLASS if a logit is NaN."""
-    logits = widened(logits)
+    logits = at_least_float(logits)
     best = logits == logits.amax(1, keepdim=True)  # (B, C); a NaN equals nothing
     classes = logits.shape[1]
     lowest = torch.where(best, class_indices(logits), classes).amin(1)
@@ -59,12 +60,7 @@ def predicted_classes(logits: Tensor) -> Tensor:
 
 def best_classes(logits: Tensor, count: int = TOP_K) -> Tensor:
     """The `count` classes of lowest rank, best first: int64 (B, count), or fewer columns with fewer classes."""
-    return widened(logits).sort(dim=1, descending=True, stable=True).indices[:, :count]
-
-
-def widened(logits: Tensor) -> Tensor:
-    """Half-precision logits as float32, others as they are."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return at_least_float(logits).sort(dim=1, descending=True, stable=True).indices[:, :count]
 
 
 def class_indices(logits: Tensor) -> Tensor:
