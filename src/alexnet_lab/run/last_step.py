@@ -8,15 +8,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from functools import partial
 from types import FrameType
-from typing import Any
-
-from lightning import Callback, LightningModule, Trainer
+from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.signals import Terminated
-from alexnet_lab.training.callbacks import runs_after_module
+from alexnet_lab.training.callbacks import EndsBatch
 from alexnet_lab.training.checkpoints import CLOCK_STEPS, Checkpoints
+
+if TYPE_CHECKING:
+    from lightning import LightningModule, Trainer
 
 PATIENCE_SHARE = 0.6
 """Of the time that workers get to end, how long a step may take; after that the run ends at once."""
@@ -30,7 +30,7 @@ def shutdown_seconds() -> int:
     return int(os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN_SECONDS))
 
 
-class EndAfterStep(Callback):
+class EndAfterStep(EndsBatch):
     """Ends a run that got SIGTERM at the next step after which it can go on; a second SIGTERM ends it at once.
 
     Several processes agree on that step, once in `CLOCK_STEPS`.
@@ -42,12 +42,11 @@ class EndAfterStep(Callback):
     def __init__(self, checkpoints: Checkpoints) -> None:
         self._checkpoints = checkpoints
         self._asked = False
-        self._is_late = False  # whether a batch ends with a hook of the module's own
         self._before: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes the place of Lightning's handler, which lets the processes talk to each other in mid-step."""
-        self._is_late = runs_after_module(pl_module, partial(self._end_batch, trainer))
+        super().on_train_start(trainer, pl_module)
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)}
             signal.signal(signal.SIGTERM, self._ask)
@@ -67,14 +66,8 @@ class EndAfterStep(Callback):
         if trainer.global_step and self._is_agreed(trainer):
             self._end(signal.SIGTERM, None)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def end_batch(self, trainer: Trainer, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Writes the checkpoint and ends the run, if that was asked for and a run can go on from here."""
-        if not self._is_late:
-            self._end_batch(trainer, outputs, batch, batch_idx)
-
-    def _end_batch(self, trainer: Trainer, outputs: Any, batch: Any, batch_idx: int) -> None:
         together = trainer.world_size == 1 or trainer.global_step % CLOCK_STEPS == 0
         if together and self._is_agreed(trainer) and self._checkpoints.write_within_epoch(trainer, batch_idx + 1):
             self._end(signal.SIGTERM, None)

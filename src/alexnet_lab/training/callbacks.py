@@ -23,7 +23,6 @@ from alexnet_lab.training.classifier import Classifier
 from alexnet_lab.training.last_validation import last_validation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from lightning import LightningModule, Trainer
@@ -129,22 +128,37 @@ class MetricsCsv(Checkpoint):
         self.rows = [row | {"epoch": row["epoch"] + 1} for row in rows] if from_zero else rows
 
 
-def runs_after_module(module: LightningModule, act: Callable[..., None]) -> bool:
-    """Calls `act` after the module's own `on_train_batch_end`, with the same arguments; False if it has none.
+class EndsBatch(Callback):
+    """Acts at the end of a batch, after the module's own `on_train_batch_end` if it has one.
 
     Lightning calls callbacks before it. A checkpoint of a callback would lack what the module does there, and a resumed
-    run does not call the hook again. The module's hook stays replaced.
+    run does not call the hook again.
     """
-    own = module.on_train_batch_end
-    if not is_overridden("on_train_batch_end", module) and "on_train_batch_end" not in vars(module):
-        return False
 
-    def both(*arguments: Any) -> None:
-        own(*arguments)
-        act(*arguments)
+    _is_late = False  # whether the module has such a hook
 
-    module.on_train_batch_end = both  # pyright: ignore[reportAttributeAccessIssue] - Lightning passes them by position
-    return True
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Replaces such a hook by one that calls `end_batch` too."""
+        own = pl_module.on_train_batch_end
+        self._is_late = is_overridden("on_train_batch_end", pl_module) or "on_train_batch_end" in vars(pl_module)
+
+        def both(*arguments: Any) -> None:
+            own(*arguments)
+            self.end_batch(trainer, *arguments)
+
+        if self._is_late:
+            pl_module.on_train_batch_end = both  # pyright: ignore[reportAttributeAccessIssue] - called by position
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Acts, unless the module's hook does."""
+        if not self._is_late:
+            self.end_batch(trainer, outputs, batch, batch_idx)
+
+    def end_batch(self, trainer: Trainer, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """What there is to do."""
+        raise NotImplementedError
 
 
 def network_of(module: LightningModule) -> nn.Module:

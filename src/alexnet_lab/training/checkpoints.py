@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from lightning.pytorch.callbacks import Checkpoint
 
 from alexnet_lab.base.files import link_or_copy
-from alexnet_lab.training.callbacks import check_still_there, runs_after_module
+from alexnet_lab.training.callbacks import EndsBatch, check_still_there
 from alexnet_lab.training.checkpoint_io import MAY_FAIL
 from alexnet_lab.training.extra_metrics import sign
 from alexnet_lab.training.last_validation import last_validation
@@ -32,7 +32,7 @@ CLOCK_STEPS = 20
 
 
 @dataclass(eq=False)
-class Checkpoints(Checkpoint):
+class Checkpoints(EndsBatch, Checkpoint):
     """Keeps `last.ckpt`, `previous.ckpt` and `best.ckpt`, the epoch with the best `monitor` so far.
 
     A run can resume from any of them and ends with the same weights. Among equally good epochs the latest is the best:
@@ -64,23 +64,16 @@ class Checkpoints(Checkpoint):
         self.best_epoch = -1
         self._written = time.monotonic()
         self._stopped = False
-        self._is_late = False  # whether a batch ends with a hook of the module's own
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stops again if another callback had ended training before the interruption."""
         self._written = time.monotonic()
-        self._is_late = runs_after_module(pl_module, partial(self._end_batch, trainer))
+        super().on_train_start(trainer, pl_module)
         if self._stopped:
             trainer.should_stop = True
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def end_batch(self, trainer: Trainer, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Writes `last.ckpt` within an epoch when due; if that fails, training continues."""
-        if not self._is_late:
-            self._end_batch(trainer, outputs, batch, batch_idx)
-
-    def _end_batch(self, trainer: Trainer, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self._is_possible(trainer, batch_idx + 1) and self._is_due(trainer):
             self._write_last(trainer, MAY_FAIL)
 
