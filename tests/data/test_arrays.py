@@ -53,6 +53,7 @@ FORMS = {
     "floats": lambda x: x / 255,
     "float32 tensor": lambda x: torch.from_numpy(x).float() / 255,
     "int64": lambda x: x.astype(np.int64),
+    "tensor with a gradient": lambda x: (torch.from_numpy(x).float() / 255).requires_grad_(),
 }
 
 
@@ -63,6 +64,12 @@ def test_each_form_of_the_same_images_is_stored_as_the_same_bytes(form, tmp_path
     assert module.store.labels["train"].tolist() == labels().tolist()
     assert (module.num_classes, module.channels, module.stored_size, module.image_size) == (4, 3, 12, 12)
     assert module.class_names == ["0", "1", "2", "3"]
+
+
+def test_bfloat16_is_rounded_as_its_float32(tmp_path):
+    halves = (torch.from_numpy(pixels()).float() / 255).bfloat16()
+    expected = np.round(halves.float().numpy() * 255.0)
+    assert np.array_equal(stored(made(tmp_path, train=(halves, labels()))), expected)
 
 
 def test_grey_images_need_no_channel(tmp_path):

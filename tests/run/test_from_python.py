@@ -14,6 +14,7 @@ import torch
 from commands import CONFIGS, QUICK, compose_raw
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from PIL import Image
 
 import alexnet_lab
 from alexnet_lab.base.errors import ConfigError
@@ -120,6 +121,16 @@ def test_a_loaded_run_predicts_what_its_test_counted(trained):
     assert torch.allclose(run.predict(torch.from_numpy(images[:3] / 255)), probabilities[:3], atol=1e-6)
     assert isinstance(run.net, torch.nn.Module)
     assert (run.config["seed"], run.class_names[3]) == (0, "3")
+
+
+def test_what_is_no_run_and_no_array_is_named(trained):
+    best = trained / "checkpoints" / "best.ckpt"
+    with pytest.raises(
+        ConfigError, match=r"^`run_dir` is the file .*best\.ckpt; allowed: a run directory, or the best\.s"
+    ):
+        alexnet_lab.load(best)
+    with pytest.raises(ConfigError, match=r"^`images` is of type Image; allowed: an array or a tensor \(B, C, H, W\)"):
+        alexnet_lab.load(best.with_suffix(".safetensors")).predict(Image.new("L", (8, 8)))
 
 
 def test_images_of_another_size_are_scaled_and_cut():

@@ -5,11 +5,15 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
+from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.data.loader import Batch
+from alexnet_lab.models import AlexNet, LeNet5
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.callbacks import MetricsCsv, Throughput, epoch_line, plain
 from alexnet_lab.training.last_validation import LastValidation
@@ -135,3 +139,47 @@ def test_epoch_line():
     assert epoch_line(2, 10, metrics, 1234.5) == (
         "epoch 2/10 | train loss 0.5000, top-1 error 12.50% | val loss 0.2500, top-1 error 6.25% | 1,234 images/s"
     )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"net": "lenet5"}, r"^`net` is 'lenet5' \(str\); allowed: a module, or a dictionary$"),
+        ({"net": LeNet5}, r"^`net` is <class .*LeNet5'> \(type\); allowed: a module, or a dictionary$"),
+        ({"net": {"activation": "tanh"}}, r"^`model\._target_` is missing; allowed: names of alexnet_lab\.models,"),
+        ({"optimizer": torch.optim.SGD}, r"^`optimizer` is <class .*SGD'> \(type\); allowed: a plain dictionary of"),
+        ({"optimizer": {"lr": 0.1}}, r"^`optimizer\._target_` is missing; allowed: names of alexnet_lab\.training, cl"),
+        ({"optimizer": {"_target_": 3}}, r"^`optimizer\._target_` is 3; allowed: names of"),
+        ({"optimizer": {"_target_": "torch.optim.Sgd"}}, r"^`_target_: torch\.optim\.Sgd` was not found"),
+        (
+            {"schedule": "cosine"},
+            r"^`schedule` is 'cosine' \(str\); allowed: a plain dictionary of its fields and a `_t",
+        ),
+        ({"loss": nn.CrossEntropyLoss()}, r"^`loss` is CrossEntropyLoss\(\) \(CrossEntropyLoss\); allowed: a plain"),
+        ({"metrics": ["f1"]}, r"^`metrics` is \['f1'\] \(list\)"),
+        ({"metrics": {"f1": {"num_classes": 10}}}, r"^`metrics\.f1\._target_` is missing; allowed: .*torchmetrics"),
+        ({"num_classes": 1}, r"^`num_classes` is 1 \(int\); allowed: greater than or equal to 2$"),
+        ({"num_classes": 10.0}, r"^`num_classes` is 10\.0 \(float\); allowed: integer$"),
+        ({"memory_format": "nhwc"}, r"^`memory_format` is 'nhwc' \(str\); allowed: 'contiguous' or 'channels_last'$"),
+        ({"trusted_packages": "mine"}, r"^`trusted_packages` is 'mine' \(str\); allowed: list$"),
+    ],
+)
+def test_a_wrong_argument_is_named(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        Classifier(**{"net": LENET, "num_classes": 10, "optimizer": SGD} | fields)
+
+
+def test_a_loss_of_the_whole_batch_is_refused_at_the_first_step():
+    module = with_trainer(classifier(loss={"_target_": "torch.nn.CrossEntropyLoss"}), 1)
+    with pytest.raises(
+        ConfigError, match=r"CrossEntropyLoss gives the shape \(\) for 6 images; .*\+loss.reduction=non"
+    ):
+        module.training_step(batch(6), 0)
+    with pytest.raises(ConfigError, match=r"CrossEntropyLoss gives the shape \(\) for 6 images"):
+        module.validation_step(batch(6), 0)
+
+
+def test_a_number_of_numpy_is_kept_as_pythons():
+    module = Classifier(LENET, num_classes=cast("int", np.int64(10)), optimizer=SGD)
+    assert type(module.hparams["num_classes"]) is int
+    assert AlexNet(num_classes=cast("int", np.int64(7)), image_size=32)(torch.zeros(1, 3, 32, 32)).shape == (1, 7)

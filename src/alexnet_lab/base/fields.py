@@ -101,11 +101,15 @@ def can_be_checked(annotation: Any) -> bool:
 
 
 def check_value(key: str, value: Any, annotation: Any) -> Any:
-    """Checks a value and converts it to its annotation: lists to tuples and whole numbers to floats, nothing else.
+    """Checks a value and converts it to its annotation.
+
+    Lists become tuples, whole numbers become floats, and numbers of numpy become Python's; nothing else is converted.
 
     Raises:
         ConfigError: Names the key, the value and what is allowed.
     """
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():  # np.int64(10), as arrays give
+        value = value.item()
     if isinstance(value, bool) and get_origin(annotation) is Literal:  # pydantic would take true for 1
         raise ConfigError(f"`{key}` is {value} (bool); allowed: {' or '.join(map(repr, get_args(annotation)))}")
     kinds = {get_origin(kind) or kind for kind in (annotation, *get_args(annotation))}

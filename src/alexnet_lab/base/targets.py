@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, one_line
+from alexnet_lab.base.fields import SHORT
 
 
 class Kind(NamedTuple):
@@ -79,6 +80,27 @@ def kind_of(key: str) -> Kind:
     return KINDS[key if key in KINDS else key.partition(".")[0]]
 
 
+def target_of(spec: Any, group: str) -> str:
+    """The `_target_` of a part, which in Python may be any object.
+
+    Raises:
+        ConfigError: It is no dictionary with a `_target_`.
+
+    Example:
+        >>> target_of({"_target_": "torch.optim.AdamW", "lr": 0.001}, "optimizer")
+        'torch.optim.AdamW'
+    """
+    if not isinstance(spec, dict):
+        raise ConfigError(
+            f"`{group}` is {SHORT.repr(spec)} ({type(spec).__name__}); allowed: a plain dictionary of "
+            f"its fields and a `_target_` ({_allowed(group)})"
+        )
+    if not isinstance(spec.get("_target_"), str):
+        found = f"is {SHORT.repr(spec['_target_'])}" if "_target_" in spec else "is missing"
+        raise ConfigError(f"`{group}._target_` {found}; allowed: {_allowed(group)}")
+    return spec["_target_"]
+
+
 def check_target(target: str, group: str, trusted: tuple[str, ...] = ()) -> None:
     """Refuses a `_target_` that is no dotted name or does not belong to its group, by its name alone.
 
@@ -101,14 +123,19 @@ def check_target(target: str, group: str, trusted: tuple[str, ...] = ()) -> None
     is_class = names[-1][0].isupper() and names[-1] not in kind.untrusted
     if _is_ours(module, kind) or (module in kind.theirs and is_class):
         return
-    theirs = "".join(f", classes of {name}" for name in kind.theirs)
-    allowed = f"names of {OURS}.{kind.ours}{theirs}"
+    allowed = _allowed(group)
     if names[0] == OURS:
         raise ConfigError(f"`{group}._target_` is {target}; allowed: {allowed}")
     raise ConfigError(
         f"`{group}`: `_target_: {target}` is outside the trusted packages; allowed: {allowed}; "
         f"if you trust {names[0]}, add 'trusted_packages=[{names[0]}]' to the command"
     )
+
+
+def _allowed(group: str) -> str:
+    """What a `_target_` may be without `trusted_packages`."""
+    kind = kind_of(group)
+    return ", ".join((f"names of {OURS}.{kind.ours}", *(f"classes of {name}" for name in kind.theirs)))
 
 
 def packages_beyond(targets: Mapping[str, Any]) -> set[str]:
@@ -170,7 +197,7 @@ def build(spec: Mapping[str, Any], group: str, *args: Any, trusted: tuple[str, .
     Raises:
         ConfigError: As `locate`; another package rejects the fields; or the result is not of the group's kind.
     """
-    target = spec["_target_"]
+    target = target_of(spec, group)
     fields = {key: value for key, value in spec.items() if key != "_target_"}
     found = locate(target, group, trusted)
     try:

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 
 from alexnet_lab.base.errors import ConfigError
@@ -148,7 +149,7 @@ def labelled(part: str, source: Any, channels: int | None, size: int | None) -> 
             f"`{part}` is a {type(source).__name__}; allowed: (images, labels), or a data set with a length and items"
         )
     images, labels, names = (*source, None) if is_pair else _read(part, source, channels, size)
-    stored, labels = _pixels(part, images), np.asarray(labels)
+    stored, labels = _pixels(part, images), _array(labels)
     if labels.shape != (len(stored),) or labels.dtype.kind not in "iu" or not len(labels) or labels.min() < 0:
         raise ConfigError(
             f"`{part}` has {len(stored)} images and labels of shape {labels.shape} and type {labels.dtype}; "
@@ -162,9 +163,17 @@ def labelled(part: str, source: Any, channels: int | None, size: int | None) -> 
     return Labelled(np.ascontiguousarray(stored), labels.astype(np.int64), names)
 
 
+def _array(values: Any) -> NDArray[Any]:
+    """A numpy array of arrays, numbers, or tensors of any device and type."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        values = values.float() if values.dtype == torch.bfloat16 else values  # numpy has no such type
+    return np.asarray(values)
+
+
 def _pixels(part: str, images: Any) -> NDArray[np.uint8]:
     """Converts images in any documented format to uint8 (N, C, H, W)."""
-    array = np.asarray(images)
+    array = _array(images)
     if array.ndim == 3:
         array = array[:, None]
     elif array.ndim == 4 and array.shape[1] not in (1, 3):
@@ -198,7 +207,7 @@ def _read(part: str, dataset: Any, channels: int | None, size: int | None) -> tu
             channels = channels or (3 if len(image.getbands()) >= 3 or image.mode == "P" else 1)
             size = size or min(image.size)
             image = np.asarray(centre_square(to_mode(upright(image), MODES[channels]), size))
-        images.append(_pixels(part, np.asarray(image)[None])[0])
+        images.append(_pixels(part, _array(image)[None])[0])
         labels.append(label)
     for key in LABEL_KEYS:
         names = names or getattr(getattr(dataset, "features", {}).get(key), "names", None)

@@ -29,7 +29,7 @@ def load(
 
     Raises:
         RunError: It is no run, has not finished, or its config, checkpoint or weights file is damaged.
-        ConfigError: Its config names a package that is not trusted.
+        ConfigError: It is another file, or its config names a package that is not trusted.
 
     Example:
         >>> run = load("logs/runs/first")
@@ -42,6 +42,10 @@ def load(
         if data_dir is not None:
             raise ConfigError(f"`data_dir` is {data_dir}, but {run_dir} needs no data set; leave it out")
         return LoadedWeights(str(run_dir), trusted_packages=trusted_packages)
+    if Path(run_dir).is_file():
+        raise ConfigError(
+            f"`run_dir` is the file {run_dir}; allowed: a run directory, or the best{SUFFIX} in its checkpoints"
+        )
     return FinishedRun(
         str(run_dir),
         data_dir=None if data_dir is None else str(data_dir),

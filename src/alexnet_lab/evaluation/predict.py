@@ -270,6 +270,8 @@ class Predictor:
         Raises:
             ConfigError: The shape, dtype or range is not allowed.
         """
+        if not isinstance(images, np.ndarray | torch.Tensor):
+            raise ConfigError(f"`images` is of type {type(images).__name__}; allowed: an array or a tensor (B, C, H, W)")
         stored = stored_images(torch.as_tensor(images), self.data.channels, self.data.stored_size)
         count = len(stored)
         if count == 0:

@@ -29,6 +29,7 @@ from alexnet_lab.run.tolerant_loggers import Steady, steady
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.extra_metrics import build_metric
 from alexnet_lab.training.freezing import freeze
+from alexnet_lab.training.losses import check_losses
 from alexnet_lab.training.optimizers import build_optimizer
 from alexnet_lab.training.schedules import Duration, build_schedule
 
@@ -151,15 +152,12 @@ def _steps(spec: dict[str, Any], trusted: tuple[str, ...], layout: torch.memory_
 def _try_loss(loss: nn.Module, target: str, num_classes: int) -> None:
     """Raises ConfigError unless a loss returns one value per image."""
     try:
-        losses = loss(torch.zeros(2, num_classes), torch.tensor([0, 1]))
+        labels = torch.tensor([0, 1])
+        losses = loss(torch.zeros(2, num_classes), labels)
     except Exception as error:
         text = one_line(f"{type(error).__name__}: {error}")[:300]
         raise ConfigError(f"`loss`: {target} fails on logits (2, {num_classes}) and labels (2,): {text}") from error
-    if losses.shape != (2,):
-        raise ConfigError(
-            f"`loss`: {target} gives the shape {tuple(losses.shape)} for 2 images; it must give each image its loss: "
-            f"set +loss.reduction=none if it has that field"
-        )
+    check_losses(losses, labels, target)
 
 
 PARTS = {"limit_train_batches": "train", "limit_val_batches": "val", "limit_test_batches": "test"}

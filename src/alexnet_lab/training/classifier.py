@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from lightning import LightningModule
+from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from alexnet_lab.base.errors import ConfigError, RunError
-from alexnet_lab.base.targets import build
+from alexnet_lab.base.fields import SHORT, check_value
+from alexnet_lab.base.ranges import Classes
+from alexnet_lab.base.targets import build, locate, target_of
 from alexnet_lab.data.loader import BatchLoader, as_batch
 from alexnet_lab.training.checkpoint_io import load_checkpoint, load_weights
 from alexnet_lab.training.diagonal_lm import DiagonalLM
 from alexnet_lab.training.extra_metrics import ExtraMetrics, sign
 from alexnet_lab.training.last_validation import LastValidation, last_validation
-from alexnet_lab.training.losses import CrossEntropy
+from alexnet_lab.training.losses import CrossEntropy, check_losses
 from alexnet_lab.training.metrics import ErrorCounts
 from alexnet_lab.training.optimizers import build_optimizer
 from alexnet_lab.training.per_rank_state import gathered, own_part
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
     from lightning import Callback, Trainer
     from lightning.pytorch.utilities.types import LRSchedulerTypeUnion, OptimizerLRScheduler
-    from torch import Tensor, nn
+    from torch import Tensor
     from torch.optim import Optimizer
 
     from alexnet_lab.data.loader import Batch
@@ -75,6 +78,9 @@ class Classifier(LightningModule):
         trusted_packages: Additional packages that a `_target_` may name. A checkpoint does not keep them: a file
             cannot grant trust to itself.
 
+    Raises:
+        ConfigError: An argument of another kind or out of its range, or a `_target_` that is not allowed.
+
     Example:
         >>> module = Classifier(
         ...     {"_target_": "alexnet_lab.models.LeNet5"},
@@ -98,15 +104,24 @@ class Classifier(LightningModule):
         trusted_packages: list[str] | None = None,
     ) -> None:
         super().__init__()
+        num_classes = check_value("num_classes", num_classes, Classes)
+        memory_format = check_value("memory_format", memory_format, Literal["contiguous", "channels_last"])
+        metrics = check_value("metrics", metrics, dict[str, Any] | None)
+        trusted_packages = check_value("trusted_packages", trusted_packages, list[str] | None)
+        self.trusted = tuple(trusted_packages or ())
+        if not isinstance(net, nn.Module | dict):
+            raise ConfigError(f"`net` is {SHORT.repr(net)} ({type(net).__name__}); allowed: a module, or a dictionary")
+        for group, spec in {"optimizer": optimizer, "schedule": schedule, "loss": loss}.items():
+            if spec is not None or group == "optimizer":
+                locate(target_of(spec, group), group, self.trusted)
         # W&B gets the config as flat keys instead
         self.save_hyperparameters(ignore=["net", "metrics", "trusted_packages"], logger=False)
         if isinstance(net, dict):
             self.hparams["model"] = net
         self.optimizer_spec = optimizer
         self.schedule_spec = schedule
-        self.trusted = tuple(trusted_packages or ())
         self.memory_format = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
-        built: nn.Module = build(net, "model", trusted=self.trusted) if isinstance(net, dict) else net
+        built = net if isinstance(net, nn.Module) else build(net, "model", trusted=self.trusted)
         self.net = built.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
         self.loss: nn.Module = CrossEntropy() if loss is None else build(loss, "loss", trusted=self.trusted)
         self.train_counts = ErrorCounts(num_classes)
@@ -183,7 +198,7 @@ class Classifier(LightningModule):
     def _count(self, batch: Batch, counts: ErrorCounts, extra: ExtraMetrics) -> Tensor:
         images, labels, *_ = as_batch(batch, self.trainer)
         logits = self(images)
-        counts.update(logits, labels, self.loss(logits.float(), labels))
+        counts.update(logits, labels, losses_of(self.loss, logits.float(), labels, None))
         extra.update(logits, labels)
         return logits
 
@@ -303,9 +318,11 @@ class Classifier(LightningModule):
 
 def losses_of(loss: nn.Module, logits: Tensor, labels: Tensor, mixed: Mixed | None) -> Tensor:
     """The loss of each image (B,); of a mixed image the losses of both labels, weighted by their shares."""
+    losses = loss(logits, labels)
+    check_losses(losses, labels, type(loss).__name__)
     if mixed is None:
-        return loss(logits, labels)
-    return mixed.shares * loss(logits, labels) + (1 - mixed.shares) * loss(logits, mixed.others)
+        return losses
+    return mixed.shares * losses + (1 - mixed.shares) * loss(logits, mixed.others)
 
 
 def duration_of(trainer: Trainer) -> Duration:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from torch import nn
 
+from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.fields import checked
 from alexnet_lab.models import LeNet5Loss
 
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
     from alexnet_lab.base.ranges import UnitInterval
 
 __all__ = ["CrossEntropy", "LeNet5Criterion"]
+
+
+def check_losses(losses: Tensor, labels: Tensor, name: str) -> None:
+    """Raises ConfigError unless there is one loss for each label (B,)."""
+    if losses.shape != labels.shape:
+        raise ConfigError(
+            f"`loss`: {name} gives the shape {tuple(losses.shape)} for {len(labels)} images; it must give each image "
+            f"its loss: set +loss.reduction=none if it has that field"
+        )
 
 
 class CrossEntropy(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch.optim import SGD, Adam, Optimizer, RMSprop
 
 from alexnet_lab.base.fields import checked
-from alexnet_lab.base.targets import build, locate
+from alexnet_lab.base.targets import build, locate, target_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -140,7 +140,7 @@ def decayed_and_not(net: nn.Module, weight_decay: float, *, decay_biases: bool) 
 
 def build_optimizer(spec: Mapping[str, Any], net: nn.Module, trusted: tuple[str, ...] = ()) -> Optimizer:
     """Builds the optimiser of a config; a class such as `torch.optim.AdamW` gets all that are trained in one group."""
-    target = locate(spec["_target_"], "optimizer", trusted)
+    target = locate(target_of(spec, "optimizer"), "optimizer", trusted)
     foreign = isinstance(target, type) and issubclass(target, Optimizer)
     trained = (parameter for parameter in net.parameters() if parameter.requires_grad)
     return build(spec, "optimizer", trained if foreign else net, trusted=trusted)

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLR
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.fields import checked
-from alexnet_lab.base.targets import build, locate
+from alexnet_lab.base.targets import build, locate, target_of
 from alexnet_lab.training.schedule_rules import check_drops, needs_layer_groups
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ def build_schedule(
     Raises:
         ConfigError: It is no schedule, or needs a metric, which only schedule=plateau receives.
     """
-    target = locate(spec["_target_"], "schedule", trusted)
+    target = locate(target_of(spec, "schedule"), "schedule", trusted)
     if isinstance(target, type) and issubclass(target, ReduceLROnPlateau):
         raise ConfigError(f"`schedule._target_` is {spec['_target_']}, which needs a metric; set schedule=plateau")
     if isinstance(target, type) and issubclass(target, LRScheduler):
