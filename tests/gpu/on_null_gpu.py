@@ -225,6 +225,7 @@ def precisions() -> dict[str, list[bool]]:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # what is imported stays, and `gc.collect` need not look at it
     place, store, *others = Path(sys.argv[1]), *sys.argv[2:]
     found = (
         {"whole": whole_runs(place, store, others)}
