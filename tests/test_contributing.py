@@ -153,6 +153,26 @@ def test_a_callback_is_one_file_and_one_yaml(clone, run):
     assert outcome.code == 0, outcome.err
 
 
+def test_a_constructor_without_a_star_has_the_same_fields(clone, run):
+    (line, _) = write_files("A callback", clone)
+    file = clone / "src" / "alexnet_lab" / "training" / "largest_weight.py"
+    file.write_text(file.read_text().replace("*, scale: float = 1.0", "scale: float = 1.0, top: float = float('inf')"))
+    outcome = run(line, *QUICK, "trainer.limit_train_batches=2")
+    assert outcome.code == 0, outcome.err
+    config = (clone / "run" / "config.yaml").read_text()
+    assert ("scale: 10.0" in config, "top:" in config) == (True, False)
+
+
+def test_an_optimizer_of_torch_needs_no_file(clone, run):
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (words,) = re.findall(r"`(~optimizer [^`]*)`", text)
+    outcome = run(f"python train.py {words}", *QUICK, "trainer.max_epochs=1", "trainer.limit_train_batches=2")
+    assert outcome.code == 0, outcome.err
+    checkpoint = torch.load(clone / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["config"]["optimizer"] == {"_target_": "torch.optim.AdamW", "lr": 0.001}
+    assert checkpoint["optimizer_states"][0]["param_groups"][0]["decoupled_weight_decay"] is True
+
+
 def test_a_logger_is_one_yaml(clone, run):
     first, second = write_files("A logger", clone)
     quick = [word for word in QUICK if not word.startswith("logger")] + ["trainer.limit_train_batches=2"]

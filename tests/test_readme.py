@@ -82,7 +82,7 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("ALEXNET_LAB_DATA", str(digits_dir))
     names: dict = {}
     exec(compile(example, "README.md", "exec"), names)
-    assert RunDirectory("logs/runs/first").read_result()["status"] == "completed"
+    assert (RunDirectory("logs/runs/first").read_result() or {})["status"] == "completed"
     assert names["probabilities"].shape == (8, 10)
     assert names["probabilities"].sum(1).numpy() == pytest.approx(np.ones(8), abs=1e-5)
     alone = names["run"].predict(names["test"].images[names["test"].indices[:8]])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
+from typing import Any
 
 import pytest
 import yaml
@@ -179,3 +181,15 @@ def test_inherited_constructor(package):
     assert list(read("mine.deep.Mine").fields) == list(read("alexnet_lab.models.LeNet5").fields)
     assert read_signature("mine.deep.Net") is None
     assert read_signature("mine.deep.Seen") is None
+
+
+def test_our_own_fields_are_what_is_never_passed_by_position():
+    text = "def made(net, width: int, scale: float = 1.0, top=float('inf'), *, name: str, low=-1): ..."
+    (node,) = ast.parse(text).body
+    assert isinstance(node, ast.FunctionDef)
+    fields = signatures._function_signature(node, own=True).fields
+    found = {name: (field.annotation, field.default) for name, field in fields.items()}
+    computed = signatures.COMPUTED
+    assert found == {
+        "scale": (float, 1.0), "top": (Any, computed), "name": (str, ...), "low": (Any, -1),
+    }  # fmt: skip

@@ -1,9 +1,9 @@
 """Reads the fields of a `_target_` from its source, without importing it.
 
 Importing torch takes seconds, and a misspelt key should be reported within half a second. The keyword-only parameters
-of a constructor or function are therefore read with `ast`: their names, annotations and defaults *are* the config's
-schema, stated only once. Names of other packages (`torch.optim.AdamW`) are followed through their re-exports; only the
-names of their parameters are checked, not the types.
+of a constructor or function, and those with a default, are therefore read with `ast`: their names, annotations and
+defaults *are* the config's schema, stated only once. Names of other packages (`torch.optim.AdamW`) are followed through
+their re-exports; only the names of their parameters are checked, not the types.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Final, Optional
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
 from alexnet_lab.base.fields import can_be_checked, resolve
@@ -36,6 +36,10 @@ class Field:
 
     annotation: Any
     default: Any = ...
+
+
+COMPUTED: Final = object()
+"""The default of a field whose value only Python knows; a config does not show it."""
 
 
 @dataclass(frozen=True)
@@ -219,25 +223,34 @@ def _with_attributes(inherited: Signature, node: ast.ClassDef) -> Signature:
 
 
 def _function_signature(node: ast.FunctionDef, *, own: bool) -> Signature:
-    """For our own code the keyword-only parameters; for other packages all but the first, none of them required."""
+    """For our own code the parameters that we never pass by position: keyword-only ones, and those with a default.
+
+    For other packages all but the first, none of them required.
+    """
     arguments = node.args
-    pairs = list(zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True))
-    if own:
-        fields = {arg.arg: Field(_evaluated(arg.annotation), _default(default)) for arg, default in pairs}
-        return Signature(fields)
     positional = arguments.posonlyargs + arguments.args
     defaults = [None] * (len(positional) - len(arguments.defaults)) + arguments.defaults
-    pairs = [*zip(positional, defaults, strict=True), *pairs]
+    by_position = list(zip(positional, defaults, strict=True))
+    by_name = list(zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True))
+    if own:
+        pairs = [*((arg, default) for arg, default in by_position if default is not None), *by_name]
+        return Signature({arg.arg: Field(_evaluated(arg.annotation), _default(default)) for arg, default in pairs})
     fields = {
         arg.arg: Field(_their_annotation(arg, default), None)
-        for arg, default in pairs
+        for arg, default in [*by_position, *by_name]
         if arg.arg not in ("self", "cls")
     }
     return Signature(fields, open=arguments.kwarg is not None)
 
 
 def _default(node: ast.expr | None) -> Any:
-    return ... if node is None else ast.literal_eval(node)
+    """A default's value; `...` without one, and COMPUTED for an expression such as `float("inf")`."""
+    if node is None:
+        return ...
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return COMPUTED
 
 
 def _evaluated(annotation: ast.expr | None) -> Any:

@@ -29,7 +29,7 @@ from alexnet_lab.config.schema import (
     listed,
     section_in,
 )
-from alexnet_lab.config.signatures import Field, read_signature
+from alexnet_lab.config.signatures import COMPUTED, Field, read_signature
 from alexnet_lab.config.unknown_keys import unknown_key
 from alexnet_lab.config.wandb_checks import SCHEME, check_names, check_wandb, parts_of_reference
 from alexnet_lab.config.weights_source import with_hash
@@ -296,7 +296,8 @@ def _check_part(key: str, spec: dict[str, Any], config: Mapping[str, Any]) -> di
     for name in spec:
         if name != "_target_" and name not in fields and not (signature.open and is_new(name, fields)):
             raise ConfigError(unknown_key(f"{key}.{name}", list(fields), config))
-    checked = {name: _check_field(f"{key}.{name}", spec, name, field) for name, field in fields.items()}
+    shown = {name: field for name, field in fields.items() if name in spec or field.default is not COMPUTED}
+    checked = {name: _check_field(f"{key}.{name}", spec, name, field) for name, field in shown.items()}
     own = target.startswith("alexnet_lab.")
     return {"_target_": target} | ({**spec, **checked} if own else spec)
 

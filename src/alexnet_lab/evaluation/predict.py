@@ -271,7 +271,8 @@ class Predictor:
             ConfigError: The shape, dtype or range is not allowed.
         """
         if not isinstance(images, np.ndarray | torch.Tensor):
-            raise ConfigError(f"`images` is of type {type(images).__name__}; allowed: an array or a tensor (B, C, H, W)")
+            kind = type(images).__name__
+            raise ConfigError(f"`images` is of type {kind}; allowed: an array or a tensor (B, C, H, W)")
         stored = stored_images(torch.as_tensor(images), self.data.channels, self.data.stored_size)
         count = len(stored)
         if count == 0:
