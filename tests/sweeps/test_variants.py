@@ -18,7 +18,7 @@ from alexnet_lab.report import make_report
 from alexnet_lab.run import train
 from alexnet_lab.sweeps.results import with_gap
 from alexnet_lab.sweeps.summary import Outcome, summarise
-from alexnet_lab.sweeps.summary_tables import cells, csv_text
+from alexnet_lab.sweeps.summary_tables import cells, csv_text, level_label, paper_point
 
 VARIANTS = "sweep.variants={base: {}, tanh: {model.activation: tanh}, slow: {optimizer.learning_rate: 1e-3}}"
 
@@ -186,6 +186,18 @@ def test_the_table_has_the_papers_number_a_verdict_and_the_further_metrics():
     records = {row["level"]: row for row in csv.DictReader(csv_text(summary).splitlines())}
     assert (records["no_lrn"]["paper_points"], records["no_pool"]["paper_points"]) == ("1.4", "")
     assert float(records["no_lrn"]["train/top1_error"]) == pytest.approx(0.161)
+
+
+def test_the_papers_number_stands_where_one_factor_differs_from_the_base():
+    found = [
+        Outcome({"sweep.variant": name, "model.width": width, "seed": "0"}, "completed", value, value)
+        for width in ("0.25", "0.5") for name, value in (("base", 0.2), ("no_lrn", 0.3))
+    ]  # fmt: skip
+    summary = summarise(ABOUT | {"factor": ["sweep.variant", "model.width"], "also": None}, found)
+    assert {level_label(row): paper_point(summary, row) for row in summary.rows} == {
+        "variant=base width=0.25": None, "variant=no_lrn width=0.25": 1.4, "variant=base width=0.5": None,
+        "variant=no_lrn width=0.5": None,
+    }  # fmt: skip
 
 
 def test_the_gap_is_that_to_the_training_images_as_they_are_where_these_were_tested():

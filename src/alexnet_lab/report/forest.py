@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from markupsafe import Markup
 
 from alexnet_lab.base.printable import printable
-from alexnet_lab.sweeps.summary_tables import Units, interval, level_label, pairs_label
+from alexnet_lab.sweeps.summary_tables import Units, interval, level_label, pairs_label, paper_point
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +68,7 @@ def _gap(summary: Summary, row: Row, units: Units) -> Gap:
     label = " ".join(filter(None, [group, level_label(row), pairs_label(row.cell.setting)]))
     low, high = (None if end is None else scale * end for end in (gap.low, gap.high))
     spread = f" ({interval(gap, units)})" if low is not None else ""
-    paper = (summary.about.get("paper_points") or {}).get(level_label(row))
+    paper = paper_point(summary, row)
     return Gap(printable(label), scale * gap.mean, low, high, paper, f"{units.signed(gap.mean)}{spread}")
 
 

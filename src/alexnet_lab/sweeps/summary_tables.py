@@ -38,8 +38,8 @@ def _record(summary: Summary, row: Row) -> dict[str, Any]:
     }
     compared["verdict"] = gap and verdict(gap, summary.about.get("expects"))
     also = dict(further(summary, row))
-    if points := summary.about.get("paper_points"):
-        compared["paper_points"] = points.get(level_label(row))
+    if summary.about.get("paper_points"):
+        compared["paper_points"] = paper_point(summary, row)
     place = {"level": level_label(row), "setting": pairs_label(row.cell.setting), "tuned": pairs_label(row.tuned)}
     return dict(row.group) | place | {"metric": summary.about["metric"]} | numbers | compared | also | row.counts
 
@@ -141,8 +141,8 @@ def _cells(summary: Summary, row: Row) -> list[tuple[str, str]]:
         ("ratio", "" if units.per_cent else times(row.ratio)),
         ("left out", left_out),
     ]
-    if claims := about.get("paper_points"):
-        points = claims.get(level_label(row))
+    if about.get("paper_points"):
+        points = paper_point(summary, row)
         found.append(("paper, points", "" if points is None else f"{points:+g}"))
         found.append(("verdict", "" if gap is None else verdict(gap, about.get("expects"))))
     return found + [(heading(name), Units(name).number(value)) for name, value in further(summary, row)]
@@ -313,6 +313,14 @@ def level_label(row: Row) -> str:
     """`lrn`; with several factors `norm=across local3=32`."""
     level = row.cell.level
     return printable(level[0][1]) if len(level) == 1 else pairs_label(level) or "all"
+
+
+def paper_point(summary: Summary, row: Row) -> float | None:
+    """The paper's difference for a level that differs from the base in one factor; None without one."""
+    points = summary.about.get("paper_points") or {}
+    base = next((other.cell.level for other in summary.rows if other.is_base), ())
+    changed = [value for key, value in row.cell.level if (key, value) not in base]
+    return points.get(changed[0] if len(changed) == 1 else level_label(row))
 
 
 def pairs_label(pairs: tuple[tuple[str, str], ...]) -> str:
