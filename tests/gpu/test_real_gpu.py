@@ -116,6 +116,7 @@ def test_response_norm_compiles_once_for_a_shape_and_any_batch():
 
 
 @pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores")  # torch 2.11 suggests it when it compiles
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # by torch 2.11, which uses it
 def test_response_norm_of_a_compiled_network_runs_the_same_kernels():
     x = torch.randn(SHAPE, device="cuda", generator=torch.Generator("cuda").manual_seed(0)).requires_grad_()
     results = []

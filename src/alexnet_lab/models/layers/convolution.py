@@ -1,6 +1,6 @@
 """A convolution with faster forms for a GPU, where cuDNN is slow: AlexNet's first layer and its two towers.
 
-Both forms compute the same sums in another order. On a CPU, and where torch traces the network, it is torch's own.
+Both forms compute the same sums in another order. On a CPU, and in a network that is exported, it is torch's own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Conv2d(nn.Conv2d):
         """From (B, C, H, W) to (B, out_channels, H', W')."""
         autocast = torch.is_autocast_enabled("cuda")
         dtype = torch.get_autocast_dtype("cuda") if autocast else input.dtype
-        if input.device.type != "cuda" or dtype not in HALF or torch.compiler.is_compiling():
+        exported = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+        if input.device.type != "cuda" or dtype not in HALF or exported:
             return super().forward(input)
         if self.is_folded():
             return folded_convolution(input.to(dtype), self.weight, self.bias, self.stride[0])

@@ -256,7 +256,7 @@ def local_response_norm(
 ) -> Tensor:
     """LRN across maps; arguments as `LocalResponseNorm` has them. (B, C, ...) in and out, any float type."""
     constants = Constants(size, alpha, beta, k, groups)
-    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+    if torch.compiler.is_dynamo_compiling():  # not within torch.export, unless it is strict
         return _norm_operator(x, *constants)
     return _ResponseNorm.apply(x, constants)  # pyright: ignore[reportReturnType] - untyped
 
