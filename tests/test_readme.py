@@ -109,7 +109,7 @@ def test_train(line, here, monkeypatch, small_cifar10):
         pytest.skip("needs MNIST")
     if "trainer=gpu" in words and not torch.cuda.is_available():
         words.remove("trainer=gpu")
-    narrow = ["model.width=0.0625"] if any("alexnet" in word for word in words) else []
+    narrow = ["model.width=0.0625", "data.batch_size=64"] if any("alexnet" in word for word in words) else []
     one_seed = ["seed=0"] if "-m" in words else []
     assert run_script("train.py", *words, *narrow, *one_seed, *SHORT) == 0
     sweeps = [json.loads(path.read_text()) for path in here.glob("logs/sweeps/*/sweep.json")]
