@@ -236,8 +236,8 @@ for _ in range(200):
 print("the formula holds for all of them")
 
 # %% [markdown]
-# The sizes of AlexNet, from its published numbers. 224 is what the paper prints; the released code saw 227, or
-# 224 with zeros at two sides. Only these give the paper's 55.
+# The sizes of AlexNet, from its published numbers. The paper prints 224, from which its 55 does not follow: the released
+# code adds 3 zeros at the right and at the bottom; Caffe takes images of 227, as here. Notebook 3 compares them.
 
 # %%
 side = 227

@@ -193,8 +193,8 @@ curves = {
 }
 _, axes = plt.subplots(1, 5, figsize=(11, 2.2), layout="constrained", sharey=True)
 for axis, (name, (errors, test)) in zip(axes, list(curves.items())[1:], strict=True):
-    axis.plot(range(1, 9), curves["all ideas"][0], color="gray")
-    axis.plot(range(1, 9), errors, color="#d55e00")
+    axis.plot(range(1, len(errors) + 1), curves["all ideas"][0], color="gray")
+    axis.plot(range(1, len(errors) + 1), errors, color="#d55e00")
     axis.set(title=f"{name}\ntest error {test:.1%}", xlabel="epoch", ylim=(0, 1))
 axes[0].set_ylabel("training error")
 plt.show()

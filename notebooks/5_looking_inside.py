@@ -56,7 +56,7 @@ torch.manual_seed(0)
 untrained = type(run.net)(**{k: v for k, v in run.config["model"].items() if k != "_target_"})
 _, axes = plt.subplots(2, 12, figsize=(10, 2.1), layout="constrained")
 for row, net, name in zip(axes, (untrained, run.net), ("untrained", "trained"), strict=True):
-    for axis, kernel in zip(row, net.features.conv1.weight.detach()[:, 0], strict=True):
+    for axis, kernel in zip(row, net.features.conv1.weight.detach()[:12, 0], strict=True):
         limit = kernel.abs().max()
         axis.imshow(kernel, cmap="RdBu", vmin=-limit, vmax=limit)
         axis.set_xticks([]), axis.set_yticks([])
@@ -103,7 +103,7 @@ torch.manual_seed(1)
 with torch.no_grad():
     signed = run.net.features.conv1(images[:1])
     signed = signed[:, [int(signed[0].flatten(1).std(1).argmax())]]  # the map with the strongest contrast
-    fc6 = run.net.classifier[:3](run.net.features(images[:1])).reshape(16, 32)
+    fc6 = run.net.classifier[:3](run.net.features(images[:1])).reshape(16, -1)
     dropped = fc6 * (torch.rand(fc6.shape) < 0.5)
 parts = {
     "convolution": signed[0, 0],
@@ -136,8 +136,8 @@ for axis, (name, grid) in zip(axes, parts.items(), strict=True):
 maps = seen["act1"] / seen["act1"].max()
 row, column = np.unravel_index(int(maps.sum(1).argmax()), maps.shape[2:])
 _, axes = plt.subplots(1, 4, figsize=(11, 2.3), layout="constrained")
-axes[0].bar(np.arange(12) - 0.2, 300 * maps[0, :, row, column], 0.4, label="before")
-axes[0].bar(np.arange(12) + 0.2, LocalResponseNorm()(300 * maps)[0, :, row, column], 0.4, label="after")
+axes[0].bar(np.arange(maps.shape[1]) - 0.2, 300 * maps[0, :, row, column], 0.4, label="before")
+axes[0].bar(np.arange(maps.shape[1]) + 0.2, LocalResponseNorm()(300 * maps)[0, :, row, column], 0.4, label="after")
 axes[0].set(title="one pixel, activations up to 300", xlabel="map")
 axes[0].legend(frameon=False, fontsize=8)
 for axis, scale in zip(axes[1:], (1, 100, 300), strict=True):
@@ -217,7 +217,8 @@ for axis, index in zip(axes, worst.tolist() + [None] * (8 - len(worst)), strict=
 # %% [markdown]
 # ## Try it
 #
-# - `python eval.py run=logs/course/alexnet figures=all` draws all of this, and more, for any run: [gallery](../docs/gallery.md).
+# - `python eval.py run=logs/course/alexnet figures=all` draws kernels, maps, neighbours, mistakes and more, of any run:
+#   [gallery](../docs/gallery.md).
 # - `python eval.py run=RUN data.root=FOLDER` evaluates your own images.
 # - `load(RUN).predict(images)` gives probabilities for arrays of pixels.
 #

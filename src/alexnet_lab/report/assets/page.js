@@ -186,7 +186,10 @@
     legend.replaceChildren(...data.levels.map((name, level) => {
       const button = document.createElement("button");
       const mark = document.createElement("i");
-      mark.style.background = levelColour(level);
+      const colour = levelColour(level);
+      const [dash, gap] = dashes(level);
+      mark.style.background = dash
+        ? `repeating-linear-gradient(90deg, ${colour} 0 ${dash}px, transparent ${dash}px ${dash + gap}px)` : colour;
       button.append(mark, name);
       button.setAttribute("aria-pressed", String(indices(level).length > 0));
       button.addEventListener("click", () => {
