@@ -74,6 +74,21 @@ def test_sweep_of_jobs_on_two_nodes_of_which_one_is_cancelled_and_resumes(cluste
     assert [(item["status"], item["steps"]) for item in results] == [("completed", 400)] * 2
 
 
+def test_waiting_job_that_is_cancelled_is_not_submitted_again(cluster, tmp_path, digits_dir):
+    place = tmp_path / "sweep"
+    words = (
+        "-m", "seed=0,1", "launcher=slurm", "hydra.launcher.array_parallelism=1", "trainer.max_epochs=40", *SHORT,
+        f"data.dir={digits_dir}", f"hydra.sweep.dir={place}",
+    )  # fmt: skip
+    sweep = command("train.py", *words, cwd=tmp_path, **cluster)
+    wait_for_checkpoint(place / "seed-0", sweep)
+    slurm(cluster, "scancel", f"{(place / 'slurm_jobs.txt').read_text()}_1")
+    ended = finished(sweep, timeout=200)
+    assert ended.code == 1, ended.err
+    assert ended.err.count("1 submitted") + ended.err.count("2 submitted") == 1
+    assert "error: 1 of 2 jobs did not end: seed-1; resume with the same command" in ended.err
+
+
 def wait_for_checkpoint(run: Path, process: subprocess.Popen[str]) -> None:
     end = time.monotonic() + 120
     while not (run / "checkpoints" / "last.ckpt").exists() and process.poll() is None and time.monotonic() < end:

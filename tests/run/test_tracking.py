@@ -226,6 +226,21 @@ def test_no_network_becomes_an_offline_run(tmp_path, no_login, monkeypatch, capl
     assert modes == ["online", "offline"]
 
 
+def test_server_that_does_not_answer_becomes_an_offline_run(tmp_path, no_login, monkeypatch, caplog):
+    """With W&B's own service, which holds the id of the run that did not start."""
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(tracking, "INIT_TIMEOUT_SECONDS", 5)
+    monkeypatch.setattr(tracking.log, "propagate", True)
+    logger = tracking.wandb_logger(tmp_path, {"tags": []})
+    assert isinstance(logger, WandbLogger)
+    assert logger.experiment.settings.mode == "offline"
+    tracking.finish([tolerant_loggers.Steady(logger)], 0)
+    assert "this run is kept offline" in caplog.text
+    assert list(tmp_path.glob("wandb/offline-run-*"))
+
+
 def test_tensorboard(compose, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Says:
-    """Puts a `squeue` and a `scancel` of ours in the place of SLURM's; both keep what they are called with."""
+    """Puts commands of ours in the place of SLURM's; they keep what they are called with."""
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(slurm_launcher, "FIRST_POLL_SECONDS", 0.01)
 
     def write(script: str) -> None:
-        for name in ("squeue", "scancel"):
+        for name in ("squeue", "scancel", "scontrol"):
             command = tmp_path / name
             command.write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/calls\n{script}\n')
             command.chmod(0o755)
@@ -56,6 +56,21 @@ def test_waiting_outlasts_a_controller_that_does_not_answer(says, tmp_path):
     says(f"test $(wc -l < {tmp_path}/calls) -gt 3 || {{ echo 'Unable to contact' >&2; exit 1; }}")
     slurm_launcher.wait("7")
     assert (tmp_path / "calls").read_text().splitlines() == ["squeue --noheader --array --jobs=7 --format=%T"] * 4
+
+
+CANCELLED = """
+JobId=31 ArrayJobId=31 ArrayTaskId=2-3 JobName=x JobState=CANCELLED Reason=None
+JobId=33 ArrayJobId=31 ArrayTaskId=1 JobName=x JobState=COMPLETED Command=a=b
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "jobs"),
+    [(f"echo '{CANCELLED}'", ["31_2-3"]), ("echo JobState=COMPLETED", []), ("echo Invalid job id >&2; exit 1", [])],
+)
+def test_cancelled_jobs_are_known(script, jobs, says):
+    says(script)
+    assert slurm_launcher.cancelled("31") == jobs
 
 
 def test_jobs_are_taken_back_one_after_the_other_whatever_scancel_says(says, tmp_path):

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from filelock import FileLock
 
-from alexnet_lab.base.errors import Interrupted, RunError
-from alexnet_lab.sweeps import shutdown
+from alexnet_lab.base.errors import Interrupted, JobsCancelledError, RunError
+from alexnet_lab.sweeps import runner, shutdown
 from alexnet_lab.sweeps.job_states import entry
 from alexnet_lab.sweeps.preflight import Plan, Request, plan
 from alexnet_lab.sweeps.runner import drive
@@ -127,12 +127,72 @@ def test_job_that_kills_its_process_each_time_is_given_up_and_the_others_continu
     assert latest["seed-1"]["error"] == "its process ended without a record (RuntimeError: a worker was killed)"
 
 
-def test_launcher_that_cannot_start_ends(tmp_path):
+def test_neighbours_of_a_job_that_kills_all_workers_get_an_attempt_alone(tmp_path):
+    """As loky does: the worker that dies takes the others along."""
+    sweep_plan, launched = planned(tmp_path / "sweep"), []
+
+    def launch(jobs: Sequence[list[str]]) -> None:
+        launched.append([words[0] for words in jobs])
+        for words in jobs:
+            begin(sweep_plan, words)
+        if "seed=1" in launched[-1]:
+            raise RuntimeError("a worker was killed")
+        for words in jobs:
+            end(sweep_plan, words)
+
+    with pytest.raises(RunError, match="1 of 3 jobs failed: seed-1"):
+        drive(sweep_plan, launch)
+    assert launched == [["seed=0", "seed=1", "seed=2"], ["seed=0"], ["seed=1"], ["seed=2"]]
+    latest = sweep_plan.sweep.latest()
+    assert [latest[f"seed-{n}"]["status"] for n in range(3)] == ["completed", "failed", "completed"]
+
+
+def test_jobs_that_could_not_be_started_did_not_fail(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runner, "RELAUNCH_SECONDS", 0.01)
+    sweep_plan = planned(tmp_path / "sweep")
+
     def launch(jobs: Sequence[list[str]]) -> None:
         raise OSError("no such queue")
 
-    with pytest.raises(RunError, match="3 of 3 jobs failed"):
-        drive(planned(tmp_path / "sweep"), launch)
+    with pytest.raises(RunError, match=r"no job could be started \(OSError: no such queue\); repeat the command"):
+        drive(sweep_plan, launch)
+    assert capsys.readouterr().err.count("trying again (1 of 1)") == 1
+    assert sweep_plan.sweep.entries() == []
+    drive(sweep_plan, lambda jobs: [end(sweep_plan, words) for words in jobs])
+    assert len(sweep_plan.sweep.latest()) == 3
+
+
+def test_jobs_cancelled_in_the_queue_are_not_launched_again(tmp_path):
+    """A running one has recorded itself; one that waited has not."""
+    sweep_plan, launched = planned(tmp_path / "sweep"), []
+
+    def launch(jobs: Sequence[list[str]]) -> None:
+        launched.append([words[0] for words in jobs])
+        end(sweep_plan, jobs[0])
+        end(sweep_plan, jobs[1], "interrupted")
+        raise JobsCancelledError("cancelled in SLURM: 31_1, 31_2")
+
+    with pytest.raises(RunError, match=r"2 of 3 jobs did not end: seed-1, seed-2; resume with the same command"):
+        drive(sweep_plan, launch)
+    assert launched == [["seed=0", "seed=1", "seed=2"]]
+    assert sweep_plan.sweep.latest()["seed-2"]["error"] == "cancelled in SLURM: 31_1, 31_2"
+    drive(sweep_plan, lambda jobs: [end(sweep_plan, words) for words in jobs])
+    assert [line["job"] for line in sweep_plan.sweep.entries()][3:] == ["seed-1", "seed-2"]
+
+
+def test_a_queue_that_answers_again_starts_the_jobs(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "RELAUNCH_SECONDS", 0.01)
+    sweep_plan, tries = planned(tmp_path / "sweep"), []
+
+    def launch(jobs: Sequence[list[str]]) -> None:
+        tries.append(len(jobs))
+        if len(tries) == 1:
+            raise OSError("no answer")
+        for words in jobs:
+            end(sweep_plan, words)
+
+    drive(sweep_plan, launch)
+    assert tries == [3, 3]
 
 
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])

@@ -57,6 +57,10 @@ class RunError(AlexNetLabError):
     """
 
 
+class JobsCancelledError(RunError):
+    """Jobs of a sweep were cancelled in the cluster's queue; a launcher raises it after all have left the queue."""
+
+
 class Interrupted(AlexNetLabError):  # noqa: N818 - an event, not a fault
     """Ctrl-C or SIGTERM: neither the user's fault nor the program's.
 

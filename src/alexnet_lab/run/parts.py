@@ -162,12 +162,11 @@ def check_batches(trainer: Mapping[str, Any], data: Any) -> None:
     if not isinstance(data, ImageDataModule) or trainer["fast_dev_run"]:
         return
     _check_interval(trainer, math.ceil(data.num_train / data.batch_size))
-    limits = {key: trainer[key] for key in PARTS}
-    parts = PARTS
-    if trainer["overfit_batches"]:
-        limits, parts = {"overfit_batches": trainer["overfit_batches"]}, {"overfit_batches": "train"}
-    for key, limit in limits.items():
-        batches = math.ceil(getattr(data, f"num_{parts[key]}") / data.batch_size)
+    limits = list(PARTS.items())
+    if trainer["overfit_batches"]:  # Lightning takes that share of both
+        limits = [("overfit_batches", "train"), ("overfit_batches", "val")]
+    for key, part in limits:
+        limit, batches = trainer[key], math.ceil(getattr(data, f"num_{part}") / data.batch_size)
         if isinstance(limit, float) and 0 < limit * batches < 1:
             raise ConfigError(
                 f"`trainer.{key}` is {limit}, of {batches} batches less than one; set it to 1 (a number of batches), "

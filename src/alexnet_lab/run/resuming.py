@@ -253,7 +253,10 @@ def newest_intact(directory: RunDirectory, *, mapped: bool = False, warn: bool =
         return Intact(path, then, checkpoint)
     if damaged:
         raise damaged[0]
-    raise RunError(f"{directory.path} has no checkpoint to resume from; start it again with its config.yaml")
+    raise RunError(
+        f"{directory.path} has no checkpoint to resume from; start it again with its config.yaml (trainer.fast_dev_run "
+        "keeps none)"
+    )
 
 
 def place_of(checkpoint: Mapping[str, Any]) -> str:

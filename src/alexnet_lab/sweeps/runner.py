@@ -6,9 +6,10 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from alexnet_lab.base import shell
-from alexnet_lab.base.errors import Interrupted, RunError, one_line
+from alexnet_lab.base.errors import Interrupted, JobsCancelledError, RunError, one_line
 from alexnet_lab.base.log import start_log
 from alexnet_lab.sweeps import job_states
 from alexnet_lab.sweeps.definition import Job
@@ -17,6 +18,9 @@ from alexnet_lab.sweeps.shutdown import POLL_SECONDS, stoppable
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
 Launch = Callable[[Sequence[list[str]]], object]
+
+RELAUNCH_SECONDS = 5.0
+"""The pause after a launch that started no job, such as one that SLURM did not answer."""
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +58,8 @@ def run_left(plan: Plan, launch: Launch) -> None:
     """Runs the jobs of a plan that are not done, in a locked sweep; raises Interrupted like `drive`."""
     sweep = plan.sweep
     sweep.write(plan.definition)
+    if running := [job.label for job in plan.jobs if sweep.run(job).in_use()]:
+        log.info("waiting until these jobs end, which another process runs: %s", ", ".join(running))
     _wait(sweep, plan.jobs)
     job_states.adopt(sweep, plan.jobs)
     states = job_states.states(sweep, plan.jobs)
@@ -71,24 +77,66 @@ def run_left(plan: Plan, launch: Launch) -> None:
 
 
 def _run(plan: Plan, left: list[Job], lines: Counter[str], launch: Launch) -> None:
-    """Launches jobs, and launches those that ended without a record (killed) again, up to `retries` times."""
+    """Launches jobs, and launches those that ended without a record (killed) again, up to `retries` times.
+
+    The workers of joblib end together if one is killed. So jobs that ended together get their last attempt alone: a job
+    that always dies fails, and its neighbours do not.
+    """
     sweep, retries = plan.sweep, plan.launcher["retries"]
     vanished: Counter[str] = Counter()
+    together: set[str] = set()
+    in_vain = 0  # launches in a row that started no job
     while left:
-        error = "its process ended without a record"
-        try:
-            launch([plan.words[job.name] for job in left])
-        except Exception as caught:  # a launcher may fail in any way; the jobs' records decide
-            error = one_line(f"{error} ({type(caught).__name__}: {caught})")
-            log.debug("the launcher failed", exc_info=True)
-        _wait(sweep, left)
-        left = _unrecorded(sweep, left, lines)
-        for job in [job for job in left if sweep.run(job).config.exists()] or left:  # others had not started
+        alone = [job for job in left if job.name in together and vanished[job.name] == retries][:1]
+        ended, started, failure = _launched(plan, alone or left, lines, launch)
+        in_vain = in_vain + 1 if failure and len(ended) == len(alone or left) and not started else 0
+        if in_vain > retries:
+            raise RunError(f"no job could be started ({failure}); repeat the command: {shell.typed()}")
+        if in_vain:
+            log.warning("no job could be started (%s); trying again (%d of %d)", failure, in_vain, retries)
+            time.sleep(RELAUNCH_SECONDS)
+            continue
+        if failure and len(started) > 1:
+            together.update(job.name for job in started)
+        error = "its process ended without a record" + (f" ({failure})" if failure else "")
+        for job in started or ended:
             vanished[job.name] += 1
             log.warning("job %s: %s (%d of %d)", job.label, error, vanished[job.name], retries + 1)
             if vanished[job.name] > retries:
                 sweep.append(job_states.entry(sweep, job, {}, status="failed", error=error))
-        left = [job for job in left if vanished[job.name] <= retries]
+        left = [job for job in _unrecorded(sweep, left, lines) if vanished[job.name] <= retries]
+
+
+class Launched(NamedTuple):
+    """What became of the jobs of a launch."""
+
+    ended: list[Job]  # without a record
+    started: list[Job]  # of these
+    failure: str | None  # the launcher's error
+
+
+def _launched(plan: Plan, jobs: list[Job], lines: Counter[str], launch: Launch) -> Launched:
+    """Launches jobs and waits until they have ended; records those that were cancelled in a queue as interrupted."""
+    sweep, failure = plan.sweep, None
+    before = {job.name: _traces(sweep, job) for job in jobs}
+    try:
+        launch([plan.words[job.name] for job in jobs])
+    except JobsCancelledError as caught:
+        _wait(sweep, jobs)
+        for job in _unrecorded(sweep, jobs, lines):
+            sweep.append(job_states.entry(sweep, job, {}, status="interrupted", error=one_line(caught)))
+    except Exception as caught:  # a launcher may fail in any way; the jobs' records decide
+        failure = f"{type(caught).__name__}: {one_line(caught)}"
+        log.debug("the launcher failed", exc_info=True)
+    _wait(sweep, jobs)
+    ended = _unrecorded(sweep, jobs, lines)
+    return Launched(ended, [job for job in ended if _traces(sweep, job) != before[job.name]], failure)
+
+
+def _traces(sweep: SweepDirectory, job: Job) -> list[int]:
+    """What a job changes when it starts."""
+    run = sweep.run(job)
+    return [path.stat().st_mtime_ns for path in (run.config, run.log) if path.exists()]
 
 
 def _lines(sweep: SweepDirectory) -> Counter[str]:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, cast
 from hydra.core.config_store import ConfigStore
 from hydra.core.singleton import Singleton
 
+from alexnet_lab.base.errors import JobsCancelledError
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -48,6 +50,9 @@ if SlurmLauncher is not None and SlurmQueueConf is not None:
             Args:
                 job_overrides: Of each job.
                 initial_job_idx: The number of the first job.
+
+            Raises:
+                JobsCancelledError: Some were cancelled.
             """
             record = Path(str(cast("DictConfig", self.config).hydra.sweep.dir)) / SUBMITTED
             if record.exists():
@@ -61,6 +66,8 @@ if SlurmLauncher is not None and SlurmQueueConf is not None:
                 cancel([number])
                 raise
             record.unlink(missing_ok=True)
+            if jobs := cancelled(number):  # by a person or an administrator, who does not want them back in the queue
+                raise JobsCancelledError(f"cancelled in SLURM: {', '.join(jobs)}")
             return []
 
         def submit(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> str:
@@ -119,6 +126,18 @@ def in_queue(number: str) -> Counter[str] | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return Counter(answer.split())
+
+
+def cancelled(number: str) -> list[str]:
+    """The jobs of an array that were cancelled, such as `31_0`; SLURM knows them for minutes after their end."""
+    try:
+        answer = slurm("scontrol", "show", "job", "--oneliner", number)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    lines = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in answer.splitlines()]
+    return [
+        f"{number}_{line.get('ArrayTaskId', 0)}" for line in lines if line.get("JobState", "").startswith("CANCELLED")
+    ]
 
 
 def numbers_in(text: str) -> list[str]:
