@@ -157,6 +157,8 @@ REFUSED = {
     f"+transforms.x._target_={V2}.RandomCrop +transforms.x.size=99": "`transforms.x`: ",
     f"+transforms.x._target_={V2}.Normalize +transforms.x.mean=[0.5] +transforms.x.std=[0.5]": "`transforms.x`: ",
     f"+transforms.x._target_={V2}.MixUp +transforms.y._target_={V2}.CutMix": "`transforms` mixes images twice, in x",
+    f"+transforms.x._target_={V2}.CutMix +transforms.x.num_classes=7": "must be smaller than num_classes",
+    f"+transforms.x._target_={V2}.CutMix +transforms.x.num_classes=12": "is 12, but `data.num_classes` is 10",
     "+transforms.x._target_=torch.nn.Identity": "which is no class derived from torchvision.transforms.v2.Transform",
     f"+transforms.x._target_={V2}.MixUp optimizer=diagonal_lm": "gives each image two labels, and optimizer=",
 }

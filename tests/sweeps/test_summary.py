@@ -160,6 +160,17 @@ def test_a_tuned_key_takes_its_best_value_in_each_level():
     assert markdown(on_test).endswith("each level's best mean on the validation part.\n")
 
 
+def test_a_tuned_value_of_more_seeds_is_compared_over_those_that_both_have():
+    """As after an extension that adds a seed to one value alone."""
+    jobs = [
+        done(value, model__activation=activation, optimizer__learning_rate=rate, seed=seed)
+        for activation in ("relu", "tanh")
+        for rate, seed, value in (("0.00001", 0, 0.9), ("0.00001", 1, 0.9), ("0.03", 0, 0.5))
+    ]
+    about = ABOUT | {"factor": ["model.activation"], "tuned": ["optimizer.learning_rate"], "metric": "test/top1_error"}
+    assert [dict(row.tuned)["optimizer.learning_rate"] for row in summarise(about, jobs).rows] == ["0.03", "0.03"]
+
+
 def test_a_tuned_value_that_gets_there_more_often_wins_against_a_quicker_one():
     epochs = {"0.1": [1.0, None], "0.01": [9.0, 9.0]}
     jobs = [

@@ -156,7 +156,7 @@ def try_transform(key: str, spec: Mapping[str, Any], data: Mapping[str, Any], tr
     shape = (3, data["channels"], data["image_size"], data["image_size"])
     images = torch.arange(torch.Size(shape).numel(), dtype=torch.int32).remainder(256).reshape(shape)
     images = images / 255 if isinstance(transform, NORMALISED) else images.byte()
-    inputs = (images, torch.tensor([0, 1, 1])) if isinstance(transform, MIXING) else (images[0],)
+    inputs = (images, torch.tensor([0, 1, data["num_classes"] - 1])) if isinstance(transform, MIXING) else (images[0],)
     try:
         with _own_numbers(images.device), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -164,6 +164,10 @@ def try_transform(key: str, spec: Mapping[str, Any], data: Mapping[str, Any], tr
     except Exception as error:  # of any kind: the class is another package's
         text = one_line(f"{type(error).__name__}: {error}")[:300]
         raise ConfigError(f"`{key}`: {target} fails on images of {shape[1:]}: {text}") from error
+    if isinstance(transform, MIXING) and tries[0][1].shape[-1] != data["num_classes"]:
+        raise ConfigError(
+            f"`{key}.num_classes` is {tries[0][1].shape[-1]}, but `data.num_classes` is {data['num_classes']}"
+        )
     found = [each[0] if isinstance(each, tuple) else each for each in tries]
     for image in found:
         if not isinstance(image, Tensor) or (image.shape, image.dtype) != (inputs[0].shape, inputs[0].dtype):

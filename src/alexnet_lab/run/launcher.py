@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LONGEST = 500
+"""Characters of another library's error that are shown."""
+
 
 def train(config: Mapping[str, Any]) -> dict[str, Any]:
     """Trains one run, in one process or several.
@@ -61,7 +64,10 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
         ('completed', 61706)
     """
     start_log()
-    return run(checked(config), resume=bool(config.get("resume")))
+    valid = checked(config)
+    if valid["sweep"]["dry_run"]:
+        raise ConfigError("`sweep.dry_run` is true, which `python train.py` knows alone; leave it out")
+    return run(valid, resume=bool(config.get("resume")))
 
 
 def run(
@@ -237,7 +243,9 @@ def _explained(error: BaseException, config: Mapping[str, Any], directory: RunDi
     if isinstance(error, OSError):
         return RunError(f"{error.filename or directory.path}: {error.strerror or error}")
     hint = f"traceback in {directory.log}, or on the screen with HYDRA_FULL_ERROR=1"
-    return RunError(f"the run failed: {type(error).__name__}: {one_line(error)} ({hint})")
+    text = one_line(error)  # a compiler's is up to 90 kB long
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+    return RunError(f"the run failed: {type(error).__name__}: {text} ({hint})")
 
 
 def resume_command(config: Mapping[str, Any], directory: RunDirectory) -> str:

@@ -191,14 +191,22 @@ def _with_partners(values: Mapping[Partner, float], others: Mapping[Partner, flo
 
 
 def _best(outcomes: list[Outcome], tuned: Sequence[str]) -> list[Outcome]:
-    """The jobs with one choice of the tuned keys: the lowest mean among those with most results."""
+    """The jobs with one choice of the tuned keys: fewest failed, then the lowest mean over the seeds that all have."""
     groups: dict[Pairs, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         groups[_part(outcome, tuned)].append(outcome)
 
-    def rank(members: list[Outcome]) -> tuple[int, float]:
-        found = [outcome.choice for outcome in members if outcome.choice is not None]
-        return -len(found), sum(found) / len(found) if found else 0.0
+    def choices(members: list[Outcome]) -> dict[str, float]:
+        return {item.overrides.get(SEED, ""): item.choice for item in members if item.choice is not None}
+
+    measured = [found.keys() for members in groups.values() if (found := choices(members))]
+    shared = set.intersection(*map(set, measured)) if measured else set()
+
+    def rank(members: list[Outcome]) -> tuple[bool, int, float, int]:
+        found = choices(members)
+        compared = [found[seed] for seed in found if seed in shared or not shared]
+        failed = sum(item.choice is None and item.status in ("completed", "failed") for item in members)
+        return not found, failed, sum(compared) / max(1, len(compared)), -len(found)
 
     return min(groups.values(), key=rank)
 
