@@ -160,7 +160,7 @@ def from_runs(patterns: Sequence[str], *, other_images: bool = False) -> Study:
     found = _without_copies(_pruned(read_run(path, name=path.name) for path in _run_directories(patterns)))
     _check_images(found, allowed=other_images)
     for run in found:
-        if run.config and run.config["trainer"]["fast_dev_run"]:
+        if (run.config.get("trainer") or {}).get("fast_dev_run"):
             log.warning("%s is a trial (trainer.fast_dev_run): its numbers are of a few batches", run.path)
     known = by_images([run for run in found if run.config])
     runs = [run for group in known for run in _levels(group, alone=len(known) == 1)]

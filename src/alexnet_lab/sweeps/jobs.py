@@ -155,8 +155,9 @@ def as_run(config: dict[str, Any]) -> dict[str, Any]:
     own = {key: dict(config[key]) for key in ("launcher", "sweep")}
     if own["launcher"]["workers"] == "auto":
         own["launcher"]["workers"] = True
-    if own["launcher"]["slurm"]:  # SLURM gives each job cores of its own
-        own["launcher"] |= {"slurm": False, "jobs_side_by_side": 1}
+    if own["launcher"].get("slurm"):  # SLURM gives each job cores of its own
+        own["launcher"]["jobs_side_by_side"] = 1
+    own["launcher"]["slurm"] = False
     own["sweep"]["dir"] = None  # the saved config is a run's, which can be repeated elsewhere
     words = [word for word in config["overrides"] if not word.startswith(ADDED)]
     return config | own | {"overrides": words}
