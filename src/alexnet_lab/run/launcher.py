@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LONGEST = 500
-"""Characters of another library's error that are shown."""
-
 
 def train(config: Mapping[str, Any]) -> dict[str, Any]:
     """Trains one run, in one process or several.
@@ -243,8 +240,7 @@ def _explained(error: BaseException, config: Mapping[str, Any], directory: RunDi
     if isinstance(error, OSError):
         return RunError(f"{error.filename or directory.path}: {error.strerror or error}")
     hint = f"traceback in {directory.log}, or on the screen with HYDRA_FULL_ERROR=1"
-    text = one_line(error)  # a compiler's is up to 90 kB long
-    text = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+    text = one_line(error)[:500]  # a compiler's is up to 90 kB long
     return RunError(f"the run failed: {type(error).__name__}: {text} ({hint})")
 
 
