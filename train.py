@@ -23,9 +23,9 @@ def train(config: dict[str, Any]) -> None:
         from alexnet_lab import run  # noqa: PLC0415 - importing torch takes seconds
         from alexnet_lab.sweeps import dry_run, jobs  # noqa: PLC0415
 
-    if valid["sweep"]["dry_run"]:
+    if valid.sweep.dry_run:
         print("\n".join(dry_run.described_run(valid)))
-    elif valid["sweep"]["dir"] is None:
+    elif valid.sweep.dir is None:
         run.run(valid, resume=resume)
     else:
         jobs.run_job(valid)

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from pydantic import ConfigDict
 
 from alexnet_lab.config.main import main
+from alexnet_lab.config.schema import Train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,6 +101,16 @@ def refused(*words: str, run_dir: Path) -> str:
     assert outcome.code == 2, outcome.err
     assert not run_dir.exists()
     return outcome.err
+
+
+class _Open(Train):
+    model_config = ConfigDict(extra="allow")
+
+
+def train_config(**groups: Any) -> Train:
+    """A typed config with these groups and keys, and the schema's defaults for the others. It is not checked."""
+    needed = {"seed": 0, "run_dir": "run", "model": {}, "data": {}, "loss": {}, "optimizer": {}}
+    return _Open.model_validate(needed | groups)
 
 
 def compose_raw(*overrides: str, name: str = "train") -> dict[str, Any]:

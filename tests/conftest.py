@@ -18,6 +18,8 @@ from alexnet_lab.config import check_train
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from alexnet_lab.config.schema import Train
+
     Compose = Callable[..., dict[str, Any]]
 
 
@@ -55,9 +57,15 @@ def compose(digits_dir: Path) -> Compose:
     """Composes and checks a config: `compose("model=lenet5", "seed=1")`; its data sets lie in a shared folder."""
 
     def composed(*overrides: str) -> dict[str, Any]:
-        return check_train(compose_raw(f"data.dir={digits_dir}", *QUICK, *overrides))
+        return check_train(compose_raw(f"data.dir={digits_dir}", *QUICK, *overrides)).model_dump()
 
     return composed
+
+
+@pytest.fixture(scope="session")
+def typed(compose: Compose) -> Callable[..., Train]:
+    """`compose`, as the frozen object that the functions of a run take."""
+    return lambda *overrides: check_train(compose(*overrides))
 
 
 @pytest.fixture(scope="session")

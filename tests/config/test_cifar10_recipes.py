@@ -51,7 +51,7 @@ MEASURED = [name for name, header in HEADERS.items() if re.search(r"Result: (?!n
 
 
 def resolved(name: str, *words: str) -> dict[str, Any]:
-    return check_train(compose_raw(f"experiment=cuda_convnet_{name}", *words))
+    return check_train(compose_raw(f"experiment=cuda_convnet_{name}", *words)).model_dump()
 
 
 def folded(name: str) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def test_every_path_key_takes_any_path(text, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     expected = f"/home/me{text[1:]}" if text.startswith("~/") else text
     config = seen("train", check_train, f"run_dir={text}", f"data.dir={text}")
-    assert (config["run_dir"], config["data"]["dir"]) == (expected,) * 2
+    assert (config.run_dir, config.data["dir"]) == (expected,) * 2
     evaluated = seen("eval", check_evaluate, f"run={text}", f"data.dir={text}", f"data.root={text}")
     assert (evaluated.run, evaluated.data.dir, evaluated.data.root) == (expected,) * 3
 
@@ -189,7 +189,7 @@ def test_home_in_the_directory_of_a_sweep(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     seen_dirs: list[str] = []
     outcome = call(
-        lambda config: seen_dirs.append(check_train(config)["run_dir"]),
+        lambda config: seen_dirs.append(check_train(config).run_dir),
         "train", "seed=0", "-m", f"hydra.sweep.dir={place}", "launcher.retries=0",
     )  # fmt: skip
     assert seen_dirs == [f"{tmp_path}{place[1:]}/job"], outcome.err

@@ -194,7 +194,7 @@ def test_bad_command_line_of_eval(words, message, tmp_path, monkeypatch):
 def test_wrong_job_of_a_multirun_is_reported_before_any_starts(tmp_path):
     seen: list[int] = []
     outcome = call(
-        lambda config: seen.append(check_train(config)["seed"]),
+        lambda config: seen.append(check_train(config).seed),
         "train", "-m", "seed=-1,7", f"hydra.sweep.dir={tmp_path}",
     )  # fmt: skip
     assert (outcome.code, seen) == (2, [])

@@ -86,7 +86,7 @@ def test_eval_names_every_key():
 def test_choice_is_valid(path, tmp_path):
     word = f"{path.parent.name}={path.stem}"
     config = check_train(compose_raw(word, *NEEDS.get(word, ()), f"data.dir={tmp_path}"))
-    assert config["overrides"][0] == word
+    assert config.overrides[0] == word
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "data").glob("*.yaml")), ids=lambda path: path.stem)
@@ -95,21 +95,21 @@ def test_data_is_valid_with_alexnet(path, tmp_path):
         (tmp_path / "train" / name).mkdir(parents=True)
     root = (f"data.root={tmp_path}",) if path.stem == "image_folder" else ()
     config = check_train(compose_raw("model=alexnet", f"data={path.stem}", *root))
-    assert config["model"]["num_classes"] == config["data"]["num_classes"]
+    assert config.model["num_classes"] == config.data["num_classes"]
     if root:
-        assert config["data"]["num_classes"] == 2
+        assert config.data["num_classes"] == 2
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "debug").glob("*.yaml")), ids=lambda path: path.stem)
 def test_debug_is_valid(path):
     config = check_train(compose_raw(f"debug={path.stem}"))
-    assert config["logger"] is None
+    assert config.logger is None
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "trainer").glob("*.yaml")), ids=lambda path: path.stem)
 def test_trainer_is_valid(path):
     config = check_train(compose_raw(f"trainer={path.stem}"))
-    assert set(config["trainer"]) == set(Trainer.model_fields)
+    assert set(config.trainer.model_dump()) == set(Trainer.model_fields)
 
 
 def test_augmentation_follows_the_data_unless_chosen():
@@ -139,7 +139,7 @@ def test_colour_noise_of_run_145_ends_at_the_same_share_of_any_run(epochs, end):
 )
 def test_checking_twice_changes_nothing(overrides):
     config = check_train(compose_raw(*overrides))
-    assert check_train(yaml.safe_load(yaml.safe_dump(config))) == config
+    assert check_train(yaml.safe_load(yaml.safe_dump(config.model_dump()))) == config
 
 
 def test_defaults_are_filled_in():
@@ -153,10 +153,10 @@ def test_defaults_are_filled_in():
             "optimizer": {"_target_": "alexnet_lab.training.optimizers.sgd"},
         }
     )
-    assert config["optimizer"]["momentum"] == 0.9
-    assert config["data"]["batch_size"] == 8
-    assert config["trainer"]["devices"] == 1
-    assert config["schedule"] is None
+    assert config.optimizer["momentum"] == 0.9
+    assert config.data["batch_size"] == 8
+    assert config.trainer.devices == 1
+    assert config.schedule is None
 
 
 def test_missing_group_is_named():
@@ -168,7 +168,7 @@ def test_class_of_torch_is_checked_by_the_names_of_its_fields():
     words = ("optimizer._target_=torch.optim.AdamW", "~optimizer.learning_rate", "~optimizer.momentum",
              "~optimizer.nesterov", "~optimizer.decay_biases", "+optimizer.lr=0.1")  # fmt: skip
     config = check_train(compose_raw(*words))
-    assert config["optimizer"] == {"_target_": "torch.optim.AdamW", "weight_decay": 5e-4, "lr": 0.1}
+    assert config.optimizer == {"_target_": "torch.optim.AdamW", "weight_decay": 5e-4, "lr": 0.1}
     outcome = call(check_train, "train", *words, "+optimizer.lrr=1")
     assert outcome.err.startswith("error: unknown key `optimizer.lrr`; did you mean `lr`?")
     outcome = call(check_train, "train", *words[:-1], "optimizer.lr=0.1")

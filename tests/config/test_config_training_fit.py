@@ -8,6 +8,7 @@ import pytest
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.config import check_train
+from alexnet_lab.config.schema import Train
 
 TRAINING = "alexnet_lab.training"
 LENET5 = {"_target_": "alexnet_lab.models.LeNet5", "image_size": 32}
@@ -22,7 +23,7 @@ PLATEAU = {"_target_": f"{TRAINING}.schedules.plateau"}
 CAFFE_STEP = {"_target_": f"{TRAINING}.published.caffe_step"}
 
 
-def check(**groups: Any) -> dict[str, Any]:
+def check(**groups: Any) -> Train:
     data = {"_target_": "alexnet_lab.data.DigitsDataModule", "dir": "data", "batch_size": 16, "image_size": 32}
     given = {"seed": 0, "run_dir": "x", "model": LENET5, "data": data, "optimizer": SGD, "loss": CROSS_ENTROPY}
     return check_train(given | groups)
@@ -73,7 +74,7 @@ def test_what_does_not_fit_is_refused(groups: dict[str, Any], message: str):
     ],
 )
 def test_what_fits_is_taken(groups: dict[str, Any]):
-    checked = check(**groups)
+    checked = check(**groups).model_dump()
     for group, fields in groups.items():
         assert {key: checked[group][key] for key in fields} == fields
 

@@ -8,7 +8,7 @@ import shlex
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from commands import REPOSITORY, call
+from commands import REPOSITORY, call, train_config
 
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.locks import free_folder
@@ -79,7 +79,7 @@ def test_a_name_that_nobody_chose_is_free_however_many_ask_at_once(tmp_path):
     ],
 )
 def test_whose_name_it_is(run_dir, overrides, free):
-    assert has_default_run_dir({"run_dir": run_dir, "overrides": overrides}) is free
+    assert has_default_run_dir(train_config(run_dir=run_dir, overrides=overrides)) is free
 
 
 def test_two_runs_that_start_in_one_second_both_run(compose, tmp_path, monkeypatch):

@@ -36,7 +36,7 @@ def configs(tmp_path: Path) -> Path:
 
 def composed(configs: Path, *words: str) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
-    outcome = call(lambda raw: found.append(check_train(raw)), "train", *words, configs=configs)
+    outcome = call(lambda raw: found.append(check_train(raw).model_dump()), "train", *words, configs=configs)
     assert outcome.code == 0, outcome.err
     return found[0]
 

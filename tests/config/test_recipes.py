@@ -27,7 +27,7 @@ ETA = [5e-4] * 2 + [2e-4] * 3 + [1e-4] * 3 + [5e-5] * 4 + [1e-5] * 8
 
 
 def resolved(*words: str) -> dict[str, Any]:
-    return check_train(compose_raw(*words))
+    return check_train(compose_raw(*words)).model_dump()
 
 
 def picked(config: dict[str, Any], *keys: str) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def test_the_documents_recipes_resolve_to_what_they_print(name):
                                               ("alexnet_seed003", 60_000)])  # fmt: skip
 def test_the_documents_recipes_train_on_as_many_images(name, images, real_data):
     config = resolved(f"experiment={name}", f"data.dir={real_data}")
-    module = build_data(config)
+    module = build_data(check_train(config))
     module.prepare_data()
     module.setup()
     assert (module.num_train, module.num_test) == (images, 10_000)
@@ -186,7 +186,8 @@ def test_the_guides_513_images_are_parted_as_there(tmp_path):
     config = resolved("experiment=alexnet_seed004", f"data.dir={tmp_path}")
     assert config["callbacks"]["early_stopping"] == {"monitor": "train/loss", "patience_epochs": 10, "min_delta": 0.0}
     assert config["callbacks"]["checkpoint"]["monitor"] is None
-    module = build_data(config | {"data": config["data"] | {"stored_size": 8, "image_size": 8}})
+    small = config["data"] | {"stored_size": 8, "image_size": 8}
+    module = build_data(check_train(config).model_copy(update={"data": small}))
     module.prepare_data()
     module.setup()
     assert (module.num_train, module.num_val, module.num_test) == (462, 51, 0)
@@ -212,6 +213,6 @@ def test_fine_tuning_has_the_network_that_it_starts_from():
     assert tuned["model"] == probe["model"] == source["model"]
     assert tuned["data"]["image_size"] == source["data"]["image_size"] == 32
     assert (tuned["freeze"], probe["freeze"]) == ([], ["features", "fc6", "fc7"])
-    net = build_network(probe)
+    net = build_network(check_train(probe))
     assert num_parameters(net) == 2048 * 10 + 10
     assert sum(parameter.numel() for parameter in net.parameters()) == 7_156_938

@@ -114,7 +114,7 @@ def test_some_classes_may_be_chosen_in_any_layout(tables):
 
 def test_the_guides_list_has_a_name():
     config = check_train(compose_raw("data=mini_imagenet", "model=alexnet", "data.classes=guide16"))
-    assert (config["data"]["classes"], config["data"]["num_classes"]) == ("guide16", 16)
+    assert (config.data["classes"], config.data["num_classes"]) == ("guide16", 16)
     assert MiniImageNetDataModule(classes="guide16", num_classes=16).classes == GUIDE16
     outcome = call(check_train, "train", "data=mini_imagenet", "model=alexnet", "data.classes=guide")
     assert outcome.code == 2

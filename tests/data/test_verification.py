@@ -10,6 +10,7 @@ from commands import CONFIGS, call
 
 from alexnet_lab.base.checked_files import read_yaml
 from alexnet_lab.base.files import write_json
+from alexnet_lab.config import check_train
 from alexnet_lab.data import array_writer, verification
 from alexnet_lab.data.identity import Result, on_other_images
 from alexnet_lab.run import launcher, train
@@ -27,7 +28,7 @@ FULL = "data.verify=full"
 def store(compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A verified store of the digits in `<tmp_path>/data` with 29 shards of 64 images."""
     monkeypatch.setattr(array_writer, "SHARD_BYTES", 64 * 8 * 8)
-    launcher.prepare(compose(f"data.dir={tmp_path / 'data'}"))
+    launcher.prepare(check_train(compose(f"data.dir={tmp_path / 'data'}")))
     return tmp_path / "data" / "store" / "digits-8"
 
 

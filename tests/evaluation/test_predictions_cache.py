@@ -128,7 +128,7 @@ def test_key_changes_with_what_decides(run):
     key = key_of(live, "test", "center", None)
     assert key_of(live, "val", "center", None) != key
     assert key_of(live, "test", "ten", None) != key
-    live.config = live.config | {"trainer": live.config["trainer"] | {"precision": "bf16-mixed"}}
+    live.settings = live.settings.with_trainer(precision="bf16-mixed")
     assert key_of(live, "test", "center", None) != key
 
 

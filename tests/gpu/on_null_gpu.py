@@ -55,9 +55,9 @@ def step(words: tuple[str, ...]) -> str:
     try:
         kinds = {"model=lenet5": "digits", "model=cuda_convnet": "cifar10", "model=": "imagenette"}
         chosen = next(data for start, data in kinds.items() if words[0].startswith(start))
-        config = alexnet_lab.compose(*words, f"data={chosen}", "trainer.accelerator=gpu")
+        config = check_train(alexnet_lab.compose(*words, f"data={chosen}", "trainer.accelerator=gpu"))
         net = network_of(engine.build_classifier(config)).cuda().train()
-        data = config["data"]
+        data = config.data
         images = torch.rand(4, data["channels"], data["image_size"], data["image_size"], device="cuda")
         labels = torch.zeros(4, dtype=torch.int64, device="cuda")
         for dtype in (torch.float32, torch.bfloat16, torch.float16):

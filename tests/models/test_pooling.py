@@ -29,8 +29,8 @@ def test_on_a_processor_it_is_torchs_own_to_the_bit(dtype):
     assert torch.equal(DeterministicAdaptiveAvgPool2d(6)(x), nn.AdaptiveAvgPool2d(6)(x))
 
 
-def test_every_network_that_is_trained_has_it(compose):
-    net = network_of(build_classifier(compose("model=torchvision", "model.name=alexnet", "data=imagenette")))
+def test_every_network_that_is_trained_has_it(typed):
+    net = network_of(build_classifier(typed("model=torchvision", "model.name=alexnet", "data=imagenette")))
     assert type(net.avgpool) is DeterministicAdaptiveAvgPool2d
     assert net.avgpool.output_size == (6, 6)
 

@@ -45,7 +45,7 @@ def experiment(run: Path) -> dict[str, Any]:
     """What a resumed run computes; where and how it does may change between its parts."""
     config = requested({"resume": str(run)})
     begin(RunDirectory(run), config)
-    return {key: value for key, value in flat(config).items() if not within(key, FREE)}
+    return {key: value for key, value in flat(config.model_dump()).items() if not within(key, FREE)}
 
 
 def test_config_of_a_resumed_run(unfinished):

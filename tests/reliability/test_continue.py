@@ -72,7 +72,7 @@ def one_cycle(step: int, steps: int, peak: float = 0.01) -> float:
 def asked(run: Path, *words: str) -> dict[str, Any]:
     """What `train.py resume=RUN words` asks for."""
     found: list[dict[str, Any]] = []
-    outcome = call(lambda composed: found.append(requested(composed)), "train", f"resume={run}", *words)
+    outcome = call(lambda composed: found.append(requested(composed).model_dump()), "train", f"resume={run}", *words)
     assert outcome.code == 0, outcome.err
     return found[0]
 

@@ -310,7 +310,7 @@ def test_config_with_a_package_of_ones_own_cannot_be_read_from_a_run_without_tru
     assert config["trusted_packages"] == [mine]
     with pytest.raises(ConfigError, match=f"add 'trusted_packages=.{mine}.' to the command"):
         check_saved(config)
-    assert check_saved(config, [mine]) == config
+    assert check_saved(config, [mine]).model_dump() == config
 
 
 @pytest.mark.parametrize("words", [("--experimental-rerun=a.pickle",), ("--experimental-re", "a.pickle")])

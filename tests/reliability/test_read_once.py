@@ -66,8 +66,8 @@ def test_a_start_builds_the_data_once_and_hashes_no_store_that_was_verified(comp
 
 
 @pytest.fixture
-def store(compose, tmp_path) -> Path:
-    data = engine.build_data(compose(f"data.dir={tmp_path}"))
+def store(typed, tmp_path) -> Path:
+    data = engine.build_data(typed(f"data.dir={tmp_path}"))
     data.prepare_data()
     return data.store_path
 
@@ -127,11 +127,11 @@ def test_a_resumed_run_reads_its_checkpoint_once(compose, tmp_path, reads):
     assert reads["check last.ckpt"] == 1
 
 
-def test_worker_processes_receive_the_intact_checkpoint(compose, tmp_path, reads):
+def test_worker_processes_receive_the_intact_checkpoint(compose, typed, tmp_path, reads):
     """The parent checks the file and leaves its tensors there; the worker loads it without checking it again."""
     run = tmp_path / "run"
     _unfinished(compose, run)
-    directory, config = RunDirectory(run), compose(f"run_dir={run}", *SHORT, "trainer.max_epochs=3")
+    directory, config = RunDirectory(run), typed(f"run_dir={run}", *SHORT, "trainer.max_epochs=3")
     reads.clear()
     known = resuming.newest_intact(directory, mapped=True)
     known.content = None

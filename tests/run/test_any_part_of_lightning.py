@@ -116,7 +116,7 @@ def test_several_files_of_callbacks_at_once(tmp_path):
         "callbacks.to_error.error=0.5",
         "callbacks.timer.interval=epoch",
     )
-    outcome = call(lambda raw: found.append(check_train(raw)), "train", *words)
+    outcome = call(lambda raw: found.append(check_train(raw).model_dump()), "train", *words)
     assert outcome.code == 0, outcome.err
     callbacks = found[0]["callbacks"]
     assert callbacks["early_stopping"]["patience_epochs"] == 10
@@ -146,7 +146,7 @@ def test_a_file_adds_a_callback(tmp_path):
     )
     found: list[Any] = []
     words = ("--config-dir", str(tmp_path / "more"), "callbacks=timed", "callbacks.timer.interval=epoch")
-    assert call(lambda raw: found.append(check_train(raw)), "train", *words).code == 0
+    assert call(lambda raw: found.append(check_train(raw).model_dump()), "train", *words).code == 0
     assert found[0]["callbacks"]["timer"]["interval"] == "epoch"
 
 
@@ -223,12 +223,8 @@ def test_every_argument_of_lightning_is_listed_refused_with_a_reason_or_passed_o
     assert signature is not None
     listed = set(Section.model_fields) - set(OUR_TRAINER_KEYS)
     assert listed | LAUNCHER_OWNS.keys() | {"enable_autolog_hparams"} == signature.fields.keys()
-    assert (
-        check_train(compose_raw("logger=csv", "+trainer.enable_autolog_hparams=false"))["trainer"][
-            "enable_autolog_hparams"
-        ]
-        is False
-    )
+    config = check_train(compose_raw("logger=csv", "+trainer.enable_autolog_hparams=false"))
+    assert config.trainer.model_extra == {"enable_autolog_hparams": False}
     assert "`trainer.enable_autolog_hparams` is 3 (int); allowed: boolean" in refused(
         "+trainer.enable_autolog_hparams=3"
     )

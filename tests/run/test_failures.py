@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from commands import train_config
 
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.run import failures, launcher, train
@@ -32,13 +33,13 @@ SMALLER = "set data.batch_size=64 (with trainer.accumulate_grad_batches={} a ste
 )  # fmt: skip
 def test_out_of_memory_says_what_to_change(trainer, per_gpu, batch, remedies):
     given = {"devices": 1, "num_nodes": 1, "precision": "32-true", "accumulate_grad_batches": 1, "accelerator": "gpu"}
-    config = {"trainer": given | trainer, "data": {"batch_size": 128}, "launcher": {"jobs_per_gpu": per_gpu}}
+    config = train_config(trainer=given | trainer, data={"batch_size": 128}, launcher={"jobs_per_gpu": per_gpu})
     said = f"out of memory with data.batch_size={batch}; {remedies} ({FULL.removeprefix('OutOfMemoryError: ')})"
     assert failures.advice(FULL, config) == said
 
 
 def test_other_errors_have_no_advice():
-    assert failures.advice("ValueError: no", {}) is None
+    assert failures.advice("ValueError: no", train_config()) is None
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ WORDS = ("model=alexnet", "data=cifar10", "trainer.max_epochs=1", "model.norm=no
 
 
 def test_composed_config_is_that_of_the_command_line():
-    assert alexnet_lab.compose(*WORDS) == check_train(compose_raw(*WORDS))
+    assert alexnet_lab.compose(*WORDS) == check_train(compose_raw(*WORDS)).model_dump()
 
 
 def test_nothing_of_hydra_is_left_behind(monkeypatch):

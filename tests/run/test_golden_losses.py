@@ -71,10 +71,10 @@ def colour_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_the_losses_are_what_they_were(name, compose, colour_dir, tmp_path):
+def test_the_losses_are_what_they_were(name, typed, colour_dir, tmp_path):
     overrides, expected, tolerance = GOLDEN[name]
     folder = [f"data.dir={colour_dir}"] if "data=cifar10" in overrides else []
-    config = compose(
+    config = typed(
         *overrides, *folder, f"trainer.max_steps={STEPS}", "trainer.limit_val_batches=0", "schedule=constant"
     )
     engine.seed_everything(0)

@@ -17,6 +17,7 @@ from torch.distributed.elastic.utils.distributed import get_free_port
 
 from alexnet_lab.base.cores import available_cores
 from alexnet_lab.base.errors import ConfigError, Interrupted, RunError
+from alexnet_lab.config.schema import Trainer
 from alexnet_lab.run import launcher, multinode
 from alexnet_lab.run.elastic import WorkerDiedError
 from alexnet_lab.run.multinode import Attempt, Coordinator, Follower, join
@@ -155,7 +156,7 @@ def test_what_was_started_is_what_the_config_says(variables, nodes, message, mon
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=message):
-        join({"num_nodes": nodes, "devices": 1})
+        join(Trainer(num_nodes=nodes, devices=1))
 
 
 def test_coordinator_address_is_the_one_that_slurm_uses(monkeypatch):

@@ -324,7 +324,7 @@ def test_a_subclass_keeps_its_own_fields_in_checkpoints():
 
 def test_check_train_fills_in_the_classifier():
     found: list[Any] = []
-    assert call(lambda raw: found.append(check_train(raw)), "train", "logger=csv").code == 0
+    assert call(lambda raw: found.append(check_train(raw).model_dump()), "train", "logger=csv").code == 0
     assert found[0]["module"] == {"_target_": "alexnet_lab.training.Classifier"}
     del found[0]["module"]
-    assert check_train(found[0])["module"] == {"_target_": "alexnet_lab.training.Classifier"}
+    assert check_train(found[0]).module == {"_target_": "alexnet_lab.training.Classifier"}

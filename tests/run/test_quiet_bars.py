@@ -23,12 +23,12 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(
     ("error_output", "ci", "shown"), [(Terminal, "", True), (Terminal, "true", False), (io.StringIO, "", False)]
 )
-def test_bars_are_for_those_who_watch(error_output, ci, shown, compose, monkeypatch):
-    config = compose("trainer.progress_bar=true")
+def test_bars_are_for_those_who_watch(error_output, ci, shown, typed, monkeypatch):
+    config = typed("trainer.progress_bar=true")
     monkeypatch.setenv("CI", ci)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", error_output())
-    callbacks = optional_callbacks(config, RunDirectory(config["run_dir"]))
+    callbacks = optional_callbacks(config, RunDirectory(config.run_dir))
     assert any(isinstance(callback, ProgressLine) for callback in callbacks) is shown
     with progress_bar("images", 3) as advance:
         advance(1)

@@ -18,6 +18,8 @@ import torch
 from commands import QUICK, call, finished, forked, wait_for
 
 from alexnet_lab.base.errors import ConfigError, Interrupted, RunError
+from alexnet_lab.config import check_train
+from alexnet_lab.config.schema import Trainer
 from alexnet_lab.run import devices, engine, launcher, train, worker
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.callbacks import MetricsCsv, Throughput
@@ -188,7 +190,7 @@ def test_full_disk_from_the_start(compose, tmp_path, monkeypatch, capsys):
 
     run = tmp_path / "run"
     config = compose(f"run_dir={run}", *SHORT)
-    engine.build_data(config).prepare_data()  # the disk fills up after that
+    engine.build_data(check_train(config)).prepare_data()  # the disk fills up after that
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(RunError, match=r"No space left on device$"):
         train(config)
@@ -272,7 +274,7 @@ def test_summary_line():
 
 @pytest.mark.parametrize(
     ("trainer", "processes"),
-    [({"devices": 3, "accelerator": "cpu"}, 3), ({"devices": "auto", "accelerator": "cpu"}, 1)],
+    [(Trainer(devices=3, accelerator="cpu"), 3), (Trainer(devices="auto", accelerator="cpu"), 1)],
 )
 def test_one_process_for_each_device(trainer, processes):
     assert devices.count_processes(trainer) == processes
@@ -326,7 +328,7 @@ def test_signal_ends_a_command_that_can_be_resumed(number, digits_dir, tmp_path)
 def test_gpus_that_are_not_there(accelerator, wanted, found, message, monkeypatch):
     counts = dict.fromkeys(devices.GPUS, (lambda: found,))
     monkeypatch.setattr(devices, "GPUS", counts)
-    trainer = {"accelerator": accelerator, "devices": wanted}
+    trainer = Trainer(accelerator=accelerator, devices=wanted)
     if message is None:
         devices.check_devices(trainer)
         return
@@ -356,15 +358,15 @@ def test_driver_that_is_too_old(supported, built_for, remedy, monkeypatch, caplo
     monkeypatch.setattr(torch.version, "cuda", built_for)
     monkeypatch.setattr(devices, "GPUS", dict.fromkeys(devices.GPUS, (lambda: 1,)))
     if remedy is None:
-        devices.check_devices({"accelerator": "gpu", "devices": 1})
+        devices.check_devices(Trainer(accelerator="gpu"))
         assert not caplog.records
         return
     with pytest.raises(ConfigError) as error:
-        devices.check_devices({"accelerator": "gpu", "devices": 1})
+        devices.check_devices(Trainer(accelerator="gpu"))
     problem = str(error.value).removesuffix("; or take trainer.accelerator=cpu")
     assert re.search(remedy, problem)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
-    devices.check_devices({"accelerator": "auto", "devices": 1})
+    devices.check_devices(Trainer())
     assert "training on the CPU: the NVIDIA driver supports" in caplog.text
     assert not os.environ["CUDA_VISIBLE_DEVICES"]
 

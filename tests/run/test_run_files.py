@@ -116,7 +116,7 @@ def test_checkpoints_hold_plain_values_and_plain_names(digits_run, name):
 
 def test_config_is_complete_and_enough_to_run_again(digits_run, tmp_path, monkeypatch):
     saved = yaml.safe_load((digits_run / "config.yaml").read_text())
-    assert check_train(saved) == saved
+    assert check_train(saved).model_dump() == saved
     monkeypatch.chdir(tmp_path)
     shutil.copytree(digits_run, tmp_path / "before")
     words = ("--config-path=before", "--config-name=config", f"run_dir={tmp_path / 'again'}")

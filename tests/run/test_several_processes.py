@@ -11,11 +11,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from commands import QUICK, finished, forked, wait_for
+from commands import QUICK, finished, forked, train_config, wait_for
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from alexnet_lab.base.errors import ConfigError, Interrupted, RunError
+from alexnet_lab.config.schema import Train
 from alexnet_lab.run import elastic, last_step, launcher, train
 from alexnet_lab.run.devices import uses_workers
 from alexnet_lab.training.checkpoint_io import load_checkpoint
@@ -243,8 +244,8 @@ def test_one_process_of_its_own(compose, tmp_path):
     assert (done["status"], done["attempts"], done["steps"]) == ("completed", 1, 4)
 
 
-def asking(workers: str | bool, processes: int) -> dict[str, Any]:
-    return {"launcher": {"workers": workers}, "trainer": {"devices": processes, "num_nodes": 1}}
+def asking(workers: str | bool, processes: int) -> Train:
+    return train_config(launcher={"workers": workers}, trainer={"devices": processes})
 
 
 @pytest.mark.parametrize(

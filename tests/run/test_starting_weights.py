@@ -201,9 +201,9 @@ def offered(name: str, served: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
     return state
 
 
-def test_torchvision_alexnet_is_fetched_once(served, monkeypatch, compose):
+def test_torchvision_alexnet_is_fetched_once(served, monkeypatch, typed):
     state = offered("alexnet", served, monkeypatch)
-    config = compose("model=alexnet_owt", "data=cifar10", "data.image_size=224", "init_from=torchvision")
+    config = typed("model=alexnet_owt", "data=cifar10", "data.image_size=224", "init_from=torchvision")
     record = starting_weights.check(config)
     assert record is not None
     assert record["new_layer"] == "classifier.fc8"
@@ -211,7 +211,7 @@ def test_torchvision_alexnet_is_fetched_once(served, monkeypatch, compose):
     assert record["sha256"].startswith(record["file"].rpartition("-")[2].removesuffix(".pth"))
     next(served[1].iterdir()).unlink()
     assert starting_weights.check(config) == record  # from the cache
-    source = starting_weights._source("torchvision", config["model"])
+    source = starting_weights._source("torchvision", config.model)
     assert torch.equal(source.state["features.conv1.weight"], state["features.0.weight"])
 
 

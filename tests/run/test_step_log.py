@@ -159,19 +159,19 @@ def test_a_histogram_counts_finite_values():
     assert step_log.histogram(torch.tensor([math.nan]))[0].sum() == 0
 
 
-def test_nothing_without_it(digits_run, compose):
+def test_nothing_without_it(digits_run, typed):
     assert not (digits_run / "steps.csv").exists()
     for words in (("logger=csv",), ("logger=wandb",), ("logger=[wandb,tensorboard]",)):
-        assert step_log.step_log(compose(*words), digits_run / "steps.csv") is None
-    assert compose("logger=csv")["logger"] is None
+        assert step_log.step_log(typed(*words), digits_run / "steps.csv") is None
+    assert typed("logger=csv").logger is None
 
 
-def test_several_loggers_share_the_smallest_interval(compose, tmp_path):
-    config = compose("logger=[wandb,tensorboard]", "logger.every_steps=50", "logger.tensorboard.every_steps=20")
+def test_several_loggers_share_the_smallest_interval(typed, tmp_path):
+    config = typed("logger=[wandb,tensorboard]", "logger.every_steps=50", "logger.tensorboard.every_steps=20")
     callback = step_log.step_log(config, tmp_path)
     assert callback is not None
     assert (callback.every, callback.watched) == (20, None)
-    watched = step_log.step_log(compose("logger=wandb", "logger.watch=gradients"), tmp_path)
+    watched = step_log.step_log(typed("logger=wandb", "logger.watch=gradients"), tmp_path)
     assert watched is not None
     assert (watched.every, watched.watched) == (100, "gradients")
 

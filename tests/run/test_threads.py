@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import torch
-from commands import QUICK, call, finished, forked
+from commands import QUICK, call, finished, forked, train_config
 
 from alexnet_lab.base import cores
 from alexnet_lab.base.cores import cgroup_quota, waited_seconds
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.config.schema import Train
 from alexnet_lab.run import threads, train
 from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.run.threads import CrowdedCores, chosen_threads, lost_by_load
@@ -34,11 +35,11 @@ def _many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 
-def config(batch_size: int = 64, num_threads: int | None = None, side_by_side: int = 1) -> dict[str, Any]:
-    return {
-        "trainer": {"num_threads": num_threads, "num_nodes": 1}, "data": {"batch_size": batch_size},
-        "launcher": {"jobs_side_by_side": side_by_side},
-    }  # fmt: skip
+def config(batch_size: int = 64, num_threads: int | None = None, side_by_side: int = 1) -> Train:
+    return train_config(
+        trainer={"num_threads": num_threads}, data={"batch_size": batch_size},
+        launcher={"jobs_side_by_side": side_by_side},
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

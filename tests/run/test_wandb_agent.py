@@ -43,7 +43,7 @@ def test_the_documented_sweep_sets_what_it_says(sweep, norm):
     assert set(sweep["parameters"]) == {"optimizer.learning_rate", "model.norm"}
     words = words_of(sweep, {"optimizer.learning_rate": 0.02, "model.norm": norm})
     config = check_train(compose_raw(*words))
-    assert (config["optimizer"]["learning_rate"], config["model"]["norm"]) == (0.02, norm)
+    assert (config.optimizer["learning_rate"], config.model["norm"]) == (0.02, norm)
     assert sweep["metric"]["name"] in ("val/top1_error", "val/loss")
 
 

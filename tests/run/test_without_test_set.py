@@ -10,7 +10,7 @@ import pytest
 from commands import QUICK, call, evaluated
 from PIL import Image
 
-from alexnet_lab.config import check_evaluate, check_train
+from alexnet_lab.config import check_evaluate
 from alexnet_lab.evaluation.evaluate import evaluate
 from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.evaluation.predict import predict
@@ -112,6 +112,6 @@ def test_early_stopping_may_watch_the_training_loss_of_runs_without_validation(c
         "callbacks.early_stopping.monitor=train/loss", "callbacks.early_stopping.patience_epochs=2",
         "callbacks.early_stopping.min_delta=1.0", "trainer.limit_train_batches=3", "trainer.limit_test_batches=1",
     )  # fmt: skip
-    result = train(check_train(config))
+    result = train(config)
     assert (result["status"], result["epochs"]) == ("completed", 3)  # the first is the best, two more are no better
     assert "early stopping after epoch 3: train/loss has not improved" in (tmp_path / "run" / "train.log").read_text()

@@ -11,6 +11,7 @@ from sweeping import planned
 from alexnet_lab.base import leases
 from alexnet_lab.base.gpus import Gpu, Gpus
 from alexnet_lab.config import check_train
+from alexnet_lab.config.schema import Trainer
 from alexnet_lab.sweeps import gpu_leases
 from alexnet_lab.sweeps.gpu_leases import leased, offering
 
@@ -46,7 +47,7 @@ def _four_gpus(monkeypatch, tmp_path):
 )
 def test_as_many_jobs_run_at_once_as_the_gpus_allow(words, expected, tmp_path):
     plan = planned(*GRID, *words, "data.batch_size=12", f"hydra.sweep.dir={tmp_path / 'sweep'}")
-    assert {config["launcher"]["jobs_side_by_side"] for config in plan.configs.values()} == {expected}
+    assert {config.launcher.jobs_side_by_side for config in plan.configs.values()} == {expected}
     assert not (tmp_path / "sweep").exists()
 
 
@@ -59,8 +60,8 @@ def test_job_that_needs_more_gpus_than_there_are_is_refused_before_anything_star
     assert not (tmp_path / "sweep").exists()
 
 
-def gpu(devices: int | str = 1, accelerator: str = "gpu") -> dict[str, int | str]:
-    return {"accelerator": accelerator, "devices": devices}
+def gpu(devices: int | str = 1, accelerator: str = "gpu") -> Trainer:
+    return Trainer.model_validate({"accelerator": accelerator, "devices": devices})
 
 
 def test_a_job_sees_its_own_gpus_whatever_mask_its_launcher_set(monkeypatch):
@@ -110,4 +111,4 @@ def test_jobs_side_by_side_follow_the_gpus_that_jobs_can_take(words, jobs, tmp_p
     """Without worker processes all jobs use the first GPU."""
     common = ("launcher=joblib", "launcher.jobs_per_gpu=3", f"hydra.sweep.dir={tmp_path / 'sweep'}")
     plan = planned(*GRID, *common, *words)
-    assert plan.launcher["jobs_side_by_side"] == jobs
+    assert plan.launcher.jobs_side_by_side == jobs

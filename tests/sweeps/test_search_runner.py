@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from commands import train_config
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from alexnet_lab.base.errors import ConfigError, Interrupted, RunError
+from alexnet_lab.config.schema import Train
 from alexnet_lab.run.pruning import JOB, JOURNAL, PRUNED_AT, STUDY, open_journal
 from alexnet_lab.sweeps.job_states import entry
 from alexnet_lab.sweeps.preflight import Request
@@ -31,14 +33,13 @@ SETTINGS = Settings(6, "random")
 LAUNCHER = {"retries": 0, "jobs_side_by_side": 2}
 
 
-def composed(words: Sequence[str]) -> dict[str, Any]:
+def composed(words: Sequence[str], c: int = 1) -> Train:
     """A config with the few keys that a sweep looks at, and those that are searched."""
-    node = {"name": "search", "factor": [], "base": None, "metric": "val/loss", "extend": True, "dry_run": False}
+    node = {"name": "search", "factor": [], "metric": "val/loss", "extend": True}
     values = dict(word.split("=", 1) for word in words if word[:2] in ("a=", "b="))
     if values["b"] == "wrong":
         raise ConfigError("`b` is wrong")
-    needed = {"seed": 0, "c": 1, "metrics": {}, "trainer": {"num_nodes": 1}, "launcher": LAUNCHER}
-    return needed | values | {"sweep": node}
+    return train_config(c=c, launcher=LAUNCHER, sweep=node, **values)
 
 
 def drive(place: Path, launch: Callable[..., Any], space: Sequence[str] = SPACE, settings: Settings = SETTINGS) -> None:
@@ -150,7 +151,7 @@ def test_finished_search_is_not_that_of_other_fixed_settings(tmp_path, capsys):
     space = OverridesParser.create().parse_overrides(list(SPACE))
     request = Request(str(tmp_path), ("data=digits", "sweep=search", "c=2"), (), "python")
     with pytest.raises(ConfigError, match=r"contains another sweep: c was 1, is 2"):
-        drive_search(request, space, SETTINGS, lambda words: composed(words) | {"c": 2}, Launcher(tmp_path))
+        drive_search(request, space, SETTINGS, lambda words: composed(words, c=2), Launcher(tmp_path))
     assert not capsys.readouterr().out
 
 

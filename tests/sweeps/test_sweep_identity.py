@@ -41,9 +41,9 @@ def begun(place: Path, *words: str, done: bool = True) -> Plan:
             continue
         run = RunDirectory(plan.sweep.path / job.name)
         run.path.mkdir(parents=True)
-        run.write_config(plan.configs[job.name])
+        run.write_config(plan.configs[job.name].model_dump())
         config = plan.configs[job.name]
-        error = (0.1 if config["model"].get("activation") == "relu" else 0.2) + config["seed"] / 100
+        error = (0.1 if config.model.get("activation") == "relu" else 0.2) + config.seed / 100
         result = {"status": "completed", "metrics": {"test/top1_error": error, "val/top1_error": error}}
         run.write_result(result)
         plan.sweep.append(job_states.entry(plan.sweep, job, result, status="completed", error=None))
@@ -69,7 +69,7 @@ def test_a_seed_that_is_done_is_neither_trained_again_nor_counted_twice(tmp_path
     plan = planned("seed=0,1", EXTEND, f"hydra.sweep.dir={tmp_path / 's'}")
     assert [job.name for job in plan.definition.jobs] == ["job", "seed-1"]
     assert left(plan) == ["seed-1"]
-    assert plan.configs["job"]["run_dir"] == str(tmp_path / "s" / "job")
+    assert plan.configs["job"].run_dir == str(tmp_path / "s" / "job")
     assert table(begun(tmp_path / "s", "seed=0,1", EXTEND)) == {"all": (2, pytest.approx(0.105))}
 
 
@@ -151,7 +151,7 @@ def test_an_interrupted_job_resumes_in_its_folder(tmp_path):
     plan = begun(tmp_path / "s", "seed=0", done=False)
     run = plan.sweep.run(plan.jobs[0])
     run.checkpoints.mkdir(parents=True)
-    run.write_config(plan.configs["job"])
+    run.write_config(plan.configs["job"].model_dump())
     run.last.touch()
     extended = planned("seed=0,1", EXTEND, f"hydra.sweep.dir={tmp_path / 's'}")
     assert job_states.states(extended.sweep, extended.jobs) == {"job": "interrupted", "seed-1": "to go"}
@@ -309,7 +309,7 @@ def test_default_place_is_free_for_another_sweep(tmp_path, monkeypatch, capsys):
     assert planned(*words).sweep.path == first.sweep.path
     other = planned(*words, "trainer.max_epochs=2")
     assert str(other.sweep.path) == "logs/sweeps/pooling_alexnet_cifar10_2"
-    assert other.configs[other.jobs[0].name]["sweep"]["dir"] == str(other.sweep.path)
+    assert other.configs[other.jobs[0].name].sweep.dir == str(other.sweep.path)
     other.sweep.write(other.definition)
     assert planned(*words, "trainer.max_epochs=2").sweep.path == other.sweep.path
     more = call(check_train, "train", "-m", *words[:-1], "seed=0,1")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from commands import train_config
 
 from alexnet_lab.base.errors import Interrupted, RunError
+from alexnet_lab.config.schema import Train
 from alexnet_lab.run import launcher
 from alexnet_lab.run.threads import chosen_threads
 from alexnet_lab.sweeps import jobs
@@ -29,20 +31,21 @@ def sweep(tmp_path: Path) -> SweepDirectory:
     return found
 
 
-def config(sweep: SweepDirectory, name: str = "seed-1", **launcher_keys: Any) -> dict[str, Any]:
-    return {
-        "run_dir": str(sweep.path / name),
-        "overrides": ["seed=1", "sweep=s", "run_dir='x'", "sweep.dir='y'"],
-        "sweep": {"name": "s", "dir": str(sweep.path)},
-        "launcher": {"workers": "auto", "retries": 2, "jobs_side_by_side": 1, "jobs_per_gpu": 1} | launcher_keys,
-        "trainer": {"devices": 2, "accelerator": "cpu", "num_threads": None},
-    }
+def config(sweep: SweepDirectory, name: str = "seed-1", **launcher_keys: Any) -> Train:
+    return train_config(
+        run_dir=str(sweep.path / name),
+        overrides=["seed=1", "sweep=s", "run_dir='x'", "sweep.dir='y'"],
+        sweep={"name": "s", "dir": str(sweep.path)},
+        launcher=launcher_keys,
+        data={"batch_size": 128},
+        trainer={"devices": 2, "accelerator": "cpu"},
+    )
 
 
 def test_job_is_recorded_and_then_skipped(sweep, monkeypatch, capsys):
-    calls: list[tuple[dict[str, Any], bool]] = []
+    calls: list[tuple[Train, bool]] = []
 
-    def run(given: dict[str, Any], *, resume: bool, inspect: Any) -> dict[str, Any]:
+    def run(given: Train, *, resume: bool, inspect: Any) -> dict[str, Any]:
         calls.append((given, resume))
         result = {"status": "completed", "metrics": {"test/loss": 0.25}, "wall_seconds": 2.0, "attempts": 2}
         sweep.path.joinpath("seed-1").mkdir()
@@ -55,8 +58,8 @@ def test_job_is_recorded_and_then_skipped(sweep, monkeypatch, capsys):
     jobs.run_job(config(sweep))
     ((given, resume),) = calls
     assert resume is False
-    assert given["launcher"]["workers"] is True
-    assert (given["sweep"]["dir"], given["overrides"]) == (None, ["seed=1", "sweep=s"])
+    assert given.launcher.workers is True
+    assert (given.sweep.dir, given.overrides) == (None, ["seed=1", "sweep=s"])
     (line,) = sweep.entries()
     assert (line["job"], line["status"], line["attempts"], line["overrides"]) == ("seed-1", "completed", 2, ["seed=1"])
     assert sweep.summary_csv.is_file()
@@ -69,7 +72,7 @@ def test_failed_job_is_recorded_with_the_end_of_its_log_and_does_not_raise(sweep
     run_dir.last.touch()
     run_dir.log.write_text("".join(f"line {number}\n" for number in range(9)))
 
-    def run(given: dict[str, Any], *, resume: bool, inspect: Any) -> dict[str, Any]:
+    def run(given: Train, *, resume: bool, inspect: Any) -> dict[str, Any]:
         assert resume is True
         raise ValueError("first\nsecond")
 
@@ -88,7 +91,7 @@ def test_failed_job_is_recorded_with_the_end_of_its_log_and_does_not_raise(sweep
     ],
 )
 def test_interrupted_job_is_recorded_and_ends_the_sweep(error, sweep, monkeypatch):
-    def run(given: dict[str, Any], *, resume: bool, inspect: Any) -> dict[str, Any]:
+    def run(given: Train, *, resume: bool, inspect: Any) -> dict[str, Any]:
         raise error
 
     monkeypatch.setattr(launcher, "run", run)
@@ -114,14 +117,12 @@ def test_jobs_side_by_side_share_the_cores(cores, side_by_side, threads, sweep, 
     monkeypatch.setattr("alexnet_lab.run.threads.available_cores", lambda: cores)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     run = jobs.as_run(config(sweep, jobs_side_by_side=side_by_side))  # of two processes each
-    work = {"data": {"batch_size": 128}, "trainer": run["trainer"] | {"num_nodes": 1}}
-    assert chosen_threads(run | work, 10**9, 2) == threads
+    assert chosen_threads(run, 10**9, 2) == threads
 
 
 def test_threads_that_were_asked_for_stay(sweep):
-    given = config(sweep, jobs_side_by_side=2, workers=False)
-    given["trainer"]["num_threads"] = 5
+    given = config(sweep, jobs_side_by_side=2, workers=False).with_trainer(num_threads=5)
     run = jobs.as_run(given)
-    assert run["trainer"]["num_threads"] == 5
-    assert run["launcher"]["workers"] is False
-    assert given["sweep"]["dir"] is not None  # the job's own config is as it was
+    assert run.trainer.num_threads == 5
+    assert run.launcher.workers is False
+    assert given.sweep.dir is not None  # the job's own config is as it was

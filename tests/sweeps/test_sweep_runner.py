@@ -13,9 +13,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from commands import train_config
 from filelock import FileLock
 
 from alexnet_lab.base.errors import Interrupted, JobsCancelledError, RunError
+from alexnet_lab.config.schema import Train
 from alexnet_lab.sweeps import runner, shutdown
 from alexnet_lab.sweeps.job_states import entry
 from alexnet_lab.sweeps.preflight import Plan, Request, plan
@@ -26,11 +28,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def composed(words: Sequence[str]) -> dict[str, Any]:
+def composed(words: Sequence[str]) -> Train:
     """A config with the few keys that a sweep looks at."""
     seed = next(int(word.removeprefix("seed=")) for word in words if word.startswith("seed="))
-    node = {"name": None, "factor": None, "base": None, "metric": "test/loss", "extend": False, "dry_run": False}
-    return {"seed": seed, "sweep": node, "launcher": {"retries": 1}, "trainer": {"num_nodes": 1}}
+    return train_config(seed=seed, sweep={"metric": "test/loss"}, launcher={"retries": 1})
 
 
 def planned(place: Path, jobs: int = 3) -> Plan:

@@ -15,7 +15,7 @@ from alexnet_lab.config.weights_source import BEST
 def test_jobs_start_from_scratch_and_from_a_run(digits_run, digits_dir, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plan = planned(f"init_from=null,{digits_run}", *QUICK, f"data.dir={digits_dir}")
-    starts = [(config["init_from"], config["init_hash"]) for config in plan.configs.values()]
+    starts = [(config.init_from, config.init_hash) for config in plan.configs.values()]
     assert starts == [(None, None), (str(digits_run), sha256(digits_run / BEST[0]))]
 
 

@@ -30,21 +30,21 @@ def test_a_variant_sets_its_keys_and_nothing_else(tmp_path):
     ]  # fmt: skip
     assert plan.definition.about["factor"] == ["sweep.variant"]
     base, tanh, slow = (plan.configs[f"{name}_seed-0"] for name in ("base", "tanh", "slow"))
-    assert (base["model"]["activation"], tanh["model"]["activation"]) == ("relu", "tanh")
-    assert slow["optimizer"]["learning_rate"] == 1e-3
-    assert base["model"] == slow["model"]
-    assert base["optimizer"] == tanh["optimizer"]
+    assert (base.model["activation"], tanh.model["activation"]) == ("relu", "tanh")
+    assert slow.optimizer["learning_rate"] == 1e-3
+    assert base.model == slow.model
+    assert base.optimizer == tanh.optimizer
 
 
 def test_what_a_variant_sets_counts_more_than_what_all_jobs_set_and_less_than_the_grid(tmp_path):
     words = (VARIANTS, "model.activation=sigmoid", f"hydra.sweep.dir={tmp_path}")
     configs = planned(*words).configs
-    assert [config["model"]["activation"] for config in configs.values()] == ["sigmoid", "tanh", "sigmoid"]
+    assert [config.model["activation"] for config in configs.values()] == ["sigmoid", "tanh", "sigmoid"]
     groups = "sweep.variants={base: {}, plain: {augment: none}}"
     configs = planned(groups, "augment=crop", "data=mnist", f"hydra.sweep.dir={tmp_path / 'groups'}").configs
-    assert [config["augment"] is None for config in configs.values()] == [False, True]
+    assert [config.augment is None for config in configs.values()] == [False, True]
     swept = planned(VARIANTS, "model.pool=max,min", "sweep.variant=tanh", f"hydra.sweep.dir={tmp_path / 'swept'}")
-    models = [config["model"] for config in swept.configs.values()]
+    models = [config.model for config in swept.configs.values()]
     assert [(model["activation"], model["pool"]) for model in models] == [("tanh", "max"), ("tanh", "min")]
 
 
@@ -102,9 +102,9 @@ def test_values_of_a_variant_are_those_of_its_yaml(tmp_path):
     base, found = planned(
         "sweep=mine", "--config-dir", str(tmp_path), f"hydra.sweep.dir={tmp_path / 's'}"
     ).configs.values()
-    assert [found[key] for key in ("tags", "init_from", "freeze")] == [values[key] for key in list(values)[:3]]
-    assert found["transforms"]["erase"]["p"] == 0.5
-    assert found["model"] == base["model"] | values["model"]
+    assert [getattr(found, key) for key in ("tags", "init_from", "freeze")] == [values[key] for key in list(values)[:3]]
+    assert found.transforms["erase"]["p"] == 0.5
+    assert found.model == base.model | values["model"]
 
 
 def test_a_swept_key_that_a_variant_sets_too_is_reported(tmp_path):

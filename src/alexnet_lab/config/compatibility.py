@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
 from alexnet_lab.base.ranges import COUNTED, TOP_K, check_metric_name
@@ -11,22 +11,25 @@ from alexnet_lab.data.field_rules import check_colour, check_folders, has_valida
 from alexnet_lab.models.geometry import check_model
 from alexnet_lab.training.schedule_rules import check_drops, check_passes, check_step_length, needs_layer_groups
 
+if TYPE_CHECKING:
+    from alexnet_lab.config.schema import Callbacks, Train, Trainer
+
 GRAPHS = "alexnet_lab.training.cuda_graphs.CudaGraphs"
 
 FACTS = {"num_classes": "num_classes", "in_channels": "channels", "image_size": "image_size"}
 """Fields of a model that the data determines."""
 
 
-def check_fit(config: dict[str, Any]) -> None:
+def check_fit(config: Train) -> None:
     """Raises ConfigError with the reason if parts of a config do not fit each other."""
-    _check_facts(config["model"], config["data"])
-    check_model(config["model"]["_target_"], config["model"])
-    _check_augment(config["augment"] or {}, config["data"])
-    _check_folders(config["data"])
-    _check_batch(config["data"], config["trainer"])
-    _check_trainer(config["trainer"])
-    _check_graphs(config["callbacks"], config["trainer"])
-    _check_schedule(config["schedule"] or {}, config["optimizer"])
+    _check_facts(config.model, config.data)
+    check_model(config.model["_target_"], config.model)
+    _check_augment(config.augment or {}, config.data)
+    _check_folders(config.data)
+    _check_batch(config.data, config.trainer)
+    _check_trainer(config.trainer)
+    _check_graphs(config.callbacks, config.trainer)
+    _check_schedule(config.schedule or {}, config.optimizer)
     _check_top5(config)
     _check_metrics(config)
     _check_lenet5_1998(config)
@@ -53,8 +56,8 @@ def _check_folders(data: dict[str, Any]) -> None:
         check_folders(data["test_folder"], data["val_folder"], data["val_fraction"])
 
 
-def _check_batch(data: dict[str, Any], trainer: dict[str, Any]) -> None:
-    devices, nodes = trainer["devices"], trainer["num_nodes"]
+def _check_batch(data: dict[str, Any], trainer: Trainer) -> None:
+    devices, nodes = trainer.devices, trainer.num_nodes
     if isinstance(devices, int) and data["batch_size"] % (devices * nodes):
         what = f"{devices} devices" if nodes == 1 else f"{nodes} nodes of {devices} devices"
         raise ConfigError(
@@ -63,19 +66,19 @@ def _check_batch(data: dict[str, Any], trainer: dict[str, Any]) -> None:
         )
 
 
-def _check_trainer(trainer: dict[str, Any]) -> None:
+def _check_trainer(trainer: Trainer) -> None:
     """Refuses Trainer arguments that need others, or that would start processes."""
-    if trainer["check_val_every_n_epoch"] is None and not isinstance(trainer["val_check_interval"], int):
+    if trainer.check_val_every_n_epoch is None and not isinstance(trainer.val_check_interval, int):
         raise ConfigError(
             f"`trainer.check_val_every_n_epoch` is null, which counts validations in batches, but "
-            f"`trainer.val_check_interval` is {trainer['val_check_interval']}; set it to a number of batches"
+            f"`trainer.val_check_interval` is {trainer.val_check_interval}; set it to a number of batches"
         )
-    if trainer["benchmark"] and trainer["deterministic"]:
+    if trainer.benchmark and trainer.deterministic:
         raise ConfigError(
             "`trainer.benchmark` is true, so cuDNN times its algorithms and may choose another one next time, but "
             "`trainer.deterministic` promises the same weights; set trainer.deterministic=false"
         )
-    strategy = trainer["strategy"]
+    strategy = trainer.strategy
     if isinstance(strategy, str) and any(word in strategy for word in ("spawn", "fork", "notebook")):
         raise ConfigError(
             f"`trainer.strategy` is {strategy}, which starts its own processes, but the launcher starts them; "
@@ -83,40 +86,39 @@ def _check_trainer(trainer: dict[str, Any]) -> None:
         )
 
 
-def _check_graphs(callbacks: dict[str, Any], trainer: dict[str, Any]) -> None:
+def _check_graphs(callbacks: Callbacks, trainer: Trainer) -> None:
     """Refuses recorded passes where they would not be those of the run."""
-    key = next(
-        (key for key, part in callbacks.items() if isinstance(part, dict) and part.get("_target_") == GRAPHS), None
-    )
+    own = callbacks.model_extra or {}
+    key = next((key for key, part in own.items() if isinstance(part, dict) and part.get("_target_") == GRAPHS), None)
     if key is None:
         return
     allowed = {"accelerator": ("auto", "gpu", "cuda"), "devices": (1,), "num_nodes": (1,),
                "accumulate_grad_batches": (1,)}  # fmt: skip
     for field, values in allowed.items():
-        if trainer[field] not in values:
+        value = getattr(trainer, field)
+        if value not in values:
             raise ConfigError(
-                f"`trainer.{field}` is {trainer[field]}, but `callbacks.{key}` works with "
+                f"`trainer.{field}` is {value}, but `callbacks.{key}` works with "
                 f"{' or '.join(map(str, values))}; set it, or leave the callback out: '~callbacks.{key}'"
             )
 
 
-def monitors(config: dict[str, Any]) -> dict[str, str]:
+def monitors(config: Train) -> dict[str, str]:
     """The monitored metric of each key that has one."""
-    callbacks = config["callbacks"]
     found = {
-        "callbacks.checkpoint.monitor": callbacks["checkpoint"]["monitor"],
-        "callbacks.early_stopping.monitor": (callbacks["early_stopping"] or {}).get("monitor"),
-        "schedule.monitor": (config["schedule"] or {}).get("monitor"),
+        "callbacks.checkpoint.monitor": config.callbacks.checkpoint.monitor,
+        "callbacks.early_stopping.monitor": (config.callbacks.early_stopping or {}).get("monitor"),
+        "schedule.monitor": (config.schedule or {}).get("monitor"),
     }
     return {key: monitor for key, monitor in found.items() if isinstance(monitor, str)}
 
 
-def _check_top5(config: dict[str, Any]) -> None:
+def _check_top5(config: Train) -> None:
     """Refuses to monitor the top-5 error with five classes or fewer, where it is always 0 and not measured."""
-    classes = config["data"].get("num_classes")
+    classes = config.data.get("num_classes")
     if not isinstance(classes, int) or classes > TOP_K:
         return
-    for key, metric in (monitors(config) | {"sweep.metric": config["sweep"]["metric"]}).items():
+    for key, metric in (monitors(config) | {"sweep.metric": config.sweep.metric}).items():
         if metric.endswith("top5_error"):
             raise ConfigError(
                 f"`{key}` is {metric}, which is measured for more than {TOP_K} classes, and the data has {classes}; "
@@ -124,9 +126,9 @@ def _check_top5(config: dict[str, Any]) -> None:
             )
 
 
-def _check_metrics(config: dict[str, Any]) -> None:
+def _check_metrics(config: Train) -> None:
     """Refuses names that a metric cannot have, and monitors that nothing measures."""
-    names = [name for name, spec in config["metrics"].items() if spec is not None]
+    names = [name for name, spec in config.metrics.items() if spec is not None]
     for name in names:
         check_metric_name(name)
     for key, monitor in monitors(config).items():
@@ -155,9 +157,9 @@ def _check_schedule(schedule: dict[str, Any], optimizer: dict[str, Any]) -> None
         check_step_length(schedule["step_iterations"], schedule["step_share"])
 
 
-def _check_validation(config: dict[str, Any]) -> None:
+def _check_validation(config: Train) -> None:
     """Refuses keys that need validation in a run that has none."""
-    cause = _without_validation(config["data"], config["trainer"])
+    cause = _without_validation(config.data, config.trainer)
     waits = _waits_for_validation(config)
     if cause is not None and waits:
         key = cause.partition("=")[0]
@@ -168,42 +170,42 @@ def _check_validation(config: dict[str, Any]) -> None:
         )
 
 
-def _without_validation(data: dict[str, Any], trainer: dict[str, Any]) -> str | None:
+def _without_validation(data: dict[str, Any], trainer: Trainer) -> str | None:
     """The setting that leaves a run without validation, or None."""
     if not has_validation_images(data):
         return "data.val_fraction=0"
-    if trainer["fast_dev_run"]:
+    if trainer.fast_dev_run:
         return None
-    if trainer["limit_val_batches"] == 0 and not trainer["overfit_batches"]:
+    if trainer.limit_val_batches == 0 and not trainer.overfit_batches:
         return "trainer.limit_val_batches=0"
-    every = trainer["check_val_every_n_epoch"]
-    return f"trainer.check_val_every_n_epoch={every}" if every and every > trainer["max_epochs"] else None
+    every = trainer.check_val_every_n_epoch
+    return f"trainer.check_val_every_n_epoch={every}" if every and every > trainer.max_epochs else None
 
 
-def _waits_for_validation(config: dict[str, Any]) -> list[tuple[str, str]]:
+def _waits_for_validation(config: Train) -> list[tuple[str, str]]:
     """The keys that need validation, and what they use it for."""
-    callbacks, sweep, schedule = config["callbacks"], config["sweep"], config["schedule"] or {}
-    stopping = callbacks["early_stopping"] or {}
+    callbacks, sweep, schedule = config.callbacks, config.sweep, config.schedule or {}
+    stopping = callbacks.early_stopping or {}
     is_plateau = schedule.get("_target_") == "alexnet_lab.training.schedules.plateau"
     waits = {
         ("schedule", "drops the rate by validation"): is_plateau and schedule["monitor"].startswith("val/"),
         ("callbacks.early_stopping", "stops by validation"): str(stopping.get("monitor")).startswith("val/"),
-        ("callbacks.pruning", "compares trials by validation"): callbacks["pruning"] is not None,
-        ("sweep.tuned", "is chosen by validation"): sweep["tuned"] and sweep["metric"].startswith("test/"),
-        ("sweep.metric", f"is {sweep['metric']}"): sweep["metric"].startswith("val/"),
+        ("callbacks.pruning", "compares trials by validation"): callbacks.pruning is not None,
+        ("sweep.tuned", "is chosen by validation"): sweep.tuned and sweep.metric.startswith("test/"),
+        ("sweep.metric", f"is {sweep.metric}"): sweep.metric.startswith("val/"),
     }
     return [wait for wait, asked in waits.items() if asked]
 
 
-def _check_lenet5_1998(config: dict[str, Any]) -> None:
+def _check_lenet5_1998(config: Train) -> None:
     """Refuses parts that were made for the network of 1998 with other networks."""
-    model, loss, optimizer = (config[group]["_target_"] for group in ("model", "loss", "optimizer"))
+    model, loss, optimizer = (part["_target_"] for part in (config.model, config.loss, config.optimizer))
     if loss == "alexnet_lab.training.losses.LeNet5Criterion" and model != "alexnet_lab.models.LeNet51998":
         raise ConfigError(
             "`loss=lenet5_1998` needs logits that are negative distances, as model=lenet5_1998 returns them; "
             "set that model, or loss=cross_entropy"
         )
-    norm = config["model"].get("norm", "none")
+    norm = config.model.get("norm", "none")
     if optimizer == "alexnet_lab.training.diagonal_lm.diagonal_lm" and norm != "none":
         raise ConfigError(
             f"`optimizer=diagonal_lm` knows no second derivatives of a normalisation, and `model.norm` is {norm}; "
@@ -211,38 +213,38 @@ def _check_lenet5_1998(config: dict[str, Any]) -> None:
         )
 
 
-def check_minimised(config: dict[str, Any], by: str) -> None:
+def check_minimised(config: Train, by: str) -> None:
     """Raises ConfigError if the sweep's metric is better when higher, and something takes the lowest value.
 
     Args:
         config: Checked.
         by: What takes it.
     """
-    metric = config["sweep"]["metric"]
+    metric = config.sweep.metric
     if metric == "images_per_second":
         raise ConfigError(
             f"{by} takes the lowest value of `sweep.metric`, which is {metric}; set it to an error or loss"
         )
 
 
-def _check_sweep(config: dict[str, Any]) -> None:
+def _check_sweep(config: Train) -> None:
     """Refuses to compare what the runs do not measure."""
-    if config["sweep"]["tuned"]:
+    if config.sweep.tuned:
         check_minimised(config, "`sweep.tuned`")
-    metric, trainer, callbacks = config["sweep"]["metric"], config["trainer"], config["callbacks"]
-    if callbacks["pruning"] is not None and callbacks["checkpoint"]["monitor"] is None:
+    metric, trainer, callbacks = config.sweep.metric, config.trainer, config.callbacks
+    if callbacks.pruning is not None and callbacks.checkpoint.monitor is None:
         raise ConfigError(
             "`callbacks.pruning` compares trials by `callbacks.checkpoint.monitor`, which is null; "
             "set it to val/top1_error"
         )
-    shown = [("metric", metric), *(("also", name) for name in config["sweep"]["also"])]
+    shown = [("metric", metric), *(("also", name) for name in config.sweep.also)]
     for key, name in shown:
         callback = name.partition("/")[0]
-        if callback in callbacks and not callbacks[callback]:
+        if not getattr(callbacks, callback, True):
             remedy = f"set callbacks.{callback}=true" if callback == "train_set" else f"set callbacks={callback}"
             raise ConfigError(f"`sweep.{key}` is {name}, which nothing measures; {remedy}")
-    if metric == "train/early_loss" and trainer["max_epochs"] < EARLY_EPOCHS:
+    if metric == "train/early_loss" and trainer.max_epochs < EARLY_EPOCHS:
         raise ConfigError(
             f"`sweep.metric` is {metric}, the mean over {EARLY_EPOCHS} epochs, but `trainer.max_epochs` is "
-            f"{trainer['max_epochs']}; set trainer.max_epochs={EARLY_EPOCHS} or more"
+            f"{trainer.max_epochs}; set trainer.max_epochs={EARLY_EPOCHS} or more"
         )

@@ -66,7 +66,7 @@ def compose(*overrides: str) -> dict[str, Any]:
                 groups = resume_overrides.group_names(CONFIGS)
                 composed = _composed([word for word in words if not resume_overrides.is_value(word, groups)])
                 return resume_overrides.request(composed, words, CONFIGS, NAME)
-            return check_train(_composed(words))
+            return check_train(_composed(words)).model_dump()
     except (AlexNetLabError, HydraException, OmegaConfBaseException, *UNREADABLE) as error:
         raise explain(error, CONFIGS, NAME, runs=False) from None
 

@@ -21,6 +21,8 @@ from alexnet_lab.base.errors import ConfigError
 if TYPE_CHECKING:
     from omegaconf import DictConfig, ListConfig
 
+    from alexnet_lab.config.schema import Train
+
 MAX_LENGTH = 120
 """Of a folder's name; file systems allow 255 bytes."""
 
@@ -85,10 +87,10 @@ def of_hydra(path: str) -> Any:
 DEFAULT_RUN_DIR = re.compile(r"logs/runs/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_.+")
 
 
-def has_default_run_dir(config: Mapping[str, Any]) -> bool:
+def has_default_run_dir(config: Train) -> bool:
     """Whether the user has not chosen the run's directory, so another name is acceptable if this one is taken."""
-    chosen = any(word.lstrip("+").startswith("run_dir=") for word in config["overrides"])
-    return not chosen and DEFAULT_RUN_DIR.fullmatch(config["run_dir"]) is not None
+    chosen = any(word.lstrip("+").startswith("run_dir=") for word in config.overrides)
+    return not chosen and DEFAULT_RUN_DIR.fullmatch(config.run_dir) is not None
 
 
 def check_multirun(argv: Sequence[str]) -> None:

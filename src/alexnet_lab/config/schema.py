@@ -219,9 +219,17 @@ class Launcher(Section):
     jobs_per_gpu: PositiveInt = 1
     slurm: bool = False
 
+    @property
+    def side_by_side(self) -> int:
+        """The number of jobs at a time: a sweep has replaced `auto` in its jobs, and a run alone is one."""
+        return 1 if self.jobs_side_by_side == "auto" else self.jobs_side_by_side
+
 
 class Train(Section):
-    """The complete config of one run. A `dict` is a `_target_` with its fields, checked against its signature."""
+    """The complete config of one run. A `dict` is a `_target_` with its fields, checked against its signature.
+
+    `model_dump()` gives the plain dictionary of config.yaml and of checkpoints.
+    """
 
     seed: Seed
     run_dir: str
@@ -249,6 +257,15 @@ class Train(Section):
     model_summary: bool = False
     tags: list[str] = []
     overrides: list[str] = []
+
+    @property
+    def trusted(self) -> tuple[str, ...]:
+        """`trusted_packages`, as the functions of `base.targets` take them."""
+        return tuple(self.trusted_packages)
+
+    def with_trainer(self, **changes: Any) -> Train:
+        """The same config with other values in `trainer`."""
+        return self.model_copy(update={"trainer": self.trainer.model_copy(update=changes)})
 
 
 class Sweeper(Section):

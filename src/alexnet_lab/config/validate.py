@@ -44,7 +44,7 @@ SUPPLIED = {
 """Fields that the run sets itself; they are no keys of the group."""
 
 
-def check_train(raw: Mapping[str, Any]) -> dict[str, Any]:
+def check_train(raw: Mapping[str, Any]) -> Train:
     """Checks and completes the config of one run that comes from the command line or from Python.
 
     Both are trusted like code, so the packages of its `_target_`s join `trusted_packages`. All later steps (a sweep's
@@ -58,7 +58,7 @@ def check_train(raw: Mapping[str, Any]) -> dict[str, Any]:
 
     Example:
         >>> from alexnet_lab import compose
-        >>> check_train(compose("model=lenet5", "data=digits"))["trainer"]["max_epochs"]
+        >>> check_train(compose("model=lenet5", "data=digits")).trainer.max_epochs
         30
         >>> check_train(compose("model=lenet5", "data=digits") | {"seed": -1})
         Traceback (most recent call last):
@@ -72,7 +72,7 @@ def check_train(raw: Mapping[str, Any]) -> dict[str, Any]:
     return with_hash(checked)
 
 
-def check_saved(raw: Mapping[str, Any], trusted_packages: Sequence[str] = ()) -> dict[str, Any]:
+def check_saved(raw: Mapping[str, Any], trusted_packages: Sequence[str] = ()) -> Train:
     """Checks and completes the config of a run directory, which is data: each `_target_` must be known or trusted.
 
     Args:
@@ -94,8 +94,8 @@ def check_saved(raw: Mapping[str, Any], trusted_packages: Sequence[str] = ()) ->
     return _checked_parts(config)
 
 
-def _checked_parts(config: dict[str, Any]) -> dict[str, Any]:
-    """Checks the `_target_`s of a config and the fit of its parts."""
+def _checked_parts(config: dict[str, Any]) -> Train:
+    """Checks and completes the parts with a `_target_`, and checks how all parts fit together."""
     _check_trainer_arguments(config)
     for group in TARGET_GROUPS:
         _check_is_part(group, config)
@@ -111,9 +111,10 @@ def _checked_parts(config: dict[str, Any]) -> dict[str, Any]:
             config[group][name] = checked
         else:
             config[group] = {**config[group], **checked}
-    check_fit(config)
+    complete = Train.model_validate(config)
+    check_fit(complete)
     _refuse_empty_text("", config)
-    return config
+    return complete
 
 
 def check_evaluate(raw: Mapping[str, Any]) -> Evaluate:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.targets import OURS, parts
+
+if TYPE_CHECKING:
+    from alexnet_lab.config.schema import Train
 
 OURS_AT_WANDB = f"{OURS}.run.tracking.wandb_logger"
 """The `_target_` of configs/logger/wandb.yaml."""
@@ -25,16 +28,16 @@ VARIABLES = {"project": "WANDB_PROJECT", "entity": "WANDB_ENTITY", "name": "WAND
 """Environment variables that the config's defaults read."""
 
 
-def check_wandb(config: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+def check_wandb(config: Train, environment: Mapping[str, str]) -> None:
     """Raises ConfigError for a name, tag or mode that W&B does not accept; other loggers are not checked.
 
     Args:
         config: Of a run.
         environment: The environment variables.
     """
-    for key, logger in parts({"logger": config["logger"]}).items():
+    for key, logger in parts({"logger": config.logger}).items():
         if logger["_target_"] == OURS_AT_WANDB:
-            _check_logger(key, logger, config["tags"], environment)
+            _check_logger(key, logger, config.tags, environment)
 
 
 def _check_logger(

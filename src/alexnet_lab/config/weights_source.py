@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.files import sha256, stamp
+
+if TYPE_CHECKING:
+    from alexnet_lab.config.schema import Train
 
 TORCHVISION = "torchvision"
 """The value of `init_from` for the weights that torchvision publishes for the network."""
@@ -43,13 +45,13 @@ def weights_file(init_from: str) -> Path | None:
     return path
 
 
-def with_hash(config: Mapping[str, Any]) -> dict[str, Any]:
+def with_hash(config: Train) -> Train:
     """The config with `init_hash`, the SHA-256 of the file that `init_from` names.
 
     Raises:
         ConfigError: There is no such file, it cannot be read, or its hash is not the given `init_hash`.
     """
-    init_from, given = config["init_from"], config["init_hash"]
+    init_from, given = config.init_from, config.init_hash
     if init_from is None and given is not None:
         raise ConfigError(f"`init_hash` is {given}, but `init_from` is null; leave init_hash out")
     path = None if init_from is None else weights_file(init_from)
@@ -58,7 +60,7 @@ def with_hash(config: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(
             f"`init_hash` is {given}, but the SHA-256 of {path} is {found}: it has other weights; leave init_hash out"
         )
-    return {**config, "init_hash": found}
+    return config.model_copy(update={"init_hash": found})
 
 
 def _hash_of(path: Path) -> str:

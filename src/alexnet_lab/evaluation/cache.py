@@ -63,17 +63,17 @@ def predict_once(run: FinishedRun, split: str, *, views: Views = "center", own: 
 
 def key_of(run: FinishedRun, split: str, views: Views, own: OwnImages | None) -> dict[str, Any]:
     """Everything that predictions depend on: weights, images, their selection and their preprocessing."""
-    config = run.config
+    config = run.settings
     return {
         "format": FORMAT_VERSION,
         "checkpoint": run.checkpoint_hash,
         "images": own.fingerprint if own else f"{run.data.store_hash} {run.data.shares.file_name}",
         "split": "own" if own else split,
         "views": views,
-        "model": config["model"],
+        "model": config.model,
         "shown": [
-            config["data"].get("normalization"),
-            config["trainer"]["precision"],
+            config.data.get("normalization"),
+            config.trainer.precision,
             run.data.transform.geometry(training=True),
             views == "ten" and run.data.transform.mirrors,
         ],

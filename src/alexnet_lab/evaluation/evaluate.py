@@ -108,7 +108,7 @@ def _track(subject: Evaluated, pictures: list[Path]) -> None:
     """Adds the figures to the run's own W&B run, if it has one."""
     run = subject.runs[0]
     steps = (run.directory.read_result() or {}).get("steps", 0)
-    tracking.add_pictures(run.directory.path, run.trained_by, pictures, steps)
+    tracking.add_pictures(run.directory.path, run.trained_by.model_dump(), pictures, steps)
 
 
 def predicted(config: Evaluate) -> Evaluated:
@@ -168,10 +168,11 @@ def _refuse_sweep(name: str) -> None:
 
 def _warn_of_other_recipes(runs: Sequence[FinishedRun]) -> None:
     """Warns if runs differ in more than the seed: their mean and interval then mix several recipes."""
+    first, *others = (run.trained_by.model_dump() for run in runs)
     keys = {
         item.key: None
-        for run in runs[1:]
-        for item in differences(runs[0].trained_by, run.trained_by)
+        for other in others
+        for item in differences(first, other)
         if item.kind != "free" and item.key not in ("seed", "experiment")
     }
     if keys:

@@ -114,7 +114,7 @@ class Search:
         """Search by binary codes of the features."""
         gallery = self.train.features[self.gallery]
         log.info("training an autoencoder on the features of %d images", len(gallery))
-        net = train_autoencoder(gallery, CODE_BITS, seed=self.run.config["seed"])
+        net = train_autoencoder(gallery, CODE_BITS, seed=self.run.settings.seed)
         codes, queries = net.encode(gallery), net.encode(self.predictions.features[self.queries])
         return self._found(lambda: hamming_nearest(queries, codes, self.most))
 

@@ -76,7 +76,7 @@ def colour_saturation(kernels: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def kernels_of(run: FinishedRun) -> Kernels:
     """The first kernels of a run's network, tower by tower."""
-    return first_kernels(network_of(run.classifier), run.config["model"].get("towers", 1))
+    return first_kernels(network_of(run.classifier), run.settings.model.get("towers", 1))
 
 
 class TowerTest(NamedTuple):

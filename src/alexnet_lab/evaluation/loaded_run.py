@@ -22,8 +22,7 @@ from alexnet_lab.run.threads import chosen_threads
 from alexnet_lab.training.checkpoint_io import load_checkpoint, load_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from alexnet_lab.config.schema import Train
     from alexnet_lab.data.datamodule import ImageDataModule
 
 __all__ = ["FinishedRun"]
@@ -57,7 +56,7 @@ class FinishedRun(Predictor):
         path: The run directory, as given.
         directory: The run directory's files.
         trained_by: The run's config.
-        config: The same config, set to evaluate every image in one process.
+        settings: The same config, set to evaluate every image in one process.
         classifier: With the weights of `best.ckpt`.
         checkpoint_hash: SHA-256 of that file.
 
@@ -83,12 +82,11 @@ class FinishedRun(Predictor):
         self.path = run
         self.directory, config = finished_run(run, trusted_packages)
         self.trained_by = config
-        data = config["data"] if data_dir is None else config["data"] | {"dir": data_dir}
-        usable = usable_trainer(self.name, config["trainer"])
-        self.config = config | {"data": data, "trainer": config["trainer"] | WHOLE | usable}
+        data = config.data if data_dir is None else config.data | {"dir": data_dir}
+        self.settings = evaluating(config, self.name).model_copy(update={"data": data})
         checkpoint, self.checkpoint_hash, mismatch = best_checkpoint(self.directory)  # before the data is read
         torch.set_num_threads(self._threads(num_threads))
-        self.classifier = build_classifier(self.config)
+        self.classifier = build_classifier(self.settings)
         load_weights(self.classifier, checkpoint, self.directory.best)
         if mismatch is not None:  # reported last: other checks explain a different network better
             raise mismatch
@@ -99,7 +97,7 @@ class FinishedRun(Predictor):
 
     def _threads(self, asked: int | None) -> int:
         """The requested number, or as many as a batch has work for in one process."""
-        config = self.config | {"trainer": self.config["trainer"] | {"num_threads": asked}}
+        config = self.settings.with_trainer(num_threads=asked)
         return chosen_threads(config, (self.directory.read_result() or {}).get("num_macs", 0), 1)
 
     @property
@@ -125,7 +123,7 @@ class FinishedRun(Predictor):
         return self._data
 
     def _prepared(self) -> ImageDataModule:
-        data = build_data(without_verification(self.config))
+        data = build_data(without_verification(self.settings))
         data.prepare_data()
         data.setup()
         recorded, found = self.directory.read_result() or {}, getattr(data, "identity", {})
@@ -139,18 +137,22 @@ class FinishedRun(Predictor):
         return self._difference if self.data else None
 
 
-def usable_trainer(name: str, trainer: Mapping[str, Any]) -> dict[str, str]:
-    """Device and dtype of a run's training, or their replacements on this machine, with a warning."""
-    accelerator = usable_accelerator(trainer["accelerator"])
-    usable = {"accelerator": accelerator, "precision": usable_precision(accelerator, trainer["precision"])}
+def evaluating(config: Train, name: str) -> Train:
+    """The config of the run `name`, set to evaluate every image in one process.
+
+    Device and dtype are those of its training, or their replacements on this machine, with a warning.
+    """
+    accelerator = usable_accelerator(config.trainer.accelerator)
+    usable = {"accelerator": accelerator, "precision": usable_precision(accelerator, config.trainer.precision)}
     for key, value in usable.items():
-        if value != trainer[key]:
+        trained = getattr(config.trainer, key)
+        if value != trained:
             where = "on the CPU" if value == "auto" else f"in {value}"
             log.warning(
                 "%s was trained with trainer.%s=%s, which this machine lacks; it is evaluated %s",
-                name, key, trainer[key], where,
+                name, key, trained, where,
             )  # fmt: skip
-    return usable
+    return config.with_trainer(**WHOLE | usable)
 
 
 def best_checkpoint(directory: RunDirectory) -> tuple[dict[str, Any], str, RunError | None]:
@@ -162,7 +164,7 @@ def best_checkpoint(directory: RunDirectory) -> tuple[dict[str, Any], str, RunEr
     return load_checkpoint(directory.best, check=digest is None), digest or sha256(directory.best), None
 
 
-def finished_run(run: str, trusted_packages: list[str] | None = None) -> tuple[RunDirectory, dict[str, Any]]:
+def finished_run(run: str, trusted_packages: list[str] | None = None) -> tuple[RunDirectory, Train]:
     """Finds a finished run's directory and config.
 
     Args:

@@ -14,7 +14,7 @@ from alexnet_lab.base.files import sha256
 from alexnet_lab.base.places import DATA_VARIABLE
 from alexnet_lab.config import check_saved
 from alexnet_lab.data.recorded import RecordedDataModule
-from alexnet_lab.evaluation.loaded_run import WHOLE, usable_trainer
+from alexnet_lab.evaluation.loaded_run import evaluating
 from alexnet_lab.evaluation.predict import Predictor
 from alexnet_lab.models.counts import num_macs
 from alexnet_lab.run.best_weights import statistics_of
@@ -27,6 +27,8 @@ from alexnet_lab.training.weights_file import read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from alexnet_lab.config.schema import Train
 
 __all__ = ["LoadedWeights"]
 
@@ -49,7 +51,7 @@ class LoadedWeights(Predictor):
     Attributes:
         path: As given.
         facts: What the file says about the run: `epoch`, `metrics`, `manifest`, `images`, ...
-        config: The run's config, without what belongs to its machine, set to evaluate in one process.
+        settings: The run's config, without what belongs to its machine, set to evaluate in one process.
         data: Turns images into the network's input; it has none itself.
         classifier: With the weights.
         checkpoint_hash: SHA-256 of the file.
@@ -71,25 +73,24 @@ class LoadedWeights(Predictor):
         if not self.facts:
             raise RunError(f"{path} does not describe its network; start a run from it: init_from={path}")
         facts = check_record(Facts, self.facts, file)
-        config = _checked(facts["config"], file, trusted_packages or [])
-        self.config = config | {"trainer": config["trainer"] | WHOLE | usable_trainer(file.stem, config["trainer"])}
+        self.settings = evaluating(_checked(facts["config"], file, trusted_packages or []), file.stem)
         self.directory = RunDirectory(file.parent)
-        self.classifier = build_classifier(self.config)
+        self.classifier = build_classifier(self.settings)
         prefix = "" if self.net is self.classifier else "net."
         load_weights(self.classifier, {"state_dict": {f"{prefix}{name}": tensors[name] for name in tensors}}, file)
         self.classifier.eval()
         self._set_threads()
-        self.data = _recorded(self.config, facts, file)
+        self.data = _recorded(self.settings, facts, file)
         self.checkpoint_hash = sha256(file)
 
     def _set_threads(self) -> None:
         """As many as a batch has work for, as when a run directory is loaded."""
-        data = self.config["data"]
+        data = self.settings.data
         macs = num_macs(network_of(self.classifier), (data["channels"], data["image_size"], data["image_size"]))
-        torch.set_num_threads(chosen_threads(self.config, macs, 1))
+        torch.set_num_threads(chosen_threads(self.settings, macs, 1))
 
 
-def _checked(config: Mapping[str, Any], file: Path, trusted_packages: list[str]) -> dict[str, Any]:
+def _checked(config: Mapping[str, Any], file: Path, trusted_packages: list[str]) -> Train:
     """The config of a file, completed with what belongs to this machine."""
     data = config.get("data")
     here = {"dir": os.environ.get(DATA_VARIABLE) or "data"}
@@ -100,13 +101,13 @@ def _checked(config: Mapping[str, Any], file: Path, trusted_packages: list[str])
         raise ConfigError(f"{file}: {error}") from error
 
 
-def _recorded(config: Mapping[str, Any], facts: Mapping[str, Any], file: Path) -> RecordedDataModule:
+def _recorded(config: Train, facts: Mapping[str, Any], file: Path) -> RecordedDataModule:
     """What turns images into the network's input.
 
     Raises:
         RunError: The file does not say, or its numbers do not fit its config.
     """
-    data, names = config["data"], facts["class_names"]
+    data, names = config.data, facts["class_names"]
     if names is None or facts["statistics"] is None:
         raise RunError(f"{file} does not say how images are normalised: its run read them by another package")
     try:
@@ -116,4 +117,4 @@ def _recorded(config: Mapping[str, Any], facts: Mapping[str, Any], file: Path) -
     shape = (data["channels"], data["stored_size"], data["stored_size"])
     if statistics.mean_image.shape != shape or len(names) != data["num_classes"]:
         raise RunError(f"{file} is damaged: its statistics or class names do not fit its config")
-    return RecordedDataModule.of(data, config["augment"], class_names=names, statistics=statistics)
+    return RecordedDataModule.of(data, config.augment, class_names=names, statistics=statistics)

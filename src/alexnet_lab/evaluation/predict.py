@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lightning import LightningModule
     from numpy.typing import NDArray
 
+    from alexnet_lab.config.schema import Train
     from alexnet_lab.data.datamodule import ImageDataModule
     from alexnet_lab.data.views import View
     from alexnet_lab.run.run_directory import RunDirectory
@@ -182,7 +183,7 @@ def _one_view(
     """One pass over the images, in the view of `data`."""
     collector = Collector(run.data.num_classes, advance)
     with quiet("lightning.pytorch"):  # which would list the devices each time
-        trainer = build_trainer(run.config, run.directory, [], [collector])
+        trainer = build_trainer(run.settings, run.directory, [], [collector])
         evaluate = trainer.test if stage == "test" else trainer.validate
         with last_layer(run).register_forward_pre_hook(collector.look) if features else contextlib.nullcontext():
             evaluate(run.classifier, data, verbose=False)
@@ -222,7 +223,7 @@ class Predictor:
 
     Attributes:
         path: As given.
-        config: Checked, set to evaluate in one process.
+        settings: The config, checked, set to evaluate in one process.
         directory: Where it was found.
         classifier: The trained LightningModule.
         data: Turns images into the network's input.
@@ -239,11 +240,16 @@ class Predictor:
     """
 
     path: str
-    config: dict[str, Any]
+    settings: Train
     directory: RunDirectory
     classifier: LightningModule
     data: ImageDataModule
     checkpoint_hash: str
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """`settings` as a plain dictionary, with the keys of config.yaml."""
+        return self.settings.model_dump()
 
     @property
     def net(self) -> nn.Module:

@@ -106,7 +106,7 @@ def _check_data(run: Predictor) -> None:
     """Raises ConfigError for a data module of another package: its normalisation is unknown."""
     if not isinstance(run.data, ImageDataModule):
         raise ConfigError(
-            f"`run` has data._target_={run.config['data']['_target_']}, whose normalisation is unknown; "
+            f"`run` has data._target_={run.settings.data['_target_']}, whose normalisation is unknown; "
             f"allowed: runs on a data module of alexnet_lab.data"
         )
 
@@ -156,7 +156,7 @@ def _network(run: Predictor, config: Export, path: Path) -> str:
 
 def _without_half_precision(run: Predictor) -> None:
     """Makes a run evaluate in float32, as the exported file does."""
-    run.config["trainer"] = run.config["trainer"] | {"precision": "32-true"}
+    run.settings = run.settings.with_trainer(precision="32-true")
     run.classifier.float()
 
 

@@ -34,13 +34,13 @@ def demo_page(run: Predictor) -> str:
     if not isinstance(net, LeNet5 | LeNet51998):
         raise ConfigError(
             f"format=demo shows LeNet-5 (model=lenet5, lenet5_1998 and their variants), but {run.path} has "
-            f"{run.config['model']['_target_']}; set format=onnx"
+            f"{run.settings.model['_target_']}; set format=onnx"
         )
     if data.channels != 1:
         raise ConfigError(f"format=demo draws in grey, but {run.path} has images of {data.channels} colours")
     numbers = Numbers()
     layers = [*_input_layers(run, numbers), *network_layers(net, numbers)]
-    frame = FRAMES.get(run.config["data"]["_target_"], MNIST_FRAME)
+    frame = FRAMES.get(run.settings.data["_target_"], MNIST_FRAME)
     mean = data.transform.statistics.mean_image[0]
     light = float((mean[0].mean() + mean[-1].mean()) / 2) > 255 / 2  # the upper and the lower border
     network = {

@@ -33,7 +33,7 @@ def described(run: Predictor) -> dict[str, Any]:
         "outputs": "logits and probabilities: float32 (batch, classes)",
         "normalization": f"{data.normalization}, of the centre {data.transform.geometry(training=False).side} pixels",
         "run": name_of(run),
-        "model": run.config["model"],
+        "model": run.settings.model,
         "metrics": {name: value for name, value in metrics_of(run).items() if name.startswith(("test/", "val/"))},
         "weights_sha256": run.checkpoint_hash,
         "versions": {"alexnet_lab": alexnet_lab.__version__, "torch": torch.__version__.partition("+")[0]},
@@ -55,8 +55,8 @@ def metrics_of(run: Predictor) -> dict[str, float]:
 def whole_test_set(run: Predictor) -> int | None:
     """The number of test images, if the test metrics are of all of them; None otherwise, or if it is not known."""
     if isinstance(run, LoadedWeights):
-        config, images = run.facts["config"], run.facts.get("images")
+        tested, images = run.facts["config"]["trainer"].get("limit_test_batches"), run.facts.get("images")
         number = images.get("num_test") if isinstance(images, dict) else None
     else:
-        config, number = cast("FinishedRun", run).trained_by, run.data.num_test
-    return number if isinstance(number, int) and config["trainer"].get("limit_test_batches") == 1.0 else None
+        tested, number = cast("FinishedRun", run).trained_by.trainer.limit_test_batches, run.data.num_test
+    return number if isinstance(number, int) and tested == 1.0 else None

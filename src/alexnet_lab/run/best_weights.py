@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lightning import LightningModule, Trainer
     from torch import Tensor
 
+    from alexnet_lab.config.schema import Train
     from alexnet_lab.run.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class BestWeights:
         config: Checked.
     """
 
-    def __init__(self, directory: RunDirectory, config: dict[str, Any]) -> None:
+    def __init__(self, directory: RunDirectory, config: Train) -> None:
         self.directory = directory
         self.config = portable(config)
 
@@ -95,9 +96,9 @@ def network_state(state: Mapping[str, Tensor], module: LightningModule) -> dict[
     return {name.removeprefix("net."): tensor for name, tensor in state.items() if name.startswith("net.")}
 
 
-def portable(config: dict[str, Any]) -> dict[str, Any]:
+def portable(config: Train) -> dict[str, Any]:
     """The part of a config that describes the network and its training anywhere: no paths, no trackers."""
-    kept = {key: value for key, value in flat(config).items() if not within(key, ELSEWHERE)}
+    kept = {key: value for key, value in flat(config.model_dump()).items() if not within(key, ELSEWHERE)}
     names = {key: kept[key].rstrip("/").rpartition("/")[2] for key in PATHS if isinstance(kept.get(key), str)}
     return nested(kept | names)
 

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning import Callback, LightningModule, Trainer
 
@@ -14,6 +14,9 @@ from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.config import check_saved
 from alexnet_lab.config.continuing import FORCED, RECORDS, ROUNDING, Difference, differences, within
 from alexnet_lab.run import provenance
+
+if TYPE_CHECKING:
+    from alexnet_lab.config.schema import Train
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +33,8 @@ CODE = "code"
 class KeepIdentity(Callback):
     """Saves the run's config, code and time so far in its checkpoints."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.config = config
+    def __init__(self, config: Train) -> None:
+        self.config = config.model_dump()
         self._code = provenance.code()
         self._start = time.monotonic()
 
@@ -52,7 +55,7 @@ class KeepIdentity(Callback):
 def with_defaults(saved: dict[str, Any], trusted: Sequence[str]) -> dict[str, Any]:
     """A checkpoint's config, with defaults for keys that did not exist when it was written."""
     try:
-        return check_saved(saved, trusted)
+        return check_saved(saved, trusted).model_dump()
     except ConfigError:  # the differences will show what is wrong
         return saved
 
@@ -66,7 +69,7 @@ def warn_of_other_code(checkpoint: Mapping[str, Any]) -> None:
 
 
 def check_same_config(
-    checkpoint: Mapping[str, Any], config: Mapping[str, Any], path: Path, asked: set[str], *, forced: bool = False
+    checkpoint: Mapping[str, Any], config: Train, path: Path, asked: set[str], *, forced: bool = False
 ) -> list[Difference]:
     """Refuses a config that describes another experiment than that of a checkpoint.
 
@@ -83,7 +86,8 @@ def check_same_config(
     Raises:
         RunError: With the first keys that differ.
     """
-    found = list(differences(with_defaults(checkpoint.get(KEY, config), config["trusted_packages"]), config))
+    now = config.model_dump()
+    found = list(differences(with_defaults(checkpoint.get(KEY, now), config.trusted_packages), now))
     others = [item for item in found if item.kind == "other" or (item.kind == "longer" and item.key not in asked)]
     if not others:
         return found

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
 from alexnet_lab.base import gpus
 from alexnet_lab.base.cores import Bfloat16, bfloat16_arithmetic
 from alexnet_lab.base.errors import ConfigError
+
+if TYPE_CHECKING:
+    from alexnet_lab.config.schema import Train, Trainer
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +26,7 @@ OLDER_CUDA = "pip install torch torchvision --index-url https://download.pytorch
 """Installs the build of torch that the drivers of CUDA 12 support."""
 
 
-def check_devices(trainer: Mapping[str, Any]) -> None:
+def check_devices(trainer: Trainer) -> None:
     """Checks that this machine has the GPUs that a run needs, and that torch can use them.
 
     With `accelerator=auto` and a driver that is too old, it warns, and the process uses the CPU from then on.
@@ -31,7 +34,7 @@ def check_devices(trainer: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: There is no such GPU, there are too few, or the driver is too old.
     """
-    wanted, devices = trainer["accelerator"], trainer["devices"]
+    wanted, devices = trainer.accelerator, trainer.devices
     if wanted == "cpu":
         return
     old = old_driver()
@@ -133,22 +136,22 @@ GPUS: dict[str, tuple[Callable[[], int], ...]] = {
 """For each `trainer.accelerator` except cpu, functions that count its GPUs."""
 
 
-def count_processes(trainer: Mapping[str, Any]) -> int:
+def count_processes(trainer: Trainer) -> int:
     """One process per device; `auto` is every GPU, or one process without a GPU."""
-    if trainer["devices"] != "auto":
-        return trainer["devices"]
-    on_gpu = trainer["accelerator"] in ("auto", "gpu", "cuda")
+    if trainer.devices != "auto":
+        return trainer.devices
+    on_gpu = trainer.accelerator in ("auto", "gpu", "cuda")
     return max(1, torch.cuda.device_count()) if on_gpu else 1
 
 
-def uses_workers(config: Mapping[str, Any]) -> bool:
+def uses_workers(config: Train) -> bool:
     """Whether a run gets worker processes; a run of one process can use the calling one.
 
     Raises:
         ConfigError: It needs several, and `launcher.workers` forbids them.
     """
-    processes = count_processes(config["trainer"]) * config["trainer"]["num_nodes"]
-    workers = config["launcher"]["workers"]
+    processes = count_processes(config.trainer) * config.trainer.num_nodes
+    workers = config.launcher.workers
     if workers == "auto":
         return processes > 1
     if processes > 1 and not workers:

@@ -15,7 +15,7 @@ import threading
 import uuid
 from collections.abc import Mapping
 from multiprocessing import connection, forkserver
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -32,6 +32,9 @@ from alexnet_lab.run.failures import is_chance
 from alexnet_lab.run.last_step import shutdown_seconds
 from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.training.checkpoint_io import Intact
+
+if TYPE_CHECKING:
+    from alexnet_lab.config.schema import Train
 
 OWN_VARIABLES = {
     *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT"),
@@ -73,7 +76,7 @@ class Rendezvous(NamedTuple):
 
 
 def run_workers(
-    config: dict[str, Any],
+    config: Train,
     directory: RunDirectory,
     *,
     resume: bool,
@@ -107,7 +110,7 @@ def run_workers(
         quiet(WORKER_LOG, logging.CRITICAL),
         quiet(AGENT_LOG, logging.CRITICAL),
     ):
-        launch = _launch_config(rendezvous, count_processes(config["trainer"]), scratch)
+        launch = _launch_config(rendezvous, count_processes(config.trainer), scratch)
         try:
             results = elastic_launch(launch, work)(dict(os.environ), config, directory, resume, checkpoint)
         except SignalException as error:
@@ -154,7 +157,7 @@ def _rendezvous_settings(rendezvous: Rendezvous | None) -> dict[str, Any]:
 
 def work(
     environment: Mapping[str, str],
-    config: dict[str, Any],
+    config: Train,
     directory: RunDirectory,
     resume: bool,
     checkpoint: Intact | None,

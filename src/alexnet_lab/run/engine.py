@@ -42,32 +42,32 @@ from alexnet_lab.training.step_seeds import share_dropout
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
+    from alexnet_lab.config.schema import Train
     from alexnet_lab.run.run_directory import RunDirectory
     from alexnet_lab.run.tolerant_loggers import Steady
 
 log = logging.getLogger(__name__)
 
 
-def build_data(config: dict[str, Any]) -> Any:
+def build_data(config: Train) -> Any:
     """The LightningDataModule of a config."""
-    trusted = tuple(config["trusted_packages"])
-    augment = None if config["augment"] is None else build(config["augment"], "augment", trusted=trusted)
-    given: dict[str, Any] = {"seed": config["seed"], "augment": augment}
-    if any(config["transforms"].values()):
-        classes = config["data"]["num_classes"]
-        given["transforms"] = BatchTransforms(
-            config["transforms"], seed=config["seed"], num_classes=classes, trusted=trusted
-        )
-    return build(config["data"], "data", trusted=trusted, **given)
+    trusted = config.trusted
+    augment = None if config.augment is None else build(config.augment, "augment", trusted=trusted)
+    given: dict[str, Any] = {"seed": config.seed, "augment": augment}
+    if any(config.transforms.values()):
+        classes = config.data["num_classes"]
+        given["transforms"] = BatchTransforms(config.transforms, seed=config.seed, num_classes=classes, trusted=trusted)
+    return build(config.data, "data", trusted=trusted, **given)
 
 
-def without_verification(config: dict[str, Any]) -> dict[str, Any]:
+def without_verification(config: Train) -> Train:
     """The config for a process that need not read every byte of the store, because the first one of the run does."""
-    data = config["data"]
-    return config | {"data": data | {"verify": "stamp"}} if "verify" in data else config
+    if "verify" not in config.data:
+        return config
+    return config.model_copy(update={"data": config.data | {"verify": "stamp"}})
 
 
-def build_classifier(config: dict[str, Any]) -> LightningModule:
+def build_classifier(config: Train) -> LightningModule:
     """The LightningModule of a config, in its memory layout, and compiled if requested: see `own_module.build_module`.
 
     The layers of `freeze` are frozen. Batch normalisation and dropout work over the whole global batch. Adaptive
@@ -75,13 +75,13 @@ def build_classifier(config: dict[str, Any]) -> LightningModule:
     """
     module = build_module(config)
     net = network_of(module)
-    freeze(net, config["freeze"])
-    if config["trainer"]["channels_last"]:
+    freeze(net, config.freeze)
+    if config.trainer.channels_last:
         net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
     synchronise(net)
     share_dropout(net)
     make_deterministic(net)
-    if config["trainer"]["compile"]:
+    if config.trainer.compile:
         net.compile()  # in place: the names in the checkpoint stay the same
     return module
 
@@ -105,42 +105,40 @@ def warn_of_shared_batches(net: nn.Module, data: Mapping[str, Any]) -> None:
         )  # fmt: skip
 
 
-def optional_callbacks(config: dict[str, Any], directory: RunDirectory) -> list[Callback]:
+def optional_callbacks(config: Train, directory: RunDirectory) -> list[Callback]:
     """The callbacks that the config asks for."""
     callbacks: list[Callback] = list(parts.build_callbacks(config).values())
-    pruning = config["callbacks"]["pruning"]
+    pruning = config.callbacks.pruning
     if pruning is not None:
-        monitor = config["callbacks"]["checkpoint"]["monitor"]
-        callbacks.append(Pruning(directory.path, monitor, Rule(pruning["startup_trials"], pruning["warmup_epochs"])))
-    if config["callbacks"]["layer_statistics"]:
+        monitor = cast("str", config.callbacks.checkpoint.monitor)  # without one, the config is refused
+        callbacks.append(Pruning(directory.path, monitor, Rule(pruning.startup_trials, pruning.warmup_epochs)))
+    if config.callbacks.layer_statistics:
         callbacks.append(LayerStatistics())
     by_step = step_log(config, directory.steps)
     callbacks += [] if by_step is None else [by_step]
     others = any(isinstance(callback, ProgressBar) for callback in callbacks)
-    if config["trainer"]["progress_bar"] and shows_bars() and not others:
+    if config.trainer.progress_bar and shows_bars() and not others:
         callbacks.append(ProgressLine())
     return callbacks
 
 
-def silent_logger(config: dict[str, Any]) -> DummyLogger | bool:
+def silent_logger(config: Train) -> DummyLogger | bool:
     """Stands for the loggers of a config where they are not started: a callback that needs one runs there too."""
-    return DummyLogger() if targets.parts({"logger": config["logger"]}) else False
+    return DummyLogger() if targets.parts({"logger": config.logger}) else False
 
 
-def build_trainer(
-    config: dict[str, Any], directory: RunDirectory, loggers: list[Steady], callbacks: list[Callback]
-) -> Trainer:
+def build_trainer(config: Train, directory: RunDirectory, loggers: list[Steady], callbacks: list[Callback]) -> Trainer:
     """Builds Lightning's Trainer; our callbacks do everything besides training."""
-    use_tf32(config["trainer"]["float32"] == "tf32")
-    settings = {name: value for name, value in config["trainer"].items() if name not in OUR_TRAINER_KEYS}
-    processes, trusted = Processes(), tuple(config["trusted_packages"])
+    use_tf32(config.trainer.float32 == "tf32")
+    settings = config.trainer.model_dump(exclude=set(OUR_TRAINER_KEYS))
+    processes, trusted = Processes(), config.trusted
     settings["accelerator"] = lightnings_name(settings["accelerator"])
     settings["strategy"] = build_strategy(settings["strategy"], processes.world_size(), trusted)
     settings["profiler"] = build_profiler(settings["profiler"], directory.path, trusted)
     warnings.filterwarnings("ignore", message=".*srun. command is available")  # on SLURM's login nodes
     warnings.filterwarnings("ignore", message="Trying to infer the `batch_size`")  # of a `Batch` it is right
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # between Lightning 2.6 and torch 2.14
-    if config["freeze"]:  # the layers that are meant to be so
+    if config.freeze:  # the layers that are meant to be so
         warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
     # A debugging aid of `deterministic` that writes every new tensor twice.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue] - by torch's own trick
@@ -154,7 +152,7 @@ def build_trainer(
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),  # ours is none of these
         use_distributed_sampler=False,  # our loader divides the batches itself
     )
-    if not has_validation_images(config["data"]):  # now: overfit_batches and fast_dev_run set the limit themselves
+    if not has_validation_images(config.data):  # now: overfit_batches and fast_dev_run set the limit themselves
         trainer.limit_val_batches = 0
     # with max_steps, Lightning would resume a finished epoch as one in progress
     trainer.fit_loop._iteration_based_training = lambda: False

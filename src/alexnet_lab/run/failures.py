@@ -6,10 +6,12 @@ A worker hands on the text of an error alone, so the text decides wherever the e
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from alexnet_lab.run.devices import count_processes
+
+if TYPE_CHECKING:
+    from alexnet_lab.config.schema import Train
 
 CHANCE = re.compile(
     r"^Interrupted:|[Cc]onnection (closed|reset|refused)|[Bb]roken pipe|gloo|NCCL|Dist\w*Error|TCPStore"
@@ -38,7 +40,7 @@ def is_chance(error: str) -> bool:
     return CHANCE.search(error) is not None and OUT_OF_MEMORY.search(error) is None
 
 
-def advice(error: str, config: Mapping[str, Any]) -> str | None:
+def advice(error: str, config: Train) -> str | None:
     """The line that explains an error to the user, if it is one of those that have a known remedy.
 
     Args:
@@ -56,19 +58,19 @@ def advice(error: str, config: Mapping[str, Any]) -> str | None:
     )
 
 
-def _out_of_memory(error: str, config: Mapping[str, Any]) -> str:
-    trainer, batch = config["trainer"], config["data"]["batch_size"]
-    processes = count_processes(trainer) * trainer["num_nodes"]
+def _out_of_memory(error: str, config: Train) -> str:
+    trainer, batch = config.trainer, config.data["batch_size"]
+    processes = count_processes(trainer) * trainer.num_nodes
     shared = f", {-(-batch // processes)} for each of {processes} processes" if processes > 1 else ""
-    twice = 2 * trainer["accumulate_grad_batches"]
+    twice = 2 * trainer.accumulate_grad_batches
     same_step = f"with trainer.accumulate_grad_batches={twice} a step still has as many images"
     remedies = [f"set data.batch_size={max(1, batch // 2)} ({same_step})"]
-    if trainer["precision"] == "32-true":
+    if trainer.precision == "32-true":
         remedies.append("trainer.precision=bf16-mixed")
-    if config["launcher"]["jobs_per_gpu"] > 1:
+    if config.launcher.jobs_per_gpu > 1:
         remedies.append("launcher.jobs_per_gpu=1")
     text = error[error.find(": ") + 2 :] if re.match(r"\w*Error: ", error) else error
     return (
-        f"out of memory with data.batch_size={batch} images{shared} in trainer.precision={trainer['precision']}; "
+        f"out of memory with data.batch_size={batch} images{shared} in trainer.precision={trainer.precision}; "
         f"{', or '.join(remedies)} ({text[:SHOWN]})"
     )

@@ -32,6 +32,7 @@ from alexnet_lab.run.threads import with_threads
 from alexnet_lab.run.worker import fit_and_test
 
 if TYPE_CHECKING:
+    from alexnet_lab.config.schema import Train
     from alexnet_lab.run.multinode import Coordinator
     from alexnet_lab.training.checkpoint_io import Intact
 
@@ -62,13 +63,13 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     start_log()
     valid = checked(config)
-    if valid["sweep"]["dry_run"]:
+    if valid.sweep.dry_run:
         raise ConfigError("`sweep.dry_run` is true, which `python train.py` knows alone; leave it out")
     return run(valid, resume=bool(config.get("resume")))
 
 
 def run(
-    config: dict[str, Any], *, resume: bool, inspect: Callable[[Mapping[str, Any]], None] = lambda _: None
+    config: Train, *, resume: bool, inspect: Callable[[Mapping[str, Any]], None] = lambda _: None
 ) -> dict[str, Any]:
     """`train` for a checked config, from the start or from the last checkpoint of its directory.
 
@@ -81,28 +82,28 @@ def run(
         >>> run(check_train(config), resume=False)["epochs"]
         1
     """
-    if config["launcher"]["slurm"]:
+    if config.launcher.slurm:
         raise ConfigError("`launcher=slurm` sends jobs of a sweep to the cluster; add -m, or start this run by srun")
-    check_devices(config["trainer"])
-    check_precision(config["trainer"]["accelerator"], config["trainer"]["precision"])
+    check_devices(config.trainer)
+    check_precision(config.trainer.accelerator, config.trainer.precision)
     coordinator = None
-    if place().starter or config["trainer"]["num_nodes"] > 1:
+    if place().starter or config.trainer.num_nodes > 1:
         from alexnet_lab.run import multinode  # noqa: PLC0415 - only for runs of several externally started processes
 
-        member = multinode.join(config["trainer"])
+        member = multinode.join(config.trainer)
         if isinstance(member, multinode.Follower):
             return member.follow(config)
         coordinator = member
     with coordinator or contextlib.nullcontext():
         workers = (coordinator is None or coordinator.kind == "nodes") and uses_workers(config)
         size = network_size(config)
-        config = with_threads(config, size["num_macs"], count_processes(config["trainer"]))
+        config = with_threads(config, size["num_macs"], count_processes(config.trainer))
         check_parts(config)
         check_callbacks(config)
         start = None if resume else starting_weights.check(config)
         if not resume and has_default_run_dir(config):
-            config = {**config, "run_dir": str(free_folder(Path(config["run_dir"])))}
-        directory = RunDirectory(config["run_dir"])
+            config = config.model_copy(update={"run_dir": str(free_folder(Path(config.run_dir)))})
+        directory = RunDirectory(config.run_dir)
         with directory.claimed(resume=resume), terminable():
             before = begin(directory, config, mapped=workers) if resume else None
             ready = prepare(config)
@@ -120,7 +121,7 @@ def run(
 
 
 def fit(
-    config: dict[str, Any],
+    config: Train,
     directory: RunDirectory,
     result: dict[str, Any],
     coordinator: Coordinator | None,
@@ -138,7 +139,7 @@ def fit(
         ready: The data, to train in this process; None trains in worker processes.
         checkpoint: The checkpoint to resume from; None starts a new run.
     """
-    resume, retries = checkpoint is not None, config["launcher"]["retries"]
+    resume, retries = checkpoint is not None, config.launcher.retries
     for attempt in itertools.count(1):
         result["attempts"] = attempt
         try:
@@ -164,7 +165,7 @@ def fit(
 
 @contextlib.contextmanager
 def recorded(
-    config: dict[str, Any],
+    config: Train,
     directory: RunDirectory,
     size: dict[str, int],
     seconds: float | None,
@@ -183,19 +184,19 @@ def recorded(
     Yields:
         The content of result.json, to be completed.
     """
-    began = time.perf_counter() - (seconds or 0.0)
+    began, written = time.perf_counter() - (seconds or 0.0), config.model_dump()
     result: dict[str, Any] = {
-        "status": "failed", "metrics": {}, "overrides": config["overrides"], **size, "epochs": 0, "steps": 0,
+        "status": "failed", "metrics": {}, "overrides": config.overrides, **size, "epochs": 0, "steps": 0,
         "images_per_second": None, "wall_seconds": 0.0, "best_checkpoint": None, "best_epoch": None, "attempts": 1,
         "gpus": [], "error": None,
     }  # fmt: skip
     try:
         if seconds is not None:  # recorded before anything changes, in case the process is killed
-            result |= directory.continued(config)
+            result |= directory.continued(written)
             directory.write_result(result | {"status": "interrupted", "error": "continued, and not ended yet"})
         else:
             directory.result.unlink(missing_ok=True)
-        directory.write_config(config)
+        directory.write_config(written)
         result["gpus"] = _write_manifest(config, directory, start)
         log.info("run directory: %s (%s parameters)", directory.path, f"{size['num_parameters']:,}")
         yield result
@@ -212,17 +213,17 @@ def recorded(
     directory.previous.unlink(missing_ok=True)  # not needed for a completed run
 
 
-def _write_manifest(config: Mapping[str, Any], directory: RunDirectory, start: dict[str, Any] | None) -> list[str]:
+def _write_manifest(config: Train, directory: RunDirectory, start: dict[str, Any] | None) -> list[str]:
     """Writes manifest.json and returns the GPUs that compute. A resumed run keeps the record of its start."""
-    trainer = config["trainer"]
-    manifest = provenance.manifest(trainer, on_gpu=not is_cpu(trainer["accelerator"]))
-    before = directory.readable_manifest().get("init_from") if config["init_from"] and start is None else start
+    trainer = config.trainer
+    manifest = provenance.manifest(trainer, on_gpu=not is_cpu(trainer.accelerator))
+    before = directory.readable_manifest().get("init_from") if config.init_from and start is None else start
     write_json(directory.manifest, manifest | {"init_from": before})
     on_gpu = manifest["hardware"]["cuda"] is not None
     return manifest["hardware"]["gpu_uuids"][: count_processes(trainer)] if on_gpu else []
 
 
-def _explained(error: BaseException, config: Mapping[str, Any], directory: RunDirectory) -> BaseException:
+def _explained(error: BaseException, config: Train, directory: RunDirectory) -> BaseException:
     """The error for the user: one line with the next step."""
     if is_interrupt(error):
         if directory.can_be_resumed():
@@ -244,13 +245,13 @@ def _explained(error: BaseException, config: Mapping[str, Any], directory: RunDi
     return RunError(f"the run failed: {type(error).__name__}: {text} ({hint})")
 
 
-def resume_command(config: Mapping[str, Any], directory: RunDirectory) -> str:
+def resume_command(config: Train, directory: RunDirectory) -> str:
     """The command that resumes a run. It repeats `trusted_packages`, which the run itself cannot grant."""
     words = [shell.override("resume", directory.path)]
-    if config.get("resume_force"):
+    if config.resume_force:
         words.append("resume_force=true")
-    if config["trusted_packages"]:
-        words.append(f"trusted_packages=[{','.join(config['trusted_packages'])}]")
+    if config.trusted_packages:
+        words.append(f"trusted_packages=[{','.join(config.trusted_packages)}]")
     return shell.command("train.py", *words)
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from alexnet_lab.base import targets
 from alexnet_lab.base.files import link_or_copy
@@ -19,6 +19,9 @@ from alexnet_lab.config.wandb_checks import OURS_AT_WANDB
 from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.run.tolerant_loggers import steady
 from alexnet_lab.run.tracking import ID_FILE, finish, wandb_runs
+
+if TYPE_CHECKING:
+    from alexnet_lab.config.schema import Train
 
 TYPE = "model"
 """W&B's type of the artifacts."""
@@ -42,16 +45,16 @@ def artifact_name(run_id: str) -> str:
     return f"model-{run_id}"
 
 
-def log_models(directory: RunDirectory, config: Mapping[str, Any]) -> None:
+def log_models(directory: RunDirectory, config: Train) -> None:
     """Logs the checkpoints of a completed run to each W&B logger that has `log_model`.
 
     Args:
         directory: The run's; result.json is the metadata of each version.
         config: The run's config.
     """
-    if config["trainer"]["fast_dev_run"] or not directory.result.is_file():
+    if config.trainer.fast_dev_run or not directory.result.is_file():
         return
-    for spec in targets.parts({"logger": config["logger"]}).values():
+    for spec in targets.parts({"logger": config.logger}).values():
         asked = spec.get("log_model") if spec["_target_"] == OURS_AT_WANDB else None
         if asked and (directory.path / ID_FILE).is_file():
             _log(directory, config, spec, versions(directory, asked))
@@ -72,11 +75,11 @@ def versions(directory: RunDirectory, asked: Literal["best", "all"]) -> list[Ver
     return [*(Version(path.stem, [path]) for path in kept), best, Version("last", [directory.last])]
 
 
-def _log(directory: RunDirectory, config: Mapping[str, Any], spec: dict[str, Any], versions: Sequence[Version]) -> None:
+def _log(directory: RunDirectory, config: Train, spec: dict[str, Any], versions: Sequence[Version]) -> None:
     """Continues the run at W&B, logs the versions, and ends it."""
     metadata = json.loads(directory.result.read_text(encoding="utf-8"), parse_constant=str)  # W&B accepts no NaN
     with quiet("alexnet_lab.run.tracking"):  # the run itself has said where W&B is
-        loggers = steady(OURS_AT_WANDB, lambda: targets.build(spec, "logger", directory.path, config))
+        loggers = steady(OURS_AT_WANDB, lambda: targets.build(spec, "logger", directory.path, config.model_dump()))
     for started, rows in wandb_runs(loggers):
         rows.continues = False
         for version in versions:

@@ -12,7 +12,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
@@ -33,6 +33,8 @@ from alexnet_lab.run.worker import fit_and_test
 
 if TYPE_CHECKING:
     from torch.distributed import Store
+
+    from alexnet_lab.config.schema import Train, Trainer
 
 POLL_SECONDS = 0.1
 
@@ -199,24 +201,24 @@ class Follower(Member):
         """Sends the coordinator how this process's part of the attempt failed."""
         self._send(f"outcome/{self._attempt}/{self.rank}", Outcome.of(error))
 
-    def follow(self, config: dict[str, Any]) -> dict[str, Any]:
+    def follow(self, config: Train) -> dict[str, Any]:
         """Takes part in the run; raises the error that ended the run on the coordinator's side."""
         with terminable():
             try:
-                size = network_size(config | {"model_summary": False})
-                config = with_threads(config, size["num_macs"], count_processes(config["trainer"]))
+                size = network_size(config.model_copy(update={"model_summary": False}))
+                config = with_threads(config, size["num_macs"], count_processes(config.trainer))
                 prepare(without_verification(config))
             except AlexNetLabError as error:
                 self.ready(one_line(error))
                 raise
             self.ready()
             while (attempt := self.next_attempt()).status is None:
-                self._take_part(config | {"run_dir": attempt.run_dir}, attempt)
+                self._take_part(config.model_copy(update={"run_dir": attempt.run_dir}), attempt)
         if attempt.status != "completed":
             raise (Interrupted if attempt.status == "interrupted" else RunError)(attempt.error)
         return RunDirectory(attempt.run_dir).read_result() or {}
 
-    def _take_part(self, config: dict[str, Any], attempt: Attempt) -> None:
+    def _take_part(self, config: Train, attempt: Attempt) -> None:
         """Takes part in one attempt; if it fails, the coordinator decides what follows."""
         directory = RunDirectory(attempt.run_dir)
         try:
@@ -230,7 +232,7 @@ class Follower(Member):
                 raise  # torchrun ends all workers when one ends
 
 
-def join(trainer: Mapping[str, Any]) -> Coordinator | Follower:
+def join(trainer: Trainer) -> Coordinator | Follower:
     """This process's role in a run of several, from its environment.
 
     Args:
@@ -241,7 +243,7 @@ def join(trainer: Mapping[str, Any]) -> Coordinator | Follower:
             wrong.
         RunError: The coordinator cannot be reached.
     """
-    nodes, processes, here = trainer["num_nodes"], count_processes(trainer), place()
+    nodes, processes, here = trainer.num_nodes, count_processes(trainer), place()
     if here.starter is None:
         raise ConfigError(
             f"`trainer.num_nodes` is {nodes}, but this process was started alone; start one per node with "

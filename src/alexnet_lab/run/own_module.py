@@ -6,7 +6,7 @@ import inspect
 import io
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import LightningModule
@@ -20,6 +20,9 @@ from alexnet_lab.training import Classifier
 from alexnet_lab.training.callbacks import network_of
 from alexnet_lab.training.freezing import freeze
 
+if TYPE_CHECKING:
+    from alexnet_lab.config.schema import Train
+
 log = logging.getLogger(__name__)
 
 GROUPS = {"model": "net", "optimizer": "optimizer", "schedule": "schedule", "loss": "loss"}
@@ -32,7 +35,7 @@ CLASSIFIER_ONLY = ("to_error", "to_loss")
 """Callbacks that read what `Classifier` counts."""
 
 
-def build_module(config: dict[str, Any]) -> LightningModule:
+def build_module(config: Train) -> LightningModule:
     """The LightningModule of a config: `alexnet_lab.training.Classifier`, or the class that `module._target_` names.
 
     Requirements of a class of your own:
@@ -60,22 +63,21 @@ def build_module(config: dict[str, Any]) -> LightningModule:
     Raises:
         ConfigError: The class refuses its fields, or is no LightningModule.
     """
-    trusted = tuple(config["trusted_packages"])
-    found = locate(config["module"]["_target_"], "module", trusted)
-    return build(config["module"], "module", trusted=trusted, **_supplied(found, config))
+    found = locate(config.module["_target_"], "module", config.trusted)
+    return build(config.module, "module", trusted=config.trusted, **_supplied(found, config))
 
 
-def _supplied(found: Callable[..., Any], config: dict[str, Any]) -> dict[str, Any]:
+def _supplied(found: Callable[..., Any], config: Train) -> dict[str, Any]:
     """What the constructor gets from the rest of the config."""
-    trusted, names = tuple(config["trusted_packages"]), _taken(found)
-    fields = {name: config[group] for group, name in GROUPS.items()} | {
-        "num_classes": config["data"]["num_classes"],
-        "memory_format": "channels_last" if config["trainer"]["channels_last"] else "contiguous",
-        "metrics": config["metrics"],
-        "trusted_packages": config["trusted_packages"],
+    trusted, names = config.trusted, _taken(found)
+    fields = {name: getattr(config, group) for group, name in GROUPS.items()} | {
+        "num_classes": config.data["num_classes"],
+        "memory_format": "channels_last" if config.trainer.channels_last else "contiguous",
+        "metrics": config.metrics,
+        "trusted_packages": config.trusted_packages,
     }
     if "net" in names and not _is_classifier(found):
-        fields["net"] = build(config["model"], "model", trusted=trusted)
+        fields["net"] = build(config.model, "model", trusted=trusted)
     return {name: value for name, value in fields.items() if name in names}
 
 
@@ -90,36 +92,35 @@ def _is_classifier(found: Any) -> bool:
     return isinstance(found, type) and issubclass(found, Classifier)
 
 
-def build_network(config: dict[str, Any]) -> nn.Module:
+def build_network(config: Train) -> nn.Module:
     """The network that a run trains, with the layers of `freeze` frozen: that of `model`, or a module of one's own."""
     net = _unfrozen(config)
-    freeze(net, config["freeze"])
+    freeze(net, config.freeze)
     return net
 
 
-def _unfrozen(config: dict[str, Any]) -> nn.Module:
-    trusted = tuple(config["trusted_packages"])
-    if locate(config["module"]["_target_"], "module", trusted) is Classifier:
-        return build(config["model"], "model", trusted=trusted)
+def _unfrozen(config: Train) -> nn.Module:
+    if locate(config.module["_target_"], "module", config.trusted) is Classifier:
+        return build(config.model, "model", trusted=config.trusted)
     module = build_module(config)
     _check_module(module, config)
     return network_of(module)
 
 
-def _check_module(module: LightningModule, config: dict[str, Any]) -> None:
+def _check_module(module: LightningModule, config: Train) -> None:
     """Raises ConfigError where a module of one's own cannot do what the config asks for."""
-    target = config["module"]["_target_"]
-    taken = _taken(locate(target, "module", tuple(config["trusted_packages"])))
+    target = config.module["_target_"]
+    taken = _taken(locate(target, "module", config.trusted))
     missing = [name for name in NEEDED if not is_overridden(name, module, parent=LightningModule)]
     if missing:
         raise ConfigError(f"`module`: {target} has no {', '.join(missing)}; each has to be defined")
-    asked = [name for name in CLASSIFIER_ONLY if config["callbacks"][name] is not None]
+    asked = [name for name in CLASSIFIER_ONLY if getattr(config.callbacks, name) is not None]
     if asked and not isinstance(module, Classifier):
         raise ConfigError(
             f"`callbacks.{asked[0]}` reads what alexnet_lab.training.Classifier counts, and {target} is no subclass "
             f"of it; set callbacks.{asked[0]}=null"
         )
-    if config["metrics"] and "metrics" not in taken:
+    if config.metrics and "metrics" not in taken:
         raise ConfigError(
             f"`metrics` are counted by alexnet_lab.training.Classifier, and {target} takes none; leave them out"
         )
@@ -130,7 +131,7 @@ def _check_module(module: LightningModule, config: dict[str, Any]) -> None:
             f"but checkpoints hold only numbers, texts, lists and dictionaries; leave it out: "
             f"self.save_hyperparameters(ignore={unsafe})"
         )
-    _check_groups(target, taken, config["overrides"])
+    _check_groups(target, taken, config.overrides)
 
 
 def _is_plain(value: Any) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -36,50 +35,54 @@ if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
     from lightning.pytorch.loggers import Logger
 
+    from alexnet_lab.config.schema import Train, Trainer
+
 EARLY = ("model", "module", "data")
 """Groups that are built before the run directory is created anyway."""
 
 
-def check_parts(config: dict[str, Any]) -> None:
+def check_parts(config: Train) -> None:
     """Raises ConfigError if a part that is built late does not exist, has the wrong kind, or rejects its fields.
 
     The optimiser and the schedule are built for a network without data, other packages' classes for a stand-in.
     """
-    if config["callbacks"]["pruning"] is not None:
-        journal_of(Path(config["run_dir"]))
-    check_strategy(config["trainer"]["strategy"])
-    trusted = tuple(config["trusted_packages"])
-    for key, spec in targets.parts(config).items():
+    if config.callbacks.pruning is not None:
+        journal_of(Path(config.run_dir))
+    check_strategy(config.trainer.strategy)
+    for key, spec in targets.parts(config.model_dump()).items():
         if key in EARLY:
             continue
-        found = locate(spec["_target_"], key, trusted)
+        found = locate(spec["_target_"], key, config.trusted)
         if isinstance(found, type) and not spec["_target_"].startswith(f"{OURS}."):
-            _try(key, spec, config["data"], trusted)
-    _check_directions(config, trusted)
-    _check_mixing(config, trusted)
-    _try_optimizer(config, trusted)
+            _try(key, spec, config.data, config.trusted)
+    _check_directions(config)
+    _check_mixing(config)
+    _try_optimizer(config)
 
 
-def _check_directions(config: dict[str, Any], trusted: tuple[str, ...]) -> None:
+def _check_directions(config: Train) -> None:
     """Refuses to choose by a metric that does not say whether higher is better."""
     for key, monitor in monitors(config).items():
-        spec = config["metrics"].get(str(monitor).partition("/")[2])
-        if spec is not None and getattr(locate(spec["_target_"], "metrics", trusted), "higher_is_better", None) is None:
+        spec = config.metrics.get(str(monitor).partition("/")[2])
+        if spec is None:
+            continue
+        metric = locate(spec["_target_"], "metrics", config.trusted)
+        if getattr(metric, "higher_is_better", None) is None:
             raise ConfigError(
                 f"`{key}` is {monitor}, and {spec['_target_']} does not say whether higher is better; set another one"
             )
 
 
-def _check_mixing(config: dict[str, Any], trusted: tuple[str, ...]) -> None:
+def _check_mixing(config: Train) -> None:
     """Refuses to mix images where their second labels would be ignored."""
-    specs, classes = config["transforms"], config["data"]["num_classes"]
-    mixing = BatchTransforms(specs, seed=0, num_classes=classes, trusted=trusted).mixing
+    specs, classes = config.transforms, config.data["num_classes"]
+    mixing = BatchTransforms(specs, seed=0, num_classes=classes, trusted=config.trusted).mixing
     if not mixing:
         return
-    target = config["module"]["_target_"]
-    key, found = f"transforms.{next(iter(mixing))}", locate(target, "module", trusted)
+    target = config.module["_target_"]
+    key, found = f"transforms.{next(iter(mixing))}", locate(target, "module", config.trusted)
     own_step = getattr(found, "training_step", None) is not Classifier.training_step
-    if own_step or config["optimizer"]["_target_"].endswith(".diagonal_lm"):
+    if own_step or config.optimizer["_target_"].endswith(".diagonal_lm"):
         reader = target if own_step else "optimizer=diagonal_lm"
         raise ConfigError(f"`{key}` gives each image two labels, and {reader} reads one; leave it out")
 
@@ -97,19 +100,19 @@ def _try(group: str, spec: dict[str, Any], data: dict[str, Any], trusted: tuple[
         _try_loss(build(spec, group, trusted=trusted), spec["_target_"], num_classes)
 
 
-def _try_optimizer(config: dict[str, Any], trusted: tuple[str, ...]) -> None:
+def _try_optimizer(config: Train) -> None:
     """Builds the optimiser and the schedule for a network whose memory is never touched."""
-    spec, trainer = config["optimizer"], config["trainer"]
+    spec, trainer, trusted = config.optimizer, config.trainer, config.trusted
     with torch.device("meta"), quiet("alexnet_lab.models"):
-        net = build(config["model"], "model", trusted=trusted)
-        if locate(config["module"]["_target_"], "module", trusted) is Classifier:
-            freeze(net, config["freeze"])
+        net = build(config.model, "model", trusted=trusted)
+        if locate(config.module["_target_"], "module", trusted) is Classifier:
+            freeze(net, config.freeze)
     with quiet("alexnet_lab.training", logging.ERROR):  # the run itself logs these messages
         optimizer = build_optimizer(spec, net.to_empty(device="cpu"), trusted)
-        if config["schedule"] is not None:
-            duration = Duration(trainer["max_epochs"], trainer["max_epochs"])
-            build_schedule(config["schedule"], optimizer, duration, trusted)
-    if trainer["channels_last"] and not spec["_target_"].startswith(f"{OURS}."):
+        if config.schedule is not None:
+            duration = Duration(trainer.max_epochs, trainer.max_epochs)
+            build_schedule(config.schedule, optimizer, duration, trusted)
+    if trainer.channels_last and not spec["_target_"].startswith(f"{OURS}."):
         _try_channels_last(spec, trusted)
 
 
@@ -152,21 +155,21 @@ PARTS = {"limit_train_batches": "train", "limit_val_batches": "val", "limit_test
 """The part of the data that each key limits."""
 
 
-def check_batches(trainer: Mapping[str, Any], data: Any) -> None:
+def check_batches(trainer: Trainer, data: Any) -> None:
     """Raises ConfigError for a share of the batches that is less than one batch.
 
     Args:
         trainer: Of the config.
         data: The data module, set up.
     """
-    if not isinstance(data, ImageDataModule) or trainer["fast_dev_run"]:
+    if not isinstance(data, ImageDataModule) or trainer.fast_dev_run:
         return
     _check_interval(trainer, math.ceil(data.num_train / data.batch_size))
     limits = list(PARTS.items())
-    if trainer["overfit_batches"]:  # Lightning takes that share of both
+    if trainer.overfit_batches:  # Lightning takes that share of both
         limits = [("overfit_batches", "train"), ("overfit_batches", "val")]
     for key, part in limits:
-        limit, batches = trainer[key], math.ceil(getattr(data, f"num_{part}") / data.batch_size)
+        limit, batches = getattr(trainer, key), math.ceil(getattr(data, f"num_{part}") / data.batch_size)
         if isinstance(limit, float) and 0 < limit * batches < 1:
             raise ConfigError(
                 f"`trainer.{key}` is {limit}, of {batches} batches less than one; set it to 1 (a number of batches), "
@@ -174,11 +177,11 @@ def check_batches(trainer: Mapping[str, Any], data: Any) -> None:
             )
 
 
-def _check_interval(trainer: Mapping[str, Any], batches: int) -> None:
+def _check_interval(trainer: Trainer, batches: int) -> None:
     """Refuses a validation interval that is longer than an epoch."""
-    interval, limit = trainer["val_check_interval"], trainer["overfit_batches"] or trainer["limit_train_batches"]
+    interval, limit = trainer.val_check_interval, trainer.overfit_batches or trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
-    if isinstance(interval, int) and trainer["check_val_every_n_epoch"] is not None and interval > batches:
+    if isinstance(interval, int) and trainer.check_val_every_n_epoch is not None and interval > batches:
         raise ConfigError(
             f"`trainer.val_check_interval` is {interval}, but an epoch has {batches} batches; set it to at most "
             f"{batches}, or count across epochs: trainer.check_val_every_n_epoch=null"
@@ -190,27 +193,28 @@ def _check_interval(trainer: Mapping[str, Any], batches: int) -> None:
         )
 
 
-def build_callbacks(config: dict[str, Any]) -> dict[str, Callback]:
+def build_callbacks(config: Train) -> dict[str, Callback]:
     """The callbacks of a config with a `_target_`, or a name of `BUILT_IN`, by their keys."""
-    trusted, specs = tuple(config["trusted_packages"]), targets.parts({"callbacks": config["callbacks"]})
+    trusted, specs = config.trusted, targets.parts({"callbacks": config.callbacks.model_dump()})
     for name, target in BUILT_IN.items():
-        if config["callbacks"][name] is not None:
-            specs.setdefault(f"callbacks.{name}", {"_target_": target, **config["callbacks"][name]})
+        fields = getattr(config.callbacks, name)
+        if fields is not None:
+            specs.setdefault(f"callbacks.{name}", {"_target_": target, **fields})
     return {key: build(spec, key, trusted=trusted) for key, spec in specs.items()}
 
 
-def build_loggers(config: dict[str, Any], run_dir: Path) -> list[Steady]:
+def build_loggers(config: Train, run_dir: Path) -> list[Steady]:
     """Starts the loggers of a config in rank 0; none with `fast_dev_run`."""
-    if config["trainer"]["fast_dev_run"] or not cluster.is_first():
+    if config.trainer.fast_dev_run or not cluster.is_first():
         return []
-    specs = targets.parts({"logger": config["logger"]})
+    specs = targets.parts({"logger": config.logger})
     started = (
         steady(spec["_target_"], partial(build_logger, key, spec, run_dir, config)) for key, spec in specs.items()
     )
     return list(chain.from_iterable(started))
 
 
-def build_logger(key: str, spec: dict[str, Any], run_dir: Path, config: dict[str, Any]) -> Logger:
+def build_logger(key: str, spec: dict[str, Any], run_dir: Path, config: Train) -> Logger:
     """Builds one logger of a config.
 
     Ours, and functions of other packages, get the run directory and the config. A class of another package gets its
@@ -222,10 +226,9 @@ def build_logger(key: str, spec: dict[str, Any], run_dir: Path, config: dict[str
         run_dir: Of the run.
         config: The checked config, with its `trusted_packages`.
     """
-    trusted = tuple(config["trusted_packages"])
-    found = locate(spec["_target_"], key, trusted)
+    found = locate(spec["_target_"], key, config.trusted)
     if not isinstance(found, type):
-        return build(spec, key, run_dir, config, trusted=trusted)
+        return build(spec, key, run_dir, config.model_dump(), trusted=config.trusted)
     if "save_dir" in inspect.signature(found).parameters:
         spec = {"save_dir": str(run_dir), **spec}
-    return build(spec, key, trusted=trusted)
+    return build(spec, key, trusted=config.trusted)

@@ -29,24 +29,24 @@ class Prepared(NamedTuple):
         return getattr(self.data, "identity", {})
 
 
-def prepare(config: dict[str, Any]) -> Prepared:
+def prepare(config: Train) -> Prepared:
     """Makes and opens the data set's store, so that errors are reported before the run starts."""
     data = engine.build_data(config)
     data.prepare_data()
     with collected("alexnet_lab.data") as messages:
         data.setup("fit")
-    check_batches(config["trainer"], data)
+    check_batches(config.trainer, data)
     return Prepared(data, messages)
 
 
-def network_size(config: dict[str, Any]) -> dict[str, int]:
+def network_size(config: Train) -> dict[str, int]:
     """Parameters and multiply-adds of the network, built without data; ConfigError if it cannot be built.
 
     With `model_summary` the layers are printed too.
     """
-    data = config["data"]
-    key = "model" if config["module"]["_target_"] == Train.model_fields["module"].default["_target_"] else "module"
-    target = config[key]["_target_"]
+    data = config.data
+    key = "model" if config.module["_target_"] == Train.model_fields["module"].default["_target_"] else "module"
+    target = (config.model if key == "model" else config.module)["_target_"]
     try:
         with torch.device("meta"), quiet("alexnet_lab.models"):  # the run itself logs what it builds
             net = build_network(config)
@@ -54,7 +54,7 @@ def network_size(config: dict[str, Any]) -> dict[str, int]:
         raise ConfigError(f"`{key}`: {target} cannot be built: {one_line(error)[:300]}") from error
     shape = (data["channels"], data["image_size"], data["image_size"])
     try:
-        if config["model_summary"]:
+        if config.model_summary:
             print(layer_table(net, shape))
         return {"num_parameters": num_parameters(net), "num_macs": num_macs(net, shape)}
     except (RuntimeError, ValueError, TypeError) as error:

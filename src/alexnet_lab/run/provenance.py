@@ -7,10 +7,9 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import distributed
@@ -19,6 +18,9 @@ from torch.cuda.nccl import version as version_of_nccl
 import alexnet_lab
 from alexnet_lab.base.cores import available_cores, processor_facts
 from alexnet_lab.base.gpus import visible_gpus
+
+if TYPE_CHECKING:
+    from alexnet_lab.config.schema import Trainer
 
 PACKAGES = (
     "alexnet-lab", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "wandb",
@@ -32,7 +34,7 @@ ASIDE = ("results", "docs", "notebooks", "tests", "benchmarks", "*.md")
 """Folders and files that do not affect a run's result: publishing a sweep does not make the repository dirty."""
 
 
-def manifest(trainer: Mapping[str, Any], *, on_gpu: bool) -> dict[str, Any]:
+def manifest(trainer: Trainer, *, on_gpu: bool) -> dict[str, Any]:
     """The content of manifest.json.
 
     Args:
@@ -45,7 +47,7 @@ def manifest(trainer: Mapping[str, Any], *, on_gpu: bool) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: installed for name in PACKAGES if (installed := _version(name))},
         "hardware": hardware(on_gpu=on_gpu),
-        "precision": {name: trainer[name] for name in ("precision", "float32")},
+        "precision": trainer.model_dump(include={"precision", "float32"}),
         "system": platform.platform(),
     }
 

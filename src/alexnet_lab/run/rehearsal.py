@@ -7,7 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -27,6 +27,9 @@ from alexnet_lab.run import engine, parts
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.optimizers import build_optimizer
 
+if TYPE_CHECKING:
+    from alexnet_lab.config.schema import Train
+
 LOUD = "lightning.pytorch"
 """The log in which a Trainer lists the devices that it does not use."""
 
@@ -39,7 +42,7 @@ INSTEAD = {
 """Callbacks that cannot keep what a run promises, with the reason and another way."""
 
 
-def check_callbacks(config: dict[str, Any]) -> None:
+def check_callbacks(config: Train) -> None:
     """Raises ConfigError where Lightning would refuse the callbacks of a config once the run has begun.
 
     Their first hooks are called as in a run, on a network without numbers. Only what Lightning calls a
@@ -63,11 +66,11 @@ def check_callbacks(config: dict[str, Any]) -> None:
             _begin(key, callback, trainer, module)
 
 
-def _stand_ins(config: dict[str, Any], folder: str) -> tuple[Trainer, LightningModule]:
+def _stand_ins(config: Train, folder: str) -> tuple[Trainer, LightningModule]:
     """A Trainer like the run's, on the processor and without files, and the module, without numbers."""
     trainer = Trainer(
-        accelerator="cpu", devices=1, max_epochs=config["trainer"]["max_epochs"], default_root_dir=folder,
-        accumulate_grad_batches=config["trainer"]["accumulate_grad_batches"], enable_checkpointing=False,
+        accelerator="cpu", devices=1, max_epochs=config.trainer.max_epochs, default_root_dir=folder,
+        accumulate_grad_batches=config.trainer.accumulate_grad_batches, enable_checkpointing=False,
         logger=engine.silent_logger(config), enable_model_summary=False, enable_progress_bar=False,
     )  # fmt: skip
     with torch.device("meta"), quiet("alexnet_lab.models"):
@@ -76,7 +79,7 @@ def _stand_ins(config: dict[str, Any], folder: str) -> tuple[Trainer, LightningM
     trainer.strategy.connect(module)
     if isinstance(module, Classifier):
         net = module.net.to_empty(device="cpu")
-        trainer.strategy.optimizers = [build_optimizer(config["optimizer"], net, tuple(config["trusted_packages"]))]
+        trainer.strategy.optimizers = [build_optimizer(config.optimizer, net, config.trusted)]
     return trainer, module
 
 

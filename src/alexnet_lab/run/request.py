@@ -18,7 +18,7 @@ COMPOSE = 'compose a complete one: alexnet_lab.compose("model=lenet5", "data=dig
 """The fix for an incomplete config."""
 
 
-def checked(config: Mapping[str, Any]) -> dict[str, Any]:
+def checked(config: Mapping[str, Any]) -> Train:
     """The checked config of the requested run, a new or a resumed one.
 
     Raises:
@@ -37,7 +37,7 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
     return check_train(config)
 
 
-def requested(config: Mapping[str, Any]) -> dict[str, Any]:
+def requested(config: Mapping[str, Any]) -> Train:
     """The checked config of a resumed run with the changes of the command line, without heavy imports.
 
     Args:
@@ -55,15 +55,15 @@ def requested(config: Mapping[str, Any]) -> dict[str, Any]:
     if Path(changes.get("run_dir", run)) != directory.path:
         raise ConfigError("`run_dir`: a run stays in its directory; copy that first (cp -r), and resume the copy")
     try:
-        saved = check_saved(directory.read_config() | given, trusted)
+        saved = check_saved(directory.read_config() | given, trusted).model_dump()
     except ConfigError as error:
         raise ConfigError(f"{directory.config}: {error}") from error
     trusted = sorted({*trusted, *packages_beyond(targets_of(changes))})  # the command line is code
     checked = check_saved(continuing.changed(saved, {**changes, **given}), trusted)
-    continuing.check_changes(saved, checked)
-    if checked["launcher"]["slurm"]:
+    continuing.check_changes(saved, checked.model_dump())
+    if checked.launcher.slurm:
         raise ConfigError("`launcher=slurm` sends jobs of a sweep to the cluster; continue this run by srun")
-    return checked | {"overrides": merged(saved["overrides"], config.get("overrides", []))}
+    return checked.model_copy(update={"overrides": merged(saved["overrides"], config.get("overrides", []))})
 
 
 def targets_of(changes: Mapping[str, Any]) -> dict[str, Any]:

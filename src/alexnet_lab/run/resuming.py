@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import RunError
@@ -20,6 +20,9 @@ from alexnet_lab.data.identity import OTHER_IMAGES, check_same_images, is_folded
 from alexnet_lab.run import checkpoint_identity
 from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.training.checkpoint_io import ForeignCheckpointError, Intact, load_checkpoint
+
+if TYPE_CHECKING:
+    from alexnet_lab.config.schema import Train
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +38,7 @@ class Before(NamedTuple):
     checkpoint: Intact  # the checkpoint to resume from
 
 
-def begin(directory: RunDirectory, config: Mapping[str, Any], *, mapped: bool = False) -> Before:
+def begin(directory: RunDirectory, config: Train, *, mapped: bool = False) -> Before:
     """Checks that a run can be resumed with this config, and logs what changes; nothing is written.
 
     Args:
@@ -52,16 +55,16 @@ def begin(directory: RunDirectory, config: Mapping[str, Any], *, mapped: bool = 
     found_there = newest_intact(directory, mapped=mapped, warn=True)
     checkpoint = found_there.content or {}
     saved = directory.read_config()
-    asked = {item.key for item in continuing.differences(saved, config)}
+    asked = {item.key for item in continuing.differences(saved, config.model_dump())}
     if directory.is_continued_by(saved):  # by an earlier command
         asked |= set(continuing.LONGER)
     found = checkpoint_identity.check_same_config(
-        checkpoint, config, directory.config, asked, forced=config["resume_force"]
+        checkpoint, config, directory.config, asked, forced=config.resume_force
     )
     longer = [item for item in found if item.kind == "longer"]
     result = directory.read_result() or {}
     if result.get("status") == "completed" and not longer:
-        words = (shell.override("resume", directory.path), f"trainer.max_epochs={2 * config['trainer']['max_epochs']}")
+        words = (shell.override("resume", directory.path), f"trainer.max_epochs={2 * config.trainer.max_epochs}")
         raise RunError(
             f"{directory.path} is a finished run; there is nothing to resume; "
             f"to train it further: {shell.command('train.py', *words)}"
@@ -79,7 +82,7 @@ def begin(directory: RunDirectory, config: Mapping[str, Any], *, mapped: bool = 
             )  # fmt: skip
     checkpoint_identity.warn_of_other_code(checkpoint)
     checkpoint_identity.log_free(found)
-    data = checkpoint.get(config["data"]["_target_"].rpartition(".")[2])  # the key that Lightning gives its state
+    data = checkpoint.get(config.data["_target_"].rpartition(".")[2])  # the key that Lightning gives its state
     return Before(
         float(checkpoint.get(checkpoint_identity.SECONDS, 0.0)),
         data if isinstance(data, dict) else {},
@@ -87,7 +90,7 @@ def begin(directory: RunDirectory, config: Mapping[str, Any], *, mapped: bool = 
     )
 
 
-def check_images(directory: RunDirectory, before: Before, images: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def check_images(directory: RunDirectory, before: Before, images: Mapping[str, Any], config: Train) -> None:
     """Refuses to resume on other images before anything is written; a finished run stays finished.
 
     With `resume_force` the run continues, and the data module warns when it restores its state.
@@ -101,13 +104,13 @@ def check_images(directory: RunDirectory, before: Before, images: Mapping[str, A
     Raises:
         DataError: The images are not those of the checkpoint.
     """
-    if not config["resume_force"] and not is_folded_in(before.images, images):
+    if not config.resume_force and not is_folded_in(before.images, images):
         what = f"the images of the data set are not those that run {directory.path} was trained on"
         check_same_images(before.images, images, what, switch="resume_force", allowed=False)
 
 
 def _check_longer(
-    directory: RunDirectory, config: Mapping[str, Any], checkpoint: Mapping[str, Any], result: Mapping[str, Any]
+    directory: RunDirectory, config: Train, checkpoint: Mapping[str, Any], result: Mapping[str, Any]
 ) -> None:
     """Refuses to extend a run that cannot be extended, or that a sweep compares with runs of its length."""
     if (directory.path.absolute().parent / OF_A_SWEEP).exists():
@@ -116,20 +119,21 @@ def _check_longer(
             f"copy the directory to another place (cp -r), and resume the copy"
         )
     if is_stopped(checkpoint, config):
-        values = flat(dict(config))
+        values = flat(config.model_dump())
         on = [name for name, value in values.items() if value not in (None, False)]
         words = [
             f"{key}={value}" for key, value in STOPS.items() if any(continuing.within(name, (key,)) for name in on)
         ]
         remedy = f"add {' '.join(words)}" if words else "start a new run without it"
         raise RunError(f"{directory.path} was ended by a callback, so more epochs would not train it further; {remedy}")
-    schedule = (config["schedule"] or {"_target_": OURS})["_target_"]
+    schedule = (config.schedule or {"_target_": OURS})["_target_"]
     if not schedule.startswith(OURS) and not schedule.rpartition(".")[2][:1].isupper():  # a function gets the length
         raise RunError(f"how {schedule} continues in a longer run is unknown; start a new run of that length")
-    trainer, done = config["trainer"], {"max_epochs": result.get("epochs", 0), "max_steps": result.get("steps", 0)}
+    trainer, done = config.trainer, {"max_epochs": result.get("epochs", 0), "max_steps": result.get("steps", 0)}
     for key, count in done.items():
-        if -1 < trainer[key] <= count:
-            raise RunError(f"`trainer.{key}` is {trainer[key]}, which the run has done; set it to more than {count}")
+        limit = getattr(trainer, key)
+        if -1 < limit <= count:
+            raise RunError(f"`trainer.{key}` is {limit}, which the run has done; set it to more than {count}")
 
 
 def _folds_in(found: Iterable[continuing.Difference]) -> bool:
@@ -177,15 +181,16 @@ STOPS = {
 """Keys of callbacks that end training, with the values that switch them off."""
 
 
-def is_stopped(checkpoint: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+def is_stopped(checkpoint: Mapping[str, Any], config: Train) -> bool:
     """Whether a callback had ended the training, and none of them has been switched off since."""
-    trained = checkpoint.get(checkpoint_identity.KEY, config)
-    released = any(item.key in STOPS for item in continuing.differences(trained, config))
+    now = config.model_dump()
+    trained = checkpoint.get(checkpoint_identity.KEY, now)
+    released = any(item.key in STOPS for item in continuing.differences(trained, now))
     state = checkpoint.get("callbacks", {}).get("Checkpoints", {})
     return bool(state.get("stopped")) and not released
 
 
-def _rule(config: Mapping[str, Any], checkpoint: Mapping[str, Any], longer: list[continuing.Difference]) -> str:
+def _rule(config: Train, checkpoint: Mapping[str, Any], longer: list[continuing.Difference]) -> str:
     """What an extended run does, in one line."""
     changes = ", ".join(map(str, longer))
     joined = "the validation images are trained on too, the last epoch is the result, and " if _folds_in(longer) else ""
@@ -197,7 +202,7 @@ def _rule(config: Mapping[str, Any], checkpoint: Mapping[str, Any], longer: list
 
 
 def prepared(
-    directory: RunDirectory, config: Mapping[str, Any], callbacks: Iterable[str], known: Intact | None = None
+    directory: RunDirectory, config: Train, callbacks: Iterable[str], known: Intact | None = None
 ) -> tuple[Path, dict[str, Any]]:
     """The checkpoint that Lightning resumes from, adapted to this config.
 
@@ -212,15 +217,16 @@ def prepared(
         known = newest_intact(directory)
         checkpoint = known.load() or {}
     path = known.path
-    folds_in = _folds_in(continuing.differences(checkpoint.get(checkpoint_identity.KEY, config), config))
+    now = config.model_dump()
+    folds_in = _folds_in(continuing.differences(checkpoint.get(checkpoint_identity.KEY, now), now))
     states = {key: state for key, state in checkpoint["callbacks"].items() if key in set(callbacks)}
     if "Checkpoints" in states:
         states["Checkpoints"] = states["Checkpoints"] | {"stopped": is_stopped(checkpoint, config)}
         if folds_in:  # there is no validation from now on, so the last epoch is the best
             states["Checkpoints"] |= {"best_score": math.inf}
-    images = config["data"]["_target_"].rpartition(".")[2]  # the key that Lightning gives the data module's state
+    images = config.data["_target_"].rpartition(".")[2]  # the key that Lightning gives the data module's state
     known_images = checkpoint.get(images)
-    data = {images: known_images | {OTHER_IMAGES: config["resume_force"]}} if isinstance(known_images, dict) else {}
+    data = {images: known_images | {OTHER_IMAGES: config.resume_force}} if isinstance(known_images, dict) else {}
     loops = {"loops": _at_next_epoch(checkpoint["loops"])} if folds_in else {}
     return path, checkpoint | {"callbacks": states} | data | loops
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torchvision
@@ -24,6 +24,9 @@ from alexnet_lab.run.own_module import build_network
 from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 from alexnet_lab.training.weights_file import SUFFIX, read_weights
+
+if TYPE_CHECKING:
+    from alexnet_lab.config.schema import Train
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +70,7 @@ class Start(NamedTuple):
         return names | {"new_layer": self.new}
 
 
-def check(config: Mapping[str, Any]) -> dict[str, Any] | None:
+def check(config: Train) -> dict[str, Any] | None:
     """Checks the weights that a run is to start from; torchvision's are downloaded first.
 
     Returns:
@@ -76,52 +79,51 @@ def check(config: Mapping[str, Any]) -> dict[str, Any] | None:
     Raises:
         ConfigError: They cannot be read, or do not fit the network.
     """
-    if config["init_from"] is None:
-        if config["freeze"]:
+    if config.init_from is None:
+        if config.freeze:
             log.warning("`freeze` keeps layers at random weights, since `init_from` is null")
         return None
     with torch.device("meta"), quiet("alexnet_lab.models"):
-        net = build_network(dict(config))
-    return _start(config, net).record(config["init_from"])
+        net = build_network(config)
+    return _start(config, net, config.init_from).record(config.init_from)
 
 
-def load_into(config: Mapping[str, Any], net: nn.Module) -> None:
+def load_into(config: Train, net: nn.Module) -> None:
     """Loads the weights that a run starts from into its network; random streams do not change.
 
     Raises:
         ConfigError: They cannot be read, or do not fit the network.
     """
-    if config["init_from"] is None:
+    if config.init_from is None:
         return
-    start = _start(config, net)
+    start = _start(config, net, config.init_from)
     net.load_state_dict(start.state)
     log.info("%s", _line(config, start))
-    before, now = start.source.normalization, config["data"].get("normalization")
+    before, now = start.source.normalization, config.data.get("normalization")
     if before is not None and now is not None and before != now:
         log.warning(
             "the weights of %s were trained with data.normalization=%s, and this run has %s",
-            config["init_from"], before, now,
+            config.init_from, before, now,
         )  # fmt: skip
 
 
-def _line(config: Mapping[str, Any], start: Start) -> str:
-    kept = f"the network starts from the weights of {config['init_from']}"
+def _line(config: Train, start: Start) -> str:
+    kept = f"the network starts from the weights of {config.init_from}"
     if start.new is None:
         return kept
     before = len(next(tensor for name, tensor in start.source.state.items() if name.startswith(f"{start.new}.")))
-    classes = config["data"]["num_classes"]
+    classes = config.data["num_classes"]
     return f"{kept}; its last layer {start.new} is new: {classes:,} classes instead of {before:,}"
 
 
-def _start(config: Mapping[str, Any], net: nn.Module) -> Start:
+def _start(config: Train, net: nn.Module, init_from: str) -> Start:
     """The weights at the start: those of the source, and the network's own in a last layer of another size."""
-    init_from = config["init_from"]
     try:
-        source = _source(init_from, config["model"])
-        _check_same_network(source.models, config["model"])
+        source = _source(init_from, config.model)
+        _check_same_network(source.models, config.model)
         own = net.state_dict()
         _check_names(own, source.state)
-        new = _new_layer(config["data"], net, source.state)
+        new = _new_layer(config.data, net, source.state)
         _check_numbers(source.state)
     except AlexNetLabError as error:
         raise ConfigError(f"`init_from` is {init_from}: {error}") from error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ from alexnet_lab.training.callbacks import main_rate, network_of, plain
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
+    from alexnet_lab.config.schema import Train
+
 log = logging.getLogger(__name__)
 
 COLUMNS = ("step", "epoch", *tracking.STEP_METRICS)
@@ -38,9 +40,9 @@ BINS = 64
 """Of a histogram."""
 
 
-def step_log(config: Mapping[str, Any], path: Path) -> StepLog | None:
+def step_log(config: Train, path: Path) -> StepLog | None:
     """The callback that a config asks for. Of several loggers the smallest interval counts, for all of them."""
-    node = config["logger"] or {}
+    node = config.logger or {}
     specs = [node, *targets.parts({"logger": node}).values()]
     intervals = [spec["every_steps"] for spec in specs if spec.get("every_steps")]
     watched = next((spec["watch"] for spec in specs if spec.get("watch")), None)

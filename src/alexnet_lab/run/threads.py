@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 
 from alexnet_lab.base.cores import available_cores, omp_threads, waited_seconds
+
+if TYPE_CHECKING:
+    from alexnet_lab.config.schema import Train
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ a core, while the machine has this many times as many runnable threads as it has
 alone has harmless reasons."""
 
 
-def chosen_threads(config: Mapping[str, Any], macs: int, processes: int) -> int:
+def chosen_threads(config: Train, macs: int, processes: int) -> int:
     """The threads of one process: `trainer.num_threads`, `OMP_NUM_THREADS`, or as many as a step has work for.
 
     Args:
@@ -46,21 +48,18 @@ def chosen_threads(config: Mapping[str, Any], macs: int, processes: int) -> int:
     Raises:
         ConfigError: `OMP_NUM_THREADS` is no number.
     """
-    trainer = config["trainer"]
-    asked = trainer["num_threads"] or omp_threads()
+    trainer = config.trainer
+    asked = trainer.num_threads or omp_threads()
     if asked:
         return asked
-    side_by_side = config["launcher"]["jobs_side_by_side"]
-    runs = 1 if side_by_side == "auto" else side_by_side  # a sweep gives its jobs the number
-    share = available_cores() // (processes * runs)
-    images = config["data"]["batch_size"] / (processes * trainer["num_nodes"])
+    share = available_cores() // (processes * config.launcher.side_by_side)
+    images = config.data["batch_size"] / (processes * trainer.num_nodes)
     return max(1, min(share, int(macs * images / MACS_PER_THREAD)))
 
 
-def with_threads(config: dict[str, Any], macs: int, processes: int) -> dict[str, Any]:
+def with_threads(config: Train, macs: int, processes: int) -> Train:
     """The config with the number of threads: a resumed run needs the same number to sum in the same order."""
-    threads = chosen_threads(config, macs, processes)
-    return config | {"trainer": config["trainer"] | {"num_threads": threads}}
+    return config.with_trainer(num_threads=chosen_threads(config, macs, processes))
 
 
 class CrowdedCores(Callback):

@@ -312,7 +312,7 @@ def wandb_runs(loggers: Sequence[Steady]) -> list[tuple[Steady, WandbRows]]:
     return [(logger, logger.inner) for logger in loggers if isinstance(logger.inner, WandbRows)]
 
 
-def add_pictures(run_dir: Path, config: Mapping[str, Any], pictures: Sequence[Path], steps: int) -> None:
+def add_pictures(run_dir: Path, config: dict[str, Any], pictures: Sequence[Path], steps: int) -> None:
     """Adds pictures of a finished run, each under its name, to its W&B run, if there is one.
 
     Args:

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -43,11 +43,14 @@ from alexnet_lab.training.metrics import Confusion
 from alexnet_lab.training.step_seeds import StepSeeds
 from alexnet_lab.training.time_to import TimeTo
 
+if TYPE_CHECKING:
+    from alexnet_lab.config.schema import Train
+
 log = logging.getLogger(__name__)
 
 
 def fit_and_test(
-    config: dict[str, Any],
+    config: Train,
     directory: RunDirectory,
     *,
     resume: bool = False,
@@ -71,25 +74,25 @@ def fit_and_test(
         Interrupted: After Ctrl-C or SIGTERM; the checkpoints contain the progress.
     """
     with logged_to_file(directory):
-        engine.seed_everything(config["seed"])
-        torch.set_num_threads(config["trainer"]["num_threads"] or 1)
+        engine.seed_everything(config.seed)
+        torch.set_num_threads(config.trainer.num_threads or 1)
         data = ready_data(config, ready)
         classifier = engine.build_classifier(config)
         if not resume:
             starting_weights.load_into(config, network_of(classifier))
         log_frozen(network_of(classifier))
-        engine.warn_of_shared_batches(network_of(classifier), config["data"])
+        engine.warn_of_shared_batches(network_of(classifier), config.data)
         own = OwnCallbacks.of(config, directory)
         callbacks = own.around(engine.optional_callbacks(config, directory))
         with tracking.finishing(parts.build_loggers(config, directory.path)) as loggers:
             trainer = engine.build_trainer(config, directory, loggers, callbacks)
-            if config["callbacks"]["augmentation_preview"] and trainer.is_global_zero and not resume:
+            if config.callbacks.augmentation_preview and trainer.is_global_zero and not resume:
                 draw_preview(data, directory.preview)
             last = resumed_from(directory, config, trainer, checkpoint) if resume else None
             with interruptible(trainer):
                 trainer.fit(classifier, data, ckpt_path=last, weights_only=True)
             load_best(trainer, classifier, own)
-            tested = train_set_metrics(trainer, classifier, data) if config["callbacks"]["train_set"] else {}
+            tested = train_set_metrics(trainer, classifier, data) if config.callbacks.train_set else {}
             tested |= test_metrics(trainer, classifier, data)
             media = partial(shown, directory.pictures(), own.metrics.rows, own.confusion.counts, data.class_names)
             tracking.show(loggers, media)
@@ -114,17 +117,17 @@ class OwnCallbacks(NamedTuple):
     weights: BestWeights
 
     @classmethod
-    def of(cls, config: dict[str, Any], directory: RunDirectory) -> OwnCallbacks:
+    def of(cls, config: Train, directory: RunDirectory) -> OwnCallbacks:
         """Creates those of one run."""
         throughput, weights = Throughput(), BestWeights(directory, config)
-        kept = config["callbacks"]["checkpoint"]
+        kept = config.callbacks.checkpoint
         return cls(
             throughput,
-            Confusion(config["data"]["num_classes"]),
+            Confusion(config.data["num_classes"]),
             MetricsCsv(directory.metrics, throughput),
-            Checkpoints(directory.checkpoints, **kept, before_best=weights.best),
+            Checkpoints(directory.checkpoints, **kept.model_dump(), before_best=weights.best),
             KeepIdentity(config),
-            StepSeeds(config["seed"]),
+            StepSeeds(config.seed),
             weights,
         )
 
@@ -175,7 +178,7 @@ def log_frozen(net: nn.Module) -> None:
         log.info("%s", text)
 
 
-def ready_data(config: dict[str, Any], ready: Prepared | None) -> Any:
+def ready_data(config: Train, ready: Prepared | None) -> Any:
     """The data module that was prepared in this process, with its log records, or a new one.
 
     Another package's module may draw random numbers. It is built here, after seeding, as in worker processes.
@@ -195,7 +198,7 @@ def draw_preview(data: Any, path: Path) -> None:
         log.warning("%s could not be written (%s); training continues", path, error.strerror or error)
 
 
-def resumed_from(directory: RunDirectory, config: dict[str, Any], trainer: Trainer, checkpoint: Intact | None) -> Path:
+def resumed_from(directory: RunDirectory, config: Train, trainer: Trainer, checkpoint: Intact | None) -> Path:
     """The checkpoint to resume from; Lightning gets its content from memory instead of reading it again."""
     io = cast("SafeCheckpointIO", trainer.strategy.checkpoint_io)
     states = [callback.state_key for callback in cast("list[Callback]", trainer.callbacks)]  # pyright: ignore[reportAttributeAccessIssue] - set out of its sight

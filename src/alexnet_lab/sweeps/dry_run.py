@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING
 
 from alexnet_lab.run.preparation import network_size
 from alexnet_lab.sweeps import job_states
 from alexnet_lab.sweeps.preflight import Plan
+
+if TYPE_CHECKING:
+    from alexnet_lab.config.schema import Train
 
 
 def described_plan(plan: Plan) -> list[str]:
@@ -20,7 +23,7 @@ def described_plan(plan: Plan) -> list[str]:
         f"{state:<{widths[0]}}  {size:>{widths[1]}}  {name:<{widths[2]}}  {label}" for state, size, name, label in rows
     ]
     left = sum(state != "done" for state in states.values())
-    time = job_states.estimate(plan.sweep, left, plan.launcher["jobs_side_by_side"])
+    time = job_states.estimate(plan.sweep, left, plan.launcher.side_by_side)
     common = " ".join(plan.definition.overrides)
     return [
         *([f"all with: {common}"] if common else []),
@@ -31,9 +34,9 @@ def described_plan(plan: Plan) -> list[str]:
     ]
 
 
-def described_run(config: dict[str, Any]) -> list[str]:
+def described_run(config: Train) -> list[str]:
     """The lines of a dry run of one run."""
-    return [f"run directory: {config['run_dir']}", f"{network_size(config)['num_parameters']:,} parameters"]
+    return [f"run directory: {config.run_dir}", f"{network_size(config)['num_parameters']:,} parameters"]
 
 
 def _sizes(plan: Plan) -> dict[str, int]:
@@ -41,8 +44,8 @@ def _sizes(plan: Plan) -> dict[str, int]:
     known: dict[str, int] = {}
     sizes: dict[str, int] = {}
     for job in plan.jobs:
-        config: dict[str, Any] = plan.configs[job.name]
-        key = json.dumps([config["model"], config["data"]])
+        config = plan.configs[job.name]
+        key = json.dumps([config.model, config.data])
         if key not in known:
             known[key] = network_size(config)["num_parameters"]
         sizes[job.name] = known[key]

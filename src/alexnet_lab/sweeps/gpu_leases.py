@@ -10,13 +10,16 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base import leases
 from alexnet_lab.base.environment import variables
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.gpus import VISIBLE, visible_gpus
 from alexnet_lab.sweeps.shutdown import POLL_SECONDS, place
+
+if TYPE_CHECKING:
+    from alexnet_lab.config.schema import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +69,11 @@ def jobs_side_by_side(trainer: Mapping[str, Any], launcher: Mapping[str, Any], g
     return max(1, gpus * (per_gpu or 1) // (devices or gpus))
 
 
-def check_enough(trainer: Mapping[str, Any], gpus: Sequence[str]) -> None:
+def check_enough(trainer: Trainer, gpus: Sequence[str]) -> None:
     """Raises ConfigError for a job that needs more GPUs than the sweep has: it would wait forever."""
-    if gpus and trainer["accelerator"] in ON_GPU and _needed(trainer, gpus) > len(gpus):
+    if gpus and trainer.accelerator in ON_GPU and _needed(trainer, gpus) > len(gpus):
         raise ConfigError(
-            f"`trainer.devices` is {trainer['devices']}, but {len(gpus)} GPUs are visible; "
-            f"set trainer.devices={len(gpus)}"
+            f"`trainer.devices` is {trainer.devices}, but {len(gpus)} GPUs are visible; set trainer.devices={len(gpus)}"
         )
 
 
@@ -83,7 +85,7 @@ def offering(gpus: Sequence[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def leased(trainer: Mapping[str, Any], per_gpu: int) -> Iterator[None]:
+def leased(trainer: Trainer, per_gpu: int) -> Iterator[None]:
     """Within the block a job has GPUs that no other job uses; waits until enough are free.
 
     CUDA sees these alone, whatever mask the job's launcher has set. Without an offer of the sweep nothing changes.
@@ -92,7 +94,7 @@ def leased(trainer: Mapping[str, Any], per_gpu: int) -> Iterator[None]:
         trainer: The job's node `trainer`, checked.
         per_gpu: How many jobs may share a GPU.
     """
-    gpus = _offered_here() if trainer["accelerator"] in ON_GPU else ()
+    gpus = _offered_here() if trainer.accelerator in ON_GPU else ()
     if not gpus:
         yield
         return
@@ -105,8 +107,8 @@ def leased(trainer: Mapping[str, Any], per_gpu: int) -> Iterator[None]:
         lease.release()
 
 
-def _needed(trainer: Mapping[str, Any], gpus: Sequence[str]) -> int:
-    return len(gpus) if trainer["devices"] == "auto" else trainer["devices"]
+def _needed(trainer: Trainer, gpus: Sequence[str]) -> int:
+    return len(gpus) if trainer.devices == "auto" else trainer.devices
 
 
 def _offered_here() -> tuple[str, ...]:

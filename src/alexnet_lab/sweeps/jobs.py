@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from alexnet_lab.base.cluster import is_first
 from alexnet_lab.base.environment import variables
@@ -26,13 +26,16 @@ from alexnet_lab.sweeps.gpu_leases import leased
 from alexnet_lab.sweeps.shutdown import POLL_SECONDS, end_with_sweep
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
+if TYPE_CHECKING:
+    from alexnet_lab.config.schema import Train
+
 log = logging.getLogger(__name__)
 
 ADDED = ("run_dir=", "sweep.", "launcher.jobs_side_by_side=")
 """Prefixes of overrides that a sweep adds to its jobs; they are not part of a job's identity."""
 
 
-def run_job(config: dict[str, Any]) -> None:
+def run_job(config: Train) -> None:
     """Runs a job to its end, unless it is complete. A failure is recorded and logged, and the sweep continues.
 
     Args:
@@ -43,20 +46,20 @@ def run_job(config: dict[str, Any]) -> None:
     """
     start_log()
     os.environ.pop("WANDB_RUN_ID", None)  # otherwise all jobs would be one W&B run
-    sweep = SweepDirectory(config["sweep"]["dir"])
+    sweep = SweepDirectory(cast("str", config.sweep.dir))
     end_with_sweep(sweep.stop)
     if sweep.stop.exists():
         raise KeyboardInterrupt("the sweep is stopping")
-    definition, job = _find(sweep, config["run_dir"])
+    definition, job = _find(sweep, config.run_dir)
     while is_first() and sweep.run(job).in_use():  # a job of a killed sweep that is still ending
         time.sleep(POLL_SECONDS)
     if not sweep.is_done(job):
-        shared = config["launcher"]["jobs_side_by_side"] > 1
+        shared = config.launcher.side_by_side > 1
         with (
             requeued_on_notice(),
             terminable(),
             variables(**{LABEL: short_name(job)}) if shared else contextlib.nullcontext(),
-            leased(config["trainer"], config["launcher"]["jobs_per_gpu"]),
+            leased(config.trainer, config.launcher.jobs_per_gpu),
         ):
             _run(sweep, definition, job, as_run(config))
 
@@ -112,14 +115,14 @@ def _find(sweep: SweepDirectory, run_dir: str) -> tuple[Definition, Job]:
     raise RunError(f"{run_dir} is no job of the sweep {sweep.path}")
 
 
-def _run(sweep: SweepDirectory, definition: Definition, job: Job, config: dict[str, Any]) -> None:
-    directory, side_by_side = sweep.run(job), config["launcher"]["jobs_side_by_side"]
+def _run(sweep: SweepDirectory, definition: Definition, job: Job, config: Train) -> None:
+    directory, side_by_side = sweep.run(job), config.launcher.side_by_side
     log.info("job %s%s", job.label, again(directory))
     images: dict[str, Any] = {}
 
     def inspect(found: Mapping[str, Any]) -> None:
         images.update({key: found.get(key) for key in RECORDED})
-        results.check_images(sweep, definition, job, found, allowed=config["sweep"]["other_images"])
+        results.check_images(sweep, definition, job, found, allowed=config.sweep.other_images)
 
     try:
         sweep.check_readable(job)
@@ -150,17 +153,20 @@ def again(directory: RunDirectory) -> str:
     return " resumes from its checkpoint" if directory.can_be_resumed() else " has no checkpoint: starts again"
 
 
-def as_run(config: dict[str, Any]) -> dict[str, Any]:
+def as_run(config: Train) -> Train:
     """A job's config as a run's: it runs in its own worker process."""
-    own = {key: dict(config[key]) for key in ("launcher", "sweep")}
-    if own["launcher"]["workers"] == "auto":
-        own["launcher"]["workers"] = True
-    if own["launcher"].get("slurm"):  # SLURM gives each job cores of its own
-        own["launcher"]["jobs_side_by_side"] = 1
-    own["launcher"]["slurm"] = False
-    own["sweep"]["dir"] = None  # the saved config is a run's, which can be repeated elsewhere
-    words = [word for word in config["overrides"] if not word.startswith(ADDED)]
-    return config | own | {"overrides": words}
+    launched = config.launcher
+    changes = {
+        "workers": True if launched.workers == "auto" else launched.workers,
+        "jobs_side_by_side": 1 if launched.slurm else launched.jobs_side_by_side,  # SLURM gives each job its own cores
+        "slurm": False,
+    }
+    own = {
+        "launcher": launched.model_copy(update=changes),
+        "sweep": config.sweep.model_copy(update={"dir": None}),  # the saved config is a run's, to be repeated elsewhere
+        "overrides": [word for word in config.overrides if not word.startswith(ADDED)],
+    }
+    return config.model_copy(update=own)
 
 
 def _record(sweep: SweepDirectory, definition: Definition, entry: dict[str, Any], side_by_side: int) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.flatten import flat, nested
@@ -14,6 +14,9 @@ from alexnet_lab.config import check_saved, continuing
 from alexnet_lab.sweeps.columns import columns, compared_keys
 from alexnet_lab.sweeps.definition import SEED, Definition, Job, describe, identity, split
 from alexnet_lab.sweeps.summary import base_level
+
+if TYPE_CHECKING:
+    from alexnet_lab.config.schema import Train
 
 
 def agreed(
@@ -202,7 +205,7 @@ def other_content(job: Job, config: Mapping[str, Any]) -> list[str]:
     return _changes(found, expected, _differing(found, expected)) if expected else []
 
 
-def as_recorded(job: Job, there: Definition | None, config: Mapping[str, Any]) -> Job:
+def as_recorded(job: Job, there: Definition | None, config: Train) -> Job:
     """Leaves out keys that the recorded jobs of a sweep lack, if they have their defaults.
 
     The default of a new key keeps the former behaviour. So a later version can continue a published sweep.
@@ -222,7 +225,7 @@ def as_recorded(job: Job, there: Definition | None, config: Mapping[str, Any]) -
     older = [
         replace(job, config={key: value for key, value in job.config.items() if key in keys})
         for keys in shapes
-        if are_defaults(own - keys, config, config["trusted_packages"])
+        if are_defaults(own - keys, config.model_dump(), config.trusted_packages)
     ]
     return next((form for form in older if form.content in known), next(iter(older), job))
 
@@ -238,7 +241,7 @@ def are_defaults(keys: Collection[str], config: Mapping[str, Any], trusted_packa
     whole = flat(dict(config))
     kept = {key: value for key, value in whole.items() if key not in keys and not key.startswith("sweep.")}
     try:
-        filled = flat(check_saved(nested(kept), trusted_packages))
+        filled = flat(check_saved(nested(kept), trusted_packages).model_dump())
     except ConfigError:
         return False
     return all(key in filled and repr(filled[key]) == repr(whole[key]) for key in keys)  # 1, 1.0 and true differ

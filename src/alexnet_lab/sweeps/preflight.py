@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from alexnet_lab.base import cluster
 from alexnet_lab.base.errors import ConfigError, did_you_mean
@@ -18,7 +18,10 @@ from alexnet_lab.sweeps.definition import Definition, Job, identity, named, spli
 from alexnet_lab.sweeps.merging import agreed, as_recorded, can_be_one
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
-Compose = Callable[[Sequence[str]], dict[str, Any]]
+if TYPE_CHECKING:
+    from alexnet_lab.config.schema import Launcher, Sweep, Train
+
+    Compose = Callable[[Sequence[str]], Train]
 
 log = logging.getLogger(__name__)
 
@@ -51,18 +54,18 @@ class Plan:
     definition: Definition
     jobs: tuple[Job, ...]  # those requested now; an extended definition has more
     words: dict[str, list[str]]  # all overrides of a job, by its name
-    configs: dict[str, dict[str, Any]]  # checked, by the job's name
+    configs: dict[str, Train]  # checked, by the job's name
     asked: dict[tuple[str, ...], Job]  # by the words of the grid; several may mean one job
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Sweep:
         """The `sweep` node, the same for all jobs."""
-        return self.configs[self.jobs[0].name]["sweep"]
+        return self.configs[self.jobs[0].name].sweep
 
     @property
-    def launcher(self) -> dict[str, Any]:
+    def launcher(self) -> Launcher:
         """The `launcher` node, the same for all jobs."""
-        return self.configs[self.jobs[0].name]["launcher"]
+        return self.configs[self.jobs[0].name].launcher
 
 
 def plan(request: Request, compose: Compose) -> Plan:
@@ -80,17 +83,17 @@ def plan(request: Request, compose: Compose) -> Plan:
     _check_variants(request, keys)
     drafts = [_draft(request, own, name, compose) for name, own in named(request.grid)]
     _check_nodes([draft.config for draft in drafts])
-    node = drafts[0].config["sweep"]
+    node = drafts[0].config.sweep
     _check_paper_points(node)
     sweep, there, drafts = _find(request, keys, drafts)
-    if there is None and node["extend"] and any(word.startswith("sweep.extend=") for word in request.common):
+    if there is None and node.extend and any(word.startswith("sweep.extend=") for word in request.common):
         log.warning(
             "sweep.extend=true adds jobs to a sweep, but %s contains none, so this starts a new one; name the other "
             "one's directory with hydra.sweep.dir=...", sweep.path,
         )  # fmt: skip
     settled = [_moved(draft, replace(request, place=str(sweep.path)), compose, there) for draft in _warned_once(drafts)]
     unique = {draft.job.content: draft.job for draft in settled}
-    definition = agreed(sweep.path, there, _asked(request, unique.values()), node, request.common)
+    definition = agreed(sweep.path, there, _asked(request, unique.values()), node.model_dump(), request.common)
     if there is not None and there.about.get("metric") != definition.about["metric"]:
         _check_measured(sweep, definition)
     for job in unique.values():
@@ -109,7 +112,7 @@ class _Draft(NamedTuple):
 
     own: tuple[str, ...]  # its words of the grid
     words: list[str]  # all of them
-    config: dict[str, Any]
+    config: Train
     job: Job
 
 
@@ -152,7 +155,7 @@ def _find(
         sweep = SweepDirectory(request.place if number == 1 else f"{request.place}_{number}")
         there = sweep.read()
         compared = {*keys, *compared_keys(there.jobs if there else ())}
-        whole = [replace(draft.job, config=identity(draft.config, compared)) for draft in drafts]
+        whole = [replace(draft.job, config=identity(draft.config.model_dump(), compared)) for draft in drafts]
         found = [
             draft._replace(job=as_recorded(job, there, draft.config)) for draft, job in zip(drafts, whole, strict=True)
         ]
@@ -211,11 +214,11 @@ def _check_variants(request: Request, swept: Sequence[str]) -> None:
             log.warning("`%s` is swept, so its value in %s is not used", key, " and ".join(names))
 
 
-def _check_paper_points(node: Mapping[str, Any]) -> None:
-    for name in node.get("paper_points") or {}:
-        if node["variants"] and name not in node["variants"]:
+def _check_paper_points(node: Sweep) -> None:
+    for name in node.paper_points or {}:
+        if node.variants and name not in node.variants:
             raise ConfigError(
-                f"`sweep.paper_points` names {name}, which is no variant; {did_you_mean(name, node['variants'])}"
+                f"`sweep.paper_points` names {name}, which is no variant; {did_you_mean(name, node.variants)}"
             )
 
 
@@ -233,15 +236,15 @@ def _check_measured(sweep: SweepDirectory, definition: Definition) -> None:
         )
 
 
-def _check_nodes(configs: Sequence[dict[str, Any]]) -> None:
+def _check_nodes(configs: Sequence[Train]) -> None:
     """Refuses a sweep in several processes, and jobs on several nodes without SLURM."""
     here = cluster.place()
     if here.starter:
         raise ConfigError(
             f"a sweep starts its jobs itself, but {here.size} processes were started to run this one; start it once"
         )
-    nodes = {config["trainer"]["num_nodes"] for config in configs}
-    if nodes != {1} and not all(config["launcher"]["slurm"] for config in configs):
+    nodes = {config.trainer.num_nodes for config in configs}
+    if nodes != {1} and not all(config.launcher.slurm for config in configs):
         raise ConfigError(f"`trainer.num_nodes` is {max(nodes)}, which a sweep can only start with launcher=slurm")
     if len(nodes) > 1:
         raise ConfigError("`trainer.num_nodes` must be the same for all jobs of a sweep; start one sweep per value")

@@ -82,7 +82,7 @@ def _run(plan: Plan, left: list[Job], lines: Counter[str], launch: Launch) -> No
     The workers of joblib end together if one is killed. So jobs that ended together get their last attempt alone: a job
     that always dies fails, and its neighbours do not.
     """
-    sweep, retries = plan.sweep, plan.launcher["retries"]
+    sweep, retries = plan.sweep, plan.launcher.retries
     vanished: Counter[str] = Counter()
     together: set[str] = set()
     in_vain = 0  # launches in a row that started no job
@@ -181,7 +181,7 @@ def _finish(plan: Plan) -> None:
     for line in failed:
         log.error("%s", "\n  ".join([f"{line['job']}: {line['error']}", *(line["log"] or [])]))
     log.info("%s in %s", job_states.count_line(job_states.states(sweep, plan.jobs).values()), sweep.path)
-    results.refuse_other_images(plan.definition, latest, allowed=plan.settings.get("other_images", False))
+    results.refuse_other_images(plan.definition, latest, allowed=plan.settings.other_images)
     if failed:
         names = ", ".join(line["job"] for line in failed)
         problem = f"{len(failed)} of {len(plan.jobs)} jobs failed: {names}"

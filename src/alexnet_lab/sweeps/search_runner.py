@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import RunError
@@ -13,7 +13,7 @@ from alexnet_lab.base.log import start_log
 from alexnet_lab.base.printable import printable
 from alexnet_lab.config.compatibility import check_minimised
 from alexnet_lab.sweeps.definition import SEED
-from alexnet_lab.sweeps.preflight import Compose, Request, plan
+from alexnet_lab.sweeps.preflight import Request, plan
 from alexnet_lab.sweeps.results import REMEDY, jobs_on_other_images, measured, refuse_other_images
 from alexnet_lab.sweeps.runner import Launch, busy, run_left
 from alexnet_lab.sweeps.search import Search, Settings, distribution
@@ -22,6 +22,9 @@ from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
+
+    from alexnet_lab.config.schema import Sweep
+    from alexnet_lab.sweeps.preflight import Compose
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +49,7 @@ def drive_search(
     start_log()
     config = compose([*request.common, *(example(item) for item in space)])
     check_minimised(config, "a search")
-    if config["sweep"]["dry_run"]:
+    if config.sweep.dry_run:
         print("\n".join([f"{settings.trials} trials over", *(f"  {item.input_line}" for item in space)]))
         return
     sweep = SweepDirectory(request.place)
@@ -56,10 +59,10 @@ def drive_search(
             plan(replace(request, grid=(named[0],), is_default=False), compose)  # raises if what is fixed has changed
         log.info("sweep directory: %s", sweep.path)
         log.info(counts(search))
-        while batch := search.batch(config["launcher"]["jobs_side_by_side"]):
+        while batch := search.batch(config.launcher.side_by_side):
             _run_batch(search, batch, request, compose, launch)
             log.info(counts(search))
-        _finish(search, sweep, request, config["sweep"])
+        _finish(search, sweep, request, config.sweep)
 
 
 def example(item: Override) -> str:
@@ -83,7 +86,7 @@ def _run_batch(
         search.name(number, jobs[overrides].name)
     run_left(planned, launch)
     latest = planned.sweep.latest()
-    others = {} if planned.settings.get("other_images") else jobs_on_other_images(planned.definition, latest, ENDED)
+    others = {} if planned.settings.other_images else jobs_on_other_images(planned.definition, latest, ENDED)
     for number, overrides in batch.items():
         name = jobs[overrides].name
         line = latest.get(name, {})
@@ -91,7 +94,7 @@ def _run_batch(
         if name in others:  # the trial stays open
             remedy = f"delete {planned.sweep.run(jobs[overrides]).path} to train it again" if done else REMEDY
             raise RunError(f"{others[name]}; {remedy}; resume with the same command: {shell.typed()}")
-        metric = planned.settings["metric"]
+        metric = planned.settings.metric
         search.tell(number, measured(planned.sweep.run(jobs[overrides]), line, metric) if done else None)
 
 
@@ -116,14 +119,14 @@ def counts(search: Search) -> str:
     )
 
 
-def _finish(search: Search, sweep: SweepDirectory, request: Request, node: Mapping[str, Any]) -> None:
+def _finish(search: Search, sweep: SweepDirectory, request: Request, node: Sweep) -> None:
     definition = sweep.read()
     if definition is not None:
-        refuse_other_images(definition, sweep.latest(), allowed=node.get("other_images", False))
+        refuse_other_images(definition, sweep.latest(), allowed=node.other_images)
     best = search.best()
     if not best:
         raise RunError(f"no trial of the search is complete; see {request.place}/ledger.jsonl")
-    print(f"{node['metric']} of the best trials")
+    print(f"{node.metric} of the best trials")
     for value, number, overrides in best:
         print(printable(f"  {value:.6g}  trial {number}  {' '.join(overrides)}"))
     kept = [word for word in request.common if not _is_of_search(word)]

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hydra.plugins.launcher import Launcher
     from hydra.types import HydraContext, TaskFunction
 
+    from alexnet_lab.config.schema import Train
     from alexnet_lab.sweeps.preflight import Plan, Request
 
 log = logging.getLogger("alexnet_lab.sweeps")
@@ -127,14 +128,14 @@ class LedgerSweeper(Sweeper):
 
     def ran(self, planned: Plan) -> bool:
         """Runs a sweep, or lists its jobs; False if another process has taken its directory meanwhile."""
-        if planned.settings["dry_run"]:
+        if planned.settings.dry_run:
             from alexnet_lab.sweeps import dry_run
 
             print("\n".join(dry_run.described_plan(planned)))
             return True
         from alexnet_lab.sweeps import runner
 
-        if planned.launcher["slurm"] and self.master.trainer.accelerator == "auto" and not self.asks_for_gpus():
+        if planned.launcher.slurm and self.master.trainer.accelerator == "auto" and not self.asks_for_gpus():
             log.warning("launcher=slurm requests no GPU, because trainer.accelerator is auto; set trainer=gpu")
         with read_write(self.master.hydra):
             self.master.hydra.sweep.dir = str(planned.sweep.path)
@@ -256,7 +257,7 @@ class Composer:
         self.groups: dict[str, bool] = {}  # whether a key is one
         self.bases: dict[tuple[str, ...], tuple[HydraConf | None, DictConfig]] = {}
 
-    def __call__(self, words: Sequence[str]) -> dict[str, Any]:
+    def __call__(self, words: Sequence[str]) -> Train:
         """The checked config of a job; raises ConfigError, or Hydra's errors."""
         from alexnet_lab.config import check_train
         from alexnet_lab.config.main import plain
@@ -270,7 +271,7 @@ class Composer:
         hydra_adapter.apply_overrides(values, config)
         HydraConfig.instance().cfg = hydra
         checked = check_train(plain(config))
-        check_enough(checked["trainer"], self.gpus)
+        check_enough(checked.trainer, self.gpus)
         return checked
 
     def _is_group(self, key: str) -> bool:

@@ -109,7 +109,7 @@ def _mistakes(inputs: FigureInputs) -> Drawn:
 def _top5(inputs: FigureInputs) -> Drawn:
     """Half of the examples are mistakes, if there are as many: correct ones alone would show little."""
     labels = inputs.predictions.labels
-    order = torch.from_numpy(generator(inputs.run.config["seed"], "examples").permutation(len(labels)))
+    order = torch.from_numpy(generator(inputs.run.settings.seed, "examples").permutation(len(labels)))
     wrong = ((predicted_classes(inputs.predictions.logits) != labels) & (labels != UNKNOWN))[order]
     errors = order[wrong][: EXAMPLES // 2]
     places = torch.cat([order[~wrong][: EXAMPLES - len(errors)], errors])
@@ -145,13 +145,13 @@ def _feature_maps(inputs: FigureInputs) -> Drawn:
 
 def _activations(inputs: FigureInputs) -> Drawn:
     x, curves = activation_curves()
-    return Drawn(network.activations_figure(curves, x, inputs.run.config["model"].get("activation")))
+    return Drawn(network.activations_figure(curves, x, inputs.run.settings.model.get("activation")))
 
 
 def _neighbours(inputs: FigureInputs) -> Figure:
     search = inputs.search
     features, pixels = search.by_features, search.by_pixels
-    order = generator(inputs.run.config["seed"], "shown queries").permutation(len(search.queries))
+    order = generator(inputs.run.settings.seed, "shown queries").permutation(len(search.queries))
     _, firsts = np.unique(search.labels.numpy()[order], return_index=True)  # one of each class
     places = order[np.sort(firsts)][:QUERIES]
     images = inputs.subject.images(search.queries.numpy()[places])
