@@ -252,6 +252,8 @@ def test_validation_within_an_epoch_and_its_loggers_see_each_one(tmp_path):
     ("words", "steps"),
     [
         (("trainer.max_steps=4", "trainer.val_check_interval=3"), ["3", "4"]),
+        (("trainer.max_steps=7", "trainer.max_epochs=3"), ["5", "7"]),
+        (("trainer.max_steps=7", "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2"), ["7"]),
         (
             ("trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=7", "trainer.max_epochs=3"),
             ["7", "10", "14", "15"],
@@ -259,7 +261,7 @@ def test_validation_within_an_epoch_and_its_loggers_see_each_one(tmp_path):
         (("trainer.check_val_every_n_epoch=2", "trainer.val_check_interval=5"), ["10"]),
     ],
 )
-def test_the_end_of_an_epoch_is_validated_if_it_was_before(words, steps, tmp_path):
+def test_the_last_weights_are_validated(words, steps, tmp_path):
     logged = (f"+logger.each._target_={LIGHTNING}.loggers.CSVLogger", "+logger.each.name=each")
     folder = run(tmp_path / "run", *logged, *words)
     with (folder / "each" / "version_0" / "metrics.csv").open() as file:

@@ -45,7 +45,7 @@ class LastValidation(Callback):
 
 
 class ValidatedEnd(Callback):
-    """Validates at the end of an epoch that was validated within, so that its metrics are those of its weights."""
+    """Validates the last weights where `max_steps` ends an epoch early, and in an epoch that was validated within."""
 
     def __init__(self) -> None:
         self._every: float | None = None  # the Trainer's own interval, while it is another one
@@ -54,7 +54,7 @@ class ValidatedEnd(Callback):
         """Makes a validation follow the last batch."""
         steps_left = trainer.max_steps - trainer.global_step
         ends_training = steps_left == 1 and (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if last_validation(trainer) and (ends_training or batch_idx + 1 >= trainer.num_training_batches):
+        if ends_training or (last_validation(trainer) and batch_idx + 1 >= trainer.num_training_batches):
             self._every = trainer.val_check_batch
             across_epochs = trainer.check_val_every_n_epoch is None
             trainer.val_check_batch = (trainer.fit_loop.total_batch_idx if across_epochs else batch_idx) + 1
