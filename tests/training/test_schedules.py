@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -128,3 +130,25 @@ def test_early_stopping_counts_like_the_plateau():
     patience = EarlyStopping(patience_epochs=10)
     assert next(epoch for epoch, loss in enumerate(SEED_004, start=1) if patience.is_over(loss)) == 22
     assert EarlyStopping(patience_epochs=1).is_over(math.nan)
+
+
+@pytest.mark.parametrize(
+    ("losses", "minimum", "ends"),
+    [
+        ([0.5, 0.6, 0.4, 0.4, 0.3], {"min_epochs": 3}, 4),  # in epoch 2 it may not end, and epoch 3 is better
+        ([0.5, 0.6, 0.6, 0.6, 0.3], {"min_epochs": 3}, 3),
+        ([0.5, 0.6, 0.6, 0.6, 0.3], {"min_steps": 35}, 4),
+        ([0.5, 0.6, 0.4, 0.4, 0.3], {}, 2),
+    ],
+)
+def test_early_stopping_waits_for_the_minimum(losses, minimum, ends, monkeypatch):
+    stopping = EarlyStopping(patience_epochs=1)
+    trainer: Any = SimpleNamespace(should_stop=False, min_epochs=None, min_steps=None)
+    vars(trainer).update(minimum)
+    monkeypatch.setattr(stopping, "_value", lambda trainer, module: losses[trainer.current_epoch])
+    stopped: list[bool] = []
+    for epoch in range(len(losses)):
+        trainer.current_epoch, trainer.global_step = epoch, 10 * (epoch + 1)
+        stopping.on_train_epoch_end(trainer, cast("Any", None))
+        stopped.append(trainer.should_stop)
+    assert stopped.index(True) + 1 == ends

@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 class EarlyStopping(Callback):
     """Ends training after `patience_epochs` epochs in a row in which `monitor` did not fall by `min_delta`.
 
-    An epoch without validation counts as one without improvement, but patience never ends in such an epoch. Lightning's
-    own `EarlyStopping` counts validations instead of epochs.
+    An epoch without validation counts as one without improvement, but patience never ends in such an epoch, nor before
+    the Trainer's `min_epochs` and `min_steps`. Lightning's own `EarlyStopping` counts validations instead of epochs.
 
     Args:
         monitor: A validation metric, or a training metric as measured during training (augmented, with dropout).
@@ -67,7 +67,7 @@ class EarlyStopping(Callback):
         """Checks the epoch's metric; it is the same in all processes, so they stop together."""
         value = self._value(trainer, pl_module)
         value = None if value is None else value * sign(pl_module, self.monitor)
-        if self.is_over(value) and not trainer.should_stop:
+        if self.is_over(value) and not trainer.should_stop and _minimum_is_done(trainer):
             trainer.should_stop = True
             log.info(
                 "early stopping after epoch %d: %s has not improved on %.4g for %d epochs",
@@ -91,3 +91,9 @@ class EarlyStopping(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the state of the interrupted run."""
         self.best, self.since = state_dict["best"], state_dict["since"]
+
+
+def _minimum_is_done(trainer: Trainer) -> bool:
+    """Whether `min_epochs` and `min_steps` allow the end after this epoch: Lightning would only postpone it."""
+    epochs, steps = trainer.min_epochs or 0, trainer.min_steps or 0
+    return trainer.current_epoch + 1 >= epochs and trainer.global_step >= steps
