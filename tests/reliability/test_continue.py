@@ -157,6 +157,30 @@ def test_epoch_that_max_steps_had_ended_counts_as_done(compose, tmp_path, capfd)
     assert [(row["epoch"], row["step"]) for row in rows(run)] == [("1", "5"), ("2", "8"), ("3", "13")]
 
 
+@pytest.mark.parametrize(
+    ("words", "more"),
+    [
+        (("trainer.max_steps=3",), "trainer.max_epochs=8 trainer.max_steps=-1"),
+        (
+            ("callbacks=early_stopping", "callbacks.early_stopping.patience_epochs=1",
+             "callbacks.early_stopping.min_delta=100.0"),
+            "trainer.max_epochs=8 callbacks.early_stopping=null",
+        ),
+    ],
+)  # fmt: skip
+def test_the_command_that_a_finished_run_names_trains_it_further(words, more, compose, tmp_path):
+    run = tmp_path / "run"
+    short = ("trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1")
+    epochs = train(compose(f"run_dir={run}", *short, *words, "trainer.max_epochs=4"))["epochs"]
+    with pytest.raises(RunError, match=r"to train it further: python train\.py resume=") as refused:
+        train({"resume": str(run)})
+    assert str(refused.value).endswith(f" {more}")
+    assert epochs < 4
+    outcome = call(train, "train", f"resume={run}", *more.split())
+    assert outcome.code == 0, outcome.err
+    assert result(run)["epochs"] == 8
+
+
 def test_run_that_a_callback_ended(compose, tmp_path):
     run = tmp_path / "run"
     stopping = ("callbacks=early_stopping", "callbacks.early_stopping.patience_epochs=1",

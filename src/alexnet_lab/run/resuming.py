@@ -64,10 +64,9 @@ def begin(directory: RunDirectory, config: Train, *, mapped: bool = False) -> Be
     longer = [item for item in found if item.kind == "longer"]
     result = directory.read_result() or {}
     if result.get("status") == "completed" and not longer:
-        words = (shell.override("resume", directory.path), f"trainer.max_epochs={2 * config.trainer.max_epochs}")
         raise RunError(
             f"{directory.path} is a finished run; there is nothing to resume; "
-            f"to train it further: {shell.command('train.py', *words)}"
+            f"to train it further: {_further(directory, config, checkpoint, result)}"
         )
     if longer:
         if _folds_in(longer):
@@ -119,11 +118,7 @@ def _check_longer(
             f"copy the directory to another place (cp -r), and resume the copy"
         )
     if is_stopped(checkpoint, config):
-        values = flat(config.model_dump())
-        on = [name for name, value in values.items() if value not in (None, False)]
-        words = [
-            f"{key}={value}" for key, value in STOPS.items() if any(continuing.within(name, (key,)) for name in on)
-        ]
+        words = _without_stops(config)
         remedy = f"add {' '.join(words)}" if words else "start a new run without it"
         raise RunError(f"{directory.path} was ended by a callback, so more epochs would not train it further; {remedy}")
     schedule = (config.schedule or {"_target_": OURS})["_target_"]
@@ -134,6 +129,22 @@ def _check_longer(
         limit = getattr(trainer, key)
         if -1 < limit <= count:
             raise RunError(f"`trainer.{key}` is {limit}, which the run has done; set it to more than {count}")
+
+
+def _further(directory: RunDirectory, config: Train, checkpoint: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """The command that trains a finished run for twice as many epochs."""
+    words = [shell.override("resume", directory.path), f"trainer.max_epochs={2 * config.trainer.max_epochs}"]
+    if -1 < config.trainer.max_steps <= result.get("steps", 0):
+        words.append("trainer.max_steps=-1")
+    if is_stopped(checkpoint, config):
+        words += _without_stops(config)
+    return shell.command("train.py", *words)
+
+
+def _without_stops(config: Train) -> list[str]:
+    """The words that switch off whatever may have ended the training."""
+    on = [name for name, value in flat(config.model_dump()).items() if value not in (None, False)]
+    return [f"{key}={value}" for key, value in STOPS.items() if any(continuing.within(name, (key,)) for name in on)]
 
 
 def _folds_in(found: Iterable[continuing.Difference]) -> bool:
