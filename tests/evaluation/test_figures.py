@@ -19,14 +19,17 @@ from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.config import check_evaluate
 from alexnet_lab.config.schema import Evaluate
 from alexnet_lab.config.schema import Figure as FigureName
+from alexnet_lab.evaluation.augmentation_steps import single_factors
 from alexnet_lab.evaluation.error_rates import reliability
 from alexnet_lab.evaluation.figures import network, predictions, registry, retrieval_figures, style, training
 from alexnet_lab.evaluation.figures.architecture import architecture_figure
 from alexnet_lab.evaluation.figures.registry import FIGURES
 from alexnet_lab.evaluation.kernels import Kernels
 from alexnet_lab.evaluation.layer_outputs import activation_curves
+from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.models import AlexNet, LeNet5, LeNet51998
 from alexnet_lab.models.layer_table import layer_rows
+from alexnet_lab.run import train
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -173,6 +176,19 @@ def test_retrieval_marks_other_classes():
     words = texts(figure)
     assert words.count("ship") == 3
     assert words.count("cassette player") == 2
+
+
+def test_the_column_of_the_run_shows_its_transforms_too(compose, tmp_path):
+    words = (
+        "augment=none",
+        "+transforms.invert._target_=torchvision.transforms.v2.RandomInvert",
+        "trainer.max_steps=1",
+    )
+    train(compose(f"run_dir={tmp_path / 'run'}", *words, "+transforms.invert.p=1.0"))
+    shown = single_factors(FinishedRun(str(tmp_path / "run"), num_threads=1), 3)
+    assert len(shown["unchanged"]) == 3
+    for plain, seen in zip(shown["unchanged"], shown["all of this run"], strict=True):
+        assert np.array_equal(seen, 255 - plain)
 
 
 def test_augmentation_has_a_column_for_each_factor():

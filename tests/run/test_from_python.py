@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, cast
@@ -133,6 +134,25 @@ def test_what_is_no_run_and_no_array_is_named(trained):
         alexnet_lab.load(best)
     with pytest.raises(ConfigError, match=r"^`images` is of type Image; allowed: an array or a tensor \(B, C, H, W\)"):
         alexnet_lab.load(best.with_suffix(".safetensors")).predict(cast("Any", Image.new("L", (8, 8))))
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.array([[None]]), "`images` is object; allowed: uint8 from 0 to 255, or floating point from 0 to 1"),
+        (torch.zeros(1, 1, 8, 8).to_sparse(), "`images` is torch.sparse_coo; allowed: uint8"),
+        (torch.zeros(1, 1, 8, 8, device="meta"), "`images` is without content; allowed: uint8"),
+    ],
+    ids=["object", "sparse", "meta"],
+)
+def test_arrays_without_pixels_are_named(images, message, trained):
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
+        alexnet_lab.load(trained).predict(images)
+
+
+def test_views_that_there_are_not_are_named(trained):
+    with pytest.raises(ConfigError, match=r"^`views` is 'five' \(str\); allowed: 'center', 'ten' or 'nine'$"):
+        alexnet_lab.load(trained).predict(torch.zeros(1, 1, 8, 8), views=cast("Any", "five"))
 
 
 def test_images_of_another_size_are_scaled_and_cut():

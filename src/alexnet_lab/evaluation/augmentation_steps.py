@@ -8,12 +8,14 @@ import torch
 
 from alexnet_lab.base.random import generator
 from alexnet_lab.data.augment import Augment, apply
-from alexnet_lab.data.loader import read_batch
+from alexnet_lab.data.loader import RawBatch, read_batch
+from alexnet_lab.data.transforms import Place
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from alexnet_lab.data.augment import AugmentParams
     from alexnet_lab.data.datamodule import ImageDataModule
     from alexnet_lab.evaluation.loaded_run import FinishedRun
 
@@ -31,12 +33,12 @@ def single_factors(run: FinishedRun, count: int) -> dict[str, list[NDArray[np.ui
     """
     data = run.data
     places = generator(data.seed, "factors").permutation(data.num_train)[:count]
-    images, _, _ = read_batch(data.rows("train"), places)
+    images, labels, _ = read_batch(data.rows("train"), places)
     shown = {"unchanged": _seen(data, images, None)}
     for name, (augment, used) in _factors(data).items():
         shown[name + ("" if used else NOT_USED)] = _seen(data, images, augment, mirror_all=name == "mirrored")
-    if data.augment is not None:
-        shown["all of this run"] = _seen(data, images, data.augment)
+    if data.augment is not None or data.transforms is not None:
+        shown["all of this run"] = _as_in_training(data, images, labels)
     return shown
 
 
@@ -61,14 +63,29 @@ def _factors(data: ImageDataModule) -> dict[str, tuple[Augment, bool]]:
     return {name: (Augment(**(off | chosen)), used) for name, (chosen, used) in fields.items()}
 
 
+def _as_in_training(data: ImageDataModule, images: torch.Tensor, labels: torch.Tensor) -> list[NDArray[np.uint8]]:
+    """The images after the augmentation and the transforms of the run, which may mix them."""
+    count = len(images)
+    place = Place(0, 0, range(count), count)
+    raw = RawBatch(images, labels, torch.arange(count), count, _draws(data, data.augment, count), place)
+    return list(data.transform.grey_levels(data.transform(raw).images))
+
+
+def _draws(data: ImageDataModule, augment: Augment | None, count: int) -> AugmentParams | None:
+    """The same random numbers for every step."""
+    if augment is None:
+        return None
+    geometry = augment.geometry(data.stored_size, data.image_size)
+    return augment.draw(generator(data.seed, "factors shown"), count, geometry, data.split.statistics)
+
+
 def _seen(
     data: ImageDataModule, images: torch.Tensor, augment: Augment | None, *, mirror_all: bool = False
 ) -> list[NDArray[np.uint8]]:
-    """The images as the model sees them, in grey levels, with the same random numbers for every step."""
-    geometry, draws = data.transform.geometry(training=False), None
+    """The images as the model sees them, in grey levels."""
+    geometry, draws = data.transform.geometry(training=False), _draws(data, augment, len(images))
     if augment is not None:
         geometry = augment.geometry(data.stored_size, data.image_size)
-        draws = augment.draw(generator(data.seed, "factors shown"), len(images), geometry, data.split.statistics)
     if draws is not None and mirror_all:
         draws = draws._replace(mirror=torch.ones_like(draws.mirror))
     return list(data.transform.grey_levels(apply(images, draws, geometry, data.transform.normalizer())))

@@ -12,6 +12,7 @@ from lightning import Callback, Trainer
 from torch import nn
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.fields import check_value
 from alexnet_lab.base.log import quiet
 from alexnet_lab.data.loader import Rows
 from alexnet_lab.data.preparation_bar import progress_bar
@@ -40,6 +41,8 @@ Views = Literal["center", "ten", "nine"]
 
 CENTRE = {"center": 0, "ten": 2, "nine": 4}
 """The position of the unmirrored centre among the views."""
+
+PIXELS = "allowed: uint8 from 0 to 255, or floating point from 0 to 1"
 
 UNKNOWN = -1
 """The label of an image without a class folder."""
@@ -278,11 +281,17 @@ class Predictor:
         Raises:
             ConfigError: The shape, dtype or range is not allowed.
         """
+        check_value("views", views, Views)
         if not isinstance(images, np.ndarray | torch.Tensor):
             kind = type(images).__name__
             raise ConfigError(f"`images` is of type {kind}; allowed: an array or a tensor (B, C, H, W)")
-        if isinstance(images, np.ndarray):  # torch takes neither negative strides nor other byte orders
+        if isinstance(images, np.ndarray) and images.dtype.kind in "biuf":
+            # torch takes neither negative strides nor other byte orders
             images = torch.from_numpy(np.array(images, images.dtype.newbyteorder("="), order="C"))
+        if isinstance(images, np.ndarray):
+            raise ConfigError(f"`images` is {images.dtype}; {PIXELS}")
+        if images.is_meta or images.layout is not torch.strided:
+            raise ConfigError(f"`images` is {'without content' if images.is_meta else images.layout}; {PIXELS}")
         stored = stored_images(images, self.data.channels, self.data.stored_size)
         count = len(stored)
         if count == 0:
@@ -309,7 +318,7 @@ def stored_images(images: torch.Tensor, channels: int, size: int) -> torch.Tenso
     if images.ndim != 4 or shape[1] != channels or 0 in shape[2:]:
         raise ConfigError(f"`images` has the shape {shape}; allowed: (B, {channels}, H, W)")
     if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise ConfigError(f"`images` is {images.dtype}; allowed: uint8 from 0 to 255, or floating point from 0 to 1")
+        raise ConfigError(f"`images` is {images.dtype}; {PIXELS}")
     grey = images.detach().cpu()
     if images.is_floating_point():
         if not bool(((grey >= 0) & (grey <= 1)).all()):
