@@ -77,7 +77,7 @@ class Launcher:
                 end_early(run.path)
             loss = math.nan if status == "nan" else float(values["a"])
             status = "completed" if status in ("nan", "pruned") else status
-            result = {"status": status, "metrics": {"val/loss": loss}, "wall_seconds": 1.0, "epochs": 1, "steps": 2}
+            result = {"status": status, "metrics": {"val/loss": loss, "val/top1_error": loss}, "epochs": 1, "steps": 2}
             run.result.write_text(json.dumps(result))
             self.sweep.append(entry(self.sweep, job, result, status=status, error=None))
 
@@ -153,6 +153,20 @@ def test_finished_search_is_not_that_of_other_fixed_settings(tmp_path, capsys):
     with pytest.raises(ConfigError, match=r"contains another sweep: c was 1, is 2"):
         drive_search(request, space, SETTINGS, lambda words: composed(words, c=2), Launcher(tmp_path))
     assert not capsys.readouterr().out
+
+
+def test_a_search_goes_on_by_its_own_metric_alone(tmp_path):
+    drive(tmp_path, Launcher(tmp_path), settings=Settings(2, "random"))
+    space = OverridesParser.create().parse_overrides(list(SPACE))
+    request = Request(str(tmp_path), ("data=digits", "sweep=search"), (), "python")
+
+    def by_error(words: Sequence[str]) -> Train:
+        config = composed(words)
+        return config.model_copy(update={"sweep": config.sweep.model_copy(update={"metric": "val/top1_error"})})
+
+    with pytest.raises(ConfigError, match=r"`sweep.metric` is val/top1_error, but .* a search by val/loss; leave it"):
+        drive_search(request, space, Settings(4, "random"), by_error, Launcher(tmp_path))
+    assert len(states(tmp_path)) == 2
 
 
 def test_a_space_of_few_values_trains_each_once(tmp_path):

@@ -86,6 +86,15 @@ def test_a_factor_is_added_whose_value_was_common_before(tmp_path):
     assert "| tanh | 2 | 20.50 |" in (tmp_path / "s" / "summary.md").read_text()
 
 
+def test_a_factor_whose_values_come_one_by_one(tmp_path):
+    begun(tmp_path / "s", "model.activation=relu,tanh", "seed=0,1")
+    begun(tmp_path / "s", "model.activation=sigmoid", "seed=0,1", EXTEND)
+    plan = planned("model.activation=tanh", "seed=0,1", EXTEND, f"hydra.sweep.dir={tmp_path / 's'}")
+    assert left(plan) == []
+    plan = begun(tmp_path / "s", "model.activation=tanh", "seed=2", EXTEND)
+    assert {level: n for level, (n, _) in table(plan).items()} == {"relu": 2, "tanh": 3, "sigmoid": 2}
+
+
 @pytest.mark.parametrize(
     ("first", "then"),
     [

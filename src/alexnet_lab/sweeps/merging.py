@@ -151,8 +151,9 @@ def _kin(job: Job, other: Job | None) -> Job | None:
 
 
 def _all_words(job: Job, old: Definition, new: Definition) -> tuple[str, ...]:
-    """A job's overrides, with a seed that jobs of `new` lack and those common to all of `old` in which they differ."""
-    own, compared = split(job.overrides), {key for other in new.jobs for key in split(other.overrides)}
+    """A job's overrides, with those common to all of `old` in which jobs differ, and a seed that jobs of `new` lack."""
+    own = split(job.overrides)
+    compared = {key for other in (*old.jobs, *new.jobs) for key in split(other.overrides)}
     common = [f"{key}={value}" for key, value in split(old.overrides).items() if key in compared and key not in own]
     other_seeds = any(other.config.get(SEED) != job.config.get(SEED) for other in new.jobs)
     if other_seeds and SEED in job.config and SEED not in own and SEED not in split(common):

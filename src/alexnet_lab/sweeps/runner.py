@@ -61,7 +61,7 @@ def run_left(plan: Plan, launch: Launch) -> None:
     if running := [job.label for job in plan.jobs if sweep.run(job).in_use()]:
         log.info("waiting until these jobs end, which another process runs: %s", ", ".join(running))
     _wait(sweep, plan.jobs)
-    job_states.adopt(sweep, plan.jobs)
+    job_states.adopt(sweep, plan.definition.jobs)
     states = job_states.states(sweep, plan.jobs)
     log.info(job_states.count_line(states.values()))
     lines = _lines(sweep)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from alexnet_lab.base import shell
-from alexnet_lab.base.errors import RunError
+from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.log import start_log
 from alexnet_lab.base.printable import printable
 from alexnet_lab.config.compatibility import check_minimised
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
     from alexnet_lab.config.schema import Sweep
-    from alexnet_lab.sweeps.preflight import Compose
+    from alexnet_lab.sweeps.preflight import Compose, Plan
 
 log = logging.getLogger(__name__)
 
@@ -55,14 +55,24 @@ def drive_search(
     sweep = SweepDirectory(request.place)
     with sweep.claimed(), stoppable(sweep.stop, lambda: _busy(sweep)):
         search = Search(sweep.path, space, settings)
-        if named := search.named():
-            plan(replace(request, grid=(named[0],), is_default=False), compose)  # raises if what is fixed has changed
+        if named := search.named():  # raises if what is fixed has changed
+            _check_metric(plan(replace(request, grid=(named[0],), is_default=False), compose))
         log.info("sweep directory: %s", sweep.path)
         log.info(counts(search))
         while batch := search.batch(config.launcher.side_by_side):
             _run_batch(search, batch, request, compose, launch)
             log.info(counts(search))
         _finish(search, sweep, request, config.sweep)
+
+
+def _check_metric(planned: Plan) -> None:
+    """Refuses to propose trials by one metric after others were judged by another one."""
+    before = None if planned.there is None else planned.there.about.get("metric")
+    if before not in (None, planned.settings.metric):
+        raise ConfigError(
+            f"`sweep.metric` is {planned.settings.metric}, but the directory contains a search by {before}; leave it "
+            f"out, or choose another hydra.sweep.dir"
+        )
 
 
 def example(item: Override) -> str:
