@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 import yaml
-from made import make_run, report
+from made import make_run, make_sweep, report
 
 from alexnet_lab.report.figures import figures, mean_course
 from alexnet_lab.report.sources import from_runs, from_sweep
@@ -133,6 +133,15 @@ def test_unknown_metric(sweep):
     outcome = report(f"sweep={sweep}", "metric=test/top1_eror")
     assert outcome.code == 2
     assert "no run has the metric `test/top1_eror`; did you mean `test/top1_error`?" in outcome.err
+
+
+def test_a_goal_that_no_run_has_reached_yet(tmp_path):
+    sweep = make_sweep(tmp_path / "sweep", {"relu": [0.1, 0.2], "tanh": [0.3, 0.4]}, metric="to_loss/epochs")
+    outcome = report(f"sweep={sweep}")
+    assert outcome.code == 0, outcome.err
+    assert "no run has a value of to_loss/epochs; the runs have others: metric=test/loss" in outcome.err
+    assert "2 without a value" in (sweep / "summary.md").read_text()
+    assert report(f"sweep={sweep}", "metric=to_loss/epochs").code == 2
 
 
 def test_levels_figure_draws_each_run_and_the_mean(sweep):

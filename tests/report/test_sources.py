@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
 import yaml
+from filelock import FileLock
 from made import make_run, make_sweep
 
 from alexnet_lab.base.errors import RunError
@@ -48,8 +50,23 @@ def test_an_interrupted_job_is_what_the_ledger_says(sweep):
     lines = [json.loads(line) for line in (sweep / "ledger.jsonl").read_text().splitlines()]
     last = lines[0] | {"status": "interrupted", "error": "Ctrl-C"}
     (sweep / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines, last]) + '{"job": "mod')
+    folder = sweep / lines[0]["job"]
+    whole = (folder / "result.json").read_text()
+    (folder / "result.json").write_text(json.dumps(json.loads(whole) | {"status": "interrupted", "error": "SIGTERM"}))
     run = from_sweep(sweep).runs[0]
     assert (run.status, run.error) == ("interrupted", "Ctrl-C")
+    (folder / "result.json").write_text(whole)  # somebody has resumed the run itself since
+    assert from_sweep(sweep).runs[0].status == "completed"
+    (folder / "result.json").write_text(json.dumps(json.loads(whole) | {"status": "interrupted"}))
+    with FileLock(folder / ".lock"):  # it is being resumed
+        assert from_sweep(sweep).runs[0].status == "running"
+
+
+def test_a_job_whose_folder_was_deleted_is_to_go(sweep):
+    before = from_sweep(sweep)
+    shutil.rmtree(before.completed[0].path)
+    assert len(from_sweep(sweep).completed) == len(before.completed) - 1
+    assert from_sweep(sweep).runs[0].status == "to_go"
 
 
 def test_a_damaged_run_is_unreadable(sweep):

@@ -169,6 +169,8 @@ def read_run(path: Path, *, name: str, settings: Mapping[str, str] | None = None
         found = replace(found, seed=found.config["seed"], curves=columns(directory.read_metrics(result or {})))
         known = flat(dict(found.config))
         found = replace(found, model=model_name(known), data=data_name(known), **_ended(result))
+        if found.status == "interrupted" and directory.in_use():  # it has been resumed
+            found = replace(found, status=RUNNING, error=None)
         return replace(found, manifest=directory.read_manifest())
     except (RunError, OSError) as error:
         return replace(found, status=UNREADABLE, error=displayable(str(error)), curves={}, metrics={}, result={})

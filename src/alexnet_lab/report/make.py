@@ -50,7 +50,7 @@ def make_report(config: Report) -> Path:
     if config.readme:
         check_readme(folder)
     study = _study(config)
-    _check_metric(study)
+    _check_metric(study, chosen=config.metric is not None)
     _warn_unreadable(study)
     try:
         _write(study, folder, readme=config.readme)
@@ -110,10 +110,14 @@ def _summary_name(study: Study) -> str:
     return "summary" if own in (None, study.metric) else "summary_" + re.sub(r"[^\w.-]+", "_", study.metric)
 
 
-def _check_metric(study: Study) -> None:
+def _check_metric(study: Study, *, chosen: bool) -> None:
+    """Refuses a chosen metric that no run has. A sweep's own may have no value yet: no run has reached its goal."""
     known = study.metric_names()
-    if known and study.metric not in known:
+    if not known or study.metric in known:
+        return
+    if chosen:
         raise ConfigError(f"no run has the metric `{study.metric}`; {did_you_mean(study.metric, known)}")
+    log.warning("no run has a value of %s; the runs have others: metric=%s", study.metric, known[0])
 
 
 def _draw(study: Study, folder: Path) -> None:

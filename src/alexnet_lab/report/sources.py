@@ -15,7 +15,7 @@ from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.flatten import flat
 from alexnet_lab.config.default_paths import is_outward
 from alexnet_lab.data.identity import ASIDE, HASHES, SHOWN, Result, check_comparable, difference
-from alexnet_lab.report.comparison import PENDING, PRUNED, UNREADABLE, Run, Study, displayable, read_run
+from alexnet_lab.report.comparison import PRUNED, RUNNING, UNREADABLE, Run, Study, displayable, read_run
 from alexnet_lab.run.pruning import pruned_jobs
 from alexnet_lab.run.run_directory import is_run, run_names
 from alexnet_lab.run.run_files import computed_on, copies
@@ -110,7 +110,7 @@ def _study(title: str, metric: str, runs: Iterable[Run], definition: Mapping[str
 
 
 def _job(path: Path, job: Job, values: Columns, factor: Sequence[str], ended: Mapping[str, Any] | None) -> Run:
-    """A job's run. Its end in the ledger takes precedence over its directory, which a crash may have cut off."""
+    """A job's run. Unless its directory contains a complete run or one in progress, the ledger says how it ended."""
     run = read_run(path, name=job.name, settings=values)
     others = other_content(job, run.config) if run.config else []
     if others:
@@ -119,7 +119,7 @@ def _job(path: Path, job: Job, values: Columns, factor: Sequence[str], ended: Ma
     if run.seed is None and seed.isdigit():
         run = replace(run, seed=int(seed))
     status = None if ended is None else ended.get("status")
-    if ended is not None and status is not None and (run.status == PENDING or status != "completed"):
+    if ended is not None and status not in (None, "completed") and run.status not in ("completed", RUNNING):
         run = replace(run, status=status, error=ended.get("error") or run.error)
     return replace(run, level=level_name(run.settings, factor))
 
