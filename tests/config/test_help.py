@@ -48,6 +48,17 @@ def test_flags_with_a_value_are_no_groups(tmp_path):
     assert "max_steps: -1" in helped("trainer", "--config-dir", str(tmp_path))
 
 
+def test_own_files_are_explained_too(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text(
+        "# My network.\ndefaults: [lenet5, _self_]\nactivation: tanh  # mine\n"
+    )
+    assert ", mine, torchvision" in helped("--config-dir", str(tmp_path))
+    text = helped("model", "model=mine", "--config-dir", str(tmp_path))
+    assert "model=mine My network." in text
+    assert "activation: tanh mine [" in text
+
+
 def test_a_variant_inherits_the_meanings_of_its_base():
     assert "dropout: 0.5 share of the units of fc6 and fc7, sec. 4.2" in helped("model", "model=alexnet_caffe")
 
@@ -104,7 +115,7 @@ def test_each_key_of_a_group_has_a_meaning(group):
         if "@package _global_" in text:
             continue
         keys = _keys({key: value for key, value in yaml.safe_load(text).items() if key != "defaults"})
-        comments = Help(CONFIGS, "train", ())._comments({group: path.stem})
+        comments = Help((CONFIGS,), "train", ())._comments({group: path.stem})
         unexplained = [key for key in keys if f"{group}.{key}" not in comments and ".layers." not in f".{key}"]
         assert unexplained == [], path.name  # optimizer.layers: rules for layers by name
 
@@ -128,7 +139,7 @@ def test_each_key_outside_the_groups_has_a_meaning(command):
     folder = REPORT if command == "report" else CONFIGS
     raw = yaml.safe_load((folder / f"{command}.yaml").read_text(encoding="utf-8"))
     keys = _keys({key: value for key, value in raw.items() if key not in ("defaults", "hydra")})
-    comments = Help(folder, command, ())._comments({})
+    comments = Help((folder,), command, ())._comments({})
     assert [key for key in keys if key not in comments] == []
 
 

@@ -71,15 +71,19 @@ def test_a_recipe_comes_before_them(configs):
     [
         ("# @package _global_\ntrainer:\n  num_thread: 3\n", "unknown key `trainer.num_thread`; did you mean"),
         ("# @package _global_\ntrainer:\n  num_threads: many\n", "`trainer.num_threads` is 'many' (str)"),
-        ("trainer:\n  num_threads: 3\n", "unknown key `local`"),
+        ("trainer:\n  num_threads: 3\n", "configs/local/default.yaml does not begin with `# @package _global_`; add"),
+        ("", "configs/local/default.yaml does not begin with `# @package _global_`; add that line, or delete the file"),
+        ("# @package _global_\ndefaults: [override /loggr: csv]\n", "In 'local/default': Could not override 'loggr'."),
+        ("# @package _global_\ntrainer: null\n", "`trainer` is None (NoneType); allowed: a group of keys"),
         ("# @package _global_\ndefaults:\n  - override /logger: csvv\n", "there is no `logger=csvv`"),
     ],
 )  # fmt: skip
 def test_they_are_checked_like_every_config(text, message, configs):
     write(configs, text)
-    outcome = call(check_train, "train", "logger=csv" if "csvv" not in text else "seed=0", configs=configs)
-    assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome.err
-    assert message in outcome.err
+    for words in (("seed=0",), ("-m", "seed=0,1")):
+        outcome = call(check_train, "train", *words, configs=configs)
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome.err
+        assert message in outcome.err
 
 
 def test_git_ignores_them():

@@ -41,7 +41,7 @@ GLOBAL = "# @package _global_"
 class Help(NamedTuple):
     """The help page of one command."""
 
-    config_dir: Path
+    folders: tuple[Path, ...]  # of yaml files: the command's own, and that of --config-dir
     config_name: str
     groups: tuple[str, ...]
 
@@ -75,18 +75,23 @@ class Help(NamedTuple):
             yield from ["", hydra.help.footer]
 
     def _files(self, group: str) -> list[str]:
-        return sorted(path.stem for path in (self.config_dir / group).glob("*.yaml"))
+        return sorted({path.stem for folder in self.folders for path in (folder / group).glob("*.yaml")})
+
+    def _file(self, group: str, name: str | None) -> Path | None:
+        """A file of a group; one of the command's own comes first, as for Hydra."""
+        return next((path for folder in self.folders if (path := folder / group / f"{name}.yaml").is_file()), None)
 
     def _about_choices(self, group: str) -> Iterator[str]:
         """Each file of a group with the first sentence of its header."""
         files = self._files(group)
         for name in files:
-            yield _wrapped(f"{group}={name}  ".ljust(COMMENT_COLUMN), _header(self.config_dir / group / f"{name}.yaml"))
+            path = self._file(group, name)
+            yield _wrapped(f"{group}={name}  ".ljust(COMMENT_COLUMN), _header(path) if path else "")
         yield from [""] if files else []
 
     def _comments(self, choices: Mapping[str, str]) -> dict[str, str]:
         """The comment of each key, by dotted name, from the files that the config is composed of."""
-        comments = _comments_of(self.config_dir / f"{self.config_name}.yaml")
+        comments = _comments_of(self.folders[0] / f"{self.config_name}.yaml")
         for group, name in choices.items():
             for path in self._chain(group, name):
                 start = "" if GLOBAL in path.read_text(encoding="utf-8") else f"{group}."
@@ -95,8 +100,8 @@ class Help(NamedTuple):
 
     def _chain(self, group: str, name: str | None) -> list[Path]:
         """A file of a group, after the files that it inherits from."""
-        path = self.config_dir / group / f"{name}.yaml"
-        if not path.is_file():
+        path = self._file(group, name)
+        if path is None:
             return []
         inherited = [
             item for item in read_yaml(path).get("defaults") or () if isinstance(item, str) and item != "_self_"

@@ -129,12 +129,14 @@ def _application(task: Callable[[DictConfig], None], config_dir: Path, config_na
 
 def _show_help(config_dir: Path, config_name: str) -> None:
     """Composes the config as for a run and prints the help instead; words without `=` are names of groups."""
-    groups = tuple(word for word in arguments().overrides if "=" not in word)
+    given = arguments()
+    groups = tuple(word for word in given.overrides if "=" not in word)
+    folders = (config_dir,) if given.config_dir is None else (config_dir, Path(given.config_dir))
     sys.argv[1:] = [word for word in sys.argv[1:] if word not in {*NO_RUN_FLAGS, *groups}]
     composed: list[tuple[DictConfig, HydraConf]] = []
     with variables(**ERRORS_PROPAGATED):
         _application(lambda config: composed.append((config, HydraConfig.get())), config_dir, config_name)()
-    print("\n".join(help_page.Help(config_dir, config_name, groups).lines(*composed[0])))
+    print("\n".join(help_page.Help(folders, config_name, groups).lines(*composed[0])))
 
 
 def register_resolvers() -> None:

@@ -68,11 +68,11 @@ def explain(error: Exception, config_dir: Path, config_name: str, *, runs: bool)
     if isinstance(error, OverrideParseException):
         return ConfigError(explain_unreadable(str(error.override)))
     unknown = UNKNOWN_KEY.search(str(error))
-    if unknown:
-        key = next(filter(None, unknown.groups())).partition("@")[0]
-        config = composed_until(error)
-        if config is None:
-            config = _composed_without(config_dir, config_name, hydra_too=key.startswith("hydra."))
+    key = next(filter(None, unknown.groups())).partition("@")[0] if unknown else ""
+    config = composed_until(error) if key else None
+    if key and config is None:
+        config = _composed_without(config_dir, config_name, hydra_too=key.startswith("hydra."))
+    if config is not None:  # otherwise a yaml file has the wrong key, not the command line
         return _unknown_override(key, config, groups_of(config_dir / f"{config_name}.yaml"))
     several = SEVERAL.match(str(error))
     if several:
@@ -165,8 +165,8 @@ def how_to_add(key: str) -> str:
     return f"; to pass it to lightning.Trainer, type +{key}=..." if signature and name in signature.fields else ""
 
 
-def _composed_without(config_dir: Path, config_name: str, *, hydra_too: bool) -> DictConfig:
-    """The config with the groups chosen on the command line, without the other overrides."""
+def _composed_without(config_dir: Path, config_name: str, *, hydra_too: bool) -> DictConfig | None:
+    """The config with the groups chosen on the command line, without the other overrides; None: it has errors too."""
     given = arguments()
     groups = {folder.name for folder in config_dir.iterdir() if folder.is_dir()}
     chosen = [word for word in given.overrides if word.partition("=")[0] in groups]
@@ -174,7 +174,7 @@ def _composed_without(config_dir: Path, config_name: str, *, hydra_too: bool) ->
         chosen.append(f"hydra.searchpath=[file://{Path(given.config_dir).absolute()}]")
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(config_dir), **VERSION_BASE):
-        try:
-            return hydra.compose(config_name, chosen, return_hydra_config=hydra_too)
-        except (HydraException, OmegaConfBaseException):  # the first error is the one to report
-            return hydra.compose(config_name, return_hydra_config=hydra_too)
+        for words in (chosen, []):
+            with contextlib.suppress(HydraException, OmegaConfBaseException):  # the first error is the one to report
+                return hydra.compose(config_name, words, return_hydra_config=hydra_too)
+    return None

@@ -100,6 +100,8 @@ class LedgerSweeper(Sweeper):
         from alexnet_lab.sweeps import gpu_leases
 
         trainer, launcher = self.master.trainer, self.master.launcher
+        if trainer is None or launcher is None:  # the check of the jobs reports it
+            return
         self.gpus = gpu_leases.offered_gpus(trainer, launcher)
         if launcher.jobs_side_by_side == "auto":
             gpus = len(self.gpus) or int(gpu_leases.is_shared(trainer, launcher))
@@ -124,7 +126,8 @@ class LedgerSweeper(Sweeper):
             raise ConfigError("`hydra.sweep.dir` is empty; allowed: the folder of the sweep, or leave it out")
         parts = {name: OmegaConf.to_container(hydra[name], resolve=True) for name in ("sweeper", "launcher")}
         sweep = OmegaConf.to_container(self.master.sweep, resolve=True)
-        check_multirun(parts, sweep, hydra.runtime.choices["hydra/launcher"], self.master.launcher.jobs_side_by_side)
+        side_by_side = OmegaConf.select(self.master, "launcher.jobs_side_by_side")
+        check_multirun(parts, sweep, hydra.runtime.choices["hydra/launcher"], side_by_side)
 
     def ran(self, planned: Plan) -> bool:
         """Runs a sweep, or lists its jobs; False if another process has taken its directory meanwhile."""
