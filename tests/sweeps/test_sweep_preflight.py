@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from commands import call
+from commands import call, finished, forked
 from sweeping import planned
 
 from alexnet_lab.config import check_train
@@ -313,3 +313,13 @@ def test_what_is_there_already_counts(tmp_path):
     assert [(line["status"], line["metrics"], line["epochs"]) for line in lines] == [
         ("completed", {"test/loss": 1.0}, 3)
     ]
+
+
+def test_dry_run_of_one_run_checks_its_parts_too(tmp_path):
+    done = finished(forked("train.py", "--dry-run", "logger=csv", "run_dir=run", cwd=tmp_path))
+    assert (done.code, done.out) == (0, "run directory: run\n61,706 parameters\n")
+    words = ("+transforms.half._target_=torchvision.transforms.v2.Resize", "+transforms.half.size=5")
+    wrong = finished(forked("train.py", "--dry-run", "logger=csv", "run_dir=run", *words, cwd=tmp_path))
+    assert wrong.code == 2
+    assert "Resize turns torch.uint8 (1, 28, 28) into torch.uint8 (1, 5, 5); it must keep both" in wrong.err
+    assert list(tmp_path.iterdir()) == []

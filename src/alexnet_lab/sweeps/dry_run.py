@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from alexnet_lab.run.parts import check_parts
 from alexnet_lab.run.preparation import network_size
+from alexnet_lab.run.rehearsal import check_callbacks
 from alexnet_lab.sweeps import job_states
 from alexnet_lab.sweeps.preflight import Plan
 
@@ -35,7 +37,9 @@ def described_plan(plan: Plan) -> list[str]:
 
 
 def described_run(config: Train) -> list[str]:
-    """The lines of a dry run of one run."""
+    """The lines of a dry run of one run; raises ConfigError like the run itself, before it reads its data."""
+    check_parts(config)
+    check_callbacks(config)
     return [f"run directory: {config.run_dir}", f"{network_size(config)['num_parameters']:,} parameters"]
 
 
