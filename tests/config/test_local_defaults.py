@@ -71,8 +71,11 @@ def test_a_recipe_comes_before_them(configs):
     [
         ("# @package _global_\ntrainer:\n  num_thread: 3\n", "unknown key `trainer.num_thread`; did you mean"),
         ("# @package _global_\ntrainer:\n  num_threads: many\n", "`trainer.num_threads` is 'many' (str)"),
-        ("trainer:\n  num_threads: 3\n", "configs/local/default.yaml does not begin with `# @package _global_`; add"),
-        ("", "configs/local/default.yaml does not begin with `# @package _global_`; add that line, or delete the file"),
+        ("trainer:\n  num_threads: 3\n", "a file of configs/local begins with `# @package _global_`: add that line"),
+        ("", "unknown key `local`; a file of configs/local begins with `# @package _global_`: add that line"),
+        ("3\n", "a config file cannot be read: Invalid loaded object type: int"),
+        ("# @package _global_\nlauncher: 3\n", "`launcher` is 3 (int); allowed: a group of keys"),
+        ("# @package _global_\nsweep: null\n", "`sweep`"),
         ("# @package _global_\ndefaults: [override /loggr: csv]\n", "In 'local/default': Could not override 'loggr'."),
         ("# @package _global_\ntrainer: null\n", "`trainer` is None (NoneType); allowed: a group of keys"),
         ("# @package _global_\ndefaults:\n  - override /logger: csvv\n", "there is no `logger=csvv`"),

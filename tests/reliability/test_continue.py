@@ -181,6 +181,12 @@ def test_the_command_that_a_finished_run_names_trains_it_further(words, more, co
     assert result(run)["epochs"] == 8
 
 
+def test_a_finished_job_of_a_sweep_names_no_command_that_is_refused(done):
+    (done.parent / "ledger.jsonl").write_text("")
+    with pytest.raises(RunError, match=r"there is nothing to resume; .* is a job of a sweep, whose table compares"):
+        train({"resume": str(done)})
+
+
 def test_run_that_a_callback_ended(compose, tmp_path):
     run = tmp_path / "run"
     stopping = ("callbacks=early_stopping", "callbacks.early_stopping.patience_epochs=1",

@@ -139,7 +139,7 @@ def test_a_goal_that_no_run_has_reached_yet(tmp_path):
     sweep = make_sweep(tmp_path / "sweep", {"relu": [0.1, 0.2], "tanh": [0.3, 0.4]}, metric="to_loss/epochs")
     outcome = report(f"sweep={sweep}")
     assert outcome.code == 0, outcome.err
-    assert "no run has a value of to_loss/epochs; the runs have others: metric=test/loss" in outcome.err
+    assert "no run has a value of to_loss/epochs yet; metric=test/loss shows another metric" in outcome.err
     assert "2 without a value" in (sweep / "summary.md").read_text()
     assert report(f"sweep={sweep}", "metric=to_loss/epochs").code == 2
 

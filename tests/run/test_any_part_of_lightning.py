@@ -253,6 +253,15 @@ def test_validation_within_an_epoch_and_its_loggers_see_each_one(tmp_path):
     [
         (("trainer.max_steps=4", "trainer.val_check_interval=3"), ["3", "4"]),
         (("trainer.max_steps=7", "trainer.max_epochs=3"), ["5", "7"]),
+        (  # the third step is the last batch of the epoch alone
+            (
+                "trainer.max_steps=3",
+                "trainer.accumulate_grad_batches=2",
+                "trainer.check_val_every_n_epoch=null",
+                "trainer.val_check_interval=7",
+            ),
+            ["3"],
+        ),
         (("trainer.max_steps=7", "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2"), ["7"]),
         (
             ("trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=7", "trainer.max_epochs=3"),

@@ -32,6 +32,11 @@ def test_composed_config_is_that_of_the_command_line():
     assert alexnet_lab.compose(*WORDS) == check_train(compose_raw(*WORDS)).model_dump()
 
 
+def test_a_checked_config_can_be_trained(digits_dir, tmp_path):
+    words = (*QUICK, f"data.dir={digits_dir}", "debug=fast", f"run_dir={tmp_path / 'run'}")
+    assert alexnet_lab.train(check_train(alexnet_lab.compose(*words)))["status"] == "completed"
+
+
 def test_nothing_of_hydra_is_left_behind(monkeypatch):
     monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # tests that call a command in this process leave theirs
     before = list(sys.argv)
@@ -142,8 +147,10 @@ def test_what_is_no_run_and_no_array_is_named(trained):
         (np.array([[None]]), "`images` is object; allowed: uint8 from 0 to 255, or floating point from 0 to 1"),
         (torch.zeros(1, 1, 8, 8).to_sparse(), "`images` is torch.sparse_coo; allowed: uint8"),
         (torch.zeros(1, 1, 8, 8, device="meta"), "`images` is without content; allowed: uint8"),
+        (np.zeros((1, 1, 8, 8), np.longdouble), "`images` is float128; allowed: uint8"),
+        (torch.zeros(1, 1, 8, 8).to(torch.float8_e4m3fn), "`images` is torch.float8_e4m3fn; allowed: uint8"),
     ],
-    ids=["object", "sparse", "meta"],
+    ids=["object", "sparse", "meta", "longdouble", "float8"],
 )
 def test_arrays_without_pixels_are_named(images, message, trained):
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):

@@ -213,14 +213,15 @@ class Trainer:
         def broadcast(decision: bool) -> bool:
             return decision
 
-    def __init__(self) -> None:
+    def __init__(self, min_epochs: int) -> None:
         self.callbacks = [LastValidation()]
-        self.current_epoch = 0
+        self.current_epoch = self.global_step = 0
+        self.min_epochs, self.min_steps = min_epochs, None
 
 
-def train(folder: Path, job: str, values: list[float], rule: Rule) -> int:
+def train(folder: Path, job: str, values: list[float], rule: Rule, min_epochs: int = 1) -> int:
     """One trial; returns its epochs."""
-    trainer: Any = Trainer()
+    trainer: Any = Trainer(min_epochs)
     callback = Pruning(folder / job, "val/top1_error", rule)
     callback.on_train_start(trainer, None)  # pyright: ignore[reportArgumentType] - it does not look at the module
     for epoch, value in enumerate(values):
@@ -243,6 +244,12 @@ def begun(tmp_path: Path) -> Search:
     (number,) = found.batch(1)
     found.name(number, f"job-{number}")
     return found
+
+
+@pytest.mark.parametrize(("values", "epochs"), [([0.45] * 6, 4), ([0.45, 0.45, 0.45, 0.39, 0.39, 0.39], 6)])
+@pytest.mark.usefixtures("begun")
+def test_a_trial_does_not_end_before_its_least_epochs(tmp_path, values, epochs):
+    assert train(tmp_path, "job-3", values, Rule(3, 0), min_epochs=4) == epochs
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def test_a_search_goes_on_by_its_own_metric_alone(tmp_path):
         config = composed(words)
         return config.model_copy(update={"sweep": config.sweep.model_copy(update={"metric": "val/top1_error"})})
 
-    with pytest.raises(ConfigError, match=r"`sweep.metric` is val/top1_error, but .* a search by val/loss; leave it"):
+    with pytest.raises(ConfigError, match=r"`sweep.metric` is val/top1_error, but .* a search by val/loss; set sweep"):
         drive_search(request, space, Settings(4, "random"), by_error, Launcher(tmp_path))
     assert len(states(tmp_path)) == 2
 

@@ -207,12 +207,13 @@ def _to_type(path: tuple[str | int, ...], raw: Any) -> str | None:
     value = functools.reduce(lambda node, part: node[part], path, raw)
     key = ".".join(map(str, path))
     if isinstance(value, list):
-        items = (shell.quoted(_as_typed(item), chr(34)) for item in value)
+        items = (shell.quoted(as_typed(item), chr(34)) for item in value)
         return shlex.quote(f"{key}=[{','.join(items)}]")
-    return shell.to_type(key, _as_typed(value)) if isinstance(value, bool | int | float) else None
+    return shell.to_type(key, as_typed(value)) if isinstance(value, bool | int | float) else None
 
 
-def _as_typed(value: Any) -> str:
+def as_typed(value: Any) -> str:
+    """A value as a user types it on the command line."""
     return value if isinstance(value, str) else json.dumps(value)
 
 

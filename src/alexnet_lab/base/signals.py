@@ -32,12 +32,13 @@ def handled(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def terminate(number: int, frame: FrameType | None) -> None:
+    """A handler that raises `Terminated`, whatever the signal."""
+    raise Terminated("interrupted by SIGTERM")
+
+
 def terminable() -> AbstractContextManager[None]:
     """Within the block SIGTERM raises `Terminated`."""
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        raise Terminated("interrupted by SIGTERM")
-
     return handled({signal.SIGTERM: terminate})
 
 

@@ -88,8 +88,8 @@ def _check_trainer(trainer: Trainer) -> None:
 
 def _check_graphs(callbacks: Callbacks, trainer: Trainer) -> None:
     """Refuses recorded passes where they would not be those of the run."""
-    own = callbacks.model_extra or {}
-    key = next((key for key, part in own.items() if isinstance(part, dict) and part.get("_target_") == GRAPHS), None)
+    found = callbacks.model_dump().items()
+    key = next((key for key, part in found if isinstance(part, dict) and part.get("_target_") == GRAPHS), None)
     if key is None:
         return
     allowed = {"accelerator": ("auto", "gpu", "cuda"), "devices": (1,), "num_nodes": (1,),

@@ -7,7 +7,6 @@ Neither is written down only for the help.
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import shutil
 import textwrap
@@ -20,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from alexnet_lab.base.checked_files import read_yaml
 from alexnet_lab.base.errors import ConfigError, did_you_mean
+from alexnet_lab.base.fields import as_typed
 from alexnet_lab.base.formats import SENTENCE
 from alexnet_lab.config.schema import Evaluate, Export, Report, Section, Train, section_in
 from alexnet_lab.config.signatures import read_signature
@@ -174,14 +174,10 @@ def _key_lines(
         if bounds and not all(part in note for part in bounds.split(", ")):
             note = f"{note} [{bounds}]".strip()
         nested = isinstance(value, dict) and bool(value)
-        start = "  " * prefix.count(".") + (f"{key}:" if nested else f"{key}: {_text(value)}")
+        start = "  " * prefix.count(".") + (f"{key}:" if nested else f"{key}: {as_typed(value)}")
         yield _wrapped(start.ljust(COMMENT_COLUMN) if note else start, note)
         if nested:
             yield from _key_lines(value, comments, allowed, f"{name}.")
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _wrapped(start: str, text: str) -> str:

@@ -67,6 +67,9 @@ SHARED = ("train",)
 BAD_HEADER = "Expected header format"
 """The start of Hydra's ValueError about the first line of a yaml file."""
 
+BAD_CONTENT = "Invalid loaded object type"
+"""The start of OmegaConf's OSError about a yaml file without keys."""
+
 BAD_CHOICE = "Config group override must be a string"
 """The start of Hydra's ValueError about `logger=null`."""
 
@@ -162,6 +165,10 @@ def value_errors_explained(config_dir: Path) -> Iterator[None]:
     """Within the block ValueErrors that Hydra raises about a user's words or files become errors of ours."""
     try:
         yield
+    except OSError as error:
+        if BAD_CONTENT in str(error):
+            raise ConfigError(f"a config file cannot be read: {one_line(error)}; allowed: keys with values") from error
+        raise
     except ValueError as error:
         if BAD_HEADER in str(error):
             raise ConfigError(f"a config file cannot be read: {error}") from error

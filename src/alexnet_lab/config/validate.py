@@ -221,8 +221,8 @@ def _explain(section: type[Section], raw: Mapping[str, Any], error: ValidationEr
     """Explains the first error; unknown keys come before others."""
     details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
     path = [str(part) for part in details[0]["loc"]]
-    if path == ["local"]:
-        return "configs/local/default.yaml does not begin with `# @package _global_`; add that line, or delete the file"
+    if section is Train and path == ["local"]:
+        return "unknown key `local`; a file of configs/local begins with `# @package _global_`: add that line"
     if details[0]["type"] == "extra_forbidden":
         return unknown_key(".".join(path), _known_keys(section, path[:-1]), raw)
     return explain_typed(details, raw)

@@ -42,6 +42,9 @@ Views = Literal["center", "ten", "nine"]
 CENTRE = {"center": 0, "ten": 2, "nine": 4}
 """The position of the unmirrored centre among the views."""
 
+DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Of images from Python."""
+
 PIXELS = "allowed: uint8 from 0 to 255, or floating point from 0 to 1"
 
 UNKNOWN = -1
@@ -251,7 +254,7 @@ class Predictor:
 
     @property
     def config(self) -> dict[str, Any]:
-        """`settings` as a plain dictionary, with the keys of config.yaml."""
+        """`settings` as a plain dictionary with the keys of config.yaml: a copy, whose changes have no effect."""
         return self.settings.model_dump()
 
     @property
@@ -279,18 +282,18 @@ class Predictor:
             float32 (B, num_classes), on the CPU; rows sum to 1.
 
         Raises:
-            ConfigError: The shape, dtype or range is not allowed.
+            ConfigError: The shape, dtype, range or number of views is not allowed.
         """
         check_value("views", views, Views)
         if not isinstance(images, np.ndarray | torch.Tensor):
             kind = type(images).__name__
             raise ConfigError(f"`images` is of type {kind}; allowed: an array or a tensor (B, C, H, W)")
-        if isinstance(images, np.ndarray) and images.dtype.kind in "biuf":
+        if isinstance(images, np.ndarray) and images.dtype.kind in "biuf" and images.dtype.itemsize <= 8:
             # torch takes neither negative strides nor other byte orders
             images = torch.from_numpy(np.array(images, images.dtype.newbyteorder("="), order="C"))
         if isinstance(images, np.ndarray):
             raise ConfigError(f"`images` is {images.dtype}; {PIXELS}")
-        if images.is_meta or images.layout is not torch.strided:
+        if images.is_meta or images.is_nested or images.layout is not torch.strided:
             raise ConfigError(f"`images` is {'without content' if images.is_meta else images.layout}; {PIXELS}")
         stored = stored_images(images, self.data.channels, self.data.stored_size)
         count = len(stored)
@@ -317,7 +320,7 @@ def stored_images(images: torch.Tensor, channels: int, size: int) -> torch.Tenso
     shape = tuple(images.shape)
     if images.ndim != 4 or shape[1] != channels or 0 in shape[2:]:
         raise ConfigError(f"`images` has the shape {shape}; allowed: (B, {channels}, H, W)")
-    if images.dtype != torch.uint8 and not images.is_floating_point():
+    if images.dtype not in DTYPES:
         raise ConfigError(f"`images` is {images.dtype}; {PIXELS}")
     grey = images.detach().cpu()
     if images.is_floating_point():

@@ -83,10 +83,6 @@ def precision_at(hits: torch.Tensor, ks: Sequence[int]) -> dict[int, float]:
     return {k: float(hits[:, :k].double().mean()) for k in ks}
 
 
-WORD = 64
-"""The number of bits compared at once."""
-
-
 class Autoencoder(nn.Module):
     """Encodes features (B, D) as codes in [-1, 1]^bits, and decodes them.
 

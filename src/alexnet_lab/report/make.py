@@ -50,7 +50,7 @@ def make_report(config: Report) -> Path:
     if config.readme:
         check_readme(folder)
     study = _study(config)
-    _check_metric(study, chosen=config.metric is not None)
+    _check_metric(study, chosen=config.metric is not None or config.sweep is None)
     _warn_unreadable(study)
     try:
         _write(study, folder, readme=config.readme)
@@ -117,7 +117,7 @@ def _check_metric(study: Study, *, chosen: bool) -> None:
         return
     if chosen:
         raise ConfigError(f"no run has the metric `{study.metric}`; {did_you_mean(study.metric, known)}")
-    log.warning("no run has a value of %s; the runs have others: metric=%s", study.metric, known[0])
+    log.warning("no run has a value of %s yet; metric=%s shows another metric", study.metric, known[0])
 
 
 def _draw(study: Study, folder: Path) -> None:

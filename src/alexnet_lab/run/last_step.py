@@ -11,7 +11,7 @@ import threading
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from alexnet_lab.base.signals import Terminated
+from alexnet_lab.base.signals import terminate
 from alexnet_lab.training.callbacks import EndsBatch
 from alexnet_lab.training.checkpoints import CLOCK_STEPS, Checkpoints
 
@@ -53,24 +53,21 @@ class EndAfterStep(EndsBatch):
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self._asked:
-            self._end(number, frame)
+            terminate(number, frame)
         self._asked = True
-        signal.signal(signal.SIGALRM, self._end)
+        signal.signal(signal.SIGALRM, terminate)
         signal.setitimer(signal.ITIMER_REAL, PATIENCE_SHARE * shutdown_seconds())
-
-    def _end(self, number: int, frame: FrameType | None) -> None:
-        raise Terminated("interrupted by SIGTERM")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ends a run that was asked to at the end of the epoch before, whose checkpoint is written."""
         if trainer.global_step and self._is_agreed(trainer):
-            self._end(signal.SIGTERM, None)
+            terminate(signal.SIGTERM, None)
 
     def end_batch(self, trainer: Trainer, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Writes the checkpoint and ends the run, if that was asked for and a run can go on from here."""
         together = trainer.world_size == 1 or trainer.global_step % CLOCK_STEPS == 0
         if together and self._is_agreed(trainer) and self._checkpoints.write_within_epoch(trainer, batch_idx + 1):
-            self._end(signal.SIGTERM, None)
+            terminate(signal.SIGTERM, None)
 
     def _is_agreed(self, trainer: Trainer) -> bool:
         return (

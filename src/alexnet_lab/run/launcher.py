@@ -18,6 +18,7 @@ from alexnet_lab.base.locks import free_folder
 from alexnet_lab.base.log import start_log
 from alexnet_lab.base.signals import deferred, terminable
 from alexnet_lab.config.default_paths import has_default_run_dir
+from alexnet_lab.config.schema import Train
 from alexnet_lab.run import failures, provenance, starting_weights
 from alexnet_lab.run.devices import check_devices, check_precision, count_processes, is_cpu, uses_workers
 from alexnet_lab.run.elastic import WorkerDiedError, run_workers
@@ -26,24 +27,24 @@ from alexnet_lab.run.parts import check_parts
 from alexnet_lab.run.preparation import Prepared, network_size, prepare
 from alexnet_lab.run.rehearsal import check_callbacks
 from alexnet_lab.run.request import checked
-from alexnet_lab.run.resuming import begin, check_images
+from alexnet_lab.run.resuming import begin, check_images, resume_command
 from alexnet_lab.run.run_directory import CONTINUED_BY, RunDirectory
 from alexnet_lab.run.threads import with_threads
 from alexnet_lab.run.worker import fit_and_test
 
 if TYPE_CHECKING:
-    from alexnet_lab.config.schema import Train
     from alexnet_lab.run.multinode import Coordinator
     from alexnet_lab.training.checkpoint_io import Intact
 
 log = logging.getLogger(__name__)
 
 
-def train(config: Mapping[str, Any]) -> dict[str, Any]:
+def train(config: Mapping[str, Any] | Train) -> dict[str, Any]:
     """Trains one run, in one process or several.
 
     Args:
-        config: The result of `alexnet_lab.compose`, or `{"resume": RUN_DIR}` with optional `changes` by dotted key.
+        config: The result of `alexnet_lab.compose`, also once checked, or `{"resume": RUN_DIR}` with optional `changes`
+            by dotted key.
 
     Returns:
         The content of the run's result.json.
@@ -62,6 +63,7 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
         ('completed', 61706)
     """
     start_log()
+    config = config.model_dump() if isinstance(config, Train) else config
     valid = checked(config)
     if valid.sweep.dry_run:
         raise ConfigError("`sweep.dry_run` is true, which `python train.py` knows alone; leave it out")
@@ -227,7 +229,7 @@ def _explained(error: BaseException, config: Train, directory: RunDirectory) -> 
     """The error for the user: one line with the next step."""
     if is_interrupt(error):
         if directory.can_be_resumed():
-            next_step = f"; resume it: {resume_command(config, directory)}"
+            next_step = f"; resume it: {resume_command(directory, config)}"
         else:
             next_step = f"; start it again: {shell.typed()}" if shell.runs_script() else ""
         return Interrupted(f"{str(error) or 'interrupted'}{next_step}")
@@ -243,16 +245,6 @@ def _explained(error: BaseException, config: Train, directory: RunDirectory) -> 
     hint = f"traceback in {directory.log}, or on the screen with HYDRA_FULL_ERROR=1"
     text = one_line(error)[:500]  # a compiler's is up to 90 kB long
     return RunError(f"the run failed: {type(error).__name__}: {text} ({hint})")
-
-
-def resume_command(config: Train, directory: RunDirectory) -> str:
-    """The command that resumes a run. It repeats `trusted_packages`, which the run itself cannot grant."""
-    words = [shell.override("resume", directory.path)]
-    if config.resume_force:
-        words.append("resume_force=true")
-    if config.trusted_packages:
-        words.append(f"trusted_packages=[{','.join(config.trusted_packages)}]")
-    return shell.command("train.py", *words)
 
 
 def _record(directory: RunDirectory, result: dict[str, Any]) -> None:

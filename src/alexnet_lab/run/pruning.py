@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lightning import Callback, LightningModule, Trainer
 
 from alexnet_lab.base.errors import ConfigError, RunError
+from alexnet_lab.training.early_stopping import minimum_is_done
 from alexnet_lab.training.extra_metrics import sign
 from alexnet_lab.training.last_validation import last_validation
 
@@ -89,7 +90,8 @@ class Pruning(Callback):
     """Reports the monitored metric after each epoch, and ends training by the median rule.
 
     The rule (optuna's MedianPruner): the trial's best value so far is worse than the median of the completed trials'
-    values at the same epoch. Rank 0 reports and decides, the others follow.
+    values at the same epoch. Rank 0 reports and decides, the others follow. No trial ends before the Trainer's
+    `min_epochs` and `min_steps`.
 
     Args:
         run_dir: Of the trial.
@@ -114,7 +116,7 @@ class Pruning(Callback):
         """Reports the epoch, and decides whether to continue."""
         value = last_validation(trainer).get(self.monitor, math.nan) * sign(pl_module, self.monitor)
         asked = trainer.is_global_zero and math.isfinite(value)
-        self._follow(trainer, asked and self._worse(trainer.current_epoch + 1, value))
+        self._follow(trainer, asked and self._ends(trainer.current_epoch + 1, value, minimum_is_done(trainer)))
 
     def _follow(self, trainer: Trainer, decision: bool) -> None:
         """Makes all processes follow rank 0's decision."""
@@ -125,7 +127,8 @@ class Pruning(Callback):
         storage = open_journal(str(self.journal))
         return PRUNED_AT in storage.get_trial(self._trial_id(storage)).user_attrs
 
-    def _worse(self, epochs: int, value: float) -> bool:
+    def _ends(self, epochs: int, value: float, allowed: bool) -> bool:
+        """Reports the value of an epoch; whether the trial ends after it, which is recorded too."""
         import optuna  # noqa: PLC0415 - an optional package
 
         storage = open_journal(str(self.journal))
@@ -133,7 +136,7 @@ class Pruning(Callback):
         storage.set_trial_intermediate_value(trial_id, epochs, value)
         pruner = optuna.pruners.MedianPruner(self.rule.startup_trials, self.rule.warmup_epochs)
         study = optuna.load_study(study_name=STUDY, storage=storage, pruner=pruner)
-        if not pruner.prune(study, storage.get_trial(trial_id)):
+        if not allowed or not pruner.prune(study, storage.get_trial(trial_id)):
             return False
         storage.set_trial_user_attr(trial_id, PRUNED_AT, epochs)
         log.info("the trial ends after %d epochs: worse than the median of the others", epochs)

@@ -8,7 +8,9 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import yaml
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import RunError
@@ -16,13 +18,11 @@ from alexnet_lab.base.files import stamp
 from alexnet_lab.base.flatten import flat
 from alexnet_lab.base.targets import OURS
 from alexnet_lab.config import continuing
+from alexnet_lab.config.schema import Train
 from alexnet_lab.data.identity import OTHER_IMAGES, check_same_images, is_folded_in
 from alexnet_lab.run import checkpoint_identity
 from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.training.checkpoint_io import ForeignCheckpointError, Intact, load_checkpoint
-
-if TYPE_CHECKING:
-    from alexnet_lab.config.schema import Train
 
 log = logging.getLogger(__name__)
 
@@ -66,13 +66,13 @@ def begin(directory: RunDirectory, config: Train, *, mapped: bool = False) -> Be
     if result.get("status") == "completed" and not longer:
         raise RunError(
             f"{directory.path} is a finished run; there is nothing to resume; "
-            f"to train it further: {_further(directory, config, checkpoint, result)}"
+            f"{_how_to_go_on(directory, config, checkpoint, result)}"
         )
     if longer:
         if _folds_in(longer):
-            _check_epoch_is_over(directory, checkpoint)
+            _check_epoch_is_over(directory, config, checkpoint)
         _check_longer(directory, config, checkpoint, result)
-        log.info("%s", _rule(config, checkpoint, longer))
+        log.info("%s", _rule(checkpoint, longer))
         if checkpoint.get("global_step") == saved["trainer"]["max_steps"] and not _is_over(checkpoint):
             epoch = checkpoint["epoch"] + 1
             log.warning(
@@ -118,7 +118,7 @@ def _check_longer(
             f"copy the directory to another place (cp -r), and resume the copy"
         )
     if is_stopped(checkpoint, config):
-        words = _without_stops(config)
+        words = [f"{key}={value}" for key, value in _without_stops(config).items()]
         remedy = f"add {' '.join(words)}" if words else "start a new run without it"
         raise RunError(f"{directory.path} was ended by a callback, so more epochs would not train it further; {remedy}")
     schedule = (config.schedule or {"_target_": OURS})["_target_"]
@@ -131,20 +131,39 @@ def _check_longer(
             raise RunError(f"`trainer.{key}` is {limit}, which the run has done; set it to more than {count}")
 
 
-def _further(directory: RunDirectory, config: Train, checkpoint: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    """The command that trains a finished run for twice as many epochs."""
-    words = [shell.override("resume", directory.path), f"trainer.max_epochs={2 * config.trainer.max_epochs}"]
+def _how_to_go_on(
+    directory: RunDirectory, config: Train, checkpoint: Mapping[str, Any], result: Mapping[str, Any]
+) -> str:
+    """The command that trains a finished run for twice as many epochs, or the reason why there is none."""
+    words = {"trainer.max_epochs": str(2 * config.trainer.max_epochs)}
     if -1 < config.trainer.max_steps <= result.get("steps", 0):
-        words.append("trainer.max_steps=-1")
+        words["trainer.max_steps"] = "-1"
     if is_stopped(checkpoint, config):
-        words += _without_stops(config)
-    return shell.command("train.py", *words)
+        words |= _without_stops(config)
+    changes = {key: yaml.safe_load(value) for key, value in words.items()}
+    longer = Train.model_validate(continuing.changed(config.model_dump(), changes))
+    try:
+        _check_longer(directory, longer, checkpoint, result)
+    except RunError as error:
+        return str(error)
+    more = [f"{key}={value}" for key, value in words.items()]
+    return f"to train it further: {resume_command(directory, config, *more)}"
 
 
-def _without_stops(config: Train) -> list[str]:
-    """The words that switch off whatever may have ended the training."""
+def _without_stops(config: Train) -> dict[str, str]:
+    """The keys that switch off whatever may have ended the training, with their values."""
     on = [name for name, value in flat(config.model_dump()).items() if value not in (None, False)]
-    return [f"{key}={value}" for key, value in STOPS.items() if any(continuing.within(name, (key,)) for name in on)]
+    return {key: value for key, value in STOPS.items() if any(continuing.within(name, (key,)) for name in on)}
+
+
+def resume_command(directory: RunDirectory, config: Train, *more: str) -> str:
+    """The command that resumes a run. It repeats `trusted_packages`, which the run itself cannot grant."""
+    words = [shell.override("resume", directory.path), *more]
+    if config.resume_force:
+        words.append("resume_force=true")
+    if config.trusted_packages:
+        words.append(f"trusted_packages=[{','.join(config.trusted_packages)}]")
+    return shell.command("train.py", *words)
 
 
 def _folds_in(found: Iterable[continuing.Difference]) -> bool:
@@ -152,13 +171,13 @@ def _folds_in(found: Iterable[continuing.Difference]) -> bool:
     return any(item.key == continuing.FOLD_IN and item.kind == "longer" for item in found)
 
 
-def _check_epoch_is_over(directory: RunDirectory, checkpoint: Mapping[str, Any]) -> None:
+def _check_epoch_is_over(directory: RunDirectory, config: Train, checkpoint: Mapping[str, Any]) -> None:
     """Refuses to change the number of steps per epoch within an epoch."""
     if not _is_over(checkpoint):
         raise RunError(
             f"`{continuing.FOLD_IN}` can only become 0 between epochs, and the last checkpoint of {directory.path} is "
             f"within one ({place_of(checkpoint)}); finish the run first: "
-            f"{shell.command('train.py', shell.override('resume', directory.path))}"
+            f"{resume_command(directory, config)}"
         )
 
 
@@ -201,7 +220,7 @@ def is_stopped(checkpoint: Mapping[str, Any], config: Train) -> bool:
     return bool(state.get("stopped")) and not released
 
 
-def _rule(config: Train, checkpoint: Mapping[str, Any], longer: list[continuing.Difference]) -> str:
+def _rule(checkpoint: Mapping[str, Any], longer: list[continuing.Difference]) -> str:
     """What an extended run does, in one line."""
     changes = ", ".join(map(str, longer))
     joined = "the validation images are trained on too, the last epoch is the result, and " if _folds_in(longer) else ""

@@ -49,7 +49,7 @@ def _sizes(plan: Plan) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for job in plan.jobs:
         config = plan.configs[job.name]
-        key = json.dumps([config.model, config.data])
+        key = json.dumps([config.model, config.module, config.data])
         if key not in known:
             known[key] = network_size(config)["num_parameters"]
         sizes[job.name] = known[key]

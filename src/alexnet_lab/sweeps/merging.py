@@ -125,10 +125,11 @@ def extended(old: Definition, new: Definition) -> Definition:
     """
     asked = {job.content: job for job in new.jobs}
     kin = {_without_seed(job): job for job in reversed(new.jobs)}
+    swept = {key for job in (*old.jobs, *new.jobs) for key in split(job.overrides)}
     kept = []
     for job in old.jobs:
         like = asked.get(job.content) or _kin(job, kin.get(_without_seed(job)))
-        kept.append(replace(job, overrides=like.overrides if like else _all_words(job, old, new)))
+        kept.append(replace(job, overrides=like.overrides if like else _all_words(job, swept, old, new)))
     there = {job.content for job in old.jobs}
     added = [job for job in new.jobs if job.content not in there]
     command = new.command
@@ -150,11 +151,10 @@ def _kin(job: Job, other: Job | None) -> Job | None:
     return replace(other, overrides=(*words, f"{SEED}={job.config[SEED]}") if SEED in job.config else tuple(words))
 
 
-def _all_words(job: Job, old: Definition, new: Definition) -> tuple[str, ...]:
+def _all_words(job: Job, swept: Collection[str], old: Definition, new: Definition) -> tuple[str, ...]:
     """A job's overrides, with those common to all of `old` in which jobs differ, and a seed that jobs of `new` lack."""
     own = split(job.overrides)
-    compared = {key for other in (*old.jobs, *new.jobs) for key in split(other.overrides)}
-    common = [f"{key}={value}" for key, value in split(old.overrides).items() if key in compared and key not in own]
+    common = [f"{key}={value}" for key, value in split(old.overrides).items() if key in swept and key not in own]
     other_seeds = any(other.config.get(SEED) != job.config.get(SEED) for other in new.jobs)
     if other_seeds and SEED in job.config and SEED not in own and SEED not in split(common):
         common.append(f"{SEED}={job.config[SEED]}")
@@ -219,14 +219,14 @@ def as_recorded(job: Job, there: Definition | None, config: Train) -> Job:
     known = {other.content for other in there.jobs} if there else set()
     if there is None or job.content in known:
         return job
-    own = job.config.keys()
+    own, whole = job.config.keys(), config.model_dump()
     shapes = dict.fromkeys(
         frozenset(other.config) for other in there.jobs if other.config and other.config.keys() < own
     )
     older = [
         replace(job, config={key: value for key, value in job.config.items() if key in keys})
         for keys in shapes
-        if are_defaults(own - keys, config.model_dump(), config.trusted_packages)
+        if are_defaults(own - keys, whole, config.trusted_packages)
     ]
     return next((form for form in older if form.content in known), next(iter(older), job))
 

@@ -151,11 +151,14 @@ def _find(
     A default directory is used if it is free, contains this sweep, or contains one that this sweep extends. Otherwise
     the next number is tried.
     """
+    configs = [draft.config.model_dump() for draft in drafts]
     for number in itertools.count(1):
         sweep = SweepDirectory(request.place if number == 1 else f"{request.place}_{number}")
         there = sweep.read()
         compared = {*keys, *compared_keys(there.jobs if there else ())}
-        whole = [replace(draft.job, config=identity(draft.config.model_dump(), compared)) for draft in drafts]
+        whole = [
+            replace(draft.job, config=identity(config, compared)) for draft, config in zip(drafts, configs, strict=True)
+        ]
         found = [
             draft._replace(job=as_recorded(job, there, draft.config)) for draft, job in zip(drafts, whole, strict=True)
         ]

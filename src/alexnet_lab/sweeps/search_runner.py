@@ -70,8 +70,8 @@ def _check_metric(planned: Plan) -> None:
     before = None if planned.there is None else planned.there.about.get("metric")
     if before not in (None, planned.settings.metric):
         raise ConfigError(
-            f"`sweep.metric` is {planned.settings.metric}, but the directory contains a search by {before}; leave it "
-            f"out, or choose another hydra.sweep.dir"
+            f"`sweep.metric` is {planned.settings.metric}, but the directory contains a search by {before}; set "
+            f"sweep.metric={before}, or choose another hydra.sweep.dir"
         )
 
 

@@ -67,7 +67,7 @@ class EarlyStopping(Callback):
         """Checks the epoch's metric; it is the same in all processes, so they stop together."""
         value = self._value(trainer, pl_module)
         value = None if value is None else value * sign(pl_module, self.monitor)
-        if self.is_over(value) and not trainer.should_stop and _minimum_is_done(trainer):
+        if self.is_over(value) and not trainer.should_stop and minimum_is_done(trainer):
             trainer.should_stop = True
             log.info(
                 "early stopping after epoch %d: %s has not improved on %.4g for %d epochs",
@@ -93,7 +93,7 @@ class EarlyStopping(Callback):
         self.best, self.since = state_dict["best"], state_dict["since"]
 
 
-def _minimum_is_done(trainer: Trainer) -> bool:
+def minimum_is_done(trainer: Trainer) -> bool:
     """Whether `min_epochs` and `min_steps` allow the end after this epoch: Lightning would only postpone it."""
     epochs, steps = trainer.min_epochs or 0, trainer.min_steps or 0
     return trainer.current_epoch + 1 >= epochs and trainer.global_step >= steps

@@ -45,16 +45,20 @@ class LastValidation(Callback):
 
 
 class ValidatedEnd(Callback):
-    """Validates the last weights where `max_steps` ends an epoch early, and in an epoch that was validated within."""
+    """Validates the last weights where `max_steps` ends an epoch early, and in an epoch that was validated within.
+
+    An epoch that `check_val_every_n_epoch` leaves out is not validated here either.
+    """
 
     def __init__(self) -> None:
         self._every: float | None = None  # the Trainer's own interval, while it is another one
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Makes a validation follow the last batch."""
-        steps_left = trainer.max_steps - trainer.global_step
-        ends_training = steps_left == 1 and (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if ends_training or (last_validation(trainer) and batch_idx + 1 >= trainer.num_training_batches):
+        is_last = batch_idx + 1 >= trainer.num_training_batches
+        steps = is_last or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        ends_training = steps and trainer.max_steps - trainer.global_step == 1
+        if ends_training or (is_last and last_validation(trainer)):
             self._every = trainer.val_check_batch
             across_epochs = trainer.check_val_every_n_epoch is None
             trainer.val_check_batch = (trainer.fit_loop.total_batch_idx if across_epochs else batch_idx) + 1

@@ -99,9 +99,9 @@ class LedgerSweeper(Sweeper):
         """Lists the GPUs for the jobs, and resolves `launcher.jobs_side_by_side=auto`."""
         from alexnet_lab.sweeps import gpu_leases
 
-        trainer, launcher = self.master.trainer, self.master.launcher
-        if trainer is None or launcher is None:  # the check of the jobs reports it
-            return
+        trainer, launcher = (OmegaConf.select(self.master, group) for group in ("trainer", "launcher"))
+        if not (isinstance(trainer, DictConfig) and isinstance(launcher, DictConfig)):
+            return  # the check of the jobs reports it
         self.gpus = gpu_leases.offered_gpus(trainer, launcher)
         if launcher.jobs_side_by_side == "auto":
             gpus = len(self.gpus) or int(gpu_leases.is_shared(trainer, launcher))
@@ -125,7 +125,8 @@ class LedgerSweeper(Sweeper):
         if not str(hydra.sweep.dir or "").strip():
             raise ConfigError("`hydra.sweep.dir` is empty; allowed: the folder of the sweep, or leave it out")
         parts = {name: OmegaConf.to_container(hydra[name], resolve=True) for name in ("sweeper", "launcher")}
-        sweep = OmegaConf.to_container(self.master.sweep, resolve=True)
+        sweep = OmegaConf.select(self.master, "sweep")
+        sweep = OmegaConf.to_container(sweep, resolve=True) if OmegaConf.is_config(sweep) else sweep
         side_by_side = OmegaConf.select(self.master, "launcher.jobs_side_by_side")
         check_multirun(parts, sweep, hydra.runtime.choices["hydra/launcher"], side_by_side)
 
@@ -138,7 +139,8 @@ class LedgerSweeper(Sweeper):
             return True
         from alexnet_lab.sweeps import runner
 
-        if planned.launcher.slurm and self.master.trainer.accelerator == "auto" and not self.asks_for_gpus():
+        accelerator = planned.configs[planned.jobs[0].name].trainer.accelerator
+        if planned.launcher.slurm and accelerator == "auto" and not self.asks_for_gpus():
             log.warning("launcher=slurm requests no GPU, because trainer.accelerator is auto; set trainer=gpu")
         with read_write(self.master.hydra):
             self.master.hydra.sweep.dir = str(planned.sweep.path)
