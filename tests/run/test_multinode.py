@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -30,7 +31,11 @@ SHORT = (*QUICK, "trainer.max_epochs=2", "trainer.limit_train_batches=4", "train
 
 
 def torchrun(cwd: Path, *words: str) -> list[Outcome]:
-    """`train.py words` under two agents of torchrun with one worker each, as on two nodes."""
+    """`train.py words` under two agents of torchrun with one worker each, as on two nodes.
+
+    Without OMP_NUM_THREADS, as a user starts it: Lightning would then choose the threads itself.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     port = get_free_port()
     agents = [
         subprocess.Popen(
@@ -39,7 +44,7 @@ def torchrun(cwd: Path, *words: str) -> list[Outcome]:
                 f"--node-rank={rank}", "--master-addr=localhost", f"--master-port={port}",
                 str(REPOSITORY / "train.py"), *words,
             ],
-            cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for rank in (0, 1)
     ]  # fmt: skip

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 
 from alexnet_lab.base import cluster
+from alexnet_lab.base.environment import variables
 from alexnet_lab.base.errors import Interrupted
 from alexnet_lab.base.log import close_file, log_to_file, replay, start_log
 from alexnet_lab.base.signals import Terminated
@@ -73,9 +74,8 @@ def fit_and_test(
     Raises:
         Interrupted: After Ctrl-C or SIGTERM; the checkpoints contain the progress.
     """
-    with logged_to_file(directory):
+    with logged_to_file(directory), limited_threads(config.trainer.num_threads or 1):
         engine.seed_everything(config.seed)
-        torch.set_num_threads(config.trainer.num_threads or 1)
         data = ready_data(config, ready)
         classifier = engine.build_classifier(config)
         if not resume:
@@ -138,6 +138,17 @@ class OwnCallbacks(NamedTuple):
             CrowdedCores(), self.confusion,
         ]  # fmt: skip
         return [*first, *others, self.metrics, self.checkpoints, self.identity, EndAfterStep(self.checkpoints)]
+
+
+@contextlib.contextmanager
+def limited_threads(number: int) -> Iterator[None]:
+    """Sets this process's threads. Within the block Lightning leaves them so.
+
+    Without `OMP_NUM_THREADS`, its launcher of several processes would set cores / processes instead.
+    """
+    torch.set_num_threads(number)
+    with variables(OMP_NUM_THREADS=str(number)):
+        yield
 
 
 @contextlib.contextmanager
