@@ -55,7 +55,7 @@ def printed_texts() -> Iterator[tuple[str, str]]:
 
 
 QUOTED_BY_CODE = (
-    "launcher.py trusted_packages=[", "search_runner.py seed=range(0,5)", "messages.py hydra.searchpath=[file://",
+    "resuming.py trusted_packages=[", "search_runner.py seed=range(0,5)", "messages.py hydra.searchpath=[file://",
     "page.py sourceMappingURL=.*", "command_line.py logger=\\[([\\w,",
 )  # fmt: skip
 """Words that the code itself quotes, or hands to Hydra; and patterns."""
