@@ -247,3 +247,11 @@ def test_unknown_key_lists_each_key_and_group_of_its_command_once(script, check)
 def test_config_error_of_a_field_in_a_list():
     with pytest.raises(ConfigError, match=r"`tags\.1` is 3 \(int\)"):
         check_train({**compose_raw(), "tags": ["a", 3]})
+
+
+def test_the_classes_below_home_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("apple", "fig", "pear"):
+        (tmp_path / "mine" / "train" / name).mkdir(parents=True)
+    config = compose_raw("data=image_folder", "data.root=~/mine")
+    assert (config["data"]["num_classes"], config["data"]["root"]) == (3, f"{tmp_path}/mine")

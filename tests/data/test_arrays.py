@@ -177,6 +177,14 @@ def test_classifier_and_trainer_learn_from_arrays(tmp_path):
     [
         ({"train": pixels()}, "`train` is a ndarray; allowed: (images, labels), or a data set"),
         ({"train": 5}, "`train` is a int; allowed: (images, labels), or a data set"),
+        ({"train": None}, "`train` is a NoneType; allowed: (images, labels), or a data set"),
+        ({"train": {"train": HuggingFace(IMAGES)}}, "`train` is a dict with the keys 'train'; give one of its parts"),
+        (
+            {"train": (list(pixels()), list(labels()))},
+            "`train` is a tuple (list, list); allowed: (images, labels), the",
+        ),
+        ({"classes": ["a", "a", "b", "c"]}, "`classes` is a, a, b, c; allowed: at least two names, all different"),
+        ({"train": (pixels(), labels() * 0)}, "`classes` is 0; allowed: at least two names, all different"),
         ({"train": (pixels(), labels(39))}, "`train` has 40 images and labels of shape (39,)"),
         ({"train": (pixels(), labels() / 1)}, "and type float64; allowed: a whole number from 0 for each image"),
         ({"train": (pixels(), labels() - 1)}, "allowed: a whole number from 0 for each image"),

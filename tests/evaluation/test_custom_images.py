@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import unicodedata
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,6 +81,21 @@ def test_some_classes_suffice(run, test_images, tmp_path):
     assert counts == [int((labels == index).sum()) if index in {3, 7} else 0 for index in range(10)]
     assert found["classes"][0]["error"] is None
     assert (run / "eval" / "own_mine_nine.json").is_file()
+
+
+def test_images_beside_the_class_folders_are_named(run, test_images, tmp_path, capsys):
+    images, labels, _ = test_images
+    root = lay(tmp_path / "mine", images[:9], labels[:9])
+    Image.fromarray(images[10][0]).save(root / "loose.png")
+    assert run_eval(run, data={"root": str(root)})["images"] == 9
+    assert f"{root}: images beside the class folders are left out: 1, such as loose.png" in capsys.readouterr().err
+
+
+def test_umlauts_of_macos_are_those_of_the_run(tmp_path):
+    name = "h\u00fcte"
+    (tmp_path / unicodedata.normalize("NFD", name)).mkdir()
+    (tmp_path / unicodedata.normalize("NFD", name) / "a.png").touch()
+    assert find_images(str(tmp_path), ["\u00c4pfel", name]).labels == [1]
 
 
 def test_predictions_are_kept_until_a_file_changes(run, test_images, tmp_path):

@@ -276,14 +276,15 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def _count_classes(root: str | None, classes: list[str] | None) -> int:
-    """The number of classes of an image folder: the chosen ones, or all that exist."""
+    """The number of classes of an image folder: the chosen ones, or all that exist; `~` is the home directory."""
     from alexnet_lab.data.folders import choose_classes, class_names  # noqa: PLC0415 - imported only when needed
 
+    folder = Path(root).expanduser() if root else None
     if classes:
-        return len(choose_classes(root, list(classes)) if root and (Path(root) / "train").is_dir() else classes)
-    if not root:
+        return len(choose_classes(folder, list(classes)) if folder and (folder / "train").is_dir() else classes)
+    if not folder:
         raise ConfigError("`data.root` has no value; set it to a folder with train/<class>/*.jpg: data.root=...")
-    return len(class_names(Path(root)))
+    return len(class_names(folder))
 
 
 def _count_among(classes: list[str] | None, every: int) -> int:

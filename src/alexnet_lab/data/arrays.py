@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -87,7 +88,7 @@ class ArrayDataModule(ImageDataModule):
     def __post_init__(self) -> None:
         self.parts: dict[str, Labelled] = {}
         for name, source in {"train": self.train, "test": self.test, "val": self.val}.items():
-            if source is not None:
+            if source is not None or name == "train":
                 self.parts[name] = labelled(name, source, self.channels, self.stored_size)
                 _, self.channels, self.stored_size, _ = self.parts[name].images.shape
         if self.val_fraction is None:
@@ -111,6 +112,8 @@ class ArrayDataModule(ImageDataModule):
                 raise ConfigError(
                     f"the classes of `train` are {ours}, and those of `{name}` {theirs}; give both the same"
                 )
+        if len(set(names)) < max(2, len(names)):
+            raise ConfigError(f"`classes` is {', '.join(names[:10])}; allowed: at least two names, all different")
         if labels >= len(names):
             raise ConfigError(f"there is a label {labels}, but only {len(names)} classes: {', '.join(names[:10])}")
         return names
@@ -151,6 +154,14 @@ def labelled(part: str, source: Any, channels: int | None, size: int | None) -> 
     """
     is_pair = isinstance(source, tuple | list) and len(source) == 2 and hasattr(source[0], "shape")
     is_dataset = hasattr(source, "__getitem__") and hasattr(source, "__len__") and not hasattr(source, "dtype")
+    if isinstance(source, Mapping):
+        keys = ", ".join(map(repr, list(source)[:5]))
+        raise ConfigError(f"`{part}` is a {type(source).__name__} with the keys {keys}; give one of its parts")
+    if isinstance(source, tuple) and not is_pair:
+        kinds = ", ".join(type(item).__name__ for item in source[:5])
+        raise ConfigError(
+            f"`{part}` is a tuple ({kinds}); allowed: (images, labels), the images in one array or tensor"
+        )
     if not is_pair and not is_dataset:
         raise ConfigError(
             f"`{part}` is a {type(source).__name__}; allowed: (images, labels), or a data set with a length and items"

@@ -95,7 +95,14 @@ def _described(record: Record, keys: list[str]) -> str:
 
 
 def check_same_images(
-    recorded: Record, found: Record, what: str, *, switch: str, allowed: bool, then: str = "now"
+    recorded: Record,
+    found: Record,
+    what: str,
+    *,
+    switch: str,
+    allowed: bool,
+    then: str = "now",
+    remedy: str = "restore the data set, start a new run, or continue with {switch}=true",
 ) -> str | None:
     """Refuses results on other images than the recorded ones, unless allowed.
 
@@ -106,6 +113,7 @@ def check_same_images(
         switch: The key that allows it: "other_images".
         allowed: Its value; True warns instead.
         then: The word between the two records.
+        remedy: What to do about it; `{switch}` stands for the switch.
 
     Returns:
         The difference, or None.
@@ -117,8 +125,7 @@ def check_same_images(
     if found_difference is None:
         return None
     if not allowed:
-        remedy = f"restore the data set, start a new run, or continue with {switch}=true"
-        raise DataError(f"{what} ({found_difference}); {remedy}")
+        raise DataError(f"{what} ({found_difference}); {remedy.format(switch=switch)}")
     log.warning("%s (%s); %s=true continues", what, found_difference, switch)
     return found_difference
 

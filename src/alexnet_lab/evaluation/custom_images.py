@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import tempfile
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from alexnet_lab.data.datamodule import ImageDataModule
+
+
+log = logging.getLogger(__name__)
 
 
 class OwnImages(NamedTuple):
@@ -101,18 +106,26 @@ def find_images(
         if not names:
             raise DataError(f"{root} contains no images ({', '.join(EXTENSIONS)}) and no class folders")
         return OwnImages(folder, names, [UNKNOWN] * len(names), skip_unreadable)
-    labels = {name: label for label, name in enumerate(class_names)}
-    labels |= {alias: labels[name] for alias, name in (aliases or {}).items() if name in labels}
+    beside = [name for name in entries if name not in folders and Path(name).suffix.lower() in EXTENSIONS]
+    if beside:
+        log.warning("%s: images beside the class folders are left out: %d, such as %s", root, len(beside), beside[0])
+    labels = {_composed(name): label for label, name in enumerate(class_names)}
+    labels |= {alias: labels[_composed(name)] for alias, name in (aliases or {}).items() if _composed(name) in labels}
     names, found = [], []
     for name in folders:
-        if name not in labels:
+        if _composed(name) not in labels:
             raise DataError(_unknown_class(folder, name, class_names))
         files = visible(folder / name)
         names += [f"{name}/{file}" for file in files]
-        found += [labels[name]] * len(files)
+        found += [labels[_composed(name)]] * len(files)
     if not names:
         raise DataError(f"the class folders in {root} are empty")
     return OwnImages(folder, names, found, skip_unreadable)
+
+
+def _composed(name: str) -> str:
+    """A name whose letters are one character each: macOS writes the umlauts of folders as two."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _unknown_class(root: Path, name: str, class_names: list[str]) -> str:

@@ -240,6 +240,13 @@ def _check_images(runs: Sequence[FinishedRun], split: str) -> None:
             )
 
 
+APART = (
+    "evaluate each run by itself, or all of them on one folder (data.root=FOLDER); other_images=true takes images with "
+    "the same number for the same"
+)
+"""What to do about runs that were tested on different images."""
+
+
 def _check_same_images(runs: Sequence[FinishedRun], split: str, *, allowed: bool) -> None:
     """Refuses an ensemble of runs that were tested on different images; stores of several sizes compare files."""
     known = [run for run in runs if isinstance(run.data, ImageDataModule)]
@@ -247,7 +254,7 @@ def _check_same_images(runs: Sequence[FinishedRun], split: str, *, allowed: bool
     for other in known[1:]:
         what = f"an ensemble needs runs of the same {split} images: those of {known[0].name} and {other.name} differ"
         one, two = (run.data.part_identity(split, by_files=by_files) for run in (known[0], other))
-        check_same_images(one, two, what, switch="other_images", allowed=allowed, then="and")
+        check_same_images(one, two, what, switch="other_images", allowed=allowed, then="and", remedy=APART)
 
 
 def _own_images(data: EvaluatedData, run: FinishedRun) -> OwnImages | None:
