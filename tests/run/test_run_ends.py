@@ -24,6 +24,7 @@ from alexnet_lab.run import devices, engine, launcher, train, worker
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.callbacks import MetricsCsv, Throughput
 from alexnet_lab.training.checkpoint_io import load_checkpoint
+from alexnet_lab.training.last_validation import LastValidation
 
 SHORT = ("trainer.max_epochs=3", "trainer.limit_train_batches=4", "trainer.limit_val_batches=2")
 
@@ -309,6 +310,27 @@ def test_signal_ends_a_command_that_can_be_resumed(number, digits_dir, tmp_path)
     done = train({"resume": str(run)})
     assert (done["status"], done["epochs"], done["steps"]) == ("completed", 6, 120)
     assert [row["epoch"] for row in rows(run)] == list("123456")
+
+
+def test_sigterm_in_the_last_validation_is_not_lost(compose, tmp_path, monkeypatch):
+    words = (*SHORT, "trainer.max_epochs=2", "trainer.limit_train_batches=3")
+    whole = train(compose(f"run_dir={tmp_path / 'whole'}", *words))
+    validated = LastValidation.on_validation_end
+
+    def signalled(self: LastValidation, trainer: Any, module: Any) -> None:
+        validated(self, trainer, module)
+        if trainer.current_epoch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(LastValidation, "on_validation_end", signalled)
+    with pytest.raises(Interrupted, match="interrupted by SIGTERM"):
+        train(compose(f"run_dir={tmp_path / 'part'}", *words))
+    assert result(tmp_path / "part")["status"] == "interrupted"
+    monkeypatch.undo()
+    after = train({"resume": str(tmp_path / "part")})
+    assert (after["status"], after["steps"], after["metrics"]) == ("completed", 6, whole["metrics"])
+    one, two = (load_checkpoint(tmp_path / run / "checkpoints" / "last.ckpt") for run in ("whole", "part"))
+    assert all(torch.equal(one["state_dict"][name], value) for name, value in two["state_dict"].items())
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from commands import QUICK, call, finished, forked, train_config
 from alexnet_lab.base import cores
 from alexnet_lab.base.cores import cgroup_quota, waited_seconds
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.config.main import _Job
 from alexnet_lab.config.schema import Train
 from alexnet_lab.run import threads, train
 from alexnet_lab.run.run_directory import RunDirectory
@@ -69,6 +70,19 @@ def test_variable_that_is_no_number(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "all")
     with pytest.raises(ConfigError, match="the environment variable OMP_NUM_THREADS is 'all'; it must be a whole num"):
         chosen_threads(config(), ALEXNET, 1)
+
+
+def test_a_sweep_leaves_the_number_of_threads_to_its_jobs(monkeypatch):
+    """joblib gives its processes cores / jobs, where the user has chosen no number."""
+    job = _Job(print, traceback_wanted=False)
+    state = dict(vars(job))
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+        monkeypatch.setenv(name, "8")
+    job.__setstate__(state)
+    assert "OMP_NUM_THREADS" not in os.environ
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    job.__setstate__(vars(_Job(print, traceback_wanted=False)))  # the user's own
+    assert os.environ["OMP_NUM_THREADS"] == "8"
 
 
 def test_run_records_its_threads(compose, tmp_path, monkeypatch):

@@ -64,6 +64,9 @@ NO_RUN_FLAGS = ("--help", "-h", "--multirun", "-m")
 SHARED = ("train",)
 """The commands that several processes may run together."""
 
+OMP, OF_JOBLIB = "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"
+"""The variable with a user's number of threads, and one that joblib sets along with it where it is not set."""
+
 BAD_HEADER = "Expected header format"
 """The start of Hydra's ValueError about the first line of a yaml file."""
 
@@ -228,12 +231,15 @@ class _Job:
         self.task = task
         self.traceback_wanted = traceback_wanted
         self.exit_code = 0
+        self.threads_given = OMP in os.environ
         self.continuing: Callable[[dict[str, Any]], dict[str, Any]] | None = None  # with resume=RUN
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Prepares another process (joblib, submitit), which composes its job itself."""
         outlive_terminal()
         self.__dict__ |= state
+        if not self.threads_given and OF_JOBLIB in os.environ:  # it gives its processes cores / jobs
+            os.environ.pop(OMP, None)
         register_resolvers()
 
     def run(self, config: DictConfig) -> None:

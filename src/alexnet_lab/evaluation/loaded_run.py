@@ -152,7 +152,8 @@ def evaluating(config: Train, name: str) -> Train:
                 "%s was trained with trainer.%s=%s, which this machine lacks; it is evaluated %s",
                 name, key, trained, where,
             )  # fmt: skip
-    return config.with_trainer(**WHOLE | usable)
+    alone = config.launcher.model_copy(update={"jobs_side_by_side": 1})  # whatever its sweep did
+    return config.with_trainer(**WHOLE | usable).model_copy(update={"launcher": alone})
 
 
 def best_checkpoint(directory: RunDirectory) -> tuple[dict[str, Any], str, RunError | None]:

@@ -75,8 +75,11 @@ class EndAfterStep(EndsBatch):
         )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Puts the handlers back."""
+        """Puts the handlers back, and ends a run that was asked to after its last step."""
+        asked = self._is_agreed(trainer)
         self._restore()
+        if asked:
+            terminate(signal.SIGTERM, None)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Puts the handlers back."""
