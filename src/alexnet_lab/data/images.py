@@ -46,7 +46,7 @@ def read_image(path: Path, size: int, channels: int) -> NDArray[np.uint8]:
         Exception: Whatever Pillow raises for a file that is no image, is cut short, or is far too large.
     """
     if path.is_dir():
-        raise ValueError("a folder, and images lie directly in the folder of their class")
+        raise ValueError("not a file, but a folder; images lie directly in the folder of their class")
     if path.suffix.lower() not in EXTENSIONS:
         raise ValueError(f"not named like an image ({', '.join(EXTENSIONS)})")
     if not path.is_file():
