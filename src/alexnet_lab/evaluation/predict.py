@@ -288,11 +288,11 @@ class Predictor:
         if not isinstance(images, np.ndarray | torch.Tensor):
             kind = type(images).__name__
             raise ConfigError(f"`images` is of type {kind}; allowed: an array or a tensor (B, C, H, W)")
-        if isinstance(images, np.ndarray) and images.dtype.kind in "biuf" and images.dtype.itemsize <= 8:
+        if isinstance(images, np.ndarray):
+            if images.dtype.kind not in "biuf" or images.dtype.itemsize > 8:  # which torch lacks
+                raise ConfigError(f"`images` is {images.dtype}; {PIXELS}")
             # torch takes neither negative strides nor other byte orders
             images = torch.from_numpy(np.array(images, images.dtype.newbyteorder("="), order="C"))
-        if isinstance(images, np.ndarray):
-            raise ConfigError(f"`images` is {images.dtype}; {PIXELS}")
         if images.is_meta or images.is_nested or images.layout is not torch.strided:
             raise ConfigError(f"`images` is {'without content' if images.is_meta else images.layout}; {PIXELS}")
         stored = stored_images(images, self.data.channels, self.data.stored_size)

@@ -10,10 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import RunError
+from alexnet_lab.base.fields import as_typed
 from alexnet_lab.base.files import stamp
 from alexnet_lab.base.flatten import flat
 from alexnet_lab.base.targets import OURS
@@ -118,7 +117,7 @@ def _check_longer(
             f"copy the directory to another place (cp -r), and resume the copy"
         )
     if is_stopped(checkpoint, config):
-        words = [f"{key}={value}" for key, value in _without_stops(config).items()]
+        words = _typed(_without_stops(config))
         remedy = f"add {' '.join(words)}" if words else "start a new run without it"
         raise RunError(f"{directory.path} was ended by a callback, so more epochs would not train it further; {remedy}")
     schedule = (config.schedule or {"_target_": OURS})["_target_"]
@@ -135,22 +134,25 @@ def _how_to_go_on(
     directory: RunDirectory, config: Train, checkpoint: Mapping[str, Any], result: Mapping[str, Any]
 ) -> str:
     """The command that trains a finished run for twice as many epochs, or the reason why there is none."""
-    words = {"trainer.max_epochs": str(2 * config.trainer.max_epochs)}
+    changes: dict[str, Any] = {"trainer.max_epochs": 2 * config.trainer.max_epochs}
     if -1 < config.trainer.max_steps <= result.get("steps", 0):
-        words["trainer.max_steps"] = "-1"
+        changes["trainer.max_steps"] = -1
     if is_stopped(checkpoint, config):
-        words |= _without_stops(config)
-    changes = {key: yaml.safe_load(value) for key, value in words.items()}
+        changes |= _without_stops(config)
     longer = Train.model_validate(continuing.changed(config.model_dump(), changes))
     try:
         _check_longer(directory, longer, checkpoint, result)
     except RunError as error:
         return str(error)
-    more = [f"{key}={value}" for key, value in words.items()]
-    return f"to train it further: {resume_command(directory, config, *more)}"
+    return f"to train it further: {resume_command(directory, config, *_typed(changes))}"
 
 
-def _without_stops(config: Train) -> dict[str, str]:
+def _typed(changes: Mapping[str, Any]) -> list[str]:
+    """The words of a command line for values by dotted key."""
+    return [f"{key}={as_typed(value)}" for key, value in changes.items()]
+
+
+def _without_stops(config: Train) -> dict[str, Any]:
     """The keys that switch off whatever may have ended the training, with their values."""
     on = [name for name, value in flat(config.model_dump()).items() if value not in (None, False)]
     return {key: value for key, value in STOPS.items() if any(continuing.within(name, (key,)) for name in on)}
@@ -202,11 +204,11 @@ def _at_next_epoch(loops: Mapping[str, Any]) -> dict[str, Any]:
 
 
 STOPS = {
-    "callbacks.early_stopping": "null",
-    "callbacks.to_error.stop": "false",
-    "callbacks.to_loss.stop": "false",
-    "callbacks.pruning": "null",
-    "trainer.max_time": "null",
+    "callbacks.early_stopping": None,
+    "callbacks.to_error.stop": False,
+    "callbacks.to_loss.stop": False,
+    "callbacks.pruning": None,
+    "trainer.max_time": None,
 }
 """Keys of callbacks that end training, with the values that switch them off."""
 
