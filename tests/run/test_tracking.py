@@ -6,7 +6,7 @@ import csv
 import json
 import shlex
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 import wandb_file
@@ -349,6 +349,17 @@ def test_errors_of_wandb_in_the_middle(compose, tmp_path, monkeypatch, capsys, m
     assert capsys.readouterr().err.count("W&B is dropped (RuntimeError: W&B is broken)") == 1
     monkeypatch.undo()
     wandb.teardown()
+
+
+def test_another_logger_that_fails_leaves_wandb_running(tmp_path, no_login):
+    def broken() -> NoReturn:
+        raise ModuleNotFoundError("No module named 'tensorboard'")
+
+    logger = started(tmp_path)
+    assert tolerant_loggers.steady("alexnet_lab.run.tracking.tensorboard_logger", broken) == []
+    logger.log_metrics({"train/loss": 0.5}, step=1)
+    tracking.finish([logger], 0)
+    assert [row["train/loss"] for row in wandb_file.read(tmp_path).history] == [0.5]
 
 
 @pytest.mark.parametrize("words", [(), ("launcher.workers=true",)], ids=["one process", "a worker"])

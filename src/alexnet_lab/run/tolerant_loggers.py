@@ -86,15 +86,18 @@ class Steady(Logger):
 
 
 def given_up(title: str, error: Exception) -> None:
-    """Warns, and keeps W&B from retrying when the process ends."""
+    """Warns, and keeps W&B, if it has failed, from retrying when the process ends."""
     log.warning("%s is dropped (%s: %s); metrics.csv continues", title, type(error).__name__, one_line(error))
-    if wandb := sys.modules.get("wandb"):
+    if title in OF_WANDB and (wandb := sys.modules.get("wandb")):  # it would also end W&B's runs that go on
         with contextlib.suppress(Exception):
             wandb.teardown()
 
 
 TITLES = {"wandb_logger": "W&B", "tensorboard_logger": "TensorBoard"}
 """Names of our loggers in messages."""
+
+OF_WANDB = (TITLES["wandb_logger"], "WandbLogger")
+"""The titles of W&B's loggers: ours and Lightning's."""
 
 
 def steady(target: str, make: Callable[[], Logger]) -> list[Steady]:
