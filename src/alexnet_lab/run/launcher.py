@@ -160,7 +160,6 @@ def fit(
             if attempt > retries:
                 raise
             resume, checkpoint = directory.can_be_resumed(), None
-            ready = ready and ready._replace(data=None)
             source = "its last checkpoint" if resume else "the start"
             log.warning("%s; again from %s (%d of %d)", error, source, attempt, retries)
 
@@ -171,7 +170,7 @@ def recorded(
     directory: RunDirectory,
     size: dict[str, int],
     seconds: float | None,
-    start: dict[str, Any] | None = None,
+    start: dict[str, Any] | None,
 ) -> Iterator[dict[str, Any]]:
     """Trains a run within the block; result.json records how it ended.
 

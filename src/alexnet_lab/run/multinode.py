@@ -23,7 +23,7 @@ from torch.distributed.elastic.utils.distributed import get_free_port
 from alexnet_lab.base.cluster import number, place
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, is_interrupt, one_line
 from alexnet_lab.base.signals import terminable
-from alexnet_lab.run.devices import count_processes, uses_workers
+from alexnet_lab.run.devices import count_processes
 from alexnet_lab.run.elastic import Rendezvous, WorkerDiedError, run_workers
 from alexnet_lab.run.engine import without_verification
 from alexnet_lab.run.preparation import network_size, prepare
@@ -168,8 +168,6 @@ class Coordinator(Member):
             with contextlib.suppress(RunError):  # it is still working, or cannot answer
                 key = f"outcome/{self._attempt}/{rank}"
                 outcomes[rank] = Outcome(*self._receive(key, end - time.monotonic(), self._name(rank)))
-        if len(outcomes) == 1:
-            return error
         for kind, made in (("interrupted", Interrupted), ("failed", RunError), ("died", WorkerDiedError)):
             texts = {rank: outcome.text for rank, outcome in outcomes.items() if outcome.kind == kind}
             if texts:
@@ -222,7 +220,7 @@ class Follower(Member):
         """Takes part in one attempt; if it fails, the coordinator decides what follows."""
         directory = RunDirectory(attempt.run_dir)
         try:
-            if self.kind == "workers" or not uses_workers(config):
+            if self.kind == "workers":
                 fit_and_test(config, directory, resume=attempt.resume)
             else:
                 run_workers(config, directory, resume=attempt.resume, rendezvous=attempt.rendezvous)

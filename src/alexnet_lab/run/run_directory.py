@@ -181,8 +181,7 @@ class RunDirectory:
 
     def _check_free(self) -> None:
         """Refuses to overwrite a finished run; one that failed before its first checkpoint may be started again."""
-        result = self.read_result()
-        if result is not None and result.get("status") == "completed":
+        if self.is_completed():
             raise RunError(f"run_dir {self.path} contains a finished run; choose another run_dir, or delete it")
         if self.can_be_resumed():
             line = shell.command("train.py", shell.override("resume", self.path))
