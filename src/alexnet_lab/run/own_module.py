@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import inspect
-import io
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch import nn
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.targets import build, locate
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.callbacks import network_of
+from alexnet_lab.training.checkpoint_io import check_content
 from alexnet_lab.training.freezing import freeze
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from alexnet_lab.config.schema import Train
 
 log = logging.getLogger(__name__)
@@ -44,9 +44,9 @@ def build_module(config: Train) -> LightningModule:
       logits (B, num_classes) of images (B, C, H, W). Subclasses of `Classifier` have all of them.
     - Its constructor gets the fields of the config's group `module` and, of the following names, those that it lists:
       `net` (the network of the group `model`; in a subclass of `Classifier` its dictionary), `optimizer`, `schedule`
-      and `loss` (their dictionaries, for `build_optimizer` and `build_schedule`), `num_classes`, `memory_format` and
-      `trusted_packages`. A subclass of `Classifier` may take them as `**fields`. Groups that it does not list have no
-      effect, and cannot be set on the command line.
+      and `loss` (their dictionaries, for `build_optimizer` and `build_schedule`), `metrics` (those of further metrics
+      by name), `num_classes`, `memory_format` and `trusted_packages`. A subclass of `Classifier` may take them
+      as `**fields`. Groups that it does not list have no effect, and cannot be set on the command line.
     - A batch unpacks as `images, labels = batch[:2]`.
     - It logs `train/loss`, `val/loss`, `val/top1_error`, `test/loss`, `test/top1_error` with `self.log(...,
       on_epoch=True)`, errors as fractions; with several processes also `sync_dist=True`. `metrics.csv`, `best.ckpt`,
@@ -136,12 +136,9 @@ def _check_module(module: LightningModule, config: Train) -> None:
 
 def _is_plain(value: Any) -> bool:
     """Whether a checkpoint may hold a value: it is read without running code."""
-    buffer = io.BytesIO()
     try:
-        torch.save(value, buffer)
-        buffer.seek(0)
-        torch.load(buffer, weights_only=True)
-    except Exception:  # of any kind: the value is another package's
+        check_content(value)
+    except ConfigError:
         return False
     return True
 
