@@ -191,9 +191,9 @@ def test_disabled_leaves_no_files(compose, tmp_path, no_login):
 
 
 def test_id_is_kept_for_a_resumed_run(tmp_path):
-    first = tracking._run_id(tmp_path)
-    assert tracking._run_id(tmp_path) == first
-    assert len(first) == 8
+    first, name = tracking._identity(tmp_path)
+    assert tracking._identity(tmp_path) == (first, name)
+    assert (len(first), name) == (8, "")
 
 
 @pytest.mark.parametrize(

@@ -42,11 +42,6 @@ def terminable() -> AbstractContextManager[None]:
     return handled({signal.SIGTERM: terminate})
 
 
-def hangups_ignored() -> AbstractContextManager[None]:
-    """Processes that start within the block ignore SIGHUP, which would end them when the terminal closes."""
-    return handled({signal.SIGHUP: signal.SIG_IGN})
-
-
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
     """Delays Ctrl-C, SIGTERM and SIGHUP until the end of the block."""

@@ -6,7 +6,6 @@ import inspect
 import logging
 import math
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -208,10 +207,10 @@ def build_loggers(config: Train, run_dir: Path) -> list[Steady]:
     if config.trainer.fast_dev_run or not cluster.is_first():
         return []
     specs = targets.parts({"logger": config.logger})
-    started = (
-        steady(spec["_target_"], partial(build_logger, key, spec, run_dir, config)) for key, spec in specs.items()
-    )
-    return list(chain.from_iterable(started))
+    loggers: list[Steady] = []
+    for key, spec in specs.items():
+        loggers += steady(spec["_target_"], partial(build_logger, key, spec, run_dir, config))
+    return loggers
 
 
 def build_logger(key: str, spec: dict[str, Any], run_dir: Path, config: Train) -> Logger:

@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from alexnet_lab.base import shell
 from alexnet_lab.base.errors import one_line
 from alexnet_lab.base.files import write_text
 from alexnet_lab.base.flatten import flat
-from alexnet_lab.base.signals import hangups_ignored
+from alexnet_lab.base.signals import handled
 from alexnet_lab.base.targets import build, parts
 from alexnet_lab.config.wandb_checks import MODES, OURS_AT_WANDB
 from alexnet_lab.run.tolerant_loggers import Steady, steady
@@ -142,8 +143,9 @@ def wandb_logger(
 
 def _start_run(run_dir: Path, config: dict[str, Any], mode: Any, name: str | None, labels: dict[str, Any]) -> Any:
     """Starts the run under the id and name of its directory, or under those that `wandb agent` chooses."""
-    run_id, given = _run_id(run_dir), agent_name(os.environ)
-    shown_name = name or _kept(run_dir)[1] or given or short_name(run_dir.name)
+    run_id, kept_name = _identity(run_dir)
+    given = agent_name(os.environ)
+    shown_name = name or kept_name or given or short_name(run_dir.name)
     facts = {"tags": config["tags"], "config": flat(config), "dir": str(run_dir), "id": run_id, "resume": "allow"}
     run = _start(mode, {**labels, "name": shown_name, **facts})
     if run.id != run_id or given:  # under `wandb agent` the agent chooses it
@@ -177,7 +179,7 @@ def _start(mode: Literal["online", "offline", "disabled"], arguments: dict[str, 
         x_transaction_log_flush_interval=1, console="off", silent=True, init_timeout=INIT_TIMEOUT_SECONDS,
         finish_timeout=FINISH_TIMEOUT_SECONDS,
     )  # fmt: skip
-    with hangups_ignored():  # W&B's service outlives the terminal too
+    with handled({signal.SIGHUP: signal.SIG_IGN}):  # W&B's service outlives the terminal too
         try:
             return wandb.init(mode=mode, settings=settings, **arguments)
         except Exception as error:  # no network, no such entity, ...
@@ -225,26 +227,22 @@ RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Ids of runs that W&B accepts."""
 
 
-def _run_id(run_dir: Path) -> str:
-    """The W&B id of this run directory; at the first start WANDB_RUN_ID, or eight random digits."""
-    path, (kept, _) = run_dir / ID_FILE, _kept(run_dir)
-    if kept is not None:
-        return kept
+def _identity(run_dir: Path) -> tuple[str, str]:
+    """The W&B id of this run directory, and its name if an agent has given it one.
+
+    At the first start the id is WANDB_RUN_ID, or eight random digits.
+    """
+    path = run_dir / ID_FILE
+    with contextlib.suppress(OSError, ValueError):
+        run_id, _, name = path.read_text(encoding="utf-8").strip().partition("\n")
+        if RUN_ID.fullmatch(run_id):
+            return run_id, name
     if path.exists():
         log.warning("%s contains no id of a W&B run; W&B gets a new run for it", path)
     given = os.environ.get("WANDB_RUN_ID", "")
     made = given if RUN_ID.fullmatch(given) else secrets.token_hex(4)
     _keep_id(run_dir, made)
-    return made
-
-
-def _kept(run_dir: Path) -> tuple[str | None, str | None]:
-    """The id and the name in the file of a run that is resumed; None where it has none."""
-    try:
-        run_id, _, name = (run_dir / ID_FILE).read_text(encoding="utf-8").strip().partition("\n")
-    except (OSError, ValueError):
-        return None, None
-    return (run_id, name or None) if RUN_ID.fullmatch(run_id) else (None, None)
+    return made, ""
 
 
 def _keep_id(run_dir: Path, run_id: str, name: str = "") -> None:

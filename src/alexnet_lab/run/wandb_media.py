@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ log = logging.getLogger(__name__)
 REPOSITORY = Path(__file__).parents[3]
 
 PATTERNS = ("*.py", "src/**/*.py", "src/**/*.cpp", "configs/**/*.yaml", "pyproject.toml", "requirements.lock")
-"""What is saved; data, runs and the environment lie elsewhere."""
+"""The saved files, which decide what a run does; data, runs and the environment lie elsewhere."""
 
 MOST_CELLS = 10_000
 """The most cells that W&B draws of a table."""
@@ -82,12 +83,6 @@ def _number(text: Any) -> float | None:
     return None if text == "" else float(text)
 
 
-def source_files(root: Path = REPOSITORY) -> Iterator[Path]:
-    """The files that decide what a run does."""
-    for pattern in PATTERNS:
-        yield from sorted(root.glob(pattern))
-
-
 def log_code(run: Any, run_dir: Path) -> None:
     """Logs the code to a W&B run; if that fails, the run continues without.
 
@@ -97,7 +92,7 @@ def log_code(run: Any, run_dir: Path) -> None:
     """
     folder = run_dir / "wandb" / "code"
     try:
-        for path in source_files():
+        for path in chain.from_iterable(map(REPOSITORY.glob, PATTERNS)):
             target = folder / path.relative_to(REPOSITORY)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
