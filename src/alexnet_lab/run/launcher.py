@@ -259,7 +259,7 @@ def _record(directory: RunDirectory, result: dict[str, Any]) -> None:
 def summary_line(result: dict[str, Any]) -> str:
     """How the run ended, in one line."""
     errors = {name: value for name, value in result["metrics"].items() if name.startswith("test/") and "error" in name}
-    shown = ", ".join(f"{name} {value:.2%}" for name, value in errors.items())
+    shown = ": " + ", ".join(f"{name} {value:.2%}" for name, value in errors.items()) if errors else ""
     seconds = result["wall_seconds"]
     speed = result["images_per_second"] or 0.0
-    return f"done in {seconds:,.0f} s: {shown} ({result['epochs']} epochs, {speed:,.0f} images/s)"
+    return f"done in {seconds:,.0f} s{shown} ({result['epochs']} epochs, {speed:,.0f} images/s)"
