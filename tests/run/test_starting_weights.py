@@ -129,6 +129,7 @@ MISFITS = {
     "init_from={broken}": "is damaged, or no safetensors file",
     "init_from={nan}": "holds NaN or infinite numbers",
     "init_from={code}": "holds more than tensors, numbers and strings; it is not loaded",
+    "init_from={numbered}": "it holds no state dict of tensors",
     "init_from={unfinished}": "the run has not finished; resume it, or name the file itself: init_from=",
     "init_from={changed}": "is not the file that the run wrote",
     "init_from=torchvision": "torchvision publishes weights for model=alexnet_owt and model=torchvision; set one",
@@ -143,6 +144,7 @@ def sources(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     folder = tmp_path_factory.mktemp("sources")
     found = {name: folder / f"{name}.safetensors" for name in ("bare", "broken", "nan")}
     found |= {"folder": folder, "other": folder / "x.txt", "run": digits_run, "code": folder / "code.pt"}
+    found["numbered"] = folder / "numbered.pt"
     found |= {name: folder / name for name in ("unfinished", "changed")}
     weights = load_file(digits_run / BEST[0])
     save_file(weights, found["bare"])
@@ -150,6 +152,7 @@ def sources(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     save_file({name: tensor * torch.nan for name, tensor in weights.items()}, found["nan"])
     found["other"].write_text("x")
     torch.save(functools.partial(print), found["code"])
+    torch.save({0: torch.zeros(1)}, found["numbered"])
     for name in ("unfinished", "changed"):
         shutil.copytree(digits_run, found[name])
     (found["unfinished"] / "result.json").unlink()

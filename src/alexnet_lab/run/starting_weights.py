@@ -207,7 +207,9 @@ def _source(init_from: str, model: Mapping[str, Any]) -> Source:
         return Source(path, convert.from_caffe(read_caffemodel(path)), _published(("alexnet_caffe", "caffenet"), model))
     content = load_checkpoint(path)
     state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise ConfigError("it holds no state dict of tensors")
     of_classifier = all(name.startswith("net.") for name in state)
     tensors = {name.removeprefix("net.") if of_classifier else name: value for name, value in state.items()}
