@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from alexnet_lab.base import targets
 from alexnet_lab.base.files import link_or_copy
@@ -33,13 +33,6 @@ UPLOAD_SECONDS, BYTES_PER_SECOND = 60.0, 1e6
 """An upload may take a minute, and as long as its bytes take at this rate; `wandb sync` uploads the rest."""
 
 
-class Version(NamedTuple):
-    """A version of an artifact."""
-
-    alias: str  # W&B adds `latest` to the newest version
-    files: list[Path]
-
-
 def artifact_name(run_id: str) -> str:
     """The name of the artifact with the checkpoints of a W&B run."""
     return f"model-{run_id}"
@@ -60,46 +53,46 @@ def log_models(directory: RunDirectory, config: Train) -> None:
             _log(directory, config, spec, versions(directory, asked))
 
 
-def versions(directory: RunDirectory, asked: Literal["best", "all"]) -> list[Version]:
-    """The versions to log, in this order; W&B moves the alias `latest` to the last one.
+def versions(directory: RunDirectory, asked: Literal["best", "all"]) -> dict[str, list[Path]]:
+    """The files of the versions to log, by alias, in this order; W&B moves the alias `latest` to the last one.
 
     Args:
         directory: Of the completed run.
         asked: `best` is the best checkpoint; `all` adds the last one, and those of `callbacks.checkpoint.keep`.
     """
     described = [directory.config, directory.result, directory.manifest, directory.metrics]
-    best = Version(BEST, [*described, directory.best, directory.weights])
+    best = {BEST: [*described, directory.best, directory.weights]}
     if asked == "best":
-        return [best]
+        return best
     kept = sorted(directory.checkpoints.glob("epoch_*.ckpt"), key=lambda path: int(path.stem.partition("_")[2]))
-    return [*(Version(path.stem, [path]) for path in kept), best, Version("last", [directory.last])]
+    return {path.stem: [path] for path in kept} | best | {"last": [directory.last]}
 
 
-def _log(directory: RunDirectory, config: Train, spec: dict[str, Any], versions: Sequence[Version]) -> None:
+def _log(directory: RunDirectory, config: Train, spec: dict[str, Any], versions: dict[str, list[Path]]) -> None:
     """Continues the run at W&B, logs the versions, and ends it."""
     metadata = json.loads(directory.result.read_text(encoding="utf-8"), parse_constant=str)  # W&B accepts no NaN
     with quiet("alexnet_lab.run.tracking"):  # the run itself has said where W&B is
         loggers = steady(OURS_AT_WANDB, lambda: targets.build(spec, "logger", directory.path, config.model_dump()))
     for started, rows in wandb_runs(loggers):
         rows.continues = False
-        for version in versions:
-            started.attempt(lambda: _upload(rows.run, directory, version, metadata))  # noqa: B023 - called at once
+        for alias, files in versions.items():
+            started.attempt(lambda: _upload(rows.run, directory, alias, files, metadata))  # noqa: B023 - called at once
     finish(loggers, 0)
 
 
-def _upload(run: Any, directory: RunDirectory, version: Version, metadata: dict[str, Any]) -> None:
+def _upload(run: Any, directory: RunDirectory, alias: str, files: Sequence[Path], metadata: dict[str, Any]) -> None:
     """Logs a version; waits for the upload of an online run."""
     import wandb  # noqa: PLC0415 - takes 0.3 s
 
-    folder = _linked(directory, version, f"{version.alias}_{metadata.get('steps')}")
+    folder = _linked(directory, files, f"{alias}_{metadata.get('steps')}")
     artifact = wandb.Artifact(artifact_name(run.id), TYPE, metadata=metadata)
     artifact.add_dir(str(folder), policy="immutable", skip_cache=True)  # no copies: see `_linked`
-    logged = run.log_artifact(artifact, aliases=[version.alias])
+    logged = run.log_artifact(artifact, aliases=[alias])
     if not run.offline:
         logged.wait(timeout=int(UPLOAD_SECONDS + artifact.size / BYTES_PER_SECOND))
 
 
-def _linked(directory: RunDirectory, version: Version, name: str) -> Path:
+def _linked(directory: RunDirectory, files: Sequence[Path], name: str) -> Path:
     """A folder of the run directory with hard links to the files of a version.
 
     `wandb sync` reads it later. Further training replaces files instead of changing them, so the links keep what was
@@ -107,7 +100,7 @@ def _linked(directory: RunDirectory, version: Version, name: str) -> Path:
     """
     folder = directory.path / "wandb" / "models" / name
     shutil.rmtree(folder, ignore_errors=True)
-    for file in version.files:
+    for file in files:
         if file.is_file():
             link_or_copy(file, folder / file.relative_to(directory.path))
     return folder
