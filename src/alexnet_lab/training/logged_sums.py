@@ -49,7 +49,7 @@ class LoggedSums(Callback):
         self._waiting = dict(every[rank]) if len(every) == size else _joined(every, is_first=rank == 0)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """An epoch begins, or goes on after a resume."""
+        """A new epoch begins; the hook is not called when a run resumes within one."""
         self._is_over = False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

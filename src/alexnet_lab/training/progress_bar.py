@@ -32,9 +32,10 @@ class ProgressLine(Callback):
         self._tasks: list[TaskID] = []  # a stack: validation runs within an epoch
         self._next = 0.0
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Adds the epoch's bar."""
-        self._begin(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", trainer.num_training_batches)
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Adds the epoch's bar before its first batch; a run that resumes within an epoch has no other hook for it."""
+        if not self._tasks:
+            self._begin(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", trainer.num_training_batches)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds the validation's bar."""
