@@ -187,3 +187,9 @@ def test_a_reader_who_leaves_early_sees_no_traceback():
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("layer")
+
+
+@pytest.mark.parametrize(("padding", "kernel", "pixels"), [("same", 3, 1), ("same", 5, 2), ("valid", 3, 0), (1, 3, 1)])
+def test_padding_may_be_named_as_in_torch(padding, kernel, pixels):
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, kernel, padding=padding))
+    assert layer_rows(net, (3, 8, 8))[0].window == (kernel, 1, pixels)

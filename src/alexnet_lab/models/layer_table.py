@@ -9,6 +9,7 @@ from torch import nn
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.models.counts import num_macs, num_neurons, num_parameters, trace
+from alexnet_lab.models.geometry import padding_pixels
 from alexnet_lab.models.layers import LocallyConnected2d, MinPool2d, PartialConv2d, SpatialResponseNorm, Subsampling
 from alexnet_lab.models.zoo import build, names, published
 
@@ -39,15 +40,17 @@ class Row(NamedTuple):
     memory: int  # bytes of the output in float32
 
 
-def _side(value: int | tuple[int, ...] | str) -> int:
+def _side(value: int | tuple[int, ...]) -> int:
     """One number of a kernel, stride or padding; ours are square."""
-    return value[0] if isinstance(value, tuple) else int(value)
+    return value[0] if isinstance(value, tuple) else value
 
 
 def window_of(layer: nn.Module) -> Window | None:
     """The window that a layer moves over maps; None where it sees single pixels, or everything."""
     if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d | MinPool2d):
-        return Window(_side(layer.kernel_size), _side(layer.stride), _side(layer.padding))
+        kernel, padding = _side(layer.kernel_size), layer.padding
+        pixels = padding_pixels(padding, kernel)[0] if isinstance(padding, str) else _side(padding)
+        return Window(kernel, _side(layer.stride), pixels)
     if isinstance(layer, LocallyConnected2d):
         return Window(layer.kernel, 1, layer.padding)
     if isinstance(layer, PartialConv2d):
