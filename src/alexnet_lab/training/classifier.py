@@ -314,7 +314,7 @@ class Classifier(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Saves the counts and metrics of the epoch in progress."""
         checkpoint[COUNTS] = gathered(self.train_counts.numbers())
-        checkpoint[EXTRA] = [state for (state,) in gathered([self.train_extra.state()])]
+        checkpoint[EXTRA] = gathered(self.train_extra.state())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the counts and metrics; checkpoints of older versions have no metrics."""

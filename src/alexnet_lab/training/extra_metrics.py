@@ -72,7 +72,7 @@ class ExtraMetrics:
         """A scalar for each name; NaN without images. All processes of a run must call this together."""
         if not self._metrics:
             return {}
-        whole = self._merged([states for (states,) in gathered([self.state()])])
+        whole = self._merged(gathered(self.state()))
         if not whole["images"]:
             return {name: torch.tensor(math.nan) for name in self._metrics}
         return {name: _value(metric, whole[name]) for name, metric in self._metrics.items()}

@@ -38,7 +38,7 @@ class LoggedSums(Callback):
         """Saves the values of the epoch in progress, if there are any."""
         self._add(trainer)
         own = {} if self._is_over else self._waiting | {name: _logged(item) for name, item in _results(trainer)}
-        every = [logged for (logged,) in gathered([own])]
+        every = gathered(own)
         if any(every):
             checkpoint[KEY] = every
 

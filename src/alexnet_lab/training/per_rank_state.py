@@ -16,13 +16,13 @@ def rank_and_size() -> tuple[int, int]:
     return 0, 1
 
 
-def gathered(numbers: list[Any]) -> list[list[Any]]:
-    """Gathers the numbers of all processes by rank; all of them must call this."""
+def gathered(state: Any) -> list[Any]:
+    """Gathers the states of all processes by rank; all of them must call this."""
     _, size = rank_and_size()
     if size == 1:
-        return [numbers]
-    every: list[Any] = [None] * size
-    distributed.all_gather_object(every, numbers)
+        return [state]
+    every = [None] * size
+    distributed.all_gather_object(every, state)
     return every
 
 
