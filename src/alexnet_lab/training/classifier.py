@@ -188,7 +188,7 @@ class Classifier(LightningModule):
         losses = losses_of(self.loss, at_least_float(logits), labels, mixed)
         if batch_index != self._counted:  # an optimiser such as LBFGS computes a batch several times
             self._counted = batch_index
-            self.train_counts.update(logits.detach(), labels, losses.detach())
+            self.train_counts.update(logits, labels, losses)
             self.train_extra.update(logits, labels)
         return losses.sum() * (self.trainer.world_size / total)
 
