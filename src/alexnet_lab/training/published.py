@@ -15,8 +15,6 @@ from alexnet_lab.training.schedule_rules import check_passes, check_step_length
 from alexnet_lab.training.schedules import ByStep, Duration, constant, group_kinds, staircase, warn_beyond
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from annotated_types import Gt, Le
     from torch.optim import Optimizer
 
@@ -80,9 +78,13 @@ def recorded(
     """
     kinds = group_kinds(optimizer, "schedule=recorded_145")
     notes = RUNS[run]
-    drops = _steps_of(notes.drops, notes.end, duration)
-    lowered = _steps_of([notes.first_lowered] if notes.first_lowered else [], notes.end, duration)
-    (frozen,) = _steps_of([notes.first_frozen], notes.end, duration)
+
+    def step_of(epoch: int) -> int:
+        return round(epoch / notes.end * duration.steps)
+
+    drops = [step_of(epoch) for epoch in notes.drops]
+    lowered = [] if notes.first_lowered is None else [step_of(notes.first_lowered)]
+    frozen = step_of(notes.first_frozen)
     common = staircase(drops, 0.1)
     first = staircase(sorted([*drops, *lowered]), 0.1)
     first_layer = optimizer.param_groups[0]["layer"]
@@ -132,7 +134,7 @@ def dexp(
     """
     weights = _discrete_exponential(target_factor, levels, duration)
     if bias_target_factor is None:
-        return _each_step(optimizer, [weights] * len(optimizer.param_groups))
+        return _each_step(optimizer, weights)
     biases = _discrete_exponential(bias_target_factor, bias_levels, duration)
     kinds = group_kinds(optimizer, "schedule.bias_target_factor")
     return _each_step(optimizer, [biases if kind == "biases" else weights for kind in kinds])
@@ -171,7 +173,7 @@ def caffe_step(
     """
     check_step_length(step_iterations, step_share)
     size = step_iterations if step_share is None else step_share * duration.steps
-    return _each_step(optimizer, [lambda step: gamma ** _whole_part(step / size)] * len(optimizer.param_groups))
+    return _each_step(optimizer, lambda step: gamma ** _whole_part(step / size))
 
 
 @checked("schedule")
@@ -196,7 +198,7 @@ def caffe_inv(
         >>> round(scheduler.lr_lambdas[0](10_000), 4)
         0.5946
     """
-    return _each_step(optimizer, [lambda step: (1 + gamma * step) ** -power] * len(optimizer.param_groups))
+    return _each_step(optimizer, lambda step: (1 + gamma * step) ** -power)
 
 
 @checked("schedule")
@@ -231,12 +233,7 @@ def by_pass(
     ends_in_epochs = list(itertools.accumulate(passes))
     warn_beyond("schedule.passes", ends_in_epochs, duration)
     ends = [round(epoch * duration.steps_per_epoch) for epoch in ends_in_epochs]
-    return _each_step(optimizer, [lambda step: factors[sum(step >= end for end in ends)]] * len(optimizer.param_groups))
-
-
-def _steps_of(epochs: Sequence[int], end: int, duration: Duration) -> list[int]:
-    """Converts epochs of a run of `end` epochs to steps of this run."""
-    return [round(epoch / end * duration.steps) for epoch in epochs]
+    return _each_step(optimizer, lambda step: factors[sum(step >= end for end in ends)])
 
 
 def _until(frozen: int, factor: Factor) -> Factor:
@@ -260,5 +257,6 @@ def _whole_part(quotient: float) -> int:
     return math.floor(quotient + 1e-9)
 
 
-def _each_step(optimizer: Optimizer, factors: Sequence[Factor]) -> dict[str, Any]:
-    return {"scheduler": ByStep(optimizer, list(factors)), "interval": "step"}
+def _each_step(optimizer: Optimizer, factors: Factor | list[Factor]) -> dict[str, Any]:
+    """One factor for all parameter groups, or one for each."""
+    return {"scheduler": ByStep(optimizer, factors), "interval": "step"}

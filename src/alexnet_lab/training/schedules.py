@@ -195,8 +195,8 @@ def step(
     warn_beyond("schedule.drop_epochs", drop_epochs, duration)
     kinds = group_kinds(optimizer, "schedule.lower_biases=false") if not lower_biases else []
     falls = staircase([round(epoch * duration.steps_per_epoch) for epoch in drop_epochs], factor)
-    factors = [constant if kind == "biases" else falls for kind in kinds] or [falls] * len(optimizer.param_groups)
-    return {"scheduler": ByStep(optimizer, factors), "interval": "step"}
+    factors = [constant if kind == "biases" else falls for kind in kinds]
+    return {"scheduler": ByStep(optimizer, factors or falls), "interval": "step"}
 
 
 def staircase(drops: Sequence[int], factor: float) -> Factor:
