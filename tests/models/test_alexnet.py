@@ -292,9 +292,10 @@ def test_bias_start_by_field_replaces_only_the_ones():
     assert biases == [0, 0.25, 0, 0.25, 0.25, 0.25, 0.25, 0]
 
 
-def test_initialise_refuses_other_layers():
-    with pytest.raises(TypeError, match="conv1 is a ReLU"):
-        initialise({"conv1": nn.ReLU()}, "paper")
+def test_initialise_leaves_other_layers_alone():
+    norm = nn.BatchNorm2d(3)
+    initialise({"norm1": norm, "act1": nn.ReLU()}, "paper")
+    assert norm.weight.tolist() == [1.0, 1.0, 1.0]
 
 
 def test_classic_dropout_drops_in_training_and_scales_in_evaluation():

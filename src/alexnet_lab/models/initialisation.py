@@ -1,4 +1,4 @@
-"""How the weights of AlexNet start, preset by preset."""
+"""How the weights of AlexNet and of LeNet-5 start, preset by preset."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ PRESETS: dict[str, Start] = {
 
 
 def initialise(layers: dict[str, nn.Module], preset: str, bias: float | None = None) -> None:
-    """Sets weights and biases of the named layers in place, drawing from torch's global generator.
+    """Sets weights and biases of convolutions and dense layers in place, drawing from torch's global generator.
 
     Args:
-        layers: Convolutions and dense layers by their names in AlexNet.
-        preset: A key of `PRESETS`; or `he` (Gaussian, std sqrt(2 / fan-in), biases 0: He et al. 2015, eq. 10),
-            `glorot` (uniform within sqrt(6 / (fan-in + fan-out)), biases 0: Keras' default), `torch`
-            (what torch's layers do themselves: nothing is changed).
+        layers: Of a network, by name; others than convolutions and dense layers are left alone.
+        preset: A key of `PRESETS`, for layers with AlexNet's names; or `he` (Gaussian, std sqrt(2 / fan-in), biases 0:
+            He et al. 2015, eq. 10), `glorot` (uniform within sqrt(6 / (fan-in + fan-out)), biases 0: Keras' default),
+            `torch` (what torch's layers do themselves: nothing is changed).
         bias: Replaces the preset's non-zero biases, as the paper's "constant 1"; None keeps them.
     """
     for name, layer in layers.items():
         if not isinstance(layer, nn.Conv2d | nn.Linear):
-            raise TypeError(f"{name} is a {type(layer).__name__}: only convolutions and dense layers have a start")
+            continue
         _set_weight(layer, preset, name)
         if layer.bias is not None and preset != "torch":
             start = PRESETS[preset].bias[ALEXNET_LAYERS.index(name)] if preset in PRESETS else 0.0

@@ -15,6 +15,7 @@ from torch import nn
 
 from alexnet_lab.base.fields import checked
 from alexnet_lab.models.geometry import LeNet5Sizes, lenet5_sizes
+from alexnet_lab.models.initialisation import initialise
 from alexnet_lab.models.input_shape import check_images
 from alexnet_lab.models.layers import ACTIVATIONS, MinPool2d
 
@@ -86,8 +87,7 @@ class LeNet5(nn.Module):
             **({"drop6": nn.Dropout(dropout)} if dropout else {}),
             output=nn.Linear(84, num_classes),
         ))  # fmt: skip
-        if init == "glorot":
-            _glorot(self)
+        initialise(dict(self.named_modules()), init)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """From (B, in_channels, image_size, image_size) to logits (B, num_classes)."""
@@ -102,11 +102,3 @@ def _c5(kind: str, sizes: LeNet5Sizes, act: nn.Module) -> dict[str, nn.Module]:
     if kind == "dense":
         return {"flatten": flatten, "c5": nn.Linear(16 * sizes.sizes["s4"] ** 2, 120), "act5": act}
     return {"c5": nn.Conv2d(16, 120, 5, padding=sizes.c5_padding), "act5": act, "flatten": flatten}
-
-
-def _glorot(net: nn.Module) -> None:
-    """Keras' default start: Glorot-uniform weights, biases 0."""
-    for layer in net.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType] - every layer here has one
