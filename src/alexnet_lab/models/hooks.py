@@ -20,13 +20,14 @@ def watched(
 
     Args:
         net: Any network.
-        record: Gets the layer's dotted name ("" for the network itself), its positional inputs and its output.
+        record: Gets the layer's dotted name ("" for the network itself), its positional inputs and its output. It
+            returns None: any other result would replace the output.
         containers: Watch layers that consist of others too, the network among them.
     """
     with contextlib.ExitStack() as hooks:
         for name, layer in net.named_modules():
             if containers or not any(layer.children()):
-                hooks.enter_context(layer.register_forward_hook(partial(_call, record, name)))
+                hooks.enter_context(layer.register_forward_hook(partial(record, name)))
         yield
 
 
@@ -40,9 +41,3 @@ def evaluating(net: nn.Module) -> Iterator[None]:
     finally:
         for layer, mode in modes.items():
             layer.training = mode
-
-
-def _call(
-    record: Callable[[str, nn.Module, Any, Any], None], name: str, layer: nn.Module, inputs: Any, output: Any
-) -> None:
-    record(name, layer, inputs, output)  # without its result, which would take the output's place
