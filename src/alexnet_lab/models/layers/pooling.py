@@ -26,10 +26,7 @@ class DeterministicAdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
 def by_products(images: Tensor, output_size: int | tuple[int | None, ...] | None) -> Tensor:
     """The means over windows (B, C, H', W') of images (B, C, H, W), as `nn.AdaptiveAvgPool2d` has the windows."""
     sizes = output_size if isinstance(output_size, tuple) else (output_size, output_size)
-    height, width = (given or side for given, side in zip(sizes, images.shape[-2:], strict=True))
-    rows, columns = (
-        _weights(size, side, images) for size, side in zip((height, width), images.shape[-2:], strict=True)
-    )
+    rows, columns = (_weights(size or side, side, images) for size, side in zip(sizes, images.shape[-2:], strict=True))
     return rows @ images @ columns.T
 
 
