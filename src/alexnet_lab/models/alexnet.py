@@ -231,7 +231,7 @@ class AlexNet(nn.Module):
         self.init = {"published": "paper", "small": "torch"}[plan.stem] if init == "auto" else init
         if "auto" in (stem, init):
             log.info("AlexNet: stem=%s and init=%s for images of %d px", self.stem, self.init, image_size)
-        conv, hidden = alexnet_maps(maps=tuple(maps), hidden=hidden, width=width, towers=towers, without=without)
+        conv, hidden = alexnet_maps(maps=maps, hidden=hidden, width=width, towers=towers, without=without)
         lrn = partial(response_norm, order, towers, size=lrn_size, alpha=lrn_alpha, beta=lrn_beta, k=lrn_k)
         normed = alexnet_norms(norm=norm, norm_layers=norm_layers)
         norms = {number: nn.BatchNorm2d(conv[number - 1]) if norm == "batch" else lrn() for number in normed}

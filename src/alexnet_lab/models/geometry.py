@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import math
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from alexnet_lab.base.errors import ConfigError
@@ -16,7 +15,7 @@ from alexnet_lab.base.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from alexnet_lab.base.ranges import PositiveInt
+    from alexnet_lab.base.ranges import PositiveFloat, PositiveInt
 
 __all__ = ["output_size", "padding_pixels"]
 
@@ -208,9 +207,9 @@ class AlexNetMaps(NamedTuple):
 
 def alexnet_maps(
     *,
-    maps: tuple[int, ...] = (96, 256, 384, 384, 256),
+    maps: tuple[PositiveInt, ...] = (96, 256, 384, 384, 256),
     hidden: PositiveInt = 4096,
-    width: float = 1.0,
+    width: PositiveFloat = 1.0,
     towers: Literal[1, 2] = 2,
     without: Literal["none", "conv3", "conv4", "conv5"] = "none",
 ) -> AlexNetMaps:
@@ -221,10 +220,8 @@ def alexnet_maps(
     Raises:
         ConfigError: Not five numbers of maps, a layer left without maps, or maps that two towers cannot share.
     """
-    if len(maps) != 5 or min(maps) < 1:
+    if len(maps) != 5:
         raise ConfigError(f"maps={list(maps)} must be five numbers >= 1, one each for conv1 to conv5")
-    if not (width > 0 and math.isfinite(width)):
-        raise ConfigError(f"width={width} must be a finite number > 0; 1.0 is the published width")
     scaled = tuple(round(count * width) for count in maps)
     units = round(hidden * width)
     if min(*scaled, units) < towers or any(count % towers for count in scaled):
