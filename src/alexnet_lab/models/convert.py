@@ -33,6 +33,9 @@ TORCHVISION = {
 
 PARTS = ("weight", "bias")
 
+KEYS = {f"{ours}.{part}": f"{theirs}.{part}" for ours, theirs in TORCHVISION.items() for part in PARTS}
+"""From our state dict's keys to torchvision's."""
+
 
 def from_torchvision(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The state dict of torchvision's alexnet as that of `AlexNet` with the fields of `model=alexnet_owt`.
@@ -47,8 +50,8 @@ def from_torchvision(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tenso
         >>> net.load_state_dict(from_torchvision(torchvision.models.alexnet().state_dict()))
         <All keys matched successfully>
     """
-    _check_names(state, [f"{theirs}.{part}" for theirs in TORCHVISION.values() for part in PARTS])
-    return {f"{ours}.{part}": state[f"{theirs}.{part}"] for ours, theirs in TORCHVISION.items() for part in PARTS}
+    _check_names(state, KEYS.values())
+    return {ours: state[theirs] for ours, theirs in KEYS.items()}
 
 
 def to_torchvision(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -62,8 +65,8 @@ def to_torchvision(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
         >>> list(to_torchvision(zoo.build("alexnet_owt").state_dict()))[:2]
         ['features.0.weight', 'features.0.bias']
     """
-    _check_names(state, [f"{ours}.{part}" for ours in TORCHVISION for part in PARTS])
-    return {f"{theirs}.{part}": state[f"{ours}.{part}"] for ours, theirs in TORCHVISION.items() for part in PARTS}
+    _check_names(state, KEYS)
+    return {theirs: state[ours] for ours, theirs in KEYS.items()}
 
 
 def from_caffe(blobs: Mapping[str, Sequence[np.ndarray]]) -> dict[str, torch.Tensor]:
@@ -92,7 +95,7 @@ def from_caffe(blobs: Mapping[str, Sequence[np.ndarray]]) -> dict[str, torch.Ten
         weight, bias = blobs[name]
         weight = _without_leading_ones(weight, 4 if name.startswith("conv") else 2, name)
         if name == "conv1":
-            weight = weight[:, ::-1].copy()  # blue, green, red
+            weight = weight[:, ::-1]  # blue, green, red
         state[f"{ours}.weight"] = torch.from_numpy(np.ascontiguousarray(weight))
         state[f"{ours}.bias"] = torch.from_numpy(np.ascontiguousarray(_without_leading_ones(bias, 1, name)))
     return state
@@ -109,7 +112,7 @@ def to_caffe(state: Mapping[str, torch.Tensor]) -> dict[str, list[np.ndarray]]:
         >>> {name: weight.shape for name, (weight, _) in to_caffe(zoo.build("caffenet").state_dict()).items()}["conv2"]
         (256, 48, 5, 5)
     """
-    _check_names(state, [f"{ours}.{part}" for ours in TORCHVISION for part in PARTS])
+    _check_names(state, KEYS)
     blobs = {}
     for ours in TORCHVISION:
         weight, bias = (state[f"{ours}.{part}"].detach().cpu().numpy() for part in PARTS)
