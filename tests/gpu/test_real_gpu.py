@@ -16,8 +16,7 @@ from alexnet_lab.data.augment import KERNELS, AugmentParams, Geometry, apply
 from alexnet_lab.data.loader import GpuReader, RawBatch, on_gpu
 from alexnet_lab.data.normalize import Normalizer
 from alexnet_lab.models.layers import Conv2d, response_norm
-from alexnet_lab.models.layers.fused import Triton
-from alexnet_lab.models.layers.norm_constants import Constants
+from alexnet_lab.models.layers.fused import Constants, Triton
 from alexnet_lab.models.layers.response_norm import Plain, local_response_norm
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 

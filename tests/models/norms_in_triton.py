@@ -16,7 +16,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from alexnet_lab.models.layers import norm_kernels
-from alexnet_lab.models.layers.norm_constants import Constants
+from alexnet_lab.models.layers.fused import Constants
 from alexnet_lab.models.layers.response_norm import Plain
 
 CASES = (

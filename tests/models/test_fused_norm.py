@@ -18,8 +18,7 @@ from torch._dynamo.backends.common import aot_autograd
 
 from alexnet_lab.base import native
 from alexnet_lab.models.layers import fused, response_norm
-from alexnet_lab.models.layers.fused import Native, Triton
-from alexnet_lab.models.layers.norm_constants import Constants
+from alexnet_lab.models.layers.fused import Constants, Native, Triton
 from alexnet_lab.models.layers.response_norm import Plain, local_response_norm
 
 PAPER = Constants(5, 1e-4, 0.75, 2.0, 1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,14 +15,21 @@ from torch import Tensor
 from alexnet_lab.base.kernels import Kernels
 from alexnet_lab.base.native import Library
 
-if TYPE_CHECKING:
-    from alexnet_lab.models.layers.norm_constants import Constants
-
 LEAST_NUMBERS = 2**20
 """Smaller inputs on a GPU are not worth the seconds that Triton's compiler takes."""
 
 SIZES = (3, 5, 7, 9)
 """The windows that response_norm.cpp supports."""
+
+
+class Constants(NamedTuple):
+    """The constants of one response norm; `LocalResponseNorm` explains them."""
+
+    size: int
+    alpha: float
+    beta: float
+    k: float
+    groups: int
 
 
 class Native:

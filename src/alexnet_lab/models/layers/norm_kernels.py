@@ -21,7 +21,7 @@ import triton.language as tl
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from alexnet_lab.models.layers.norm_constants import Constants
+    from alexnet_lab.models.layers.fused import Constants
 
 BLOCK = 1024
 """Numbers for each program."""

@@ -18,8 +18,7 @@ from torch.nn import functional
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.fields import checked
-from alexnet_lab.models.layers.fused import Native, Triton, dense, is_traced
-from alexnet_lab.models.layers.norm_constants import Constants
+from alexnet_lab.models.layers.fused import Constants, Native, Triton, dense, is_traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
