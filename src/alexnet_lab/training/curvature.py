@@ -41,6 +41,9 @@ POINTWISE = (nn.ReLU, nn.Tanh, nn.Sigmoid, ScaledTanh, ClassicDropout, nn.Dropou
 MOVING = (nn.Flatten, nn.MaxPool2d, nn.ZeroPad2d)
 """Layers that move elements without changing them."""
 
+KNOWN = (*WEIGHTED, *POINTWISE, *MOVING, nn.AvgPool2d)
+"""The layers with a rule."""
+
 
 class Call(NamedTuple):
     """One forward call of a layer, and how often x and y had been changed in place when it ended."""
@@ -69,7 +72,7 @@ def summed_curvature(
     """
     with evaluating(net):
         calls, outputs = _watch(net, images)
-        known = max((index for index, call in enumerate(calls) if _is_known(call.layer)), default=-1)
+        known = max((index for index, call in enumerate(calls) if isinstance(call.layer, KNOWN)), default=-1)
         chain = calls[: known + 1]  # what follows has no weights and belongs to the loss
         _check(net, chain, calls[known + 1 :])
         curvature = _loss_curvature(loss(outputs, labels), chain[-1].y)
@@ -88,15 +91,11 @@ def _watch(net: nn.Module, images: Tensor) -> tuple[list[Call], Tensor]:
         return calls, net.forward(images)  # not net(...): that may be compiled, and hooks do not run there
 
 
-def _is_known(layer: nn.Module) -> bool:
-    return isinstance(layer, (*WEIGHTED, *POINTWISE, *MOVING, nn.AvgPool2d))
-
-
 def _check(net: nn.Module, chain: list[Call], rest: list[Call]) -> None:
-    unknown = [call for call in chain if not _is_known(call.layer)]
+    unknown = [call for call in chain if not isinstance(call.layer, KNOWN)]
     unknown += [call for call in rest if list(call.layer.parameters())]
     if unknown:
-        known = ", ".join(layer.__name__ for layer in (*WEIGHTED, *POINTWISE, *MOVING, nn.AvgPool2d))
+        known = ", ".join(layer.__name__ for layer in KNOWN)
         raise ConfigError(
             f"optimizer=diagonal_lm knows no second derivatives of {type(unknown[0].layer).__name__} "
             f"(`{unknown[0].name}`); supported: {known}"
