@@ -133,6 +133,9 @@ def test_torchvision_has_no_receptive_fields(capsys):
         (["alexnet", "norm=lnr"], "error: `norm` is 'lnr' (str); allowed: 'lrn', 'none' or 'batch'"),
         (["alexnet_seed001"], "leaves 6>2>nothing of 32 px (at pool2)"),
         (["lenet5_1998", "in_channels=3"], "reads grey images"),
+        (["alexnet", "maps=[1"], "error: `maps=[1` cannot be read: while parsing a flow sequence"),
+        (["alexnet", "width=${x}"], "error: `width=${x}` cannot be read: Interpolation key 'x' not found"),
+        (["alexnet", "maps.0=5"], "error: `maps.0=5` cannot be read: Cannot merge"),
     ],
 )
 def test_wrong_requests_are_one_line_and_exit_with_2(words, message, capsys):

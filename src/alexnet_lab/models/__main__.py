@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from alexnet_lab.base.checked_files import Schema, check_record, read_yaml
-from alexnet_lab.base.errors import AlexNetLabError, ConfigError, RunError
+from alexnet_lab.base.errors import AlexNetLabError, ConfigError, RunError, one_line
 from alexnet_lab.base.ranges import PositiveInt
 from alexnet_lab.base.terminal import outlive_terminal
 from alexnet_lab.models.zoo import names, published, resolve
@@ -64,7 +66,10 @@ def _document() -> str:
 
 def _table(model: str, settings: list[str]) -> str:
     if not model.startswith("run="):
-        fields = resolve(model, _overrides(settings))
+        try:
+            fields = resolve(model, _overrides(settings))
+        except (OmegaConfBaseException, YAMLError) as error:
+            raise ConfigError(f"`{' '.join(settings)}` cannot be read: {one_line(error)}") from error
         facts = published(model)
         side = fields.get("image_size", facts.image_size)
         return _layers(fields, (fields.get("in_channels", facts.channels), side, side))
