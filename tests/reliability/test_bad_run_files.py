@@ -14,9 +14,9 @@ from faults import faults, survey
 
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import is_whole, sealed
-from alexnet_lab.base.flatten import flat
+from alexnet_lab.base.flatten import flat, within
 from alexnet_lab.config import check_evaluate
-from alexnet_lab.config.continuing import FREE, differences, within
+from alexnet_lab.config.continuing import FREE, differences
 from alexnet_lab.evaluation.evaluate import evaluate
 from alexnet_lab.run import train
 from alexnet_lab.run.request import requested

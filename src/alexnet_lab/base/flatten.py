@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -36,6 +37,16 @@ def nested(items: dict[str, Any]) -> dict[str, Any]:
             node = node.setdefault(group, {})
         node[name] = value
     return config
+
+
+def within(key: str, groups: Iterable[str]) -> bool:
+    """Whether a dotted key is one of `groups` or below one.
+
+    Example:
+        >>> within("data.dir", ["data"]), within("data", ["data"]), within("database", ["data"])
+        (True, True, False)
+    """
+    return any(key == group or key.startswith(f"{group}.") for group in groups)
 
 
 def at(config: Any, key: str, separator: str = ".") -> Any:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, one_line
 from alexnet_lab.base.fields import SHORT
+from alexnet_lab.base.flatten import within
 
 
 class Kind(NamedTuple):
@@ -233,5 +234,4 @@ def _bases(group: str) -> tuple[type, ...]:
 
 def _is_ours(module: str, kind: Kind) -> bool:
     """Whether a module is the part of this package for a kind, or is inside it."""
-    place = f"{OURS}.{kind.ours}"
-    return module == place or module.startswith(f"{place}.")
+    return within(module, [f"{OURS}.{kind.ours}"])

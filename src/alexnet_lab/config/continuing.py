@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.flatten import within
 from alexnet_lab.config.default_paths import OUTWARD
 
 RECORDS = ("run_dir", "resume", "resume_force", "trusted_packages", "overrides", "tags", "sweep")
@@ -90,11 +91,6 @@ class Difference(NamedTuple):
 def shown(value: Any) -> str:
     """Formats a value for a message; a part is shown by its target."""
     return str(value.get("_target_", "{...}")) if isinstance(value, dict) else repr(value)
-
-
-def within(key: str, names: tuple[str, ...]) -> bool:
-    """Whether a key is one of `names` or belongs to such a group."""
-    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[Difference]:

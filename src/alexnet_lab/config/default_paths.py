@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.flatten import within
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig, ListConfig
@@ -43,7 +44,7 @@ def is_outward(key: str) -> bool:
         >>> is_outward("launcher.retries"), is_outward("trainer.devices"), is_outward("model.norm")
         (True, True, False)
     """
-    return any(key == name or key.startswith((f"{name}.", f"{name}/")) for name in OUTWARD)
+    return within(key.replace("/", "."), OUTWARD)
 
 
 VARIANT = "sweep.variant"

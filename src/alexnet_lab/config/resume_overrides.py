@@ -16,9 +16,9 @@ from omegaconf import OmegaConf
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.base.flatten import flat
+from alexnet_lab.base.flatten import flat, within
 from alexnet_lab.config.command_line import PATHS, expanded
-from alexnet_lab.config.continuing import FREE, differences, within
+from alexnet_lab.config.continuing import FREE, differences
 from alexnet_lab.config.hydra_adapter import arguments
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def chosen(item: Override, composed: dict[str, Any], config_name: str) -> dict[s
     differing = [change.key for change in differences({group: default}, {group: composed[group]})]
     if not differing:  # the default itself: resets everything that is free
         return {key: value for key, value in values.items() if within(key, FREE)}
-    return {key: value for key, value in values.items() if within(key, tuple(differing))}
+    return {key: value for key, value in values.items() if within(key, differing)}
 
 
 def set_value(item: Override) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from alexnet_lab.base.errors import did_you_mean, nearest
+from alexnet_lab.base.flatten import within
 
 SHORT_FORMS = {
     "bs": "batch_size", "epochs": "max_epochs", "gpus": "devices", "lr": "learning_rate", "wd": "weight_decay",
@@ -49,7 +50,7 @@ def unknown_key(key: str, known: Collection[str], config: Mapping[str, Any], wro
     """
     wrong = wrong or key
     group, _, name = wrong.rpartition(".")
-    others = [other for other in _keys(config) if other != wrong and not other.startswith(f"{wrong}.")]
+    others = [other for other in _keys(config) if not within(other, [wrong])]
     found = _same_name(key, others) or _same_name(wrong, others)
     if not found and not nearest(name, known):
         found = _similar(key, others)

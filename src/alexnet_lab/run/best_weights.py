@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alexnet_lab.base.errors import one_line
-from alexnet_lab.base.flatten import flat, nested
-from alexnet_lab.config.continuing import RECORDS, within
+from alexnet_lab.base.flatten import flat, nested, within
+from alexnet_lab.config.continuing import RECORDS
 from alexnet_lab.config.default_paths import OUTWARD
 from alexnet_lab.data.channel_statistics import Statistics
 from alexnet_lab.data.datamodule import ImageDataModule

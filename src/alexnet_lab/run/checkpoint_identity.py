@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from lightning import Callback, LightningModule, Trainer
 
 from alexnet_lab.base.errors import ConfigError, RunError
+from alexnet_lab.base.flatten import within
 from alexnet_lab.config import check_saved
-from alexnet_lab.config.continuing import FORCED, RECORDS, ROUNDING, Difference, differences, within
+from alexnet_lab.config.continuing import FORCED, RECORDS, ROUNDING, Difference, differences
 from alexnet_lab.run import provenance
 
 if TYPE_CHECKING:

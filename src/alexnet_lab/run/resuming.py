@@ -14,7 +14,7 @@ from alexnet_lab.base import shell
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.fields import as_typed
 from alexnet_lab.base.files import stamp
-from alexnet_lab.base.flatten import flat
+from alexnet_lab.base.flatten import flat, within
 from alexnet_lab.base.targets import OURS
 from alexnet_lab.config import continuing
 from alexnet_lab.config.schema import Train
@@ -155,7 +155,7 @@ def _typed(changes: Mapping[str, Any]) -> list[str]:
 def _without_stops(config: Train) -> dict[str, Any]:
     """The keys that switch off whatever may have ended the training, with their values."""
     on = [name for name, value in flat(config.model_dump()).items() if value not in (None, False)]
-    return {key: value for key, value in STOPS.items() if any(continuing.within(name, (key,)) for name in on)}
+    return {key: value for key, value in STOPS.items() if any(within(name, (key,)) for name in on)}
 
 
 def resume_command(directory: RunDirectory, config: Train, *more: str) -> str:

@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.flatten import within
 from alexnet_lab.sweeps.definition import SEED, Definition, Job, split
 
 Columns = dict[str, str]
@@ -82,7 +83,7 @@ def parsed(word: str) -> Any:
 
 def _content(job: Job, group: str) -> str:
     """The part of a job's config at a key and below, as text; empty if there is none."""
-    found = {key: value for key, value in job.config.items() if key == group or key.startswith(f"{group}.")}
+    found = {key: value for key, value in job.config.items() if within(key, [group])}
     return json.dumps(found, sort_keys=True) if found else ""
 
 

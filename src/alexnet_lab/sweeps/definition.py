@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from alexnet_lab.base.flatten import flat
+from alexnet_lab.base.flatten import flat, within
 from alexnet_lab.config.default_paths import VARIANT, is_outward, job_name, short_hash
 from alexnet_lab.sweeps.sweep_files import SWEEP_VERSION
 
@@ -114,11 +114,7 @@ def identity(config: Mapping[str, Any], compared: Collection[str] = ()) -> dict[
 
 
 def _deciding(config: Mapping[str, Any], compared: Collection[str]) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in config.items()
-        if not is_outward(key) or any(key == group or key.startswith(f"{group}.") for group in {*compared} - {VARIANT})
-    }
+    return {key: value for key, value in config.items() if not is_outward(key) or within(key, {*compared} - {VARIANT})}
 
 
 def describe(node: Mapping[str, Any], swept: Iterable[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.base.flatten import flat, nested
+from alexnet_lab.base.flatten import flat, nested, within
 from alexnet_lab.config import check_saved, continuing
 from alexnet_lab.sweeps.columns import columns, compared_keys
 from alexnet_lab.sweeps.definition import SEED, Definition, Job, describe, identity, split
@@ -172,7 +172,7 @@ def confounded(old: Definition, new: Definition) -> list[str]:
     fixed = {key for key, _ in split(old.overrides).items() ^ split(new.overrides).items()} - set(
         compared_keys(merged.jobs)
     )
-    varying = {key for key in _varying(old.jobs) | _varying(new.jobs) if not _below(key, fixed)}
+    varying = {key for key in _varying(old.jobs) | _varying(new.jobs) if not within(key, fixed)}
     lines: list[str] = []
     for job in _others(old, new).values():
         differing = {other.content: _differing(places[job.content], places[other.content]) for other in new.jobs}
@@ -182,7 +182,7 @@ def confounded(old: Definition, new: Definition) -> list[str]:
         lines += _changes(
             job.config,
             near.config,
-            [key for key in changed if key not in follows and not _below(key, differing[near.content])],
+            [key for key in changed if key not in follows and not within(key, differing[near.content])],
         )
     return list(dict.fromkeys(lines))
 
@@ -191,10 +191,6 @@ def _varying(jobs: Iterable[Job]) -> set[str]:
     """The keys in which jobs differ."""
     first, *others = jobs
     return {key for other in others for key in _differing(first.config, other.config)}
-
-
-def _below(key: str, groups: Collection[str]) -> bool:
-    return any(key == group or key.startswith(f"{group}.") for group in groups)
 
 
 def other_content(job: Job, config: Mapping[str, Any]) -> list[str]:
