@@ -308,9 +308,9 @@ class Multirun(Section):
     sweep: Sweep
 
 
-def listed(names: str | list[str] | None) -> list[str]:
-    """One name or several, as a list; empty for None."""
-    return [names] if isinstance(names, str) else names or []
+def listed(value: Any) -> list[Any]:
+    """One value or several, as a list; empty for None."""
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 class EvaluatedData(Section):

@@ -10,6 +10,7 @@ from typing import Any
 
 from alexnet_lab.base.flatten import flat, within
 from alexnet_lab.config.default_paths import VARIANT, is_outward, job_name, short_hash
+from alexnet_lab.config.schema import listed
 from alexnet_lab.sweeps.sweep_files import SWEEP_VERSION
 
 RECORDS = ("resume", "overrides", "tags", "experiment", "trusted_packages")
@@ -125,14 +126,10 @@ def describe(node: Mapping[str, Any], swept: Iterable[str]) -> dict[str, Any]:
         swept: The swept keys. If the node names no factors, these are all of them but the seed and the tuned keys.
     """
     about = {key: value for key, value in node.items() if key not in ("dry_run", "extend", "dir", "variant")}
-    lists = {name: [] if node.get(name) is None else _listed(node[name]) for name in ("factor", "base", "tuned")}
+    lists = {name: listed(node.get(name)) for name in ("factor", "base", "tuned")}
     if node["factor"] is None:
         lists["factor"] = [key for key in swept if key not in (SEED, *lists["tuned"])]
     return about | lists
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def named(overrides: Sequence[Sequence[str]]) -> list[tuple[str, tuple[str, ...]]]:
