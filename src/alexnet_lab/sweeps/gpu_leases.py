@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base import leases
@@ -77,11 +78,9 @@ def check_enough(trainer: Trainer, gpus: Sequence[str]) -> None:
         )
 
 
-@contextlib.contextmanager
-def offering(gpus: Sequence[str]) -> Iterator[None]:
+def offering(gpus: Sequence[str]) -> AbstractContextManager[None]:
     """Within the block, jobs that are started on this machine may take these GPUs."""
-    with variables(**{OFFERED: f"{place()}={','.join(gpus)}"}) if gpus else contextlib.nullcontext():
-        yield
+    return variables(**{OFFERED: f"{place()}={','.join(gpus)}"}) if gpus else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from alexnet_lab.base.cluster import is_first
 from alexnet_lab.base.environment import variables
-from alexnet_lab.base.errors import AlexNetLabError, Interrupted, RunError, one_line
+from alexnet_lab.base.errors import AlexNetLabError, RunError, is_interrupt, one_line
 from alexnet_lab.base.log import LABEL, start_log
 from alexnet_lab.base.signals import deferred, handled, terminable
 from alexnet_lab.data.identity import RECORDED
@@ -128,16 +128,14 @@ def _run(sweep: SweepDirectory, definition: Definition, job: Job, config: Train)
         sweep.check_readable(job)
         result = launcher.run(config, resume=directory.can_be_resumed(), inspect=inspect)
     except BaseException as error:
-        interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
+        interrupted = is_interrupt(error)
         own = interrupted or isinstance(error, AlexNetLabError)
         text = one_line(error if own else f"{type(error).__name__}: {error}") or "interrupted"
         status = "interrupted" if interrupted else "failed"
         so_far = directory.readable_result() | images
         _record(sweep, definition, job_states.entry(sweep, job, so_far, status=status, error=text), side_by_side)
-        if interrupted:
-            raise KeyboardInterrupt(
-                re.split("; (?:resume|start) it", text)[0]
-            ) from error  # ends the sweep, whose message contains the command to resume
+        if interrupted:  # ends the sweep, whose message contains the command to resume
+            raise KeyboardInterrupt(re.split("; (?:resume|start) it", text)[0]) from error
         if not isinstance(error, Exception):
             raise
         log.error("job %s failed: %s", job.label, text)
@@ -175,8 +173,7 @@ def _record(sweep: SweepDirectory, definition: Definition, entry: dict[str, Any]
         with deferred():
             sweep.append(entry)
             summary = results.update_summary(sweep, definition)
-            if entry["status"] != "interrupted" and len(sweep.latest()) < len(
-                definition.jobs
-            ):  # the sweep itself shows the last table
+            is_last = len(sweep.latest()) >= len(definition.jobs)  # then the sweep itself shows the table
+            if entry["status"] != "interrupted" and not is_last:
                 results.show(summary)
                 log.info(job_states.bar_line(sweep, definition.jobs, side_by_side))

@@ -91,21 +91,19 @@ def _run_batch(
     search: Search, batch: dict[int, tuple[str, ...]], request: Request, compose: Compose, launch: Launch
 ) -> None:
     planned = plan(replace(request, grid=tuple(batch.values()), is_default=False), compose)
-    jobs = planned.asked
-    for number, overrides in batch.items():
-        search.name(number, jobs[overrides].name)
+    jobs = {number: planned.asked[overrides] for number, overrides in batch.items()}
+    for number, job in jobs.items():
+        search.name(number, job.name)
     run_left(planned, launch)
     latest = planned.sweep.latest()
     others = {} if planned.settings.other_images else jobs_on_other_images(planned.definition, latest, ENDED)
-    for number, overrides in batch.items():
-        name = jobs[overrides].name
-        line = latest.get(name, {})
+    for number, job in jobs.items():
+        run, line = planned.sweep.run(job), latest.get(job.name, {})
         done = line.get("status") == "completed"
-        if name in others:  # the trial stays open
-            remedy = f"delete {planned.sweep.run(jobs[overrides]).path} to train it again" if done else REMEDY
-            raise RunError(f"{others[name]}; {remedy}; resume with the same command: {shell.typed()}")
-        metric = planned.settings.metric
-        search.tell(number, measured(planned.sweep.run(jobs[overrides]), line, metric) if done else None)
+        if job.name in others:  # the trial stays open
+            remedy = f"delete {run.path} to train it again" if done else REMEDY
+            raise RunError(f"{others[job.name]}; {remedy}; resume with the same command: {shell.typed()}")
+        search.tell(number, measured(run, line, planned.settings.metric) if done else None)
 
 
 def _is_of_search(word: str) -> bool:

@@ -157,11 +157,9 @@ class SweepDirectory:
         """The last line of each job that has one."""
         return {entry["job"]: entry for entry in self.entries()}
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> FileLock:
         """Within the block no other process appends to the ledger or writes the summary."""
-        with FileLock(self.path / ".ledger.lock", timeout=60):
-            yield
+        return FileLock(self.path / ".ledger.lock", timeout=60)
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
