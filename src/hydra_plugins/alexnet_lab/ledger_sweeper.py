@@ -22,10 +22,12 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.shell import value_override
-from alexnet_lab.config import hydra_adapter
+from alexnet_lab.config import check_train, hydra_adapter
 from alexnet_lab.config.command_line import expanded
 from alexnet_lab.config.default_paths import VARIANT, default_sweep_dir
+from alexnet_lab.config.validate import check_multirun
 
 if TYPE_CHECKING:
     from hydra.conf import HydraConf
@@ -113,9 +115,6 @@ class LedgerSweeper(Sweeper):
 
     def check(self) -> None:
         """Raises ConfigError for a wrong key of `sweep`, `hydra.sweep`, `hydra.sweeper` or `hydra.launcher`."""
-        from alexnet_lab.base.errors import ConfigError
-        from alexnet_lab.config.validate import check_multirun
-
         hydra = self.master.hydra
         if any(word.startswith("hydra.sweep.subdir=") for word in hydra.overrides.hydra):
             raise ConfigError(
@@ -174,8 +173,6 @@ class LedgerSweeper(Sweeper):
 
     def check_swept(self, swept: list[Override]) -> None:
         """Raises ConfigError for a key that has no values, or that describes the whole sweep."""
-        from alexnet_lab.base.errors import ConfigError
-
         for item in swept:
             key = item.get_key_element()
             if key != VARIANT and key.partition(".")[0] in ("sweep", "launcher"):
@@ -185,7 +182,6 @@ class LedgerSweeper(Sweeper):
 
     def request(self, common: list[Override], swept: Sequence[Override] = ()) -> Request:
         """The sweep that the command line and the sweep's file request."""
-        from alexnet_lab.base.errors import ConfigError
         from alexnet_lab.sweeps.preflight import Request
 
         for item in swept:
@@ -251,9 +247,7 @@ class Composer:
         gpus: UUIDs of the GPUs for the jobs.
     """
 
-    def __init__(
-        self, loader: ConfigLoader, master: DictConfig, decided: Sequence[str] = (), gpus: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, loader: ConfigLoader, master: DictConfig, decided: Sequence[str], gpus: Sequence[str]) -> None:
         self.decided = decided
         self.gpus = gpus
         self.loader = loader
@@ -264,7 +258,6 @@ class Composer:
 
     def __call__(self, words: Sequence[str]) -> Train:
         """The checked config of a job; raises ConfigError, or Hydra's errors."""
-        from alexnet_lab.config import check_train
         from alexnet_lab.config.main import plain
         from alexnet_lab.sweeps.gpu_leases import check_enough
 
