@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 WORDS = ("model=alexnet", "data=cifar10", "trainer.max_epochs=1", "model.norm=none", "run_dir=somewhere")
 
 
-def test_composed_config_is_that_of_the_command_line():
-    assert alexnet_lab.compose(*WORDS) == check_train(compose_raw(*WORDS)).model_dump()
+@pytest.mark.parametrize("words", [WORDS, ("logger=[wandb,tensorboard]", "run_dir=somewhere")])
+def test_composed_config_is_that_of_the_command_line(words):
+    assert alexnet_lab.compose(*words) == check_train(compose_raw(*words)).model_dump()
 
 
 def test_a_checked_config_can_be_trained(digits_dir, tmp_path):
@@ -71,6 +72,8 @@ def test_compose_within_a_hydra_application_leaves_that_as_it_was():
         (("trainer.max_epochs=none",), r"`trainer.max_epochs` is 'none' \(str\); allowed: "),
         (("seed=0,1",), r"seed=0,1"),
         (("logger=null",), r"a group takes the name of one of its files"),
+        (("model=[lenet5,alexnet]",), r"`model=\[lenet5,alexnet\]`: a group takes the name of one of its files"),
+        (("resume=a", "model=[lenet5]"), r"`model=\[lenet5\]`: a group takes the name of one of its files"),
         (("sweep=ideas",), r"`sweep=ideas` compares several runs, .*; add -m: python train.py -m sweep=ideas"),
         (("sweep.factor=seed",), r"`sweep.factor=seed` compares several runs"),
         (

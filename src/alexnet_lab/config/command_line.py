@@ -54,7 +54,7 @@ def arranged(words: Iterable[str], own: Mapping[str, str] | None = None) -> list
             flags += _flag(word, waiting, known)
         else:
             overrides.append(_with_quoted_path(word))
-    return flags + overrides
+    return flags + with_several_loggers(overrides)
 
 
 def with_several_loggers(words: Iterable[str]) -> list[str]:

@@ -21,7 +21,7 @@ from alexnet_lab.config import resume_overrides
 from alexnet_lab.config.command_line import arranged, unset_empty_data_variable
 from alexnet_lab.config.default_paths import check_multirun
 from alexnet_lab.config.hydra_adapter import VERSION_BASE
-from alexnet_lab.config.main import plain, register_resolvers, value_errors_explained
+from alexnet_lab.config.main import plain, refuse_lists, register_resolvers, value_errors_explained
 from alexnet_lab.config.messages import UNREADABLE, explain
 from alexnet_lab.config.validate import check_train
 
@@ -62,10 +62,9 @@ def compose(*overrides: str) -> dict[str, Any]:
     words = arranged(overrides)
     try:
         with _command_line(words), _own_hydra(), value_errors_explained(CONFIGS):
-            if any(word.startswith("resume=") and word not in resume_overrides.NO_RUN for word in words):
-                groups = resume_overrides.group_names(CONFIGS)
-                composed = _composed([word for word in words if not resume_overrides.is_value(word, groups)])
-                return resume_overrides.request(composed, words, CONFIGS, NAME)
+            refuse_lists(CONFIGS)
+            if resume_overrides.set_aside(CONFIGS) is not None:
+                return resume_overrides.request(_composed(sys.argv[1:]), words, CONFIGS, NAME)
             return check_train(_composed(words)).model_dump()
     except (AlexNetLabError, HydraException, OmegaConfBaseException, *UNREADABLE) as error:
         raise explain(error, CONFIGS, NAME, runs=False) from None
@@ -84,11 +83,9 @@ def _composed(words: list[str]) -> dict[str, Any]:
 @contextlib.contextmanager
 def _own_hydra() -> Iterator[None]:
     """Within the block Hydra is initialised for our files; afterwards its state is restored."""
-    running, current, base = (
-        GlobalHydra.instance().hydra,
-        HydraConfig.instance().cfg,
-        VersionBase.instance().version_base,
-    )
+    running = GlobalHydra.instance().hydra
+    current = HydraConfig.instance().cfg
+    base = VersionBase.instance().version_base
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(CONFIGS), **VERSION_BASE):

@@ -25,7 +25,7 @@ from alexnet_lab.base.log import start_log
 from alexnet_lab.base.terminal import outlive_terminal, require_posix
 from alexnet_lab.config import help as help_page
 from alexnet_lab.config import resume_overrides
-from alexnet_lab.config.command_line import arranged, expand_paths, unset_empty_data_variable, with_several_loggers
+from alexnet_lab.config.command_line import arranged, expand_paths, unset_empty_data_variable
 from alexnet_lab.config.default_paths import (
     default_run_dir,
     default_sweep_dir,
@@ -100,12 +100,12 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
         if config_name not in SHARED:
             cluster.require_alone(f"{config_name}.py")
         with composing_fast(config_dir), value_errors_explained(config_dir):
-            sys.argv[1:] = with_several_loggers(arranged(sys.argv[1:], FLAGS.get(config_name, {})))
+            sys.argv[1:] = arranged(sys.argv[1:], FLAGS.get(config_name, {}))
             if arguments().help:
                 _show_help(config_dir, config_name)
                 sys.exit(0)
             _refuse_rerun()
-            _refuse_lists(config_dir)
+            refuse_lists(config_dir)
             words = resume_overrides.set_aside(config_dir)
             if words is not None:
                 job.continuing = partial(
@@ -192,7 +192,7 @@ def _no_name(config_dir: Path) -> ConfigError:
     return ConfigError("a group takes the name of one of its files")
 
 
-def _refuse_lists(config_dir: Path) -> None:
+def refuse_lists(config_dir: Path) -> None:
     """Raises ConfigError for a list of files of one group: Hydra would merge all of them, as only callbacks can be."""
     groups = resume_overrides.group_names(config_dir) - {"callbacks"}
     for word in arguments().overrides:
@@ -274,11 +274,11 @@ def _print_error(error: AlexNetLabError, notes: Iterable[str] = ()) -> None:
 def plain(config: DictConfig) -> dict[str, Any]:
     """The config without interpolations, `~` expanded; raises ConfigError if a value is missing or unresolved."""
     try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        resolved = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     except OmegaConfBaseException as error:
         raise own_error(error) or omegaconf_error(error) from None
-    expand_paths(cast("dict[str, Any]", plain))
-    return cast("dict[str, Any]", plain)
+    expand_paths(resolved)
+    return resolved
 
 
 def _count_classes(root: str | None, classes: list[str] | None) -> int:
