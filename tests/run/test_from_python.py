@@ -74,6 +74,10 @@ def test_compose_within_a_hydra_application_leaves_that_as_it_was():
         (("logger=null",), r"a group takes the name of one of its files"),
         (("model=[lenet5,alexnet]",), r"`model=\[lenet5,alexnet\]`: a group takes the name of one of its files"),
         (("resume=a", "model=[lenet5]"), r"`model=\[lenet5\]`: a group takes the name of one of its files"),
+        (
+            ("resume=a", "trainer.max_epochs=${seed}"),
+            r"=\$\{seed\}`: Interpolation key 'seed' not found; with resume= a",
+        ),
         (("sweep=ideas",), r"`sweep=ideas` compares several runs, .*; add -m: python train.py -m sweep=ideas"),
         (("sweep.factor=seed",), r"`sweep.factor=seed` compares several runs"),
         (

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from alexnet_lab.base import shell
-from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.errors import ConfigError, one_line
 from alexnet_lab.base.flatten import flat, within
 from alexnet_lab.config.command_line import PATHS, expanded
 from alexnet_lab.config.continuing import FREE, differences
@@ -123,7 +124,11 @@ def set_value(item: Override) -> dict[str, Any]:
     """The resolved value that a word sets; a dictionary is split into its keys."""
     if item.is_sweep_override() or (item.is_add() and not item.is_force_add()):
         raise _no_value(item)
-    value = cast("Any", OmegaConf.to_container(OmegaConf.create({"value": item.value()}), resolve=True))["value"]
+    try:
+        value = cast("Any", OmegaConf.to_container(OmegaConf.create({"value": item.value()}), resolve=True))["value"]
+    except OmegaConfBaseException as error:
+        problem = one_line(error.msg or error).split(" full_key:")[0]
+        raise ConfigError(f"`{item.input_line}`: {problem}; with resume= a value cannot refer to other keys") from error
     return flat(value, f"{item.key_or_group}.") if isinstance(value, dict) and value else {item.key_or_group: value}
 
 
