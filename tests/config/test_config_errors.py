@@ -117,6 +117,13 @@ def test_bad_command_line_is_reported_in_one_line(line, message, tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
+def test_path_that_is_too_long_is_reported_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = call(check, "train", f"init_from={'a' * 300}")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err == f"error: {'a' * 300} cannot be used: File name too long\n"
+
+
 YAML_FILES = {
     "model:\n  actvation: relu\n": "unknown key `model.actvation`; did you mean `activation`?",
     "trainr:\n  max_epochs: 1\n": "unknown key `trainr`; did you mean `trainer`?",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import sys
@@ -61,6 +62,9 @@ FLAGS = {"train": {"--dry-run": "sweep.dry_run=true"}}
 NO_RUN_FLAGS = ("--help", "-h", "--multirun", "-m")
 """Flags that Hydra must not see when only the help is shown."""
 
+UNUSABLE = (errno.EACCES, errno.ENAMETOOLONG)
+"""Errors about a path that a user gives: its folder may not be read, or its name is too long."""
+
 SHARED = ("train",)
 """The commands that several processes may run together."""
 
@@ -112,7 +116,7 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
                     resume_overrides.request, words=words, config_dir=config_dir, config_name=config_name
                 )
             _anchor_config_path(config_name)
-            with first_choices(), variables(**ERRORS_PROPAGATED), _missing_packages_reported():
+            with first_choices(), variables(**ERRORS_PROPAGATED), _failures_reported():
                 _application(job.run, config_dir, config_name)()
     except KeyboardInterrupt as error:
         if not isinstance(error.__cause__, Interrupted):  # not reported yet
@@ -246,7 +250,7 @@ class _Job:
         gc.enable()
         try:
             resolved = plain(config)
-            with _missing_packages_reported():
+            with _failures_reported():
                 self.task(resolved if self.continuing is None else self.continuing(resolved))
         except AlexNetLabError as error:
             if self.traceback_wanted:
@@ -258,10 +262,14 @@ class _Job:
 
 
 @contextlib.contextmanager
-def _missing_packages_reported() -> Iterator[None]:
-    """Within the block a missing package becomes an error of ours."""
+def _failures_reported() -> Iterator[None]:
+    """Within the block a missing package, or a path that cannot be used, becomes an error of ours."""
     try:
         yield
+    except OSError as error:
+        if error.errno not in UNUSABLE or error.filename is None:
+            raise
+        raise RunError(f"{error.filename} cannot be used: {error.strerror}") from error
     except ModuleNotFoundError as error:
         hint = f"`make train` installs missing packages; {FULL_ERROR}=1 shows where it is needed"
         raise RunError(f"{error}; {hint}") from error
