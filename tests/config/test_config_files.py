@@ -164,6 +164,16 @@ def test_missing_group_is_named():
         check_train({"seed": 0, "run_dir": "x", "model": {}, "data": {}, "loss": {}})
 
 
+def test_group_without_a_target_is_named():
+    with pytest.raises(ConfigError, match=r"^`loss` is switched off or has no `_target_`; choose a loss=...$"):
+        check_train(compose_raw() | {"loss": {}})
+
+
+def test_data_module_of_another_package_states_what_a_run_reads():
+    with pytest.raises(ConfigError, match=r"^`data.batch_size` is missing; every run needs it, with a data module of"):
+        check_train(compose_raw() | {"data": {"_target_": "lightning.LightningDataModule"}})
+
+
 def test_class_of_torch_is_checked_by_the_names_of_its_fields():
     words = ("optimizer._target_=torch.optim.AdamW", "~optimizer.learning_rate", "~optimizer.momentum",
              "~optimizer.nesterov", "~optimizer.decay_biases", "+optimizer.lr=0.1")  # fmt: skip

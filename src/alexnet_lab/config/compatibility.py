@@ -38,8 +38,11 @@ def check_fit(config: Train) -> None:
 
 
 def _check_facts(model: dict[str, Any], data: dict[str, Any]) -> None:
+    for name in ("batch_size", *FACTS.values()):
+        if name not in data:
+            raise ConfigError(f"`data.{name}` is missing; every run needs it, with a data module of your own too")
     for field, fact in FACTS.items():
-        if field in model and fact in data and model[field] != data[fact]:
+        if field in model and model[field] != data[fact]:
             raise ConfigError(
                 f"`model.{field}` is {model[field]} but the data has {data[fact]} (`data.{fact}`); "
                 f"leave model.{field} at ${{data.{fact}}}"

@@ -267,8 +267,8 @@ def _check_is_part(group: str, config: dict[str, Any]) -> None:
     unknown = (name for name in spec if name not in {*named, *known})
     others = [name for name in unknown if spec[name] is not None or not is_new(name.lower(), known)]
     if group not in SEVERAL:
-        keys = ", ".join(f"{group}.{key}" for key in spec if key != "_target_")
-        raise ConfigError(f"`{group}` is switched off or has no `_target_`, but sets {keys}; choose a {group}=...")
+        sets = f", but sets {', '.join(f'{group}.{key}' for key in spec)}" if spec else ""
+        raise ConfigError(f"`{group}` is switched off or has no `_target_`{sets}; choose a {group}=...")
     if others:
         hint = f"to add one, give {group}.NAME its `_target_`"
         raise ConfigError(f"{unknown_key(f'{group}.{others[0]}', [*known, *named], config)}; {hint}")
