@@ -5,6 +5,7 @@ Everything in C++ here is also written in torch. If compiling fails, the torch v
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import logging
@@ -120,11 +121,8 @@ def _compile(compiler: str, source: Path, target: Path) -> None:
     try:
         _run_compiler(compiler, FLAGS, source, target)
     except NativeError:
-        try:
+        with contextlib.suppress(NativeError):
             _run_compiler(compiler, [flag for flag in FLAGS if flag != OPENMP], source, target)
-        except NativeError:
-            pass
-        else:
             log.info("%s has no OpenMP: %s uses one thread", Path(compiler).name, source.name)
             return
         raise
