@@ -37,20 +37,13 @@ def check_format(config: Export) -> None:
         ConfigError: A package of the format is missing, a key is not of this format, or `out` cannot be written.
     """
     name = config.format
-    missing = [package for package in FORMATS[name].packages if not _is_installed(package)]
+    missing = [package for package in FORMATS[name].packages if importlib.util.find_spec(package) is None]
     if missing:
         raise ConfigError(f"format={name} needs {', '.join(missing)}: pip install 'alexnet-lab[export]'")
     if config.response_norm != "operator" and name != "onnx":
         raise ConfigError(f"`response_norm` is {config.response_norm}, which only format=onnx has; leave it out")
     if config.out is not None:
         check_out(Path(config.out), name, overwrite=config.overwrite)
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        return importlib.util.find_spec(package) is not None
-    except ValueError:  # the module was replaced by None
-        return False
 
 
 def check_out(out: Path, name: str, *, overwrite: bool) -> None:
