@@ -1,7 +1,7 @@
 """The NVIDIA GPUs that this process may use, as CUDA's driver lists them to a short process without torch.
 
 A process that asks CUDA itself keeps the GPUs of that moment: CUDA reads `CUDA_VISIBLE_DEVICES` once. A context on the
-GPU, which torch makes to read a name, takes some hundred megabytes, and keeps others out of a GPU in exclusive mode.
+GPU, which torch creates to read a name, takes some hundred megabytes, and keeps others out of a GPU in exclusive mode.
 """
 
 import ctypes
@@ -41,7 +41,7 @@ class Gpus(NamedTuple):
 
 
 def visible_gpus() -> Gpus:
-    """What is visible to this process now; none where the driver is missing or fails."""
+    """The GPUs that this process can see now; none if the driver is missing or fails."""
     if _library(CUDA) is None:  # saves the short process where there is no driver
         return Gpus()
     try:
@@ -56,7 +56,7 @@ def visible_gpus() -> Gpus:
 
 
 def _asked() -> Gpus:
-    """What the driver answers; only for the short process."""
+    """The driver's answer; called only in the short process."""
     cuda = _library(CUDA)
     if cuda is None:
         return Gpus()
@@ -78,13 +78,13 @@ def _gpu(cuda: ctypes.CDLL, index: int) -> Gpu:
 
 
 def _slice_of_gpu(index: int) -> str | None:
-    """The name of a part of a GPU (MIG), by which alone CUDA can be shown it."""
+    """The name of a GPU instance (MIG), the only name by which `CUDA_VISIBLE_DEVICES` can select it."""
     words = [word.strip() for word in os.environ.get(VISIBLE, "").split(",")]
     return words[index] if index < len(words) and words[index].startswith("MIG-") else None
 
 
 def _driver() -> str | None:
-    """The version of the driver, by NVIDIA's management library."""
+    """The version of the driver, from NVIDIA's management library."""
     nvml = _library("libnvidia-ml.so.1")
     if nvml is None:
         return None

@@ -1,8 +1,8 @@
-"""Who uses which GPU: locks in a folder of this user, which a killed process gives back.
+"""GPU leases: locks in a folder of this user. The operating system releases the locks of a killed process.
 
-A lease is a lock on a *slot* of each GPU. All slots are looked at and taken under one lock, the door: so nobody holds a
-part of what it needs while it waits for the rest. The processes that work with a lease share its locks, and it ends
-with the last of them.
+A lease is a lock on a *slot* of each GPU. Another lock, the door, is held while slots are checked and taken, so no
+process holds some of its GPUs while it waits for the others. The processes of a job share the locks of its lease, which
+ends with the last of them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Lease(NamedTuple):
     handles: tuple[int, ...]
 
     def release(self) -> None:
-        """Ends this process's part of it; done as well when the process ends, however it does."""
+        """Ends this process's share of the lease, as the end of the process does."""
         for handle in self.handles:
             os.close(handle)
 
@@ -67,7 +67,7 @@ def take(gpus: Sequence[str], count: int, per_gpu: int = 1, folder: Path | None 
 
 
 def share() -> None:
-    """Makes this process a part of the lease that its environment names, until it ends."""
+    """Makes this process share the lease that its environment names, until the process ends."""
     for lock in filter(None, os.environ.get(SHARED, "").split(os.pathsep)):
         with contextlib.suppress(OSError):  # someone has cleaned the temporary folder
             fcntl.flock(os.open(lock, os.O_RDWR), fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -85,13 +85,13 @@ def _prepared(folder: Path) -> Path:
 
 
 def _used(folder: Path, gpu: str, per_gpu: int) -> int:
-    """How many slots of a GPU are taken; `per_gpu` where one is by a job that allows fewer or more to share."""
+    """The number of slots of a GPU that are taken; `per_gpu` if a job with another `per_gpu` uses the GPU."""
     taken = [lock for lock in folder.glob(f"{gpu}.*.lock") if _try(lock) is None]
     return len(taken) if all(lock.name.startswith(f"{gpu}.{per_gpu}.") for lock in taken) else per_gpu
 
 
 def _take_slot(folder: Path, gpu: str, per_gpu: int) -> tuple[Path, int]:
-    """The first free slot, its lock held as one that workers can share."""
+    """The lock of the first free slot and its handle, held so that workers can share it."""
     for slot in range(per_gpu):
         lock = folder / f"{gpu}.{per_gpu}.{slot}.lock"
         handle = _try(lock, keep=True)
@@ -102,7 +102,7 @@ def _take_slot(folder: Path, gpu: str, per_gpu: int) -> tuple[Path, int]:
 
 
 def _try(lock: Path, *, keep: bool = False) -> int | None:
-    """A handle of a lock that nobody holds, closed unless it is to be kept; None if somebody does."""
+    """A handle of a lock that no other process holds, closed unless `keep` is set; None if another one holds it."""
     handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""What a job of `launcher=slurm` asks SLURM for, by the config's `trainer`."""
+"""The resources that a job of `launcher=slurm` requests from SLURM, computed from the config's `trainer`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ CORES_PER_GPU = 8
 
 
 def gpus_per_node(accelerator: str, devices: int | str) -> int | None:
-    """The GPUs of a job on each node; None asks for none, as `accelerator=auto` does too.
+    """The GPUs of a job on each node; None requests none, as with `accelerator=auto`.
 
     Raises:
-        ConfigError: `devices` is auto: only a number can be asked for.
+        ConfigError: `devices` is auto; only a number can be requested.
 
     Example:
         >>> gpus_per_node("gpu", 8), gpus_per_node("auto", 1)

@@ -1,6 +1,6 @@
 """Gives each job of a sweep GPUs of its own: the sweep lists them once, and a job takes what is free.
 
-It works across processes and sweeps of one user on one machine. Under SLURM the cluster shares the GPUs out instead.
+It works across processes and sweeps of one user on one machine. Under SLURM the cluster assigns the GPUs instead.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _needed(trainer: Trainer, gpus: Sequence[str]) -> int:
 
 
 def _offered_here() -> tuple[str, ...]:
-    """The offer of the sweep, if it runs on this machine and in this SLURM job: elsewhere it is about other GPUs."""
+    """The GPUs that the sweep offers, if it runs on this machine and in this SLURM job; elsewhere there are others."""
     where, _, gpus = os.environ.get(OFFERED, "").rpartition("=")
     return tuple(gpus.split(",")) if where == place() else ()
 
