@@ -14,6 +14,8 @@ from made import make_run, make_sweep
 
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.report.comparison import columns
+from alexnet_lab.report.figures import figures
+from alexnet_lab.report.page import page
 from alexnet_lab.report.sources import from_runs, from_sweep, level_name
 from alexnet_lab.report.text_tables import level_table, origin, state_line, summary_of
 
@@ -123,6 +125,15 @@ def test_how_soon_an_error_is_reached_is_a_metric(sweep):
     assert study.runs[0].metrics["to_error/epochs"] == 5.5
     assert "to_error/seconds" not in study.runs[0].metrics
     assert study.metric_names()[-1] == "to_error/steps"
+
+
+def test_epochs_to_an_error_are_no_share(sweep):
+    path = sweep / "model.activation-relu_seed-0" / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"to_error": {"error": 0.25, "epochs": 12.0}}))
+    study = from_sweep(sweep).of_metric("to_error/epochs")
+    assert [text for text in ("12", "1200.00 %") if f'<td class="number">{text}</td>' in page(study, sweep)] == ["12"]
+    axis = figures(study)["levels"].axes[0].xaxis
+    assert axis.get_major_formatter().format_ticks([12.0]) == ["12"]
 
 
 def test_runs_that_differ_in_the_seed_alone_are_one_level(tmp_path):

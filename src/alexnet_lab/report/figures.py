@@ -226,6 +226,6 @@ def _over_epochs(axes: Axes, title: str) -> None:
 
 
 def _in_per_cent(axes: Axes, name: str, axis: str) -> None:
-    """Formats errors and shares in per cent."""
-    if "error" in name or "share" in name:
+    """Formats errors and shares in per cent, but not the epochs until an error is reached (`to_error/epochs`)."""
+    if name.endswith("error") or "share" in name:
         getattr(axes, f"{axis}axis").set_major_formatter(PercentFormatter(1.0))

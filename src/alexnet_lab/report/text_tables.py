@@ -159,9 +159,9 @@ def amount(metric: str, value: float | None) -> str:
     """A metric's value as text; errors in per cent.
 
     Example:
-        >>> amount("test/top1_error", 0.0123), amount("test/loss", 0.51234)
-        ('1.23 %', '0.5123')
+        >>> amount("test/top1_error", 0.0123), amount("test/loss", 0.51234), amount("to_error/epochs", 12.0)
+        ('1.23 %', '0.5123', '12')
     """
     if value is None:
         return ""
-    return f"{value:.2%}".replace("%", " %") if "error" in metric else f"{value:.4g}"
+    return f"{value:.2%}".replace("%", " %") if metric.endswith("_error") else f"{value:.4g}"

@@ -14,7 +14,7 @@
   const dashes = (level) => [[], [6, 3], [2, 2], [8, 3, 2, 3]][Math.floor(level / 7) % 4];
   const faded = (hex, share) => hex + Math.round(255 * share).toString(16).padStart(2, "0");
 
-  const isShare = (name) => /error|share/.test(name);
+  const isShare = (name) => /error$|share/.test(name);  // not to_error/epochs
   function formatted(name, value) {
     if (isShare(name)) return `${(100 * value).toFixed(2)} %`;
     if (Math.abs(value) >= 1000) return Math.round(value).toLocaleString("en");
