@@ -7,13 +7,27 @@ from pathlib import Path
 import pytest
 from made import make_sweep
 
-from alexnet_lab.report.readme import commands
+from alexnet_lab.report.readme import commands, readme
 from alexnet_lab.report.sources import from_sweep
 
 A = "python train.py -m model.activation=relu"
 B = "python train.py -m model.activation=tanh"
 BOTH = f"{A},tanh"
 THREE, SIX = "'seed=range(0,3)'", "'seed=range(0,6)'"
+
+
+@pytest.mark.parametrize(
+    ("paper", "points", "claim"),
+    [
+        ("Krizhevsky 2012", None, "it is worse (Krizhevsky 2012)."),
+        ("Krizhevsky 2012", {"tanh": 1.0}, "it is worse (Krizhevsky 2012; its numbers are in the table)."),
+        (None, None, "it is worse."),
+    ],
+)
+def test_claim_with_and_without_its_source(paper, points, claim, tmp_path):
+    errors = {"relu": [0.1, 0.1, 0.1], "tanh": [0.2, 0.2, 0.2]}
+    folder = make_sweep(tmp_path / "it", errors, claim="it is worse", paper=paper, paper_points=points)
+    assert f"- **Claim.** {claim}\n" in readme(from_sweep(folder), folder)
 
 
 @pytest.mark.parametrize(

@@ -123,9 +123,11 @@ def _table(summary: Summary) -> str:
 
 
 def _claim(study: Study) -> str:
-    points = study.definition.get("paper_points")
-    where = "; its numbers are in the table" if points else ""
-    return f"{study.claim} ({study.paper}{where})." if study.claim else ""
+    if not study.claim:
+        return ""
+    where = "its numbers are in the table" if study.definition.get("paper_points") else ""
+    source = "; ".join(filter(None, [study.paper, where]))
+    return f"{study.claim} ({source})." if source else f"{study.claim}."
 
 
 def _what_was_run(study: Study) -> str:
