@@ -102,6 +102,15 @@ def test_long_runs_lose_epochs_and_the_page_stays_small(tmp_path):
     assert epochs[-1] == 200
 
 
+@pytest.mark.parametrize(("points", "diamonds"), [({"tanh": 3.0}, 1), (None, 0)])
+def test_the_note_on_diamonds_is_there_with_them_alone(points, diamonds, tmp_path):
+    errors = {"relu": [0.1, 0.2], "tanh": [0.3, 0.2]}  # its interval leaves the axis, so there are arrows too
+    folder = make_sweep(tmp_path / "sweep", errors, paper_points=points)
+    text = page(from_sweep(folder), folder)
+    assert '<path class="interval"' in text
+    assert text.count('<path class="papers"') == text.count("a diamond is the paper's number") == diamonds
+
+
 def test_a_study_without_results_is_a_page_too(tmp_path):
     folder = make_sweep(tmp_path / "sweep", {"relu": [None]})
     text = page(from_sweep(folder), folder)

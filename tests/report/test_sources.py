@@ -116,6 +116,14 @@ def test_a_sweep_over_the_seed_alone_is_one_level(tmp_path):
     assert level_table(study, "test/top1_error").rows[0][:3] == ["all", "2", "20.00"]
 
 
+def test_points_of_the_paper_are_those_of_the_sweeps_metric(tmp_path):
+    errors = {"relu": [0.1, 0.2], "tanh": [0.3, 0.2]}
+    study = from_sweep(make_sweep(tmp_path / "sweep", errors, paper_points={"tanh": 3.0}))
+    for metric in study.metric_names():
+        table = level_table(study, metric)
+        assert ("paper, points" in table.head) == ("the paper" in table.forest) == (metric == "test/top1_error")
+
+
 def test_how_soon_an_error_is_reached_is_a_metric(sweep):
     path = sweep / "model.activation-relu_seed-0" / "result.json"
     reached = {"error": 0.25, "epochs": 5.5, "steps": 100, "seconds": None}
