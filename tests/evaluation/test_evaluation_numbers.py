@@ -13,7 +13,8 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from alexnet_lab.base.errors import RunError
-from alexnet_lab.evaluation import error_rates, prediction_tables
+from alexnet_lab.evaluation import error_rates, prediction_tables, printout
+from alexnet_lab.evaluation.comparisons import error_comparisons
 from alexnet_lab.evaluation.evaluated import ensemble, mean_metrics
 from alexnet_lab.evaluation.predict import UNKNOWN, Predictions
 
@@ -50,8 +51,14 @@ def test_wilson_bounds_are_where_the_score_test_turns():
 
 
 def test_intervals_are_of_the_error_rates_alone():
-    predictions = made(torch.zeros(50, 3), [0] * 50, metrics={"test/loss": 1.0, "test/top1_error": 0.1})
+    metrics = {"test/loss": 1.0, "test/top1_error": 0.1, "test/calibration_error": 0.2, "test/max_error": 7.0}
+    predictions = made(torch.zeros(50, 3), [0] * 50, metrics=metrics)
     assert error_rates.intervals(predictions) == {"test/top1_error": error_rates.wilson(5, 50)}
+    lines = list(printout.gains(metrics, {"test/top1_error": 0.1}, "X"))
+    assert lines == ["test/top1_error  0.00 points below X (10.00%)"]
+    single = predictions._replace(center_ranks=torch.zeros(50, dtype=torch.int64))
+    compared = error_comparisons(["run"], [single], single, "ten")
+    assert [row.metric for row in compared] == ["test/top1_error"]
 
 
 def test_confusion_has_true_classes_in_its_rows():

@@ -17,7 +17,7 @@ from scipy.special import bdtr
 from alexnet_lab.base.random import generator
 from alexnet_lab.base.ranges import TOP_K
 from alexnet_lab.base.statistics import CONFIDENCE, ROUNDING, difference
-from alexnet_lab.evaluation.error_rates import NORMAL_QUANTILE
+from alexnet_lab.evaluation.error_rates import NORMAL_QUANTILE, error_names
 from alexnet_lab.evaluation.kernels import PERMUTATIONS, tower_test
 from alexnet_lab.training.metrics import ranks
 
@@ -172,7 +172,7 @@ def error_comparisons(
         views: The views of `each`.
     """
     found = []
-    for metric in (name for name in together.metrics if "error" in name):
+    for metric in error_names(together.metrics):
         single = np.stack([wrong(ranks(seen.logits, seen.labels), metric) for seen in each])
         if views != "center":
             base = np.stack([wrong(seen.center_ranks, metric) for seen in each])

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from alexnet_lab.base.formats import p_value
 from alexnet_lab.base.printable import printable, printable_texts
+from alexnet_lab.evaluation.error_rates import error_names
 from alexnet_lab.training.metrics import NO_CLASS, predicted_classes
 
 if TYPE_CHECKING:
@@ -104,11 +105,10 @@ def views_note(evaluation: Mapping[str, Any]) -> str:
 
 def gains(metrics: Mapping[str, float], before: Mapping[str, float], what: str) -> Iterator[str]:
     """A line for each error rate: how many points it lies below or above the value before."""
-    for name, value in metrics.items():
-        if "error" in name:
-            points = 100 * (before[name] - value)
-            word = "below" if points >= 0 else "above"
-            yield f"{name:<16} {abs(points):.2f} points {word} {what} ({before[name]:.2%})"
+    for name in error_names(metrics):
+        points = 100 * (before[name] - metrics[name])
+        word = "below" if points >= 0 else "above"
+        yield f"{name:<16} {abs(points):.2f} points {word} {what} ({before[name]:.2%})"
 
 
 def classes_table(classes: Sequence[Mapping[str, Any]], macro: Mapping[str, float] | None = None) -> Table:
