@@ -19,6 +19,7 @@ from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.config import check_evaluate
 from alexnet_lab.config.schema import Evaluate
 from alexnet_lab.config.schema import Figure as FigureName
+from alexnet_lab.evaluation import gallery
 from alexnet_lab.evaluation.augmentation_steps import single_factors
 from alexnet_lab.evaluation.error_rates import reliability
 from alexnet_lab.evaluation.figures import network, predictions, registry, retrieval_figures, style, training
@@ -95,6 +96,13 @@ def test_retrieval_reports_its_numbers(drawn):
     assert set(numbers["precision_by_features"]) == {"1", "2", "5", "10", "20", "50", "100"}
     assert numbers["precision_by_features"]["1"] > 0.8
     assert drawn[1]["codes"]["precision_by_codes"]["10"] > 0.6
+
+
+def test_retrieval_among_few_images(run, monkeypatch):
+    monkeypatch.setattr(gallery, "MOST_GALLERY", 7)
+    found = run_eval(run, figures="retrieval")
+    assert found["retrieval"]["gallery"] == 7
+    assert {row["metric"] for row in found["comparisons"]} == {"precision_at_5"}
 
 
 def test_figures_are_the_same_bytes_each_time(run, tmp_path):

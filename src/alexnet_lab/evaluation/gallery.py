@@ -132,7 +132,7 @@ class Search:
 
 
 HEADLINE = 10
-"""The k of the precision that is compared, if the gallery has as many images."""
+"""The k of the precision that is compared; in a smaller gallery the largest of `KS` that it has images for."""
 
 
 class Kept(NamedTuple):
@@ -153,7 +153,7 @@ class SearchMethods:
 
     def __init__(self, subject: Evaluated, first: Search) -> None:
         self.subject, self.first = subject, first
-        self.k = min(HEADLINE, first.most)
+        self.k = max(k for k in KS if k <= min(HEADLINE, first.most))
         self._kept: dict[tuple[str, int], Kept] = {}
         self._chance: dict[int, NDArray[np.float64]] = {}
 
