@@ -154,35 +154,29 @@ class SearchMethods:
     def __init__(self, subject: Evaluated, first: Search) -> None:
         self.subject, self.first = subject, first
         self.k = max(k for k in KS if k <= min(HEADLINE, first.most))
-        self._kept: dict[tuple[str, int], Kept] = {}
+        self._kept: dict[str, list[Kept]] = {}
         self._chance: dict[int, NDArray[np.float64]] = {}
 
-    def _of(self, *names: str) -> list[list[Kept]]:
-        """The results of some methods in each run."""
-        numbers = range(len(self.subject.runs))
-        for number in numbers:
-            missing = [name for name in names if (name, number) not in self._kept]
-            if missing:
-                self._search(number, missing)
-        return [[self._kept[name, number] for number in numbers] for name in names]
+    def _of(self, name: str) -> list[Kept]:
+        """The results of a method in each run."""
+        if name not in self._kept:
+            self._kept[name] = [self._searched(name, number) for number in range(len(self.subject.runs))]
+        return self._kept[name]
 
-    def _search(self, number: int, names: Iterable[str]) -> None:
+    def _searched(self, name: str, number: int) -> Kept:
         search = self.first if number == 0 else Search(self.subject, number)
         self._chance[number] = search.chance.double().numpy()
-        for name in names:
-            found: Found = getattr(search, f"by_{name}")
-            shares = found.hits[:, : self.k].double().mean(1).numpy()
-            self._kept[name, number] = Kept(found.precision, shares, found.seconds)
+        found: Found = getattr(search, f"by_{name}")
+        return Kept(found.precision, found.hits[:, : self.k].double().mean(1).numpy(), found.seconds)
 
     def precision(self, name: str) -> dict[int, float]:
         """Mean over runs, by k."""
-        (each,) = self._of(name)
+        each = self._of(name)
         return {k: statistics.fmean(kept.precision[k] for kept in each) for k in each[0].precision}
 
     def seconds(self, name: str) -> float:
         """The time of the search for all queries, mean over runs."""
-        (each,) = self._of(name)
-        return statistics.fmean(kept.seconds for kept in each)
+        return statistics.fmean(kept.seconds for kept in self._of(name))
 
     def numbers(self, names: Iterable[str]) -> dict[str, Any]:
         """The numbers of some methods, for JSON."""
@@ -195,8 +189,7 @@ class SearchMethods:
     def comparisons(self, *pairs: tuple[str, str]) -> list[Comparison]:
         """Compares each method with chance, and the two methods of each pair."""
         names = dict.fromkeys(name for pair in pairs for name in pair)
-        found = dict(zip(names, self._of(*names), strict=True))
-        shares = {name: np.stack([kept.of_queries for kept in each]) for name, each in found.items()}  # (R, Q)
+        shares = {name: np.stack([kept.of_queries for kept in self._of(name)]) for name in names}  # (R, Q)
         shares["chance"] = np.stack([self._chance[number] for number in range(len(self.subject.runs))])
         runs, metric = [run.label for run in self.subject.runs], f"precision_at_{self.k}"
         return [
