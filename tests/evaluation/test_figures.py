@@ -19,7 +19,7 @@ from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.config import check_evaluate
 from alexnet_lab.config.schema import Evaluate
 from alexnet_lab.config.schema import Figure as FigureName
-from alexnet_lab.evaluation import gallery
+from alexnet_lab.evaluation import evaluate, gallery
 from alexnet_lab.evaluation.augmentation_steps import single_factors
 from alexnet_lab.evaluation.error_rates import reliability
 from alexnet_lab.evaluation.figures import network, predictions, registry, retrieval_figures, style, training
@@ -205,15 +205,33 @@ def test_augmentation_has_a_column_for_each_factor():
 
 
 def test_training_error_says_when_a_quarter_is_reached():
-    curves = {"relu": [(1, 0.5), (2, 0.25), (3, 0.1)], "tanh": [(1, 0.6), (2, 0.5)]}
+    curves = [("relu", [(1, 0.5), (2, 0.25), (3, 0.1)]), ("tanh", [(1, 0.6), (2, 0.5)])]
     words = texts(training.training_error_figure(curves, "T"))
     assert "relu: 2 epochs to 25%" in words
     assert "tanh: never 25%" in words
 
 
 def test_training_error_of_one_epoch_has_no_broken_epochs():
-    (axes,) = training.training_error_figure({"relu": [(1, 0.5)]}, "T").axes
+    (axes,) = training.training_error_figure([("relu", [(1, 0.5)])], "T").axes
     assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
+def test_runs_of_one_name_have_a_training_error_each(run, tmp_path):
+    other = another_run(run, tmp_path / "elsewhere" / "run")
+    subject = evaluate.predicted(check_evaluate({"run": [str(run), str(other)], "num_threads": 1}))
+    drawn = FIGURES["training_error"].make(registry.FigureInputs(subject))
+    assert len(drawn.figure.axes[0].get_legend_handles_labels()[1]) == 2
+
+
+def test_all_figures_leave_out_what_cannot_be_drawn(run, monkeypatch, capsys):
+    path = run / "metrics.csv"
+    path.write_text(path.read_text().replace("train/top1_error", "train/other"))
+    seal(run)
+    monkeypatch.setattr(registry, "FIGURES", {name: FIGURES[name] for name in ("activations", "training_error")})
+    assert run_eval(run, figures="all")["figures"] == [f"figures/activations.{kind}" for kind in ("png", "svg")]
+    assert "no figure training_error: " in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"figures=training_error: .* contains no training errors"):
+        run_eval(run, figures="training_error")
 
 
 def test_activation_curves_are_functions_and_slopes():

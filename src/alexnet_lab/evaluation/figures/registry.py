@@ -212,12 +212,12 @@ def _augmentation(inputs: FigureInputs) -> Drawn:
 
 
 def _training_error(inputs: FigureInputs) -> Drawn:
-    curves = {}
+    curves = []
     for run in inputs.subject.runs:
         rows = [row for row in run.directory.read_metrics() if row.get("train/top1_error")]
         if not rows:
             raise ConfigError(f"figures=training_error: {run.directory.metrics} contains no training errors")
-        curves[run.name] = [(int(row["epoch"]), float(row["train/top1_error"])) for row in rows]
+        curves.append((run.label, [(int(row["epoch"]), float(row["train/top1_error"])) for row in rows]))
     return Drawn(training.training_error_figure(curves, "Training error, as measured during training"))
 
 
@@ -271,8 +271,14 @@ def make_figures(subject: Evaluated, wanted: str | Sequence[str]) -> tuple[dict[
         if reason:
             log.info("no figure %s: it %s", name, reason)
             continue
-        with style.styled():
-            drawn = FIGURES[name].make(inputs)
+        try:
+            with style.styled():
+                drawn = FIGURES[name].make(inputs)
+        except ConfigError as error:
+            if wanted != "all":
+                raise
+            log.info("no figure %s: %s", name, error)
+            continue
         found["figures"] += [str(path.relative_to(subject.folder)) for path in style.save(drawn.figure, folder, name)]
         found |= drawn.numbers
         compared |= dict.fromkeys(drawn.comparisons)

@@ -37,16 +37,16 @@ def augmentation_figure(columns: Mapping[str, Sequence[NDArray]], title: str) ->
     return figure
 
 
-def training_error_figure(curves: Mapping[str, Sequence[tuple[int, float]]], title: str) -> Figure:
+def training_error_figure(curves: Sequence[tuple[str, Sequence[tuple[int, float]]]], title: str) -> Figure:
     """Draws training error over epochs, a line at 25 %, and where each run crosses it (paper, figure 1).
 
     Args:
-        curves: Pairs of epoch (from 1) and error, by the name of the run.
+        curves: The name of each run, with its pairs of epoch (from 1) and error.
         title: Of the figure.
     """
     figure = new_figure(6.4, 4.0)
     axes = figure.subplots()
-    for number, (name, points) in enumerate(curves.items()):
+    for number, (name, points) in enumerate(curves):
         epochs, errors = zip(*points, strict=True)
         crossed = next((epoch for epoch, error in points if error <= LINE), None)
         reached = f"{crossed} epochs to {LINE:.0%}" if crossed else f"never {LINE:.0%}"
