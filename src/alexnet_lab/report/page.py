@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -20,7 +19,7 @@ from alexnet_lab.report.text_tables import STATUS_WORDS, amount, level_table, or
 from alexnet_lab.sweeps.summary_tables import WORDS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from alexnet_lab.report.comparison import Run, Study
@@ -49,7 +48,7 @@ def page(study: Study, folder: Path) -> str:
     code = {"chart": _without_map(_asset(f"chart-{CHART_VERSION}.umd.min.js")), "script": _asset("page.js")}
     environment = Environment(autoescape=True, finalize=_shown, trim_blocks=True, lstrip_blocks=True)
     tables = [level_table(study, metric) for metric in study.metric_names()]
-    heads = {f"#table-{number}": table.head for number, table in enumerate(tables)}
+    heads = {f"#table-{number}": dict(enumerate(table.head, start=1)) for number, table in enumerate(tables)}
     style = _asset("page.css") + card_labels(heads | {"#runs": RUN_COLUMNS | {6: study.metric}})
     return environment.from_string(_asset("page.html")).render(
         study=study,
@@ -81,16 +80,15 @@ RUN_COLUMNS = {3: "level", 4: "seed", 5: "status", 6: "", 7: "epochs", 8: "image
 """The labels of the table of runs by column number; the checkbox and the name have none."""
 
 
-def card_labels(heads: Mapping[str, Mapping[int, str] | Sequence[str]]) -> str:
+def card_labels(heads: Mapping[str, Mapping[int, str]]) -> str:
     """Style rules that show a column's head before each of its cells on narrow screens, where rows are cards.
 
     Args:
-        heads: By the selector of the table: the heads of all columns, or of some of them by number from 1.
+        heads: By the selector of the table: the heads of its columns, by number from 1.
     """
     rules = []
     for table, head in heads.items():
-        columns = head if isinstance(head, Mapping) else dict(enumerate(head, start=1))
-        for number, name in columns.items():
+        for number, name in head.items():
             text = re.sub(r"\W", lambda sign: f"\\{ord(sign[0]):x} ", name)  # as CSS escapes: nothing ends the string
             rules.append(f'  {table} td:nth-child({number})::before {{ content: "{text}"; }}')
     return "\n".join(["@media (max-width: 56rem) {", *rules, "}", ""])
