@@ -163,7 +163,8 @@ def read_run(path: Path, *, name: str, settings: Mapping[str, str] | None = None
         return found
     try:
         config = directory.read_config()
-        found = replace(found, config=check_record(Config, config, directory.config), status=_unended(directory))
+        status = RUNNING if directory.in_use() else UNFINISHED  # unless there is a result.json
+        found = replace(found, config=check_record(Config, config, directory.config), status=status)
         result = directory.read_result()
         directory.check_file(directory.config, result or {})
         found = replace(found, seed=found.config["seed"], curves=columns(directory.read_metrics(result or {})))
@@ -174,11 +175,6 @@ def read_run(path: Path, *, name: str, settings: Mapping[str, str] | None = None
         return replace(found, manifest=directory.read_manifest())
     except (RunError, OSError) as error:
         return replace(found, status=UNREADABLE, error=displayable(str(error)), curves={}, metrics={}, result={})
-
-
-def _unended(directory: RunDirectory) -> str:
-    """The status of a run without a result.json."""
-    return RUNNING if directory.in_use() else UNFINISHED
 
 
 GROUPS = {"train": None, "to_error": "error", "to_loss": "loss"}

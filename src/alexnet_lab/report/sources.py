@@ -29,7 +29,6 @@ from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from alexnet_lab.report.comparison import Run
     from alexnet_lab.sweeps.columns import Columns
     from alexnet_lab.sweeps.definition import Job
 
@@ -59,8 +58,7 @@ def from_sweep(folder: Path, *, other_images: bool = False) -> Study:
     if not definition.jobs:
         raise RunError(f"{directory.definition} lists no jobs")
     ended = directory.latest()
-    about = definition.about | {"command": definition.command}
-    about |= subject(definition)
+    about = definition.about | {"command": definition.command} | subject(definition)
     settings = columns(definition)
     about |= _comparison(directory.definition, about, settings)
     runs = [
@@ -101,12 +99,11 @@ def _check_images(runs: Iterable[Run], *, allowed: bool) -> None:
     check_comparable(results, switch="other_images", allowed=allowed)
 
 
-def _study(title: str, metric: str, runs: Iterable[Run], definition: Mapping[str, Any]) -> Study:
+def _study(title: str, metric: str, runs: Sequence[Run], definition: Mapping[str, Any]) -> Study:
     """Sorts the runs by level and then by seed."""
-    runs = list(runs)
     levels = tuple(dict.fromkeys(run.level for run in runs))
-    runs.sort(key=lambda run: (levels.index(run.level), run.seed or 0))
-    return Study(title, metric, tuple(runs), levels, definition).of_metric(metric)
+    ordered = sorted(runs, key=lambda run: (levels.index(run.level), run.seed or 0))
+    return Study(title, metric, tuple(ordered), levels, definition).of_metric(metric)
 
 
 def _job(path: Path, job: Job, values: Columns, factor: Sequence[str], ended: Mapping[str, Any] | None) -> Run:
@@ -204,9 +201,8 @@ def _no_run(path: Path) -> str:
     return f"{path} is no run: {missing}"
 
 
-def _without_copies(runs: Iterable[Run]) -> list[Run]:
+def _without_copies(runs: Sequence[Run]) -> list[Run]:
     """The runs, each once: a copied directory has the same weights and would count twice."""
-    runs = list(runs)
     known = copies((str(run.path), run.result) for run in runs)
     for path, original in known.items():
         log.warning("%s is a copy of %s and is left out", path, original)
