@@ -21,7 +21,6 @@ from alexnet_lab.run.best_weights import statistics_of
 from alexnet_lab.run.engine import build_classifier
 from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.run.threads import chosen_threads
-from alexnet_lab.training.callbacks import network_of
 from alexnet_lab.training.checkpoint_io import load_weights
 from alexnet_lab.training.weights_file import read_weights
 
@@ -51,7 +50,8 @@ class LoadedWeights(Predictor):
     Attributes:
         path: As given.
         facts: What the file says about the run: `epoch`, `metrics`, `manifest`, `images`, ...
-        settings: The run's config, without what belongs to its machine, set to evaluate in one process.
+        trained_by: The run's config, without what belongs to its machine.
+        settings: The same config, set to evaluate in one process.
         data: Turns images into the network's input; it has none itself.
         classifier: With the weights.
         checkpoint_hash: SHA-256 of the file.
@@ -73,7 +73,8 @@ class LoadedWeights(Predictor):
         if not self.facts:
             raise RunError(f"{path} does not describe its network; start a run from it: init_from={path}")
         facts = check_record(Facts, self.facts, file)
-        self.settings = evaluating(_checked(facts["config"], file, trusted_packages or []), file.stem)
+        self.trained_by = _checked(facts["config"], file, trusted_packages or [])
+        self.settings = evaluating(self.trained_by, file.stem)
         self.directory = RunDirectory(file.parent)
         self.classifier = build_classifier(self.settings)
         prefix = "" if self.net is self.classifier else "net."
@@ -86,7 +87,7 @@ class LoadedWeights(Predictor):
     def _set_threads(self) -> None:
         """As many as a batch has work for, as when a run directory is loaded."""
         data = self.settings.data
-        macs = num_macs(network_of(self.classifier), (data["channels"], data["image_size"], data["image_size"]))
+        macs = num_macs(self.net, (data["channels"], data["image_size"], data["image_size"]))
         torch.set_num_threads(chosen_threads(self.settings, macs, 1))
 
 

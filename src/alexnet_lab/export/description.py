@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -54,9 +54,6 @@ def metrics_of(run: Predictor) -> dict[str, float]:
 
 def whole_test_set(run: Predictor) -> int | None:
     """The number of test images, if the test metrics are of all of them; None otherwise, or if it is not known."""
-    if isinstance(run, LoadedWeights):
-        tested, images = run.facts["config"]["trainer"].get("limit_test_batches"), run.facts.get("images")
-        number = images.get("num_test") if isinstance(images, dict) else None
-    else:
-        tested, number = cast("FinishedRun", run).trained_by.trainer.limit_test_batches, run.data.num_test
-    return number if isinstance(number, int) and tested == 1.0 else None
+    images = run.facts.get("images") if isinstance(run, LoadedWeights) else {"num_test": run.data.num_test}
+    number = images.get("num_test") if isinstance(images, dict) else None
+    return number if isinstance(number, int) and run.trained_by.trainer.limit_test_batches == 1.0 else None
