@@ -9,7 +9,6 @@ from torch import nn
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
-from alexnet_lab.training.callbacks import network_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +75,7 @@ def colour_saturation(kernels: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def kernels_of(run: FinishedRun) -> Kernels:
     """The first kernels of a run's network, tower by tower."""
-    return first_kernels(network_of(run.classifier), run.settings.model.get("towers", 1))
+    return first_kernels(run.net, run.settings.model.get("towers", 1))
 
 
 class TowerTest(NamedTuple):

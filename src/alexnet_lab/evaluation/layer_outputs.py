@@ -11,7 +11,6 @@ from torch import nn
 from alexnet_lab.data.loader import RawBatch
 from alexnet_lab.models.hooks import watched
 from alexnet_lab.models.layers import ACTIVATIONS, ClassicDropout
-from alexnet_lab.training.callbacks import network_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +31,7 @@ class LayerMaps(NamedTuple):
 
 def layer_maps(run: FinishedRun, image: NDArray[np.uint8]) -> list[LayerMaps]:
     """The outputs of a network's layers, in order, for one stored image (C, S, S)."""
-    net = network_of(run.classifier)
+    net = run.net
     raw = RawBatch(torch.from_numpy(image[None].copy()), torch.zeros(1).long(), torch.zeros(1).long(), 1, None)
     weights = next(net.parameters())
     inputs = run.data.transform(raw).images.to(weights)
