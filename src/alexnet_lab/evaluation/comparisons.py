@@ -198,10 +198,8 @@ def tower_comparisons(runs: Sequence[str], each: Sequence[Kernels]) -> list[Comp
     the permutation test. With several runs the interval is Student's, over their distances minus chance.
     """
     test = tower_test([kernels.saturations for kernels in each])
-    what, method = (
-        ("colour_saturation", "distance of the towers - by chance"),
-        f"permutation within runs, {PERMUTATIONS:,}",
-    )
+    what = ("colour_saturation", "distance of the towers - by chance")
+    method = f"permutation within runs, {PERMUTATIONS:,}"
     found = [
         Comparison(*what, "kernels", sum(map(len, kernels.towers)), gap, chance,
                    Effect(gap - chance, None, None, p, method), (run,))

@@ -136,12 +136,9 @@ def class_errors(
 def macro_averages(classes: list[ClassErrors]) -> dict[str, float]:
     """Mean precision, recall and F1 over the classes with images; an undefined precision counts as 0."""
     seen = [row for row in classes if row.images]
-    rates = {
-        "precision": [row.precision or 0.0 for row in seen],
-        "recall": [row.recall or 0.0 for row in seen],
-        "f1": [row.f1 or 0.0 for row in seen],
-    }
-    return {name: sum(values) / len(values) for name, values in rates.items() if values}
+    if not seen:
+        return {}
+    return {name: sum(getattr(row, name) or 0.0 for row in seen) / len(seen) for name in ("precision", "recall", "f1")}
 
 
 def confident_mistakes(predictions: Predictions, count: int) -> torch.Tensor:

@@ -186,7 +186,7 @@ def _about(runs: Sequence[FinishedRun], own: OwnImages | None, split: str, views
     """The fields of `eval/<name>.json` that identify an evaluation."""
     return {
         "runs": [run.name for run in runs],
-        "checkpoints": _hashes(runs),  # runs of several sweeps may have the same name
+        "checkpoints": [run.checkpoint_hash for run in runs],  # runs of several sweeps may have the same name
         "split": "own" if own else split,
         "data_root": str(own.root) if own else None,
         "other_images": {run.name: run.difference for run in runs if run.difference} or None,
@@ -203,10 +203,6 @@ def _default_name(about: Mapping[str, Any], out: Path | None) -> str:
     if len(about["runs"]) > 1:
         return f"ensemble_of_{len(about['runs'])}_{what}"
     return what if out is None else f"{about['runs'][0]}_{what}"
-
-
-def _hashes(runs: Sequence[FinishedRun]) -> list[str]:
-    return [run.checkpoint_hash for run in runs]
 
 
 def _weights_hash(run: FinishedRun) -> str:
@@ -272,7 +268,6 @@ def summary(subject: Evaluated) -> dict[str, Any]:
         "version": FORMAT_VERSION,
         "run": run.name,
         "checkpoint": str(run.directory.best.relative_to(run.directory.path)),
-        "checkpoints": _hashes(subject.runs),
         **_about(subject.runs, subject.own, subject.split, subject.views),
         "num_views": [count_views(each, subject.views) for each in subject.runs],
         "images": len(predictions.labels),

@@ -92,16 +92,6 @@ class Collector(Callback):
         hidden = inputs[0].float()
         self.features.append((hidden.mean((2, 3)) if hidden.ndim == 4 else hidden).cpu())
 
-    def _keep(self, logits: torch.Tensor, batch: Any, module: LightningModule) -> None:
-        if not are_logits(logits, len(batch.labels), self.num_classes):
-            name = type(module).__name__
-            raise ConfigError(
-                f"validation_step and test_step of {name} must return the logits ({len(batch.labels)}, "
-                f"{self.num_classes}) for eval.py; they return {_described(logits)}"
-            )
-        self.kept.append((logits.float().cpu(), batch.labels.cpu(), batch.indices.cpu()))
-        self.advance(len(batch.labels))
-
     def on_test_batch_end(  # noqa: PLR0917 - Lightning's signature
         self,
         trainer: Trainer,
@@ -112,7 +102,14 @@ class Collector(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keeps a batch."""
-        self._keep(outputs, batch, pl_module)
+        images = len(batch.labels)
+        if not are_logits(outputs, images, self.num_classes):
+            raise ConfigError(
+                f"validation_step and test_step of {type(pl_module).__name__} must return the logits ({images}, "
+                f"{self.num_classes}) for eval.py; they return {_described(outputs)}"
+            )
+        self.kept.append((outputs.float().cpu(), batch.labels.cpu(), batch.indices.cpu()))
+        self.advance(images)
 
     on_validation_batch_end = on_test_batch_end
 
@@ -204,7 +201,7 @@ def _one_view(
 def last_layer(run: Predictor) -> nn.Module:
     """The layer that computes the logits: the last one with weights. Its inputs are the features."""
     data = run.data
-    calls = trace(network_of(run.classifier), (data.channels, data.image_size, data.image_size))
+    calls = trace(run.net, (data.channels, data.image_size, data.image_size))
     return next(
         call.layer
         for call in reversed(calls)
@@ -229,7 +226,8 @@ class Predictor:
 
     Attributes:
         path: As given.
-        settings: The config, checked, set to evaluate in one process.
+        trained_by: The config, checked.
+        settings: The same config, set to evaluate in one process.
         directory: Where it was found.
         classifier: The trained LightningModule.
         data: Turns images into the network's input.
@@ -246,6 +244,7 @@ class Predictor:
     """
 
     path: str
+    trained_by: Train
     settings: Train
     directory: RunDirectory
     classifier: LightningModule

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.ticker import MaxNLocator
 
-from alexnet_lab.evaluation.figures.style import COLOURS, FAINT, INK, bare, new_figure, shorten, show_image
+from alexnet_lab.evaluation.figures.style import COLOURS, FAINT, INK, new_figure, shorten, show_image
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +33,6 @@ def augmentation_figure(columns: Mapping[str, Sequence[NDArray]], title: str) ->
         grid[0, column].set_title(name, fontsize=8)
         for axes, image in zip(grid[:, column], images, strict=True):
             show_image(axes, image)
-            bare(axes)
     return figure
 
 
