@@ -202,7 +202,19 @@ def test_a_file_as_fresh_as_the_table_is_not_trusted(root, reads):
     assert "train/apple/0.bmp" in reads
 
 
-@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"nothing")])
+def other_array(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+
+
+def other_table(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, names=np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"nothing"), other_array, other_table]
+)
 def test_a_store_without_its_table_is_made_again(damage, root, caplog):
     caplog.set_level("INFO", "alexnet_lab")
     module = prepared(root)

@@ -12,6 +12,7 @@ be missed; `data.verify=full` looks up all files.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -72,13 +73,11 @@ class SourceFiles(NamedTuple):
 
     def digest(self, row: int) -> NDArray[np.uint8]:
         """The hash (16,) of a file's content; zeros if it cannot be read."""
-        if self.states[row, 0] < 0:
-            return np.zeros(DIGEST_BYTES, np.uint8)
-        try:
-            with self.opened(row) as file:
-                return digest_of(file)
-        except OSError:
-            return np.zeros(DIGEST_BYTES, np.uint8)
+        with contextlib.suppress(OSError):
+            if self.states[row, 0] >= 0:
+                with self.opened(row) as file:
+                    return digest_of(file)
+        return np.zeros(DIGEST_BYTES, np.uint8)
 
     def opened(self, row: int) -> BufferedReader | BytesIO:
         """The content of a file; raises OSError if it cannot be read."""
@@ -185,21 +184,22 @@ def too_fresh(states: NDArray[np.int64], seen_ns: int) -> NDArray[np.bool_]:
     return states[:, 1:3].max(axis=1, initial=0) >= seen_ns - TICK_NS
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
-    """The arrays in an `.npz` file; None if it is missing or damaged (a zip file has checksums)."""
+def read_arrays(path: Path, *names: str) -> list[NDArray[Any]] | None:
+    """Some arrays of an `.npz` file; None if one of them is missing or damaged: a zip file has checksums."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return dict(archive)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            return [archive[name] for name in names]
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
 
 def _load(path: Path) -> tuple[bytes, NDArray[np.int64], NDArray[np.uint8], int] | None:
     """The table in a file; None if it is missing or damaged."""
-    table = read_arrays(path)
-    if table is None or not {"names", "states", "digests", "seen_ns"} <= table.keys():
+    table = read_arrays(path, "names", "states", "digests", "seen_ns")
+    if table is None:
         return None
-    return table["names"].tobytes(), table["states"], table["digests"], int(table["seen_ns"])
+    names, states, digests, seen_ns = table
+    return names.tobytes(), states, digests, int(seen_ns)
 
 
 FOLDERS = "folders.npz"
@@ -233,12 +233,13 @@ def remember(folder: Path, files: SourceFiles, images: int) -> None:
 
 def is_unchanged(folder: Path, root: Path) -> bool:
     """Whether the source below `root` is that of the store at `folder`; False if only a look at all files can tell."""
-    table = read_arrays(folder / FOLDERS)
-    if table is None or not {"names", "states", "seen_ns"} <= table.keys():
+    table = read_arrays(folder / FOLDERS, "names", "states", "seen_ns")
+    if table is None:
         return False
-    names = os.fsdecode(table["names"].tobytes()).split("\0")
-    fresh = too_fresh(table["states"], int(table["seen_ns"])).any()
-    return not fresh and np.array_equal(states_of(root, names, folders=True), table["states"])
+    names, states, seen_ns = table
+    watched = os.fsdecode(names.tobytes()).split("\0")
+    fresh = too_fresh(states, int(seen_ns)).any()
+    return not fresh and np.array_equal(states_of(root, watched, folders=True), states)
 
 
 def _watched(files: SourceFiles, images: int) -> list[str]:
