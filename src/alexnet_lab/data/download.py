@@ -34,7 +34,7 @@ def md5(path: Path) -> str:
 
 
 def fetch(urls: Sequence[str], path: Path, checksum: str, advice: str) -> None:
-    """Downloads a file from the first address that serves the right one.
+    """Downloads a file from the first address that serves the right one, unless it is there already.
 
     Args:
         urls: Addresses of the same file.
@@ -45,6 +45,8 @@ def fetch(urls: Sequence[str], path: Path, checksum: str, advice: str) -> None:
     Raises:
         DataError: No address served the file.
     """
+    if path.is_file() and md5(path) == checksum:
+        return
     reasons = []
     for url in urls:
         try:

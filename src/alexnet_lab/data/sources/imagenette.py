@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from alexnet_lab.base.ranges import PositiveInt
-from alexnet_lab.data.download import fetch, md5, unpack
+from alexnet_lab.data.download import fetch, unpack
 from alexnet_lab.data.folder_module import FolderDataModule
 
 if TYPE_CHECKING:
@@ -40,9 +40,8 @@ def fetch_imagenette(root: Path) -> None:
     if root.is_dir():
         return
     archive = root.parent / "imagenette2-320.tgz"
-    if not archive.is_file() or md5(archive) != ARCHIVE_CHECKSUM:
-        advice = f"put the images into {root}/train/<wnid>/*.JPEG, or use data=digits, which needs nothing"
-        fetch(URLS, archive, ARCHIVE_CHECKSUM, advice)
+    advice = f"put the images into {root}/train/<wnid>/*.JPEG, or use data=digits, which needs nothing"
+    fetch(URLS, archive, ARCHIVE_CHECKSUM, advice)
     unpack(archive, "imagenette2-320", root)
 
 
