@@ -107,24 +107,23 @@ def check_classes(store: Store, split: Split) -> None:
     Raises:
         DataError: Names the first such class.
     """
-    labels, classes = store.labels["train"], len(store.class_names)
-    counts = np.bincount(labels[split.train], minlength=classes)
-    absent = [store.class_names[label] for label in np.flatnonzero(np.bincount(labels, minlength=classes) == 0)]
-    if absent:
-        raise DataError(f"class {_first(absent)} has no image in `train`; add images, or leave the class out")
-    for count, names in ((k, [store.class_names[label] for label in np.flatnonzero(counts == k)]) for k in (0, 1)):
-        if names and not count:
-            raise DataError(
-                f"class {_first(names)} has no image to train on: all are set apart for validation and test; "
-                f"add images, lower data.val_fraction or data.test_fraction, or leave the class out"
-            )
-        if names:
-            log.warning("class %s has a single image to train on", _first(names))
+    labels = store.labels["train"]
+    if names := _with_count(store, labels, 0):
+        raise DataError(f"class {names} has no image in `train`; add images, or leave the class out")
+    if names := _with_count(store, labels[split.train], 0):
+        raise DataError(
+            f"class {names} has no image to train on: all are set apart for validation and test; "
+            f"add images, lower data.val_fraction or data.test_fraction, or leave the class out"
+        )
+    if names := _with_count(store, labels[split.train], 1):
+        log.warning("class %s has a single image to train on", names)
 
 
-def _first(names: list[str]) -> str:
-    more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-    return f"`{names[0]}`{more}"
+def _with_count(store: Store, labels: NDArray[np.int64], count: int) -> str:
+    """The first class with `count` images among `labels`, and the number of the others; empty if there is none."""
+    found = np.flatnonzero(np.bincount(labels, minlength=len(store.class_names)) == count)
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return f"`{store.class_names[found[0]]}`{more}" if len(found) else ""
 
 
 def stored_split(store: Store, shares: Shares) -> Split:
