@@ -76,8 +76,7 @@ class BatchTransforms:
         self.num_classes = num_classes
         self.of_pixels = {name: item for name, item in built.items() if not isinstance(item, NORMALISED)}
         self.mixing = {name: item for name, item in built.items() if isinstance(item, MIXING)}
-        others = built.keys() - self.of_pixels.keys() - self.mixing.keys()
-        self.normalised = {name: built[name] for name in built if name in others}
+        self.normalised = {name: built[name] for name in built if name not in self.of_pixels | self.mixing}
         if len(self.mixing) > 1:
             raise ConfigError(f"`transforms` mixes images twice, in {' and '.join(self.mixing)}; leave one of them out")
 
