@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from alexnet_lab.data.datamodule import ImageDataModule
-    from alexnet_lab.data.loader import RawBatch
 
 COUNT = 16
 COLUMNS = 4
@@ -40,29 +39,21 @@ def preview(datamodule: ImageDataModule, path: Path) -> None:
         datamodule: Prepared and set up.
         path: Of the picture; written atomically.
     """
-    raw, seen = first_images(datamodule, COUNT)
-    names = [datamodule.class_names[label] for label in raw.labels.tolist()]
-    stored = raw.images.numpy()
+    loader = datamodule.train_dataloader()
+    raw = loader.batch(0, 0, loader.batch_sampler.positions())
+    lead = 0 if raw.place is None else raw.place.lead
+    some = slice(lead, lead + COUNT)
+    names = [datamodule.class_names[label] for label in raw.labels[some].tolist()]
+    stored = raw.images[some].numpy()
+    seen = datamodule.transform.grey_levels(datamodule.transform(raw).images[:COUNT])
     before = f"before: as stored, {stored.shape[-1]} px"
     after = f"after: as the model sees them, {seen.shape[-1]} px"
-    left = block(stored, names, before)
-    right = block(seen, names, after)
+    left, right = block(stored, names, before), block(seen, names, after)
     picture = Image.new("RGB", (left.width + right.width + 3 * MARGIN, left.height + 2 * MARGIN), BACKGROUND)
     picture.paste(left, (MARGIN, MARGIN))
     picture.paste(right, (left.width + 2 * MARGIN, MARGIN))
     with atomic_path(path) as part:
         picture.save(part, format="PNG")
-
-
-def first_images(datamodule: ImageDataModule, count: int) -> tuple[RawBatch, NDArray[np.uint8]]:
-    """Images of the first training batch of the first epoch: raw, and augmented in grey levels (n, C, T, T)."""
-    loader = datamodule.train_dataloader()
-    raw = loader.batch(0, 0, loader.batch_sampler.positions())
-    lead = 0 if raw.place is None else raw.place.lead
-    some = slice(lead, lead + count)
-    seen = datamodule.transform(raw).images[:count]
-    shown = raw._replace(images=raw.images[some], labels=raw.labels[some], indices=raw.indices[some])
-    return shown, datamodule.transform.grey_levels(seen)
 
 
 def block(images: NDArray[np.uint8], names: list[str], title: str) -> Image.Image:
