@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import math
 from pathlib import Path
@@ -195,16 +196,14 @@ class ImageDataModule(LightningDataModule, Fields):
 
         With `trainer.overfit_batches` they are the same random batches each epoch: see `plain_loader`.
         """
-        trainer, (rank, world_size) = self.trainer, self._place()
-        overfits = bool(getattr(trainer, "overfit_batches", 0))
+        overfits = bool(getattr(self.trainer, "overfit_batches", 0))
+        rows = self._some_rows("train") if overfits else self._rows_at_hand("train")
         seed = None if overfits else self.seed
-        return BatchLoader(
-            self._some_rows("train") if overfits else self._rows_at_hand("train"),
-            BatchOrder(self.num_train, self.batch_size, seed, constant=self.order == "constant"),
-            rank=rank, world_size=world_size,
+        order = BatchOrder(self.num_train, self.batch_size, seed, constant=self.order == "constant")
+        return dataclasses.replace(
+            self._loader(rows, order),
             draw=None if self.augment is None else self.transform.draw, then=self.transforms,
-            batches_done=None if trainer is None else self._batches_done,
-            ahead=self._ahead(), gpu=self._gpu(),
+            batches_done=None if self.trainer is None else self._batches_done,
         )  # fmt: skip
 
     def val_dataloader(self) -> BatchLoader:
@@ -351,18 +350,21 @@ class ImageDataModule(LightningDataModule, Fields):
                 is random, since stored images may be sorted by class. It depends only on the part and `val_seed`: runs
                 with any seed and any number of processes use the same images.
         """
-        rows, (rank, world_size) = self._rows_at_hand(part), self._place()
+        rows = self._rows_at_hand(part)
         if limit < (1.0 if isinstance(limit, float) else math.ceil(len(rows.indices) / self.batch_size)):
             rows = self._some_rows(part)
-        order = BatchOrder(len(rows.indices), self.batch_size, None)
-        return BatchLoader(rows, order, rank=rank, world_size=world_size, ahead=self._ahead(), gpu=self._gpu())
+        return self._loader(rows, BatchOrder(len(rows.indices), self.batch_size, None))
+
+    def _loader(self, rows: Rows, order: BatchOrder) -> BatchLoader:
+        """Batches for this process and its device."""
+        rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        gpu = self._gpu()
+        ahead = 0 if gpu is None else READ_AHEAD
+        return BatchLoader(rows, order, rank=rank, world_size=world_size, ahead=ahead, gpu=gpu)
 
     def _some_rows(self, part: str) -> Rows:
         """The images of a part in a random order, for using only some of them."""
         return self._rows_at_hand(part).mixed(generator(self.shares.val_seed, f"limited {part}"))
-
-    def _ahead(self) -> int:
-        return 0 if self._gpu() is None else READ_AHEAD
 
     def _gpu(self) -> torch.device | None:
         """The GPU that trains, if any."""
@@ -388,10 +390,6 @@ class ImageDataModule(LightningDataModule, Fields):
     def _file_of(self, part: str) -> str:
         """The file of the store with a part: val and test are in train's if they were split off it."""
         return part if part in self.store.images else "train"
-
-    def _place(self) -> tuple[int, int]:
-        """Rank and number of processes."""
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _batches_done(self) -> int:
         """Lightning's own count of completed batches in this epoch; it is right after a resume too."""
