@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.data import DigitsDataModule, datamodule
@@ -142,6 +144,21 @@ def test_numbers_travel_in_one_tensor_and_arrive_as_they_were(draws):
         shift = there.draws.shift
         assert (shift is None) is (draws.shift is None)
         assert shift is None or bits(shift) == bits(draws.shift)
+
+
+class NoDoubles(TorchDispatchMode):
+    """Refuses numbers of double precision, which Apple's GPUs lack."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        assert getattr(found, "dtype", None) != torch.float64
+        return found
+
+
+def test_numbers_travel_without_double_precision():
+    raw = RawBatch(torch.from_numpy(IMAGES[:2]), torch.tensor([1, 6]), torch.tensor([0, 1]), 2, drawn(torch.ones(2, 3)))
+    with NoDoubles():
+        assert on_gpu(raw, CPU).draws is not None
 
 
 def bits(numbers: torch.Tensor | None) -> list[list[int]]:

@@ -90,7 +90,7 @@ def on_gpu(batch: RawBatch, gpu: torch.device) -> RawBatch:
     draws = batch.draws
     if draws is not None:
         top, left, mirror = places[:3]
-        shift = None if draws.shift is None else numbers[5:].view(torch.float64).float().T
+        shift = None if draws.shift is None else numbers[5:].int().view(torch.float32).T
         draws = AugmentParams(top, left, mirror.bool(), shift, draws.gain)
     images = batch.images.to(gpu, non_blocking=True)
     return batch._replace(images=images, labels=labels, indices=indices, draws=draws)
@@ -102,7 +102,7 @@ def packed(batch: RawBatch) -> Tensor:
     if batch.draws is not None:
         top, left, mirror, shift, _ = batch.draws
         rows += [top, left, mirror.long()]
-        rows += [] if shift is None else shift.T.double().view(torch.int64).unbind()
+        rows += [] if shift is None else shift.T.view(torch.int32).long().unbind()
     return torch.stack(rows)
 
 
