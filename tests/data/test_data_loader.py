@@ -158,6 +158,19 @@ def test_a_loader_resumed_at_the_end_of_an_epoch_gives_the_next_one_whole():
     assert len(list(loader)) == 5
 
 
+def test_state_between_two_epochs_is_the_start_of_the_next():
+    loader = make_loader()
+    assert len(list(loader)) == 5
+    loader.batch_sampler.set_epoch(1)
+    assert loader.state_dict() == {"epoch": 1, "batch": 0}
+
+
+def test_state_after_a_resume_is_the_resumed_one():
+    loader, state = make_loader(), {"epoch": 2, "batch": 3}
+    loader.load_state_dict(state)
+    assert loader.state_dict() == state
+
+
 def test_the_count_of_the_trainer_wins():
     loader = BatchLoader(ROWS, BatchOrder(43, 10, 3), batches_done=lambda: 4)
     loader.load_state_dict({"epoch": 0, "batch": 1})

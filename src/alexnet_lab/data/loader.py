@@ -235,8 +235,7 @@ class BatchLoader:
     then: BatchTransforms | None = None
 
     def __post_init__(self) -> None:
-        self._handed_out = 0
-        self._resume_at = (0, 0)  # (epoch, batch)
+        self._reached = self._resume_at = (0, 0)  # (epoch, batch)
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
@@ -252,7 +251,7 @@ class BatchLoader:
         numbers = range(self._first_batch(epoch), len(self))
         batches = self._batches(lambda number: self.batch(epoch, number, positions), numbers)
         for number, batch in zip(numbers, batches, strict=True):
-            self._handed_out = number + 1
+            self._reached = (epoch, number + 1)
             yield batch
 
     def _batches(self, read: Callable[[int], RawBatch], numbers: range) -> Iterator[RawBatch]:
@@ -284,12 +283,13 @@ class BatchLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """The position of the loader: the epoch, and the number of its yielded batches."""
-        return {"epoch": self.batch_sampler.epoch, "batch": self._handed_out}
+        epoch, batch = self.batch_sampler.epoch, self._reached[1]
+        return {"epoch": epoch, "batch": batch if self._reached[0] == epoch else 0}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues in the saved epoch after the yielded batches."""
         self.batch_sampler.set_epoch(state_dict["epoch"])
-        self._resume_at = (state_dict["epoch"], state_dict["batch"])
+        self._reached = self._resume_at = (state_dict["epoch"], state_dict["batch"])
 
 
 def read_ahead(read: Callable[[int], Any], numbers: range, ahead: int) -> Iterator[Any]:
