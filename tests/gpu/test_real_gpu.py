@@ -13,7 +13,7 @@ import torch
 from commands import QUICK, Outcome, command, finished
 
 from alexnet_lab.data.augment import KERNELS, AugmentParams, Geometry, apply
-from alexnet_lab.data.loader import GpuReader, RawBatch, on_gpu
+from alexnet_lab.data.loader import RawBatch, gpu_reader, on_gpu
 from alexnet_lab.data.normalize import Normalizer
 from alexnet_lab.models.layers import Conv2d, response_norm
 from alexnet_lab.models.layers.fused import Constants, Triton
@@ -61,7 +61,7 @@ def test_batches_that_a_thread_copies_arrive_whole():
         pinned = torch.from_numpy(images[number]).pin_memory()
         return RawBatch(pinned, torch.full((64,), number), torch.arange(64), 64, None)
 
-    reader = GpuReader(read, gpu)
+    reader = gpu_reader(read, gpu)
     for number in range(40):
         batch = reader(number).ready()
         assert torch.equal(batch.images.cpu(), torch.from_numpy(images[number]))

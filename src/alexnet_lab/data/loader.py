@@ -40,7 +40,7 @@ class RawBatch(NamedTuple):
     place: Place | None = None  # of training images that are transformed after the augmentation
 
     def to(self, device: torch.device) -> RawBatch:
-        """The batch on a device; a `GpuReader` has copied it before."""
+        """The batch on a device; a `gpu_reader` has copied it before."""
         return self if self.labels.device == device else on_gpu(self, device)
 
 
@@ -61,26 +61,23 @@ class Copied(NamedTuple):
         return self.batch
 
 
-class GpuReader:
-    """Reads batches and starts their copies to a GPU.
+def gpu_reader(read: Callable[[int], RawBatch], gpu: torch.device) -> Callable[[int], Copied]:
+    """A function that reads a batch and starts its copies to a GPU, on a stream of its own.
 
     Args:
         read: Reads a batch, given its number; its images are in pinned memory or on the GPU.
         gpu: The GPU.
     """
+    stream = torch.cuda.Stream(gpu)
 
-    def __init__(self, read: Callable[[int], RawBatch], gpu: torch.device) -> None:
-        self._read = read
-        self._gpu = gpu
-        self._stream = torch.cuda.Stream(gpu)
-
-    def __call__(self, number: int) -> Copied:
-        """Batch `number`."""
+    def read_and_copy(number: int) -> Copied:
         done = torch.cuda.Event()
-        with torch.cuda.stream(self._stream):
-            batch = on_gpu(self._read(number), self._gpu)
-            done.record(self._stream)
+        with torch.cuda.stream(stream):
+            batch = on_gpu(read(number), gpu)
+            done.record(stream)
         return Copied(batch, done)
+
+    return read_and_copy
 
 
 def on_gpu(batch: RawBatch, gpu: torch.device) -> RawBatch:
@@ -258,7 +255,7 @@ class BatchLoader:
         if self.gpu is None:
             return read_ahead(read, numbers, self.ahead)
         ahead = 0 if isinstance(self.rows.images, Tensor) else self.ahead  # on the GPU: little is left to read
-        return (copied.ready() for copied in read_ahead(GpuReader(read, self.gpu), numbers, ahead))
+        return (batch.ready() for batch in read_ahead(gpu_reader(read, self.gpu), numbers, ahead))
 
     def batch(self, epoch: int, number: int, positions: NDArray[np.int64]) -> RawBatch:
         """This process's part of batch `number`, given the order of the whole epoch."""
