@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from alexnet_lab.base.errors import DataError
-from alexnet_lab.data import download
+from alexnet_lab.data import download, preparation_bar
 from alexnet_lab.data.sources import cifar10, imagenette, mnist
 from alexnet_lab.data.sources.digits import load_digits
 
@@ -207,6 +207,26 @@ def test_without_a_net_the_advice_comes(tmp_path, monkeypatch):
     monkeypatch.setattr(mnist, "MIRRORS", ["http://127.0.0.1:9/"])
     with pytest.raises(DataError, match=r"could not be downloaded \(http://127\.0\.0\.1:9/.*refused\): put MNIST's"):
         mnist.load_mnist(tmp_path / "raw")
+
+
+def test_download_of_unknown_size_is_logged_without_a_time_left(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", "alexnet_lab")
+    monkeypatch.setattr(preparation_bar, "LOG_SECONDS", 0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\ncontent")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/file"
+        download.fetch([address], tmp_path / "copy", md5(b"content"), "advice")
+        thread.join()
+    assert " file: 7 of ?, " in caplog.text
+    assert "/s, unknown time left" in caplog.text
 
 
 def test_only_web_addresses_are_opened(tmp_path):

@@ -67,8 +67,8 @@ def _receive(url: str, path: Path) -> None:
     if not url.startswith(("https://", "http://")):
         raise OSError("no web address")
     with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer, path.open("wb") as file:  # noqa: S310 - http(s)
-        total = int(answer.headers.get("Content-Length") or 0)
-        with progress_bar(path.name, total) as advance:
+        total = int(answer.headers.get("Content-Length") or 0) or None
+        with progress_bar(url.rpartition("/")[2], total) as advance:
             while block := answer.read(BLOCK):
                 file.write(block)
                 advance(len(block))

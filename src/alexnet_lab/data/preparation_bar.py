@@ -32,12 +32,12 @@ LOG_SECONDS = 60
 
 
 @contextlib.contextmanager
-def progress_bar(title: str, total: int, *, done: int = 0) -> Iterator[Callable[[int], None]]:
+def progress_bar(title: str, total: int | None, *, done: int = 0) -> Iterator[Callable[[int], None]]:
     """Shows a bar on standard error within the block, or logs a line every minute without a terminal.
 
     Args:
         title: What is in progress.
-        total: Steps in all.
+        total: Steps in all; None: unknown.
         done: Steps that an earlier process has done.
 
     Yields:
@@ -55,8 +55,8 @@ def progress_bar(title: str, total: int, *, done: int = 0) -> Iterator[Callable[
         if progress.disable and time.monotonic() - logged >= LOG_SECONDS:
             logged = time.monotonic()
             speed = (now_done - done) / (logged - begun)
-            rest = duration((total - now_done) / speed) if speed else "unknown time"
-            log.info("%s: %d of %d, %d/s, %s left", title, now_done, total, round(speed), rest)
+            rest = duration((total - now_done) / speed) if total and speed else "unknown time"
+            log.info("%s: %d of %s, %d/s, %s left", title, now_done, total or "?", round(speed), rest)
 
     with Progress(*columns, console=console, disable=not shows_bars(), transient=True) as progress:
         task = progress.add_task(title, total=total, completed=done)
