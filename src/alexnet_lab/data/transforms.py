@@ -125,7 +125,7 @@ class BatchTransforms:
         return images[place.lead :], classes[place.lead :, 0], mixed
 
     def _seeds(self, name: str, place: Place, count: int) -> list[int]:
-        """Seeds for the whole global batch, or for one of its images each."""
+        """One seed for the whole global batch, or one for each of its images."""
         return generator(self.seed, f"transforms.{name}", place.epoch, place.batch).integers(2**62, size=count).tolist()
 
 
