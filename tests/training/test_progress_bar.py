@@ -79,11 +79,11 @@ def test_a_run_that_resumes_within_an_epoch_has_its_bar(line, tmp_path):
     seen = []
 
     class Saves(Callback):
-        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
             trainer.save_checkpoint(tmp_path / "within.ckpt")
 
     class Looks(Callback):
-        def on_train_batch_end(self, *_: Any) -> None:
+        def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
             seen.append(state(line))
 
     def trained(*callbacks: Callback, max_steps: int, resumed: Any = None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast
 
 from alexnet_lab.base.fields import checked
 from alexnet_lab.training.schedule_rules import check_passes, check_step_length
@@ -172,7 +172,7 @@ def caffe_step(
         [1.0, 0.1]
     """
     check_step_length(step_iterations, step_share)
-    size = step_iterations if step_share is None else step_share * duration.steps
+    size = cast("float", step_iterations) if step_share is None else step_share * duration.steps
     return _each_step(optimizer, lambda step: gamma ** _whole_part(step / size))
 
 
