@@ -290,6 +290,13 @@ def test_pruning_outside_of_a_search_is_refused(tmp_path):
         Pruning(tmp_path / "run", "val/top1_error", Rule(5, 5))
 
 
+def test_a_run_beside_the_journal_that_is_no_trial_is_refused_before_it_trains(begun, tmp_path):
+    outcome = call(run.train, "train", *QUICK, "callbacks=pruning", f"run_dir={tmp_path / 'job-3-copy'}")
+    problem = f"`callbacks.pruning`: job-3-copy is no trial of {tmp_path / JOURNAL}; set callbacks.pruning=null"
+    assert problem in outcome.err
+    assert not (tmp_path / "job-3-copy").exists()
+
+
 def test_without_optuna_the_package_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "optuna.storages", None)
     with pytest.raises(ConfigError, match="sweep=search needs optuna: pip install 'alexnet-lab\\[sweeps\\]'"):

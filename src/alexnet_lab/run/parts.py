@@ -21,7 +21,7 @@ from alexnet_lab.config.schema import BUILT_IN
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.transforms import BatchTransforms, try_transform
 from alexnet_lab.run.distributed import check_strategy
-from alexnet_lab.run.pruning import journal_of
+from alexnet_lab.run.pruning import check_trial
 from alexnet_lab.run.tolerant_loggers import Steady, steady
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.extra_metrics import build_metric
@@ -44,9 +44,10 @@ def check_parts(config: Train) -> None:
     """Raises ConfigError if a part that is built late does not exist, has the wrong kind, or rejects its fields.
 
     The optimiser and the schedule are built for a network without data, other packages' classes for a stand-in.
+    Raises RunError if `callbacks.pruning` finds no trial of this run.
     """
     if config.callbacks.pruning is not None:
-        journal_of(Path(config.run_dir))
+        check_trial(Path(config.run_dir))
     check_strategy(config.trainer.strategy)
     for key, spec in targets.parts(config.model_dump()).items():
         if key in EARLY:

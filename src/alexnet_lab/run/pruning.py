@@ -79,6 +79,26 @@ def journal_of(run_dir: Path) -> Path:
     return journal
 
 
+def trial_of(job: str, journal: Path, storage: BaseStorage) -> int:
+    """The id of a job's trial; if several have the same values, the last.
+
+    Raises:
+        RunError: There is none, say because the run is a copy.
+    """
+    studies = storage.get_all_studies()
+    trials = storage.get_all_trials(studies[0]._study_id) if studies else []
+    found = [trial._trial_id for trial in trials if trial.user_attrs.get(JOB) == job]
+    if not found:
+        raise RunError(f"`callbacks.pruning`: {job} is no trial of {journal}; set callbacks.pruning=null")
+    return found[-1]
+
+
+def check_trial(run_dir: Path) -> None:
+    """Raises ConfigError or RunError if a run is no trial of a search."""
+    journal = journal_of(run_dir)
+    trial_of(run_dir.name, journal, open_journal(str(journal)))
+
+
 class Rule(NamedTuple):
     """When trials are ended."""
 
@@ -125,14 +145,14 @@ class Pruning(Callback):
 
     def _pruned(self) -> bool:
         storage = open_journal(str(self.journal))
-        return PRUNED_AT in storage.get_trial(self._trial_id(storage)).user_attrs
+        return PRUNED_AT in storage.get_trial(trial_of(self.job, self.journal, storage)).user_attrs
 
     def _ends(self, epochs: int, value: float, allowed: bool) -> bool:
         """Reports the value of an epoch; whether the trial ends after it, which is recorded too."""
         import optuna  # noqa: PLC0415 - an optional package
 
         storage = open_journal(str(self.journal))
-        trial_id = self._trial_id(storage)
+        trial_id = trial_of(self.job, self.journal, storage)
         storage.set_trial_intermediate_value(trial_id, epochs, value)
         pruner = optuna.pruners.MedianPruner(self.rule.startup_trials, self.rule.warmup_epochs)
         study = optuna.load_study(study_name=STUDY, storage=storage, pruner=pruner)
@@ -141,8 +161,3 @@ class Pruning(Callback):
         storage.set_trial_user_attr(trial_id, PRUNED_AT, epochs)
         log.info("the trial ends after %d epochs: worse than the median of the others", epochs)
         return True
-
-    def _trial_id(self, storage: BaseStorage) -> int:
-        """The trial of this job; if several have the same values, the last."""
-        trials = storage.get_all_trials(storage.get_study_id_from_name(STUDY))
-        return next(trial._trial_id for trial in reversed(trials) if trial.user_attrs.get(JOB) == self.job)
