@@ -18,7 +18,8 @@ from alexnet_lab.base.errors import Interrupted, RunError
 from alexnet_lab.config.continuing import LONGER
 from alexnet_lab.run import train
 from alexnet_lab.run.request import merged, requested
-from alexnet_lab.run.resuming import STOPS
+from alexnet_lab.run.resuming import STOPS, begin
+from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 
@@ -107,6 +108,14 @@ def test_finished_run_is_trained_further(done, capsys):
     assert found[0] == pytest.approx(one_cycle(3 * STEPS, 4 * STEPS), rel=1e-6)
     assert found[1] == pytest.approx(0.01 / 25 / 1e4, rel=1e-6)
     assert load_checkpoint(done / "checkpoints" / "last.ckpt")["global_step"] == 2 * checkpoint["global_step"]
+
+
+def test_config_of_a_version_without_max_steps_is_extended_too(done):
+    path = done / "config.yaml"
+    path.write_text(path.read_text().replace("  max_steps: -1\n", ""))
+    assert "max_steps" not in path.read_text()
+    longer = requested({"resume": str(done), "changes": {"trainer.max_epochs": 4}})
+    assert begin(RunDirectory(done), longer).checkpoint.path.name == "last.ckpt"
 
 
 def test_longer_run_that_is_killed_is_resumed_to_the_same_end(done, tmp_path, monkeypatch):

@@ -72,7 +72,7 @@ def begin(directory: RunDirectory, config: Train, *, mapped: bool = False) -> Be
             _check_epoch_is_over(directory, config, checkpoint)
         _check_longer(directory, config, checkpoint, result)
         log.info("%s", _rule(checkpoint, longer))
-        if checkpoint.get("global_step") == saved["trainer"]["max_steps"] and not _is_over(checkpoint):
+        if checkpoint.get("global_step") == saved["trainer"].get("max_steps") and not _is_over(checkpoint):
             epoch = checkpoint["epoch"] + 1
             log.warning(
                 "trainer.max_steps had ended epoch %d; its other images are left out, and epoch %d follows",
