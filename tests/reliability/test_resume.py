@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -44,10 +45,20 @@ def test_last_checkpoint_cut_short(unfinished, digits_run, size, capsys):
     assert_same_ending(unfinished, digits_run)
 
 
-def test_best_is_resumed_from_where_nothing_else_is_whole(unfinished, capsys):
-    (unfinished / "checkpoints" / "last.ckpt").write_bytes(b"PK\x03\x04")
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, r"is damaged or cut short \(4 bytes\)"), ([1], "is no checkpoint of a run: it has no state_dict"),
+        ({"state_dict": {}}, "is no checkpoint of a run: it has no optimizer_states"),
+    ],
+)  # fmt: skip
+def test_best_is_resumed_from_where_nothing_else_is_whole(content, problem, unfinished, capsys):
+    path = unfinished / "checkpoints" / "last.ckpt"
+    path.write_bytes(b"PK\x03\x04")
+    if content is not None:
+        torch.save(content, path)
     assert train({"resume": str(unfinished)})["status"] == "completed"
-    assert "resuming from best.ckpt" in capsys.readouterr().err
+    assert re.search(rf"last\.ckpt {problem}; resuming from best\.ckpt", capsys.readouterr().err)
 
 
 def test_nothing_whole(unfinished):

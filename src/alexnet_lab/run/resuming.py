@@ -280,6 +280,7 @@ def newest_intact(directory: RunDirectory, *, mapped: bool = False, warn: bool =
         try:
             then = stamp(path.stat())
             checkpoint = load_checkpoint(path, mapped=mapped)
+            _check_content(checkpoint, path)
         except ForeignCheckpointError:
             raise  # nothing in such a run can be trusted
         except RunError as error:
@@ -295,6 +296,17 @@ def newest_intact(directory: RunDirectory, *, mapped: bool = False, warn: bool =
         f"{directory.path} has no checkpoint to resume from; start it again with its config.yaml (trainer.fast_dev_run "
         "keeps none)"
     )
+
+
+LIGHTNINGS = ("state_dict", "optimizer_states", "loops", "callbacks")
+"""Keys of each of Lightning's checkpoints without which training cannot go on."""
+
+
+def _check_content(checkpoint: Any, path: Path) -> None:
+    """Raises RunError for what torch can load but no run has written, such as bare weights."""
+    missing = [key for key in LIGHTNINGS if not isinstance(checkpoint, dict) or key not in checkpoint]
+    if missing:
+        raise RunError(f"{path} is no checkpoint of a run: it has no {missing[0]}")
 
 
 def place_of(checkpoint: Mapping[str, Any]) -> str:
