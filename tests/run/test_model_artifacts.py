@@ -77,6 +77,7 @@ def test_all_kept_checkpoints_and_what_was_logged_stays(compose, tmp_path):
     assert [alias(artifact) for artifact in first] == ["epoch_1", "epoch_2", "best", "last"]
     files = [f"checkpoints/{name}.ckpt" for name in ("epoch_1", "epoch_2", "last")]
     assert [list(first[index].files) for index in (0, 1, 3)] == [[name] for name in files]
+    (run / "checkpoints" / "epoch_final.ckpt").write_bytes(b"the user's")
     train({"resume": str(run), "changes": {"trainer.max_epochs": 3}})
     assert [alias(artifact) for artifact in logged(run)] == [
         "epoch_1", "epoch_2", "best", "last", "epoch_1", "epoch_2", "epoch_3", "best", "last"

@@ -64,8 +64,9 @@ def versions(directory: RunDirectory, asked: Literal["best", "all"]) -> dict[str
     best = {BEST: [*described, directory.best, directory.weights]}
     if asked == "best":
         return best
-    kept = sorted(directory.checkpoints.glob("epoch_*.ckpt"), key=lambda path: int(path.stem.partition("_")[2]))
-    return {path.stem: [path] for path in kept} | best | {"last": [directory.last]}
+    epochs = {path.stem.removeprefix("epoch_"): [path] for path in directory.checkpoints.glob("epoch_*.ckpt")}
+    kept = sorted((name for name in epochs if name.isdecimal()), key=int)  # the user may keep other files there
+    return {f"epoch_{name}": epochs[name] for name in kept} | best | {"last": [directory.last]}
 
 
 def _log(directory: RunDirectory, config: Train, spec: dict[str, Any], versions: dict[str, list[Path]]) -> None:
