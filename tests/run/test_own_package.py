@@ -11,13 +11,16 @@ import yaml
 from commands import QUICK, finished, forked
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.run import train
+from alexnet_lab.run import train, worker
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 PARTS = """
+import torch
+from lightning import LightningDataModule
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 from alexnet_lab.data.augment import Augment
 from alexnet_lab.models import LeNet5
 from alexnet_lab.training.schedules import step
@@ -31,6 +34,18 @@ class Shifts(Augment):
 class Loss(nn.CrossEntropyLoss):
     def __init__(self, label_smoothing=0.0):
         super().__init__(reduction="none", label_smoothing=label_smoothing)
+
+class Data(LightningDataModule):
+    def __init__(self, num_classes, channels, image_size, batch_size, seed, augment):
+        super().__init__()
+        size = (2 * batch_size, channels, image_size, image_size)
+        labels = torch.arange(2 * batch_size) % num_classes
+        self.loader = DataLoader(TensorDataset(torch.rand(size), labels), batch_size)
+
+    def train_dataloader(self):
+        return self.loader
+
+    val_dataloader = test_dataloader = train_dataloader
 
 def schedule(optimizer, duration, *, drop_epochs, factor=0.5):
     return step(optimizer, duration, drop_epochs=drop_epochs, factor=factor)
@@ -108,6 +123,14 @@ def test_classes_of_torch_and_lightning_and_functions_of_ones_own(compose, tmp_p
     train(config | {"run_dir": str(tmp_path / "three"), "logger": None})
     with (tmp_path / "three" / "metrics.csv").open() as file:
         assert [float(row["learning_rate"]) for row in csv.DictReader(file)] == pytest.approx([0.05, 0.025, 0.0125])
+
+
+@pytest.mark.usefixtures("packages")
+def test_data_module_without_class_names_trains_and_is_tested(compose, tmp_path):
+    config = compose(*SHORT, f"run_dir={tmp_path / 'run'}", "callbacks.augmentation_preview=true")
+    config["data"] = {"_target_": "own_parts.Data", "num_classes": 10, "channels": 1, "image_size": 28, "batch_size": 8}
+    assert train(config)["metrics"]["test/top1_error"] <= 1
+    assert worker.class_names(object(), 3) == ["0", "1", "2"]
 
 
 @pytest.mark.usefixtures("packages")

@@ -94,7 +94,8 @@ def fit_and_test(
             load_best(trainer, classifier, own)
             tested = train_set_metrics(trainer, classifier, data) if config.callbacks.train_set else {}
             tested |= test_metrics(trainer, classifier, data)
-            media = partial(shown, directory.pictures(), own.metrics.rows, own.confusion.counts, data.class_names)
+            names = class_names(data, config.data["num_classes"])
+            media = partial(shown, directory.pictures(), own.metrics.rows, own.confusion.counts, names)
             tracking.show(loggers, media)
             outcome = outcome_of(trainer, data, own, callbacks, tested)
             tracking.summarize(loggers, summary_of(outcome, classifier, own))
@@ -200,8 +201,16 @@ def ready_data(config: Train, ready: Prepared | None) -> Any:
     return ready.data
 
 
+def class_names(data: Any, number: int) -> list[str]:
+    """The names of the classes; their numbers, if another package's data module has none."""
+    return getattr(data, "class_names", None) or [str(label) for label in range(number)]
+
+
 def draw_preview(data: Any, path: Path) -> None:
     """Draws the preview of the augmentation; if it cannot be written, the run continues."""
+    if not isinstance(data, ImageDataModule):
+        log.info("there is no %s: %s does not offer its images before augmentation", path.name, type(data).__name__)
+        return
     data.setup("fit")
     try:
         preview(data, path)
