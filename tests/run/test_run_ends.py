@@ -268,7 +268,8 @@ def test_overfitting_needs_no_validation_metric_of_each_epoch(compose, tmp_path)
 
 
 def test_summary_line():
-    result = {"metrics": {"test/top1_error": 0.0125, "test/loss": 1.0}, "wall_seconds": 61.2, "epochs": 3}
+    metrics = {"test/top1_error": 0.0125, "test/loss": 1.0, "test/calibration_error": 0.2}
+    result = {"metrics": metrics, "wall_seconds": 61.2, "epochs": 3}
     line = launcher.summary_line(result | {"images_per_second": None})
     assert line == "done in 61 s: test/top1_error 1.25% (3 epochs, 0 images/s)"
     untested = launcher.summary_line(result | {"images_per_second": 20.0, "metrics": {"val/top1_error": 0.1}})

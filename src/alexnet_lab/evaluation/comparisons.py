@@ -17,8 +17,9 @@ from scipy.special import bdtr
 from alexnet_lab.base.random import generator
 from alexnet_lab.base.ranges import TOP_K
 from alexnet_lab.base.statistics import CONFIDENCE, ROUNDING, difference
-from alexnet_lab.evaluation.error_rates import NORMAL_QUANTILE, error_names
+from alexnet_lab.evaluation.error_rates import NORMAL_QUANTILE
 from alexnet_lab.evaluation.kernels import PERMUTATIONS, tower_test
+from alexnet_lab.run.run_files import error_names
 from alexnet_lab.training.metrics import ranks
 
 if TYPE_CHECKING:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from alexnet_lab.evaluation.predict import UNKNOWN, Predictions
-from alexnet_lab.run.run_files import ERROR_RATES
+from alexnet_lab.run.run_files import error_names
 from alexnet_lab.training.metrics import NO_CLASS, add_confusions, predicted_classes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 log = logging.getLogger(__name__)
 
@@ -52,16 +49,6 @@ def intervals(predictions: Predictions) -> dict[str, Interval]:
     """The 95 % interval of each error rate in the metrics, by name."""
     images, metrics = len(predictions.labels), predictions.metrics
     return {name: wilson(round(metrics[name] * images), images) for name in error_names(metrics)}
-
-
-def error_names(metrics: Iterable[str]) -> list[str]:
-    """The names of the error rates; a further metric, such as `test/calibration_error`, is none.
-
-    Example:
-        >>> error_names(["test/loss", "test/top1_error", "test/calibration_error"])
-        ['test/top1_error']
-    """
-    return [name for name in metrics if name.partition("/")[2] in ERROR_RATES]
 
 
 def confusion(predictions: Predictions) -> list[list[int]]:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from alexnet_lab.base.formats import p_value
 from alexnet_lab.base.printable import printable, printable_texts
-from alexnet_lab.evaluation.error_rates import error_names
+from alexnet_lab.run.run_files import error_names
 from alexnet_lab.training.metrics import NO_CLASS, predicted_classes
 
 if TYPE_CHECKING:

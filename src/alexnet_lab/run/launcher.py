@@ -29,6 +29,7 @@ from alexnet_lab.run.rehearsal import check_callbacks
 from alexnet_lab.run.request import checked
 from alexnet_lab.run.resuming import begin, check_images, resume_command
 from alexnet_lab.run.run_directory import CONTINUED_BY, RunDirectory
+from alexnet_lab.run.run_files import error_names
 from alexnet_lab.run.threads import with_threads
 from alexnet_lab.run.worker import fit_and_test
 
@@ -258,8 +259,9 @@ def _record(directory: RunDirectory, result: dict[str, Any]) -> None:
 
 def summary_line(result: dict[str, Any]) -> str:
     """How the run ended, in one line."""
-    errors = {name: value for name, value in result["metrics"].items() if name.startswith("test/") and "error" in name}
-    shown = ": " + ", ".join(f"{name} {value:.2%}" for name, value in errors.items()) if errors else ""
+    metrics = result["metrics"]
+    errors = [name for name in error_names(metrics) if name.startswith("test/")]
+    shown = ": " + ", ".join(f"{name} {metrics[name]:.2%}" for name in errors) if errors else ""
     seconds = result["wall_seconds"]
     speed = result["images_per_second"] or 0.0
     return f"done in {seconds:,.0f} s{shown} ({result['epochs']} epochs, {speed:,.0f} images/s)"

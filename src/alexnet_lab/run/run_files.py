@@ -20,6 +20,16 @@ ERROR_RATES = ("top1_error", "top5_error")
 """The ends of metric names whose values are shares."""
 
 
+def error_names(metrics: Iterable[str]) -> list[str]:
+    """The names of the error rates; a further metric, such as `test/calibration_error`, is none.
+
+    Example:
+        >>> error_names(["test/loss", "test/top1_error", "test/calibration_error"])
+        ['test/top1_error']
+    """
+    return [name for name in metrics if name.partition("/")[2] in ERROR_RATES]
+
+
 def _metrics(metrics: dict[str, float | None]) -> dict[str, float | None]:
     for name, value in metrics.items():
         if name.endswith(ERROR_RATES) and value is not None and not 0 <= value <= 1:
