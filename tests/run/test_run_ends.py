@@ -122,7 +122,7 @@ def test_run_interrupted_while_it_is_tested_is_tested_when_resumed(compose, digi
     words = (f"run_dir={run}", "trainer.max_epochs=2", "trainer.limit_train_batches=12")
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "test_step", interrupted)
-        with pytest.raises(Interrupted):
+        with pytest.raises(Interrupted, match=r"^interrupted by Ctrl-C while the trained network was tested; resume"):
             train(compose(*words))
     assert result(run)["status"] == "interrupted"
     before = weights(run)
@@ -326,7 +326,7 @@ def test_sigterm_in_the_last_validation_is_not_lost(compose, tmp_path, monkeypat
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(LastValidation, "on_validation_end", signalled)
-    with pytest.raises(Interrupted, match="interrupted by SIGTERM"):
+    with pytest.raises(Interrupted, match="interrupted by SIGTERM in epoch 2;"):
         train(compose(f"run_dir={tmp_path / 'part'}", *words))
     assert result(tmp_path / "part")["status"] == "interrupted"
     monkeypatch.undo()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 
@@ -177,10 +178,18 @@ def interruptible(trainer: Trainer) -> Iterator[None]:
     except (SystemExit, KeyboardInterrupt) as error:
         by_sigterm = trainer.received_sigterm or isinstance(error.__context__ or error, Terminated)
         name = "SIGTERM" if by_sigterm else "Ctrl-C"
-        raise Interrupted(f"interrupted by {name} in epoch {trainer.current_epoch + 1}") from error
+        raise Interrupted(f"interrupted by {name} {place_of(trainer)}") from error
     finally:
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # Lightning's shutdown leaves it ignored
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def place_of(trainer: Trainer) -> str:
+    """Where a run is: in the epoch that has begun last, or in the tests after training."""
+    if trainer.state.fn != TrainerFn.FITTING:
+        return "while the trained network was tested"
+    begun = trainer.fit_loop.epoch_progress.current.ready  # pyright: ignore[reportAttributeAccessIssue] - Lightning's own type hides it
+    return f"in epoch {max(1, begun)}"
 
 
 def log_frozen(net: nn.Module) -> None:
