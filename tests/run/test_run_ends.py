@@ -18,6 +18,7 @@ import torch
 from commands import QUICK, call, finished, forked, wait_for
 
 from alexnet_lab.base.errors import ConfigError, Interrupted, RunError
+from alexnet_lab.base.signals import terminate
 from alexnet_lab.config import check_train
 from alexnet_lab.config.schema import Trainer
 from alexnet_lab.run import devices, engine, launcher, train, worker
@@ -114,23 +115,29 @@ def _interrupt_in_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
     monkeypatch.setattr(Classifier, "training_step", step)
 
 
-def test_run_interrupted_while_it_is_tested_is_tested_when_resumed(compose, digits_run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["Ctrl-C", "SIGTERM"])
+def test_run_interrupted_in_its_test_is_tested_when_resumed(name, compose, digits_run, tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+
     def interrupted(self: Classifier, batch: Any, index: int) -> None:
-        raise KeyboardInterrupt
+        assert signal.getsignal(signal.SIGTERM) is terminate  # Lightning's waits for the other processes
+        os.kill(os.getpid(), signal.SIGINT if name == "Ctrl-C" else signal.SIGTERM)
+        time.sleep(5)
 
     run = tmp_path / "run"
     words = (f"run_dir={run}", "trainer.max_epochs=2", "trainer.limit_train_batches=12")
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "test_step", interrupted)
-        with pytest.raises(Interrupted, match=r"^interrupted by Ctrl-C while the trained network was tested; resume"):
+        with pytest.raises(Interrupted, match=rf"^interrupted by {name} while the trained network was tested; resume"):
             train(compose(*words))
+    assert signal.getsignal(signal.SIGTERM) is before
     assert result(run)["status"] == "interrupted"
-    before = weights(run)
+    trained = weights(run)
     train({"resume": str(run)})
     assert result(run)["metrics"] == result(digits_run)["metrics"]
     assert (result(run)["epochs"], result(run)["steps"]) == (2, 24)
     assert rows(run)[1]["train/loss"] == rows(digits_run)[1]["train/loss"]
-    assert all(torch.equal(value, before[name]) for name, value in weights(run).items())
+    assert all(torch.equal(value, trained[key]) for key, value in weights(run).items())
 
 
 def test_interrupt_before_the_first_checkpoint_promises_no_resume(compose, tmp_path, monkeypatch):

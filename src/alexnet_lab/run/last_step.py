@@ -1,6 +1,7 @@
 """SIGTERM while a network trains: the step is finished, a checkpoint written, and only then the run ends.
 
-SLURM sends it before the time limit, as clouds do before they take a machine back.
+SLURM sends it before the time limit, as clouds do before they take a machine back. A test ends at once, and is repeated
+when the run is resumed.
 """
 
 from __future__ import annotations
@@ -80,6 +81,14 @@ class EndAfterStep(EndsBatch):
         self._restore()
         if asked:
             terminate(signal.SIGTERM, None)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lets SIGTERM end a test at once: Lightning's handler waits for processes that may be waiting for this one.
+
+        Lightning itself restores the handler from before the test.
+        """
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, terminate)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Puts the handlers back."""
