@@ -137,3 +137,9 @@ def test_cuda_graphs_are_for_one_gpu(trainer: dict[str, Any], message: str):
     assert check(callbacks=graphs)
     with pytest.raises(ConfigError, match=message):
         check(callbacks=graphs, trainer=trainer)
+
+
+def test_cuda_graphs_are_not_combined_with_hooks_on_the_layers():
+    both = {"graphs": {"_target_": f"{TRAINING}.cuda_graphs.CudaGraphs"}, "layer_statistics": True}
+    with pytest.raises(ConfigError, match=r"`callbacks\.layer_statistics` is true, but `callbacks\.graphs` works"):
+        check(callbacks=both)

@@ -95,6 +95,11 @@ def _check_graphs(callbacks: Callbacks, trainer: Trainer) -> None:
     key = next((key for key, part in found if isinstance(part, dict) and part.get("_target_") == GRAPHS), None)
     if key is None:
         return
+    if callbacks.layer_statistics:  # its hooks on the layers would keep every pass from being replayed
+        raise ConfigError(
+            f"`callbacks.layer_statistics` is true, but `callbacks.{key}` works with false; set it, or leave the "
+            f"callback out: '~callbacks.{key}'"
+        )
     allowed = {"accelerator": ("auto", "gpu", "cuda"), "devices": (1,), "num_nodes": (1,),
                "accumulate_grad_batches": (1,)}  # fmt: skip
     for field, values in allowed.items():
