@@ -14,6 +14,7 @@ from alexnet_lab.data import MNISTDataModule
 from alexnet_lab.evaluation.load import load
 from alexnet_lab.export import export
 from alexnet_lab.export.command import export_checked
+from alexnet_lab.export.description import whole_test_set
 from alexnet_lab.run import train
 
 if TYPE_CHECKING:
@@ -85,6 +86,21 @@ def test_the_published_page_is_small_and_states_its_accuracy():
     assert found
     assert float(found[1]) >= 99
     assert "http" not in re.sub(r'<script type="application/json".*?</script>', "", text).replace("http-equiv", "")
+
+
+@pytest.mark.parametrize(
+    ("trainer", "images"),
+    [
+        ({}, 10_000),
+        ({"limit_test_batches": 1}, None),
+        ({"limit_test_batches": 0.5}, None),
+        ({"fast_dev_run": True}, None),
+    ],
+)
+def test_only_a_test_on_all_images_counts_as_one(trainer, images):
+    run = load(REPOSITORY / "results" / "weights" / "lenet5_mnist.safetensors")
+    run.trained_by = run.trained_by.with_trainer(**trainer)
+    assert whole_test_set(run) == images
 
 
 def test_the_published_page_is_what_export_py_writes_today(tmp_path):

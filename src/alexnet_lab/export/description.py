@@ -56,4 +56,7 @@ def whole_test_set(run: Predictor) -> int | None:
     """The number of test images, if the test metrics are of all of them; None otherwise, or if it is not known."""
     images = run.facts.get("images") if isinstance(run, LoadedWeights) else {"num_test": run.data.num_test}
     number = images.get("num_test") if isinstance(images, dict) else None
-    return number if isinstance(number, int) and run.trained_by.trainer.limit_test_batches == 1.0 else None
+    trainer = run.trained_by.trainer
+    limit = trainer.limit_test_batches
+    whole = isinstance(limit, float) and limit == 1 and not trainer.fast_dev_run  # an int is a number of batches
+    return number if isinstance(number, int) and whole else None
