@@ -145,6 +145,9 @@ def test_what_the_file_lacks_is_one_line(tmp_path, alone):
         ("statistics", {"mean_image": {"dtype": "|O", "shape": [1], "base64": ""}}, "its statistics cannot be read"),
         ("class_names", ["a"], "its statistics or class names do not fit its config"),
         ("config", 3, r"cannot be read: `config` is 3 \(int\)"),
+        ("metrics", "x", r"cannot be read: `metrics` is 'x' \(str\)"),
+        ("metrics", {"test/top1_error": "x"}, r"cannot be read: `metrics.test/top1_error` is 'x' \(str\)"),
+        ("images", [1], r"cannot be read: `images` is \.\.\. \(list\)"),
     ):
         write_weights(tmp_path / "odd.safetensors", net, {**facts, name: value})
         with pytest.raises(RunError, match=message):

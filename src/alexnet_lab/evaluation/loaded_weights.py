@@ -20,6 +20,7 @@ from alexnet_lab.models.counts import num_macs
 from alexnet_lab.run.best_weights import statistics_of
 from alexnet_lab.run.engine import build_classifier
 from alexnet_lab.run.run_directory import RunDirectory
+from alexnet_lab.run.run_files import Metrics
 from alexnet_lab.run.threads import chosen_threads
 from alexnet_lab.training.checkpoint_io import load_weights
 from alexnet_lab.training.weights_file import read_weights
@@ -38,6 +39,8 @@ class Facts(Schema):
     config: dict[str, Any]
     class_names: list[str] | None = None
     statistics: dict[str, Any] | None = None
+    metrics: Metrics | None = None
+    images: dict[str, Any] | None = None
 
 
 class LoadedWeights(Predictor):
