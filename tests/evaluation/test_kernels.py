@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.evaluation.figures.registry import obstacles
 from alexnet_lab.evaluation.kernels import Kernels, colour_saturation, first_kernels, tower_test
 from alexnet_lab.models import AlexNet
 
@@ -52,6 +55,11 @@ def test_towers_are_the_halves_that_conv2_sees():
 def test_network_without_a_convolution():
     with pytest.raises(ConfigError, match="figures=kernels: Linear has no convolution"):
         first_kernels(nn.Linear(3, 3))
+    run = SimpleNamespace(path="mlp", net=nn.Linear(3, 3), settings=SimpleNamespace(model={}))
+    found = obstacles([run, run], "all", labelled=True)  # pyright: ignore[reportArgumentType] - all that it reads of a run
+    assert found["kernels"] == (
+        "of several runs compares two towers that see colour, but mlp has no convolution; give one run"
+    )
 
 
 def test_permutation_test_sees_a_difference_and_no_other():

@@ -310,7 +310,10 @@ def _obstacle(entry: Entry, runs: Sequence[FinishedRun], *, labelled: bool) -> s
     if entry.one_run and len(runs) > 1:
         return "shows one network; give one run"
     for run in runs if entry.towers and len(runs) > 1 else ():
-        reason = kernels_of(run).untestable
+        try:
+            reason = kernels_of(run).untestable
+        except ConfigError:
+            reason = "has no convolution"
         if reason:
             return f"of several runs compares two towers that see colour, but {run.path} {reason}; give one run"
     return None
