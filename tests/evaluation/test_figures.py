@@ -274,6 +274,10 @@ def test_figures_that_need_classes(run, tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "FIGURES", {name: FIGURES[name] for name in ("confusion", "top5")})
     found = run_eval(run, figures="all", data={"root": str(folder)})
     assert found["figures"] == [f"figures/own_mine_center/top5.{kind}" for kind in ("png", "svg")]
+    monkeypatch.chdir(folder)
+    subject = evaluate.predicted(check_evaluate({"run": str(run), "num_threads": 1, "data": {"root": "."}}))
+    assert registry.FigureInputs(subject).title == "run, mine"
+    assert [path.name for path in (run / "eval" / "predictions").iterdir()] == ["own_mine_center.npz"]
 
 
 def test_ensemble_of_two_runs(run, digits_run, tmp_path, compose):

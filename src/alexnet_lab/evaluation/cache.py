@@ -46,7 +46,7 @@ def predict_once(run: FinishedRun, split: str, *, views: Views = "center", own: 
     Raises:
         RunError: The run directory cannot be written.
     """
-    name = f"own_{own.root.name}" if own else split
+    name = f"own_{own.name}" if own else split
     path = run.directory.path / "eval" / "predictions" / f"{name}_{views}.npz"
     key = key_of(run, split, views, own)
     found = read_predictions(path, key)

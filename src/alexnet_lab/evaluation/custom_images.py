@@ -45,6 +45,11 @@ class OwnImages(NamedTuple):
     skip_unreadable: bool = False
 
     @property
+    def name(self) -> str:
+        """The name of the folder, also if `root` is `.`."""
+        return self.root.resolve().name
+
+    @property
     def fingerprint(self) -> str:
         """A hash of the names, labels and contents of the files."""
         files = look_up(self.root, self.names)

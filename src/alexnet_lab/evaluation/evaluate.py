@@ -129,7 +129,7 @@ def predicted(config: Evaluate) -> Evaluated:
         obstacles(runs, config.figures, labelled=own is None or UNKNOWN not in own.labels)
     about = _about(runs, own, split, views)
     folder = out or runs[0].directory.path / FOLDER
-    name = chosen_name(folder, config.name, _default_name(about, out), about, shared=out is not None)
+    name = chosen_name(folder, config.name, _default_name(about, own, out), about, shared=out is not None)
     each = [predict_once(run, split, views=views, own=own) for run in runs]
     if own is None:
         _check_same_images(runs, split, allowed=config.other_images)
@@ -194,10 +194,9 @@ def _about(runs: Sequence[FinishedRun], own: OwnImages | None, split: str, views
     }
 
 
-def _default_name(about: Mapping[str, Any], out: Path | None) -> str:
+def _default_name(about: Mapping[str, Any], own: OwnImages | None, out: Path | None) -> str:
     """The name of an evaluation's files if the user gives none."""
-    root = about["data_root"]
-    what = f"{f'own_{Path(root).resolve().name}' if root else about['split']}_{about['views']}"
+    what = f"{f'own_{own.name}' if own else about['split']}_{about['views']}"
     if about["other_images"]:
         what += "_other_images"  # next to the run's own numbers, not in their place
     if len(about["runs"]) > 1:

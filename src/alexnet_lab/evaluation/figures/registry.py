@@ -59,7 +59,7 @@ class FigureInputs:
     @property
     def title(self) -> str:
         """A short description of the evaluation."""
-        what = self.subject.own.root.name if self.subject.own else self.subject.split
+        what = self.subject.own.name if self.subject.own else self.subject.split
         runs = self.run.name if len(self.subject.runs) == 1 else f"mean of {len(self.subject.runs)} runs"
         counts = dict.fromkeys(count_views(run, self.subject.views) for run in self.subject.runs)
         views = "" if self.subject.views == "center" else f", {' and '.join(map(str, counts))} views"
