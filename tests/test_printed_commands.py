@@ -86,6 +86,8 @@ def test_any_value_survives_the_shell_and_hydra(name):
     words = [shell.override("resume", text) for text in texts()]
     line = shell.join(words)
     assert "\n" not in line
+    assert shell.split(line) == words
+    assert shell.split(shlex.join(words)) == words
     done = subprocess.run([name, "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True)
     assert done.stdout.decode("utf-8", "surrogateescape").split("\0")[:-1] == words
     parser = OverridesParser.create()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from made import make_sweep
 
+from alexnet_lab.base.errors import RunError
 from alexnet_lab.report.readme import commands, readme
 from alexnet_lab.report.sources import from_sweep
 
@@ -36,6 +37,11 @@ def test_claim_with_and_without_its_source(paper, points, claim, tmp_path):
         (BOTH, f"{BOTH} {THREE}", f"{BOTH} {SIX}"),
         (f"{BOTH} seed=0,1,2 data.dir=/home/me sweep.extend=true", f"{BOTH} {THREE}", f"{BOTH} {SIX}"),
         (f"{BOTH} seed=0 && {BOTH} seed=1,2 sweep.extend=true", f"{BOTH} {THREE}", f"{BOTH} {SIX}"),
+        (
+            rf"{BOTH} $'sweep.claim=it\'s\012a'",
+            rf"{BOTH} $'sweep.claim=it\'s\012a' {THREE}",
+            rf"{BOTH} $'sweep.claim=it\'s\012a' {SIX}",
+        ),
         (f"{BOTH} 'sweep.claim=a && b'", f"{BOTH} 'sweep.claim=a && b' {THREE}", f"{BOTH} 'sweep.claim=a && b' {SIX}"),
         (
             f"{A} {THREE} && {B} seed=0,1,2 sweep.extend=true",
@@ -55,3 +61,11 @@ def test_commands_of_a_sweep(typed, again, more, tmp_path):
 
     assert commands(study, folder) == (placed(again), placed(more, " sweep.extend=true"))
     assert commands(study, Path("results/it")) == commands(study, folder)
+
+
+def test_a_command_that_is_not_one_is_one_line(tmp_path):
+    folder = make_sweep(tmp_path / "it", {"relu": [0.1]}, command=f"{A} 'sweep.claim=a")
+    with pytest.raises(
+        RunError, match=r"it/sweep.json: `command` is .*; correct its quotation marks \(No closing quot"
+    ):
+        readme(from_sweep(folder), folder)

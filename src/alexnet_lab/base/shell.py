@@ -131,3 +131,25 @@ def _quote(word: str) -> str:
 def _escape(match: re.Match[str]) -> str:
     """Writes bytes in octal, which bash and zsh read alike."""
     return "".join(f"\\{byte:03o}" for byte in match.group().encode("utf-8", "surrogateescape"))
+
+
+def split(line: str) -> list[str]:
+    """The words of a line of `join` or `shlex.join`.
+
+    Raises:
+        ValueError: A quotation has no end.
+    """
+    return shlex.split(QUOTATION.sub(lambda found: found[0] if found[1] is None else _plain(found[1]), line))
+
+
+QUOTATION = re.compile(r"""\$'((?:[^'\\]|\\.)*)'|'[^']*'|"(?:[^"\\]|\\.)*"|\\.""", re.DOTALL)
+"""A quoted part of a line; the group is what is between `$'` and `'`, which shlex does not know."""
+
+
+def _plain(escaped: str) -> str:
+    """The same text in ordinary quotes: the inverse of `_escape` and of the backslashes before it."""
+    content = escaped.encode("utf-8", "surrogateescape")
+    content = re.sub(
+        rb"\\([0-7]{3}|[\\'])", lambda found: bytes([int(found[1], 8)]) if found[1].isdigit() else found[1], content
+    )
+    return shlex.quote(content.decode("utf-8", "surrogateescape"))

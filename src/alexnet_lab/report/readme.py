@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shlex
 import socket
 from collections import Counter
 from pathlib import Path
@@ -234,10 +233,19 @@ def commands(study: Study, folder: Path) -> tuple[str, str]:
     Args:
         study: The sweep.
         folder: Of the sweep.
+
+    Raises:
+        RunError: The sweep's own command cannot be split into words.
     """
     seeds = sorted({run.seed for run in study.runs if run.seed is not None}) or [0]
     more = [*seeds, *range(seeds[-1] + 1, seeds[-1] + 1 + len(seeds))]
-    given = [_words(part) for part in _parts(study.command)]
+    try:
+        given = [_words(part) for part in _parts(study.command)]
+    except ValueError as error:
+        raise RunError(
+            f"{folder / 'sweep.json'}: `command` is {study.command!r}; allowed: a command line for a shell; correct "
+            f"its quotation marks ({error})"
+        ) from error
     place = shell.override("hydra.sweep.dir", _place(folder))
     if len({tuple(words) for words, _ in given}) == 1:
         given, extend = [(given[0][0], [f"{SEED}={_grid(seeds)}"])], []
@@ -254,7 +262,7 @@ EXTEND = "sweep.extend=true"
 def _parts(line: str) -> list[list[str]]:
     """The commands of a line, as words."""
     parts: list[list[str]] = [[]]
-    for word in shlex.split(line):
+    for word in shell.split(line):
         if word == "&&":
             parts.append([])
         else:
