@@ -136,7 +136,7 @@ def _what_was_run(study: Study) -> str:
     facts = [
         subject,
         "1 epoch" if epochs == "1" else f"{epochs} epochs" if epochs else "",
-        f"{len(seeds)} seeds ({_span(seeds)})" if len(seeds) > 1 else f"seed {_span(seeds)}",
+        f"{len(seeds)} seeds ({_span(seeds)})" if len(seeds) > 1 else f"seed {_span(seeds)}" if seeds else "",
         "1 level" if len(study.levels) == 1 else f"{len(study.levels)} levels",
         state_line(study),
     ]
