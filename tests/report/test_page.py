@@ -9,10 +9,11 @@ import re
 from importlib import resources
 
 import pytest
-from made import make_run, make_sweep
+from made import MANIFEST, make_run, make_sweep
 
 from alexnet_lab.report.page import CHART_VERSION, epoch_step, link, page
 from alexnet_lab.report.sources import from_runs, from_sweep
+from alexnet_lab.report.text_tables import origin
 
 CHART_SHA256 = "87364cc2b2a76a6684929e7d6b80b18a897794db38400caff1fcf1791c6925d2"
 """Of chart.umd.min.js as npm delivers it in chart.js 4.6.1."""
@@ -116,6 +117,22 @@ def test_a_study_without_results_is_a_page_too(tmp_path):
     text = page(from_sweep(folder), folder)
     assert "No run is complete yet." in text
     assert "0 of 1 runs completed, 1 to go" in text
+
+
+@pytest.mark.parametrize(
+    ("manifest", "versions", "hardware"),
+    [
+        (MANIFEST, "Python 3.11.7, torch 2.9.0", "2 cores of a processor, 8.0 GiB, no GPU"),
+        ({"packages": {"torch": "2.9"}, "hardware": {"processor": "a processor"}}, "torch 2.9", "a processor, no GPU"),
+        ({"python": "3.11.7", "hardware": {"cores": 2, "gpus": ["a GPU"]}}, "Python 3.11.7", "2 cores, a GPU"),
+        ({"hardware": {}}, None, None),
+    ],
+)
+def test_the_origin_leaves_out_what_a_manifest_lacks(manifest, versions, hardware, tmp_path):
+    run = make_run(tmp_path / "run")
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    found = dict(origin(from_runs([str(run)])))
+    assert (found.get("versions"), found.get("hardware")) == (versions, hardware)
 
 
 def test_chart_library_is_as_published_with_its_licence():

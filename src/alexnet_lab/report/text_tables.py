@@ -139,16 +139,19 @@ def _commit(git: Any) -> str:
 
 
 def _versions(manifest: Any) -> str:
+    python = manifest.get("python")
     packages = [f"{name} {version}" for name, version in manifest.get("packages", {}).items()]
-    return ", ".join([f"Python {manifest.get('python')}", *packages])
+    return ", ".join([f"Python {python}", *packages] if python else packages)
 
 
 def _hardware(found: Any) -> str:
     if not isinstance(found, dict):
         return ""
-    gpus = ", ".join(found.get("gpus") or []) or "no GPU"
+    cores, memory = found.get("cores"), found.get("memory_gib")
     processor = ", ".join(str(word) for name in ("processor", "instructions") if (word := found.get(name)))
-    return f"{found.get('cores')} cores of {processor}, {found.get('memory_gib')} GiB, {gpus}"
+    host = [" of ".join(filter(None, [cores and f"{cores} cores", processor])), memory and f"{memory} GiB"]
+    gpus = found.get("gpus") or (["no GPU"] if any(host) else [])
+    return ", ".join(filter(None, [*host, *gpus]))
 
 
 def _spent(runs: Iterable[Run]) -> str:
