@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from commands import QUICK, Outcome, call, evaluated
+from evaluating import another_run, run_eval
 from pictures import make_pictures, words_of, write_image
 
 from alexnet_lab.data.identity import difference
+from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.run import train
 
 if TYPE_CHECKING:
@@ -181,6 +183,18 @@ def test_ensemble_of_a_run_with_itself_is_refused(how, run, tmp_path):
         shutil.copytree(run, other)
     line = error_of(evaluated(f"run=[{run},{other}]"), code=2)
     assert f"`run` names the same run twice, as {run} and {other}; an ensemble needs different runs" in line
+
+
+@pytest.mark.parametrize("of_sweep", [False, True])
+def test_runs_of_one_name_have_a_difference_each(of_sweep, run, tmp_path, monkeypatch):
+    other = another_run(run, tmp_path / "more" / "run")
+    if of_sweep:
+        (tmp_path / "more" / "sweep.json").write_text("{}")
+    monkeypatch.setattr(FinishedRun, "difference", property(lambda one: f"of {one.path}"))
+    names = ["run", "more/run"] if of_sweep else [str(run), str(other)]
+    found = run_eval([str(run), str(other)])["other_images"]
+    assert found == dict(zip(names, [f"of {run}", f"of {other}"], strict=True))
+    assert run_eval(run)["other_images"] == {"run": f"of {run}"}
 
 
 def test_records_of_earlier_versions_are_compared_as_far_as_they_go():

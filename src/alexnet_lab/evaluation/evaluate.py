@@ -189,9 +189,16 @@ def _about(runs: Sequence[FinishedRun], own: OwnImages | None, split: str, views
         "checkpoints": [run.checkpoint_hash for run in runs],  # runs of several sweeps may have the same name
         "split": "own" if own else split,
         "data_root": str(own.root) if own else None,
-        "other_images": {run.name: run.difference for run in runs if run.difference} or None,
+        "other_images": {name: run.difference for name, run in _distinct(runs).items() if run.difference} or None,
         "views": views,
     }
+
+
+def _distinct(runs: Sequence[FinishedRun]) -> dict[str, FinishedRun]:
+    """The runs by their names, or if some have the same one, by their labels or paths."""
+    ways = ([run.name for run in runs], [run.label for run in runs], [run.path for run in runs])
+    names = next(names for names in ways if len(set(names)) == len(runs))
+    return dict(zip(names, runs, strict=True))
 
 
 def _default_name(about: Mapping[str, Any], own: OwnImages | None, out: Path | None) -> str:
