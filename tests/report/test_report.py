@@ -104,12 +104,14 @@ def test_of_one_run(tmp_path):
     }
 
 
-def test_the_summary_of_a_sweep_stays_that_of_its_metric(sweep):
+def test_summary_and_figures_of_a_sweep_stay_those_of_its_metric(sweep):
     report(f"sweep={sweep}")
-    before = (sweep / "summary.csv").read_text()
+    files = [sweep / "summary.csv", sweep / "figures" / "levels.svg"]
+    before = [path.read_text() for path in files]
     assert report(f"sweep={sweep}", "metric=test/loss").code == 0
-    assert (sweep / "summary.csv").read_text() == before
+    assert [path.read_text() for path in files] == before
     assert "0.36" in (sweep / "summary_test_loss.csv").read_text()
+    assert "test/loss" in (sweep / "figures_test_loss" / "levels.svg").read_text()
 
 
 @pytest.mark.parametrize(

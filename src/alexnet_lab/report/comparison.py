@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -87,6 +88,12 @@ class Study:
     def command(self) -> str:
         """The command that computes these runs."""
         return self.definition.get("command") or ""
+
+    @property
+    def suffix(self) -> str:
+        """Of the files about another metric than the sweep's own, whose summary and figures stay as they are."""
+        own = self.definition.get("metric")
+        return "" if own in (None, self.metric) else "_" + re.sub(r"[^\w.-]+", "_", self.metric)
 
     @property
     def target(self) -> float | None:

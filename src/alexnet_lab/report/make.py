@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,18 +95,11 @@ def _write(study: Study, folder: Path, *, readme: bool) -> None:
     """Writes the page first: it marks the folder as that of a report."""
     write_text(folder / PAGE, page(study, folder))
     summary = summary_of(study, study.metric)
-    name = _summary_name(study)
-    write_text(folder / f"{name}.csv", csv_text(summary))
-    write_text(folder / f"{name}.md", markdown(summary))
-    _draw(study, folder / "figures")
+    write_text(folder / f"summary{study.suffix}.csv", csv_text(summary))
+    write_text(folder / f"summary{study.suffix}.md", markdown(summary))
+    _draw(study, folder / f"figures{study.suffix}")
     if readme:
         write_readme(study, folder)
-
-
-def _summary_name(study: Study) -> str:
-    """The name of the summary files; another metric than the sweep's own does not overwrite its summary."""
-    own = study.definition.get("metric")
-    return "summary" if own in (None, study.metric) else "summary_" + re.sub(r"[^\w.-]+", "_", study.metric)
 
 
 def _check_metric(study: Study, *, chosen: bool) -> None:
