@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -180,6 +181,20 @@ def test_an_interrupted_run_is_dotted_and_counts_towards_no_mean(browser, tmp_pa
     assert shown.datasets("curves", "mean")[0]["data"][0]["y"] == pytest.approx(1.2)
     assert shown.datasets("curves", "partial")[0]["data"][0]["y"] == pytest.approx(1.4)
     assert shown.complaints == []
+    shown.context.close()
+
+
+@pytest.mark.parametrize(("metric", "shares"), [("test/top1_error", True), ("to_error/epochs", False)])
+def test_only_shares_are_in_per_cent(metric, shares, browser, tmp_path):
+    for seed in (0, 1):
+        path = make_run(tmp_path / f"{seed}", seed=seed, error=0.1 + seed / 10) / "result.json"
+        content = json.loads(path.read_text()) | {"to_error": {"error": 0.25, "epochs": 7.5 + seed}}
+        path.write_text(json.dumps(content))
+    shown = Shown(browser, written(from_runs([f"{tmp_path}/[01]"]), tmp_path))
+    shown.page.select_option("#metric", metric)
+    ticks = shown.page.evaluate("alexnetLab.charts.dots.scales.x.ticks.map((tick) => tick.label)")
+    assert ticks
+    assert {tick.endswith(" %") for tick in ticks} == {shares}
     shown.context.close()
 
 
