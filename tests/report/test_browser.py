@@ -86,8 +86,17 @@ def test_a_level_switched_off_and_on(shown):
     button = shown.page.get_by_role("button", name="relu")
     button.click()
     assert [level["label"] for level in shown.datasets("curves", "mean")] == ["tanh"]
-    button.click()
+    assert button.evaluate("(button) => button === document.activeElement")  # where a keyboard goes on
+    shown.page.keyboard.press("Enter")
     assert len(shown.datasets("curves", "mean")) == 2
+
+
+def test_a_level_without_a_result_has_no_button_to_press(browser, tmp_path):
+    folder = make_sweep(tmp_path / "sweep", {"relu": [0.1], "tanh": [None]})
+    shown = Shown(browser, written(from_sweep(folder), folder))
+    names = ("relu", "tanh")
+    assert [shown.page.get_by_role("button", name=name).is_enabled() for name in names] == [True, False]
+    shown.context.close()
 
 
 def test_other_metrics_and_columns(shown):

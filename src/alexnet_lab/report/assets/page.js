@@ -183,6 +183,7 @@
   function drawLegend() {
     const legend = element("legend");
     if (!legend) return;
+    const focused = [...legend.children].indexOf(document.activeElement);
     legend.replaceChildren(...data.levels.map((name, level) => {
       const button = document.createElement("button");
       const mark = document.createElement("i");
@@ -197,8 +198,10 @@
         data.runs.forEach((run, index) => { if (run.level === level) shown[index] = on && usual(run); });
         redraw();
       });
+      button.disabled = !data.runs.some((run, index) => run.level === level && (usual(run) || shown[index]));
       return button;
     }));
+    legend.children[focused]?.focus();  // the keyboard's place is on the new button
   }
 
   function redraw() {
