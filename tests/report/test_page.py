@@ -112,6 +112,19 @@ def test_the_note_on_diamonds_is_there_with_them_alone(points, diamonds, tmp_pat
     assert text.count('<path class="papers"') == text.count("a diamond is the paper's number") == diamonds
 
 
+def test_each_metric_has_a_note_of_its_own(tmp_path):
+    """The number of comparisons depends on it: sigmoid reaches no goal."""
+    errors = {"relu": [0.1, 0.2, 0.4], "tanh": [0.2, 0.35, 0.4], "sigmoid": [0.3, 0.3, 0.5]}
+    folder = make_sweep(tmp_path / "sweep", errors)
+    for path in [*folder.glob("*relu*/result.json"), *folder.glob("*tanh*/result.json")]:
+        goal = {"error": 0.25, "epochs": 1.0 + 2 * int(path.parent.name[-1]) ** 2}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"to_error": goal}))
+    text = page(from_sweep(folder), folder)
+    found = dict(re.findall(r'data-metric="(.*?)".*?<p class="note">(n jobs.*?)</p>', text, re.DOTALL))
+    assert "2 comparisons" in found["test/top1_error"]
+    assert "2 comparisons" not in found["to_error/epochs"]
+
+
 def test_a_study_without_results_is_a_page_too(tmp_path):
     folder = make_sweep(tmp_path / "sweep", {"relu": [None]})
     text = page(from_sweep(folder), folder)

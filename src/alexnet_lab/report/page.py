@@ -55,7 +55,6 @@ def page(study: Study, folder: Path) -> str:
         state=state_line(study),
         tables=tables,
         words={*WORDS, *(table.factor for table in tables)},
-        table_note=tables[0].note if tables else "",
         subject=[(what.capitalize(), text) for what, text in study.subject.items()],
         has_partial=any(run.status in PARTIAL and run.curves for run in study.runs),
         has_curves=any(run.curves for run in study.runs),
