@@ -266,11 +266,18 @@ def test_a_full_disk_is_reported_and_leaves_nothing(path, monkeypatch):
     assert leftovers(path) == []
 
 
-def test_a_source_that_cannot_be_read_is_reported(path):
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/somewhere/train.idx"), r"cannot read /somewhere/train"),
+        (OSError(errno.ENOSPC, "No space left on device"), r"the disk is full: .*toy-4 .*set data\.dir"),  # unpacking
+    ],
+)
+def test_a_source_that_cannot_be_read_or_unpacked_is_reported(path, error, message):
     def refuse() -> Contents:
-        raise PermissionError(errno.EACCES, "Permission denied", "/somewhere/train.idx")
+        raise error
 
-    with pytest.raises(DataError, match=r"cannot read /somewhere/train\.idx \(Permission denied\)"):
+    with pytest.raises(DataError, match=message):
         make_store(path, refuse)
 
 

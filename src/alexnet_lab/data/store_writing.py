@@ -74,7 +74,7 @@ def make_store(
     if not exists(path):
         with _locked(path):
             if not exists(path):  # no other process has made it
-                _build(path, _readable(contents), skip_unreadable)
+                _build(path, _readable(path, contents), skip_unreadable)
     elif folder is not None and (look_up_all or not is_unchanged(path, folder)):
         replace_store(path, contents(), skip_unreadable=skip_unreadable)
 
@@ -116,12 +116,15 @@ def _locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _readable(contents: Callable[[], Contents]) -> Contents:
-    """Reports a source file that cannot be read."""
-    try:
-        return contents()
-    except OSError as error:
-        raise DataError(f"cannot read {error.filename or 'the data set'} ({error.strerror or error})") from error
+def _readable(path: Path, contents: Callable[[], Contents]) -> Contents:
+    """Reports a source file that cannot be read, or a disk that an unpacked archive fills."""
+    with _writable(path):
+        try:
+            return contents()
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
+            raise DataError(f"cannot read {error.filename or 'the data set'} ({error.strerror or error})") from error
 
 
 @contextlib.contextmanager
