@@ -279,6 +279,9 @@ def test_a_source_that_cannot_be_read_or_unpacked_is_reported(path, error, messa
 
     with pytest.raises(DataError, match=message):
         make_store(path, refuse)
+    make_store(path, contents)
+    with pytest.raises(DataError, match=message):  # to compare the folder with the store
+        make_store(path, refuse, folder=path.parent)
 
 
 def folder_contents(root: Path, reads: list[int], *, fails: tuple[int, ...] = (), stop: int | None = None) -> Contents:

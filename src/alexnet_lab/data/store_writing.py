@@ -76,7 +76,7 @@ def make_store(
             if not exists(path):  # no other process has made it
                 _build(path, _readable(path, contents), skip_unreadable)
     elif folder is not None and (look_up_all or not is_unchanged(path, folder)):
-        replace_store(path, contents(), skip_unreadable=skip_unreadable)
+        replace_store(path, _readable(path, contents), skip_unreadable=skip_unreadable)
 
 
 def replace_store(path: Path, contents: Contents, *, skip_unreadable: bool = False) -> None:
