@@ -112,6 +112,8 @@ def test_a_store_is_verified_on_request(store):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "train_images.npy has changed" in done.stderr
+    done = subprocess.run(command[:-1], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "usage: python -m alexnet_lab.data.verification data/store/*\n")
 
 
 def _unfinished(compose: Any, run: Path) -> None:

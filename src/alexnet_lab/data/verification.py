@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from alexnet_lab.base.checked_files import read_json
-from alexnet_lab.base.errors import DataError, RunError
+from alexnet_lab.base.errors import ConfigError, DataError, RunError
 from alexnet_lab.base.files import stamp, write_json
 from alexnet_lab.data.store import Store, open_store
 
@@ -73,6 +73,9 @@ def _remembered(path: Path) -> object:
 
 def main(paths: list[str]) -> int:
     """Verifies stores and prints one line for each; returns the exit code."""
+    if not paths:
+        print("usage: python -m alexnet_lab.data.verification data/store/*", file=sys.stderr)
+        return ConfigError.exit_code
     failed = False
     for path in paths:
         try:
@@ -82,7 +85,7 @@ def main(paths: list[str]) -> int:
             print(f"error: {error}", file=sys.stderr)
         else:
             print(f"{path}: {sum(len(labels) for labels in store.labels.values()):,} images, intact")
-    return int(failed or not paths)
+    return int(failed)
 
 
 if __name__ == "__main__":
