@@ -102,6 +102,14 @@ def test_a_set_of_the_same_classes_in_val_stays_the_test_set(make_folder, tmp_pa
     assert (made.num_train + made.num_val, made.num_test) == (12, 12)
 
 
+@pytest.mark.parametrize(("parts", "tested"), [(("val", "test"), "val/"), (("test",), "a part of train/")])
+def test_a_folder_test_of_the_same_classes_is_named_as_unused(parts, tested, make_folder, tmp_path, caplog):
+    make_folder("mini_imagenet", parts=("train", *parts))
+    module(tmp_path / "mini_imagenet", num_classes=2).prepare_data()
+    root = tmp_path / "mini_imagenet"
+    assert f"{root}: test/ is not used, the test set is {tested}; data=image_folder has data.test" in caplog.text
+
+
 def test_some_classes_may_be_chosen_in_any_layout(tables):
     made = ready(tables, classes=["fox", "ant"], num_classes=2)
     assert made.class_names == ["fox", "ant"]

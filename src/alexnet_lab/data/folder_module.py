@@ -152,11 +152,21 @@ class FolderDataModule(ImageDataModule):
             check_test_classes(self.folder, folder)
             if folder != "val" and not (self.folder / folder).is_dir():
                 raise DataError(f"there is no folder {self.folder / folder}; put <class>/*.jpg there")
+        self._warn_of_unused_sets()
         folders = choose_classes(self.folder, self.classes)
         found = load_folder(
             self.folder, folders, self.stored_size, self.channels, test=self.test_folder, val=self.val_folder
         )
         return found._replace(class_names=[self.readable.get(name, name) for name in folders])
+
+    def _warn_of_unused_sets(self) -> None:
+        test = f"{self.test_folder}/" if (self.folder / self.test_folder).is_dir() else "a part of train/"
+        for name in ("val", "test"):
+            if name not in (self.test_folder, self.val_folder) and (self.folder / name).is_dir():
+                log.warning(
+                    "%s: %s/ is not used, the test set is %s; data=image_folder has data.test_folder and "
+                    "data.val_folder to choose", self.folder, name, test,
+                )  # fmt: skip
 
     def make_store(self) -> None:
         """Makes the store if it is missing, or if the folder has changed since."""
