@@ -79,6 +79,16 @@ def described(made: MiniImageNetDataModule) -> list[tuple[str, int]]:
 ALL = [(name, grey(name, number)) for name in ["ant", "bee", "cat", "dog", "eel", "fox"] for number in range(EACH)]
 
 
+@pytest.mark.parametrize(("layout", "part"), [("divided", "val"), ("same classes", "train")])
+def test_images_beside_the_class_folders_are_named(layout, part, folders, caplog):
+    if layout == "same classes":
+        shutil.rmtree(folders / "test")
+        shutil.rmtree(folders / "val")
+    picture(folders / part / "loose.png", 1)
+    module(folders, num_classes=6 if layout == "divided" else 3).prepare_data()
+    assert f"{folders / part}: images beside the class folders are left out: 1, such as loose.png" in caplog.text
+
+
 @pytest.mark.parametrize("layout", ["folders", "flat", "tables"])
 def test_sets_that_divide_the_classes_are_joined_and_split_by_image(layout, request):
     root = request.getfixturevalue("tables" if layout == "tables" else "folders")

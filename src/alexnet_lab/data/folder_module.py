@@ -15,7 +15,13 @@ from alexnet_lab.base.printable import printable
 from alexnet_lab.base.ranges import NonNegativeInt, UnitInterval
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.field_rules import check_folders
-from alexnet_lab.data.folders import check_test_classes, choose_classes, list_images
+from alexnet_lab.data.folders import (
+    check_test_classes,
+    choose_classes,
+    class_folders,
+    list_images,
+    warn_of_loose_images,
+)
 from alexnet_lab.data.source_files import SourceFiles, look_up
 from alexnet_lab.data.store import Contents, Part, exists
 
@@ -41,6 +47,8 @@ def load_folder(
     """
     begun = time.time_ns()
     folders = {"train": "train"} | ({"test": test} if (root / test).is_dir() else {}) | ({"val": val} if val else {})
+    for folder in folders.values():
+        warn_of_loose_images(root / folder, class_folders(root / folder))
     listings = {part: list_images(root / folder, classes) for part, folder in folders.items()}
     names = [f"{folders[part]}/{name}" for part, listing in listings.items() for name in listing.names]
     files = look_up(root, names, since_ns=begun)

@@ -5,11 +5,17 @@ Imports neither numpy nor torch, because the config counts the classes of a fold
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from alexnet_lab.base.errors import ConfigError, DataError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+log = logging.getLogger(__name__)
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Allowed extensions of an image, in any case: those of torchvision's ImageFolder, and GIF."""
@@ -109,6 +115,13 @@ def list_images(part: Path, classes: list[str]) -> Listing:
         listing.names.extend(f"{name}/{file}" for file in files)
         listing.labels.extend([label] * len(files))
     return listing
+
+
+def warn_of_loose_images(folder: Path, classes: Collection[str]) -> None:
+    """Warns of images that lie beside the class folders of `folder`, and so belong to no class."""
+    loose = [name for name in visible(folder) if name not in classes and Path(name).suffix.lower() in EXTENSIONS]
+    if loose:
+        log.warning("%s: images beside the class folders are left out: %d, such as %s", folder, len(loose), loose[0])
 
 
 def visible(folder: Path) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
 import tempfile
 import unicodedata
@@ -17,7 +16,7 @@ from alexnet_lab.base import shell
 from alexnet_lab.base.errors import DataError, did_you_mean
 from alexnet_lab.base.printable import printable
 from alexnet_lab.data.folder_module import image_part
-from alexnet_lab.data.folders import EXTENSIONS, visible
+from alexnet_lab.data.folders import EXTENSIONS, visible, warn_of_loose_images
 from alexnet_lab.data.images import read_image, strict_decoding
 from alexnet_lab.data.loader import Rows
 from alexnet_lab.data.source_files import look_up
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from alexnet_lab.data.datamodule import ImageDataModule
-
-
-log = logging.getLogger(__name__)
 
 
 class OwnImages(NamedTuple):
@@ -111,9 +107,7 @@ def find_images(
         if not names:
             raise DataError(f"{root} contains no images ({', '.join(EXTENSIONS)}) and no class folders")
         return OwnImages(folder, names, [UNKNOWN] * len(names), skip_unreadable)
-    beside = [name for name in entries if name not in folders and Path(name).suffix.lower() in EXTENSIONS]
-    if beside:
-        log.warning("%s: images beside the class folders are left out: %d, such as %s", root, len(beside), beside[0])
+    warn_of_loose_images(folder, folders)
     labels = {_composed(name): label for label, name in enumerate(class_names)}
     labels |= {alias: labels[_composed(name)] for alias, name in (aliases or {}).items() if _composed(name) in labels}
     names, found = [], []

@@ -11,7 +11,7 @@ import csv
 from typing import TYPE_CHECKING, NamedTuple
 
 from alexnet_lab.base.errors import DataError
-from alexnet_lab.data.folders import class_folders, class_names, list_images, visible
+from alexnet_lab.data.folders import class_folders, class_names, list_images, visible, warn_of_loose_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,6 +80,7 @@ def joined(root: Path) -> Joined | None:
         return None
     images = {}
     for part, classes in division.items():
+        warn_of_loose_images(root / part, classes)
         for name in classes:
             images[name] = [f"{part}/{file}" if part else file for file in list_images(root / part, [name]).names]
     return Joined({name: images[name] for name in sorted(images)}, [])
