@@ -192,7 +192,12 @@ def test_a_reader_who_leaves_early_sees_no_traceback():
     assert done.stdout.startswith("layer")
 
 
-@pytest.mark.parametrize(("padding", "kernel", "pixels"), [("same", 3, 1), ("same", 5, 2), ("valid", 3, 0), (1, 3, 1)])
+@pytest.mark.parametrize(
+    ("padding", "kernel", "pixels"),
+    [("same", 3, 1), ("same", 5, 2), ("valid", 3, 0), (1, 3, 1), ((0, 3), (1, 7), (0, 3)), ("same", (1, 7), (0, 3))],
+)
 def test_padding_may_be_named_as_in_torch(padding, kernel, pixels):
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, kernel, padding=padding))
     assert layer_rows(net, (3, 8, 8))[0].window == (kernel, 1, pixels)
+    cells = layer_table(net, (3, 8, 8)).splitlines()[1].split()
+    assert cells[2:5] == [str(value).strip("()").replace(", ", "x") for value in (kernel, 1, pixels)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -19,12 +19,16 @@ if TYPE_CHECKING:
 __all__ = ["layer_rows", "layer_table"]
 
 
-class Window(NamedTuple):
-    """Pixels of one axis."""
+Pixels: TypeAlias = int | tuple[int, ...]
+"""Of each axis, or (of the rows, of the columns) where they differ."""
 
-    kernel: int
-    stride: int
-    padding: int
+
+class Window(NamedTuple):
+    """A window that moves over maps."""
+
+    kernel: Pixels
+    stride: Pixels
+    padding: Pixels
 
 
 class Row(NamedTuple):
@@ -40,17 +44,24 @@ class Row(NamedTuple):
     memory: int  # bytes of the output in float32
 
 
-def _side(value: int | tuple[int, ...]) -> int:
-    """One number of a kernel, stride or padding; ours are square."""
-    return value[0] if isinstance(value, tuple) else value
+def shown(pixels: Pixels) -> str:
+    """Such as "3", or "1x7" for a window that is not square."""
+    return "x".join(map(str, pixels)) if isinstance(pixels, tuple) else str(pixels)
+
+
+def _pair(value: Pixels) -> tuple[int, ...]:
+    """The two numbers of a kernel, stride or padding."""
+    return (value, value) if isinstance(value, int) else tuple(value)
 
 
 def window_of(layer: nn.Module) -> Window | None:
     """The window that a layer moves over maps; None where it sees single pixels, or everything."""
     if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d | MinPool2d):
-        kernel, padding = _side(layer.kernel_size), layer.padding
-        pixels = padding_pixels(padding, kernel)[0] if isinstance(padding, str) else _side(padding)
-        return Window(kernel, _side(layer.stride), pixels)
+        kernel, padding = _pair(layer.kernel_size), layer.padding
+        if isinstance(padding, str):
+            padding = tuple(padding_pixels(padding, side)[0] for side in kernel)
+        pairs = (kernel, _pair(layer.stride), _pair(padding))
+        return Window(*(pair[0] if len(set(pair)) == 1 else pair for pair in pairs))
     if isinstance(layer, LocallyConnected2d):
         return Window(layer.kernel, 1, layer.padding)
     if isinstance(layer, PartialConv2d):
@@ -79,8 +90,8 @@ def layer_rows(net: nn.Module, input_shape: tuple[int, ...]) -> list[Row]:
     rows = []
     for call in trace(net, input_shape):
         window, kind, memory = window_of(call.layer), type(call.layer).__name__, 4 * torch.Size(call.output).numel()
-        if window is not None:
-            field, jump = field + (window.kernel - 1) * jump, jump * window.stride
+        if window is not None:  # ours are square
+            field, jump = field + (_pair(window.kernel)[0] - 1) * jump, jump * _pair(window.stride)[0]
         known = field if in_line and len(call.output) == 3 else None
         rows.append(Row(call.name, kind, window, call.output, num_parameters(call.layer), call.macs, known, memory))
     return rows
@@ -125,7 +136,7 @@ def _weights(net: nn.Module) -> list[tuple[str, ...]]:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    window = ("-", "-", "-") if row.window is None else tuple(str(pixels) for pixels in row.window)
+    window = ("-", "-", "-") if row.window is None else tuple(map(shown, row.window))
     output = " x ".join(map(str, row.output))
     field = "-" if row.receptive_field is None else str(row.receptive_field)
     return row.name, row.kind, *window, output, f"{row.parameters:,}", f"{row.macs:,}", field, _kib(row.memory)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from matplotlib.patches import Patch, Polygon, Rectangle
 
 from alexnet_lab.evaluation.figures.style import COLOURS, INK, OTHER, new_figure
+from alexnet_lab.models.layer_table import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,8 +81,9 @@ def _draw(axes: Axes, x: float, block: tuple[str, str, tuple[int, ...], str], im
 def _window(row: Row) -> str:
     if row.window is None or row.window.kernel == 1:
         return ""
-    step = f", step {row.window.stride}" if row.window.stride > 1 else ""
-    return f"{row.window.kernel}x{row.window.kernel}{step}"
+    kernel, stride = row.window.kernel, row.window.stride
+    step = "" if stride == 1 else f", step {shown(stride)}"
+    return shown((kernel, kernel) if isinstance(kernel, int) else kernel) + step
 
 
 def _height(shape: tuple[int, ...], image: tuple[int, ...]) -> float:
