@@ -101,9 +101,13 @@ def _layers(fields: dict[str, Any], input_shape: tuple[int, int, int]) -> str:
     from alexnet_lab.models.layer_table import layer_table  # noqa: PLC0415 - as above
 
     theirs = "torchvision" in str(fields.get("_target_", "")).lower()  # some compute their own sizes from weights
-    with torch.device("cpu" if theirs else "meta"):
-        net = build(fields, "model")
-    return layer_table(net, input_shape)
+    try:
+        with torch.device("cpu" if theirs else "meta"):
+            net = build(fields, "model")
+        return layer_table(net, input_shape)
+    except (RuntimeError, ValueError, TypeError, OverflowError) as error:  # torch's, for numbers out of its range
+        name, shape = fields.get("_target_"), " x ".join(map(str, input_shape))
+        raise ConfigError(f"{name} cannot be built for images of {shape}: {one_line(error)[:300]}") from error
 
 
 def _overrides(settings: list[str]) -> dict[str, Any]:
