@@ -135,6 +135,7 @@ def test_torchvision_has_no_receptive_fields(capsys):
         (["lenet5_1998", "in_channels=3"], "reads grey images"),
         (["alexnet", "maps=[1"], "error: `maps=[1` cannot be read: while parsing a flow sequence"),
         (["alexnet", "width=${x}"], "error: `width=${x}` cannot be read: Interpolation key 'x' not found"),
+        (["alexnet", "[1=2"], "error: `[1=2` is no field=value, such as image_size=32"),
         (["alexnet", "image_size=100000000", "stem=published", "init=paper"], "cannot be built for images of 3 x 1000"),
         (["alexnet", "maps.0=5"], "error: `maps.0=5` cannot be read: Cannot merge"),
     ],

@@ -114,10 +114,10 @@ def _overrides(settings: list[str]) -> dict[str, Any]:
     """From `field=value` words to typed values.
 
     Raises:
-        ConfigError: A word without a value.
+        ConfigError: A word without a value, or with a bracket in front, at which OmegaConf's parser fails.
     """
     for word in settings:
-        if "=" not in word:
+        if "=" not in word or word.startswith("["):
             raise ConfigError(f"`{word}` is no field=value, such as image_size=32")
     return cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.from_dotlist(settings)))
 
