@@ -79,11 +79,14 @@ def test_wrong_config_is_refused_before_the_run_directory_is_made(line, message,
         ("WANDB_MODE", "bogus", "the environment variable WANDB_MODE is 'bogus'; allowed: online, offline, dryrun, "),
         ("WANDB_PROJECT", "my/proj", "`logger.project` (from WANDB_PROJECT) is 'my/proj', but W&B accepts none of"),
         ("WANDB_TAGS", f"a,{'y' * 65}", "`tags.1` (from WANDB_TAGS) has 65 characters"),
+        ("WANDB_PROJECT", "my/project logger.project=my/pro", "`logger.project` is 'my/pro', but W&B accepts none"),
+        ("WANDB_TAGS", f"{'y' * 66} tags=[{'y' * 65}]", "`tags.0` has 65 characters"),
     ],
 )
 def test_wrong_variable_of_the_tracker_is_refused(variable, value, message, monkeypatch):
+    value, *words = value.split()
     monkeypatch.setenv(variable, value)
-    outcome = call(check_train, "train", "logger=wandb")
+    outcome = call(check_train, "train", "logger=wandb", *words)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert message in outcome.err
     assert call(check_train, "train", "logger=csv").code == 0

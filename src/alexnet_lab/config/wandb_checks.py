@@ -46,17 +46,22 @@ def _check_logger(
     texts = {f"{logger_key}.{field}": (field, logger.get(field)) for field in LONGEST if field != "tags"}
     texts |= {f"tags.{number}": ("tags", tag) for number, tag in enumerate(tags)}
     for key, (field, text) in texts.items():
-        variable = VARIABLES.get(field, "")
         if text is not None:
-            _check_text(
-                f"`{key}` (from {variable})" if text in environment.get(variable, "") else f"`{key}`", field, text
-            )
+            _check_text(f"`{key}`{_source(field, text, environment)}", field, text)
     mode = environment.get("WANDB_MODE")
     if mode and mode not in MODES and logger["mode"] == "auto":
         raise ConfigError(
             f"the environment variable WANDB_MODE is {mode!r}; allowed: {', '.join(MODES)}; "
             f"or set {logger_key}.mode=offline"
         )
+
+
+def _source(field: str, text: str, environment: Mapping[str, str]) -> str:
+    """Names the environment variable that a text comes from, if any."""
+    variable = VARIABLES.get(field, "")
+    given = environment.get(variable, "")
+    values = [tag.strip() for tag in given.split(",")] if field == "tags" else [given]
+    return f" (from {variable})" if text in values else ""
 
 
 def check_names(names: Mapping[str, str | None]) -> None:
