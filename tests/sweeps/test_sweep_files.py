@@ -121,10 +121,13 @@ def test_job_name(words, name):
     assert job_name(words) == name
 
 
-def test_long_names_are_cut_and_stay_different():
-    names = {job_name([f"tags=[{'x' * 300}]", f"seed={seed}"]) for seed in range(3)}
+@pytest.mark.parametrize(("text", "length"), [("x" * 300, 120), ("é" * 300, 120), ("画" * 80, 93), ("画" * 110, 94)])
+def test_long_names_are_cut_and_stay_different(text, length):
+    names = {job_name([f"tags=[{text}]", f"seed={seed}"]) for seed in range(3)}
     assert len(names) == 3
-    assert {len(name) for name in names} == {120}
+    assert {len(name) for name in names} == {length}
+    assert max(len(name.encode()) for name in names) <= 255
+    assert len(default_sweep_dir(CHOICES | {"sweep": text}, []).rpartition("/")[2].encode()) <= 255
 
 
 def test_names_that_would_be_alike_get_a_hash_and_doubles_go():

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from alexnet_lab.config.schema import Train
 
-MAX_LENGTH = 120
-"""Of a folder's name; file systems allow 255 bytes."""
+MAX_LENGTH, MAX_BYTES = 120, 255
+"""Of a folder's name, in characters and in UTF-8; file systems allow no more bytes."""
 
 OUTWARD = (
     "launcher", "logger", "sweep", "run_dir", "data.dir", "data.verify", "hydra", "model_summary",
@@ -65,7 +65,13 @@ def job_name(words: Iterable[str]) -> str:
         key=lambda word: (word.startswith("seed="), word),
     )
     name = "_".join(re.sub(r"[^\w.+-]+", "-", word) for word in ordered) or "job"  # 1e+18 is not 1e-18
-    return name if len(name) <= MAX_LENGTH else f"{name[: MAX_LENGTH - 9]}-{short_hash(ordered)}"
+    return name if _cut(name) == name else f"{_cut(name, 9)}-{short_hash(ordered)}"
+
+
+def _cut(name: str, reserved: int = 0) -> str:
+    """The longest start of a name that leaves room for `reserved` more characters."""
+    content = name[: MAX_LENGTH - reserved].encode("utf-8", "surrogateescape")  # of bytes that are no UTF-8
+    return content[: MAX_BYTES - reserved].decode(errors="ignore")
 
 
 def short_hash(words: Iterable[str]) -> str:
@@ -135,7 +141,7 @@ def default_sweep_dir(choices: Mapping[str, Any], words: Iterable[str]) -> str:
     chosen = {item.key_or_group: str(item.input_line).partition("=")[2] for item in overrides}
     parts = [re.sub(r"[^\w.-]+", "-", str(chosen.get(group, choices[group]))) for group in ("model", "data")]
     if choices.get("sweep"):
-        return "logs/sweeps/" + "_".join([str(choices["sweep"]), *parts])[:MAX_LENGTH]
+        return "logs/sweeps/" + _cut("_".join([str(choices["sweep"]), *parts]))
     swept = [item.key_or_group.rpartition(".")[2] for item in overrides if item.is_sweep_override()]
     factors = "-".join(key for key in swept if key != "seed") or "seeds"
     compared = (
@@ -144,7 +150,7 @@ def default_sweep_dir(choices: Mapping[str, Any], words: Iterable[str]) -> str:
         if item.is_sweep_override() or not is_outward(item.key_or_group) or item.key_or_group == "sweep.variants"
     )
     inward = sorted(str(item.input_line) for item in compared)
-    return "logs/sweeps/" + "_".join([factors, *parts])[: MAX_LENGTH - 9] + f"_{short_hash(inward)}"
+    return "logs/sweeps/" + _cut("_".join([factors, *parts]), 9) + f"_{short_hash(inward)}"
 
 
 def variable(name: str, default: str | None) -> str | None:
