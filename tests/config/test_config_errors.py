@@ -11,7 +11,7 @@ import pytest
 from commands import CONFIGS, REPOSITORY, call, compose_raw
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.config import check_evaluate, check_train
+from alexnet_lab.config import check_evaluate, check_export, check_report, check_saved, check_train
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,6 +101,14 @@ KEYS_OF_OTHER_GROUPS = {
 
 def check(config: dict[str, Any]) -> None:
     check_train(config)
+
+
+@pytest.mark.parametrize("function", [check_train, check_saved, check_evaluate, check_export, check_report])
+@pytest.mark.parametrize("raw", [[1], None, "seed=1", [("seed", 1)]])
+def test_a_config_that_is_no_dictionary_is_refused(function, raw):
+    kind = type(raw).__name__
+    with pytest.raises(ConfigError, match=f"^the config is a {kind}; allowed: a dictionary, such as compose\\(\\) ret"):
+        function(raw)
 
 
 def one_error_line(err: str) -> bool:

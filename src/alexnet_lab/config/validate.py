@@ -90,7 +90,8 @@ def check_saved(raw: Mapping[str, Any], trusted_packages: Sequence[str] = ()) ->
         Traceback (most recent call last):
         alexnet_lab.base.errors.ConfigError: `model`: `_target_: os.system` is outside the trusted packages; ...
     """
-    config = _check_section(Train, {**raw, "trusted_packages": list(trusted_packages)}).model_dump()
+    own = {**_dictionary(raw), "trusted_packages": list(trusted_packages)}
+    config = _check_section(Train, own).model_dump()
     return _checked_parts(config)
 
 
@@ -212,9 +213,15 @@ def _complete(section: type[Checked], raw: Mapping[str, Any]) -> Checked:
 
 def _check_section(section: type[Checked], raw: Mapping[str, Any]) -> Checked:
     try:
-        return section.model_validate(dict(raw))
+        return section.model_validate(_dictionary(raw))
     except ValidationError as error:
         raise ConfigError(_explain(section, raw, error)) from None
+
+
+def _dictionary(raw: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"the config is a {type(raw).__name__}; allowed: a dictionary, such as compose() returns")
+    return dict(raw)
 
 
 def _explain(section: type[Section], raw: Mapping[str, Any], error: ValidationError) -> str:
