@@ -18,8 +18,9 @@ from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 
 import alexnet_lab
-from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.config import check_train
+from alexnet_lab.base.errors import ConfigError, RunError
+from alexnet_lab.config import check_evaluate, check_export, check_train
+from alexnet_lab.evaluation.evaluate import evaluate
 from alexnet_lab.evaluation.predict import stored_images
 
 if TYPE_CHECKING:
@@ -104,6 +105,24 @@ def test_wrong_overrides_are_one_line(words, message):
 def test_a_config_that_is_none_says_what_to_do(config, message):
     with pytest.raises(ConfigError, match=message):
         alexnet_lab.train(config)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda name: alexnet_lab.compose(f"init_from={name}"),
+        alexnet_lab.load,
+        lambda name: alexnet_lab.load(f"{name}.safetensors"),
+        lambda name: alexnet_lab.train({"resume": name}),
+        lambda name: alexnet_lab.train(alexnet_lab.compose(f"data.dir={name}")),
+        lambda name: check_export({"run": "x", "out": f"{name}.onnx"}),
+        lambda name: evaluate(check_evaluate({"run": name})),
+    ],
+)
+def test_a_path_that_is_too_long_is_one_line(use, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match=r"^a{300}\S* cannot be used: File name too long$"):
+        use("a" * 300)
 
 
 @pytest.fixture(scope="module")

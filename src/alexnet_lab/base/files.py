@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -12,6 +13,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from alexnet_lab.base.errors import RunError
 
 
 @contextlib.contextmanager
@@ -34,6 +37,24 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+UNUSABLE = (errno.EACCES, errno.ENAMETOOLONG)
+"""Errors about a path that a user gives: its folder may not be read, or its name is too long."""
+
+
+def usable(path: str | Path) -> Path:
+    """The path, once `Path.exists()` and its like cannot raise an OSError for it.
+
+    Raises:
+        RunError: Its folder may not be read, or its name is too long.
+    """
+    try:
+        os.stat(path)  # noqa: PTH116 - of a text too
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        if isinstance(error, OSError) and error.errno in UNUSABLE:
+            raise RunError(f"{path} cannot be used: {error.strerror}") from error
+    return Path(path)
 
 
 def try_folder(folder: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.base.files import try_folder
+from alexnet_lab.base.files import try_folder, usable
 
 if TYPE_CHECKING:
     from alexnet_lab.config.schema import Export
@@ -47,9 +47,9 @@ def check_format(config: Export) -> None:
 
 
 def check_out(out: Path, name: str, *, overwrite: bool) -> None:
-    """Raises ConfigError unless the file may be written."""
+    """Raises ConfigError unless the file may be written; RunError if its path cannot be looked up."""
     suffix = FORMATS[name].suffix
-    if out.is_dir():
+    if usable(out).is_dir():
         word = shell.join([shell.override("out", out / f"NAME{suffix}")])
         raise ConfigError(f"`out` is {out}, a folder; allowed: a file of format={name}: {word}")
     if out.suffix != suffix:

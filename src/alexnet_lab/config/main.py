@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import os
 import sys
@@ -22,6 +21,7 @@ from alexnet_lab.base import cluster, cores, shell
 from alexnet_lab.base.checked_files import read_yaml
 from alexnet_lab.base.environment import variables
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, one_line
+from alexnet_lab.base.files import UNUSABLE
 from alexnet_lab.base.log import start_log
 from alexnet_lab.base.terminal import outlive_terminal, require_posix
 from alexnet_lab.config import help as help_page
@@ -61,9 +61,6 @@ FLAGS = {"train": {"--dry-run": "sweep.dry_run=true"}}
 
 NO_RUN_FLAGS = ("--help", "-h", "--multirun", "-m")
 """Flags that Hydra must not see when only the help is shown."""
-
-UNUSABLE = (errno.EACCES, errno.ENAMETOOLONG)
-"""Errors about a path that a user gives: its folder may not be read, or its name is too long."""
 
 SHARED = ("train",)
 """The commands that several processes may run together."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.base.files import sha256, stamp
+from alexnet_lab.base.files import sha256, stamp, usable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from alexnet_lab.config.schema import Train
 
 TORCHVISION = "torchvision"
@@ -29,10 +30,11 @@ def weights_file(init_from: str) -> Path | None:
 
     Raises:
         ConfigError: There is no such file or run, or the file is of another kind.
+        RunError: The path cannot be looked up.
     """
     if init_from == TORCHVISION:
         return None
-    path = Path(init_from)
+    path = usable(init_from)
     if path.is_dir():
         found = next((path / name for name in BEST if (path / name).is_file()), None)
         if found is None:

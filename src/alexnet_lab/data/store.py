@@ -13,7 +13,7 @@ import numpy as np
 
 from alexnet_lab.base.checked_files import read_json
 from alexnet_lab.base.errors import ConfigError, DataError, RunError
-from alexnet_lab.base.files import is_whole, sha256
+from alexnet_lab.base.files import is_whole, sha256, usable
 from alexnet_lab.data.array_writer import damage_of_shards
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ class Store(NamedTuple):
 
 
 def exists(path: Path) -> bool:
-    """Whether there is a store at `path`, intact or not."""
-    return path.is_dir()
+    """Whether there is a store at `path`, intact or not; raises RunError if that cannot be looked up."""
+    return usable(path).is_dir()
 
 
 def read_meta(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError, RunError
-from alexnet_lab.base.files import write_json
+from alexnet_lab.base.files import usable, write_json
 from alexnet_lab.base.log import start_log
 from alexnet_lab.config.continuing import differences
 from alexnet_lab.config.schema import Evaluate, EvaluatedData, listed
@@ -161,7 +161,7 @@ def _runs(config: Evaluate) -> list[FinishedRun]:
 
 
 def _refuse_sweep(name: str) -> None:
-    if (Path(name) / "sweep.json").exists() and not is_run(name):
+    if usable(Path(name) / "sweep.json").exists() and not is_run(name):
         pattern = shell.join([shell.override("run", f"{name.rstrip('/')}/LEVEL_seed-*")])
         raise RunError(f"{name} is a sweep; eval.py takes runs, such as those of one level: {pattern}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.files import usable
 from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.evaluation.loaded_weights import LoadedWeights
 from alexnet_lab.training.weights_file import SUFFIX
@@ -38,7 +39,7 @@ def load(
         >>> load("logs/runs/first/checkpoints/best.safetensors").class_names[:3]
         ['0', '1', '2']
     """
-    if Path(run_dir).suffix == SUFFIX and not Path(run_dir).is_dir():
+    if usable(run_dir).suffix == SUFFIX and not Path(run_dir).is_dir():
         if data_dir is not None:
             raise ConfigError(f"`data_dir` is {data_dir}, but {run_dir} needs no data set; leave it out")
         return LoadedWeights(str(run_dir), trusted_packages=trusted_packages)

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from alexnet_lab.base import shell
 from alexnet_lab.base.checked_files import check_record, read_json, read_rows, read_yaml
 from alexnet_lab.base.errors import RunError
-from alexnet_lab.base.files import is_whole, sealed, sha256, write_json, write_text
+from alexnet_lab.base.files import is_whole, sealed, sha256, usable, write_json, write_text
 from alexnet_lab.base.locks import claimed_folder
 from alexnet_lab.base.places import is_published, with_variable, without_variable
 from alexnet_lab.run.run_files import RESULT_VERSION, Earlier, Manifest, Result
@@ -52,7 +52,7 @@ class RunDirectory:
         Raises:
             RunError: The directory is no run's, or its config is damaged.
         """
-        if self.path.is_file():
+        if usable(self.path).is_file():
             raise RunError(f"{self.path} is a file; allowed: a run directory")
         if not self.path.is_dir():
             raise RunError(f"there is no run directory {self.path}")
