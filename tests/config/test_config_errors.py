@@ -132,6 +132,15 @@ def test_path_that_is_too_long_is_reported_in_one_line(tmp_path, monkeypatch):
     assert outcome.err == f"error: {'a' * 300} cannot be used: File name too long\n"
 
 
+def test_missing_data_have_one_exit_code_however_the_config_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("data=image_folder", "data.root=nowhere")
+    for more in ((), ("--cfg", "job", "--resolve"), ("hydra.run.dir=runs_${data.num_classes}",)):
+        outcome = call(check, "train", *words, *more)
+        assert outcome.code == 1
+        assert outcome.err.startswith("error: there is no folder nowhere/train: ")
+
+
 YAML_FILES = {
     "model:\n  actvation: relu\n": "unknown key `model.actvation`; did you mean `activation`?",
     "trainr:\n  max_epochs: 1\n": "unknown key `trainr`; did you mean `trainer`?",

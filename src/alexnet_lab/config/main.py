@@ -125,7 +125,7 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
         explained = explain(error, config_dir, config_name, runs=config_name in SHARED)
         _print_error(explained, notes=getattr(error, "__notes__", ()))
         # one of our errors here concerns the sweep as a whole
-        sys.exit(getattr(error, "exit_code", ConfigError.exit_code))
+        sys.exit(explained.exit_code)
     sys.exit(job.exit_code)
 
 
