@@ -150,6 +150,9 @@ YAML_FILES = {
     "defaults:\n  - override /modl: alexnet\n": "unknown key `modl`; did you mean `model`?",
     "model: [\n  activation: relu\n": "a config file cannot be read: while parsing a flow sequence",
     "just words": "unknown key `just words`",
+    "hydra: null\n": "`hydra` is null in the config; leave it out",
+    "hydra:\n  sweeper: null\n": "`hydra.sweeper` is null in the config, but -m needs it; leave it out",
+    "hydra:\n  launcher: null\n": "`hydra.launcher` is null in the config, but -m needs it; leave it out",
 }
 
 
@@ -158,7 +161,8 @@ def test_bad_yaml_file_is_reported_in_one_line(text, message, tmp_path):
     file = tmp_path / "experiment" / "mine.yaml"
     file.parent.mkdir()
     file.write_text("# @package _global_\n" + text)
-    outcome = call(check, "train", f"--config-dir={tmp_path}", "experiment=mine")
+    flags = ["-m"] if text.startswith("hydra") else []
+    outcome = call(check, "train", *flags, f"--config-dir={tmp_path}", "experiment=mine")
     assert outcome.code == 2
     assert one_error_line(outcome.err)
     assert message in outcome.err

@@ -27,6 +27,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from alexnet_lab.base.errors import ConfigError
+
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
@@ -97,6 +99,9 @@ def first_choices() -> Iterator[None]:
         named.pop("parsed_overrides", None)  # Hydra 1.4 has parsed the words as typed
         words = [firsts.get(word, word) for word in overrides]
         config = compose(self, config_name, words, run_mode, *more, **named)
+        for name in ("sweeper", "launcher"):
+            if config.hydra[name] is None:
+                raise ConfigError(f"`hydra.{name}` is null in the config, but -m needs it; leave it out")
         typed = {first: word for word, first in firsts.items()}
         config.hydra.overrides.task = [typed.get(word, word) for word in config.hydra.overrides.task]
         return config

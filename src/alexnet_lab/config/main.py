@@ -77,6 +77,9 @@ BAD_CONTENT = "Invalid loaded object type"
 BAD_CHOICE = "Config group override must be a string"
 """The start of Hydra's ValueError about `logger=null`."""
 
+NO_NODE = "'NoneType' object has no attribute '_set_flag'"
+"""OmegaConf's AttributeError about `hydra: null`."""
+
 
 def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: str) -> None:
     """Composes the config from the command line and calls `task` with it, once per job.
@@ -166,12 +169,16 @@ def _none_for_wrong_types(resolver: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def value_errors_explained(config_dir: Path) -> Iterator[None]:
-    """Within the block ValueErrors that Hydra raises about a user's words or files become errors of ours."""
+    """Within the block plain errors that Hydra raises about a user's words or files become errors of ours."""
     try:
         yield
     except OSError as error:
         if BAD_CONTENT in str(error):
             raise ConfigError(f"a config file cannot be read: {one_line(error)}; allowed: keys with values") from error
+        raise
+    except AttributeError as error:
+        if str(error) == NO_NODE:
+            raise ConfigError("`hydra` is null in the config; leave it out") from error
         raise
     except ValueError as error:
         if BAD_HEADER in str(error):
