@@ -95,7 +95,7 @@ def from_caffe(blobs: Mapping[str, Sequence[np.ndarray]]) -> dict[str, torch.Ten
         weight, bias = blobs[name]
         weight = _without_leading_ones(weight, 4 if name.startswith("conv") else 2, name)
         if name == "conv1":
-            weight = weight[:, ::-1]  # blue, green, red
+            weight = weight[:, ::-1].copy()  # blue, green, red
         state[f"{ours}.weight"] = torch.from_numpy(np.ascontiguousarray(weight))
         state[f"{ours}.bias"] = torch.from_numpy(np.ascontiguousarray(_without_leading_ones(bias, 1, name)))
     return state
