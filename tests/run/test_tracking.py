@@ -362,22 +362,6 @@ def test_another_logger_that_fails_leaves_wandb_running(tmp_path, no_login):
     assert [row["train/loss"] for row in wandb_file.read(tmp_path).history] == [0.5]
 
 
-def test_a_start_that_fails_online_leaves_the_run_of_another_logger_running(tmp_path, no_login, monkeypatch):
-    import wandb
-
-    def offline_alone(*, mode: Any, **others: Any) -> Any:
-        if mode == "online":
-            raise RuntimeError("wrong key")
-        return init(mode=mode, **others)
-
-    logger, init = started(tmp_path), wandb.init
-    monkeypatch.setattr(wandb, "init", offline_alone)
-    tracking._start("online", {"dir": str(tmp_path)})
-    logger.log_metrics({"train/loss": 0.5}, step=1)
-    tracking.finish([logger], 0)
-    assert [row["train/loss"] for row in wandb_file.read(tmp_path).history] == [0.5]
-
-
 @pytest.mark.parametrize("words", [(), ("launcher.workers=true",)], ids=["one process", "a worker"])
 def test_wandb_that_cannot_be_imported(words, compose, tmp_path):
     """A broken installation raises anything, also in the fork server that imports it for the workers."""

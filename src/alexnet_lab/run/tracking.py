@@ -187,8 +187,7 @@ def _start(mode: Literal["online", "offline", "disabled"], arguments: dict[str, 
                 raise
             reason = f"{type(error).__name__}: {one_line(error)}"
             log.warning("W&B cannot be used online (%s); this run is kept offline", reason)
-            if wandb.run is None:  # it would also end a run of another logger
-                wandb.teardown()  # its service still holds the id of the run that did not start
+            wandb.teardown()  # its service still holds the id of the run that did not start
             return wandb.init(mode="offline", settings=settings, **arguments)
 
 
