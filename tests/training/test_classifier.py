@@ -141,6 +141,19 @@ def test_throughput_counts_global_batches_between_an_epochs_start_and_its_last_b
     assert (throughput.images, throughput.seconds, throughput.images_per_second) == (210, 3.0, 50.0)
 
 
+def test_throughput_leaves_out_a_validation_within_an_epoch_and_at_its_end(monkeypatch):
+    times = iter([10.0, 11.0, 11.0, 19.0, 20.0, 20.0, 28.0])  # two batches of 1 s, each before a validation of 8 s
+    monkeypatch.setattr("alexnet_lab.training.callbacks.time.perf_counter", lambda: next(times))
+    throughput, nothing = Throughput(), cast("Any", None)
+    throughput.on_train_epoch_start(nothing, nothing)
+    for size in (100, 60):
+        throughput.on_train_batch_end(nothing, nothing, None, SimpleNamespace(total=size), 0)
+        throughput.on_validation_start(nothing, nothing)
+        throughput.on_validation_end(nothing, nothing)
+    throughput.on_train_epoch_end(nothing, nothing)
+    assert (throughput.images, throughput.seconds, throughput.images_per_second) == (160, 2.0, 80.0)
+
+
 def test_plain_numbers_are_the_shortest():
     assert plain(torch.tensor(8 / 9)) == 0.8888889
     assert str(plain(torch.tensor(0.1))) == "0.1"

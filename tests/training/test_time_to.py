@@ -160,12 +160,15 @@ def test_seconds_leave_out_what_is_not_training(monkeypatch):
     class Batch:
         total = 10
 
-    clock = iter([100.0, 102.0, 200.0, 203.0])  # start and end of the batch in two epochs; 98 s in between
+    # start, a validation of 50 s, and end of the batch in two epochs; 98 s in between
+    clock = iter([100.0, 101.0, 151.0, 152.0, 250.0, 251.0, 301.0, 303.0])
     monkeypatch.setattr("alexnet_lab.training.time_to.time.perf_counter", lambda: next(clock))
     callback = TimeToError(error=0.3)
     for wrong in (5, 2):
         Net.train_counts.top1_wrong = torch.tensor(wrong)
         callback.on_train_epoch_start(Trainer(), Net())  # pyright: ignore[reportArgumentType] - stand-ins
+        callback.on_validation_start(Trainer(), Net())  # pyright: ignore[reportArgumentType]
+        callback.on_validation_end(Trainer(), Net())  # pyright: ignore[reportArgumentType]
         callback.on_train_batch_end(Trainer(), Net(), None, Batch(), 0)  # pyright: ignore[reportArgumentType]
         callback.on_train_epoch_end(Trainer(), Net())  # pyright: ignore[reportArgumentType]
         Trainer.current_epoch += 1

@@ -45,7 +45,7 @@ class Throughput(Callback):
         self.images_per_second = math.nan
         self.seconds = 0.0
         self.images = 0
-        self._start = self._end = 0.0
+        self._start = self._end = self._paused = 0.0
         self._epoch_images = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -65,6 +65,16 @@ class Throughput(Callback):
         """Counts the images of the global batch. Time after the last batch of an epoch does not count."""
         self._end = time.perf_counter()
         self._epoch_images += as_batch(batch, trainer).total
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops the clock."""
+        self._paused = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Goes on; `_end` moves too, since no batch may follow in this epoch."""
+        seconds = time.perf_counter() - self._paused
+        self._start += seconds
+        self._end += seconds
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds up the epoch's seconds and images."""

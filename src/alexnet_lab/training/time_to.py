@@ -48,7 +48,7 @@ class TimeTo(Callback):
 
     Attributes:
         reached: `epochs` (a fraction: steps / steps per epoch), `steps` of the optimiser, and `seconds` of training
-            (without validation and checkpoints), or None.
+            (without validation, and checkpoints between epochs), or None.
     """
 
     name: str
@@ -61,7 +61,7 @@ class TimeTo(Callback):
         self._seconds = 0.0  # of the epochs before this one
         self._before: list[float] = []  # the sum over each batch of the previous epoch
         self._total = 0  # images of that epoch
-        self._start = 0.0
+        self._start = self._paused = 0.0
         self._sums: list[Tensor] = []  # this process's sum in this epoch, after each batch
         self._images: list[int] = []  # in each batch of this epoch, over all processes
         self._ends: list[float] = []  # seconds since the start of the epoch
@@ -95,6 +95,14 @@ class TimeTo(Callback):
         self._images.append(batch.total)
         self._ends.append(time.perf_counter() - self._start)
         self._steps.append(trainer.global_step)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops the clock."""
+        self._paused = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Goes on."""
+        self._start += time.perf_counter() - self._paused
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sums the values over the processes and searches for the step."""
