@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -177,6 +178,19 @@ def test_minutes_are_counted_from_the_last_checkpoint(tmp_path, monkeypatch):
     assert not keep._is_due(trainer)
     clock[0] = 30.0
     assert keep._is_due(trainer)
+
+
+def test_a_checkpoint_that_a_validation_puts_off_follows_it(tmp_path):
+    keep, saved = Checkpoints(tmp_path, "val/loss", every_steps=2), []
+    trainer: Any = SimpleNamespace(
+        num_training_batches=8, accumulate_grad_batches=1, max_steps=-1, fast_dev_run=False, is_global_zero=False,
+        val_check_batch=2, enable_validation=True, check_val_every_n_epoch=1,
+        save_checkpoint=lambda path, storage_options: saved.append(trainer.global_step),
+    )  # fmt: skip
+    for batch in range(8):
+        trainer.global_step = batch + 1
+        keep.end_batch(trainer, None, None, batch)
+    assert saved == [3, 5, 7]
 
 
 def test_dropout_is_a_function_of_the_place():

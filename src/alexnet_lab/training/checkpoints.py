@@ -62,12 +62,12 @@ class Checkpoints(EndsBatch, Checkpoint):
         self.last, self.previous, self.best = (self.folder / f"{name}.ckpt" for name in ("last", "previous", "best"))
         self.best_score = math.inf
         self.best_epoch = -1
-        self._written = time.monotonic()
+        self._written, self._written_step = time.monotonic(), 0
         self._stopped = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stops again if another callback had ended training before the interruption."""
-        self._written = time.monotonic()
+        self._restart_intervals(trainer)
         super().on_train_start(trainer, pl_module)
         if self._stopped:
             trainer.should_stop = True
@@ -91,7 +91,8 @@ class Checkpoints(EndsBatch, Checkpoint):
         return whole_step and not at_end and not is_trial(trainer) and not is_validated_next(trainer, batches)
 
     def _is_due(self, trainer: Trainer) -> bool:
-        if self.every_steps is not None and trainer.global_step % self.every_steps == 0:
+        every = self.every_steps  # also late, since none is written before a validation
+        if every is not None and trainer.global_step // every > self._written_step // every:
             return True
         if self.every_minutes is None:
             return False
@@ -114,7 +115,7 @@ class Checkpoints(EndsBatch, Checkpoint):
             if trainer.is_global_zero:
                 self._keep_previous()
                 link_or_copy(self.best, self.last)
-            self._written = time.monotonic()
+            self._restart_intervals(trainer)
         else:
             self._write_last(trainer)
         if self.keep is not None and trainer.is_global_zero:
@@ -133,7 +134,10 @@ class Checkpoints(EndsBatch, Checkpoint):
         if trainer.is_global_zero:
             self._keep_previous()
         trainer.save_checkpoint(self.last, storage_options=options)
-        self._written = time.monotonic()
+        self._restart_intervals(trainer)
+
+    def _restart_intervals(self, trainer: Trainer) -> None:
+        self._written, self._written_step = time.monotonic(), trainer.global_step
 
     def _keep_epoch(self, epoch: int, keep: int | Literal["all"]) -> None:
         link_or_copy(self.last, epoch_checkpoint(self.folder, epoch))
