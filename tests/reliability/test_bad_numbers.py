@@ -10,6 +10,7 @@ from torch import nn
 
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.run import train
+from alexnet_lab.run.last_step import EndAfterStep
 from alexnet_lab.training import Classifier, finite_loss
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 from alexnet_lab.training.finite_loss import first_not_finite
@@ -78,8 +79,12 @@ def test_gradient_is_seen_one_step_later(compose, tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore:(Anomaly Detection|Error detected)")
 def test_anomaly_detection_digs_deeper(compose, tmp_path, monkeypatch):
     spoil(monkeypatch, bad_gradient)
+    told: list[bool] = []
+    restore = EndAfterStep.on_exception
+    monkeypatch.setattr(EndAfterStep, "on_exception", lambda *given: (told.append(True), restore(*given)))
     with pytest.raises(RunError, match=r"a gradient is nan in step 8 \(epoch 2\).* Function 'MulBackward0' returned"):
         train(compose(f"run_dir={tmp_path}", *SHORT, "trainer.detect_anomaly=true"))
+    assert told == [True]  # later callbacks too
 
 
 @pytest.fixture

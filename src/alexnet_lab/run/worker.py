@@ -38,7 +38,7 @@ from alexnet_lab.training import Classifier, freezing
 from alexnet_lab.training.callbacks import STAGES, MetricsCsv, Throughput, network_of, plain
 from alexnet_lab.training.checkpoint_io import Intact, SafeCheckpointIO, load_checkpoint, load_weights
 from alexnet_lab.training.checkpoints import Checkpoints
-from alexnet_lab.training.finite_loss import FiniteLoss
+from alexnet_lab.training.finite_loss import FiniteLoss, anomalies_located
 from alexnet_lab.training.last_validation import LastValidation, ValidatedEnd
 from alexnet_lab.training.logged_sums import LoggedSums
 from alexnet_lab.training.metrics import Confusion
@@ -90,7 +90,7 @@ def fit_and_test(
             if config.callbacks.augmentation_preview and trainer.is_global_zero and not resume:
                 draw_preview(data, directory.preview)
             last = resumed_from(directory, config, trainer, checkpoint) if resume else None
-            with interruptible(trainer):
+            with interruptible(trainer), anomalies_located(trainer):
                 trainer.fit(classifier, data, ckpt_path=last, weights_only=True)
             load_best(trainer, classifier, own)
             tested = train_set_metrics(trainer, classifier, data) if config.callbacks.train_set else {}

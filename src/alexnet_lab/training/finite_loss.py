@@ -7,6 +7,7 @@ weights are those of the step before.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -22,6 +23,8 @@ from alexnet_lab.training.callbacks import main_group, network_of
 from alexnet_lab.training.per_rank_state import over_processes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lightning import LightningModule, Trainer
     from torch import Tensor, nn
     from torch.optim import Optimizer
@@ -84,8 +87,7 @@ class FiniteLoss(Callback):
         self._pending = sent(self._step(trainer), torch.stack([loss.detach().float(), is_bad]))
 
     def _step(self, trainer: Trainer) -> Step:
-        rates = [group.get("lr", math.nan) for group in trainer.optimizers[0].param_groups]
-        return Step(*self._batch, trainer.global_step, rates)
+        return Step(*self._batch, trainer.global_step, rates_of(trainer))
 
     def _settle(self, trainer: Trainer, pl_module: LightningModule, *, of_all: bool = False) -> None:
         """Checks the step before; `of_all` raises for the loss of another process too."""
@@ -115,11 +117,21 @@ class FiniteLoss(Callback):
         """Checks the last step before it is saved."""
         self._settle(trainer, pl_module, of_all=True)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Adds the step to torch's message about an operation with a NaN gradient."""
-        if isinstance(exception, RuntimeError) and ANOMALY in str(exception):
-            line = step_line(trainer, self._step(trainer))
-            raise RunError(f"a gradient is nan in {line}: {exception}; {FIX}") from exception
+
+@contextlib.contextmanager
+def anomalies_located(trainer: Trainer) -> Iterator[None]:
+    """Within the block, the step is added to torch's message about an operation with a NaN gradient.
+
+    A callback's `on_exception` must not raise: Lightning would call no further callback, and leave the terminal and
+    the signal handlers as they are.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if ANOMALY not in str(error):
+            raise
+        line = step_line(trainer, Step(None, 0, trainer.global_step, rates_of(trainer)))
+        raise RunError(f"a gradient is nan in {line}: {error}; {FIX}") from error
 
 
 def is_read_late(trainer: Trainer, loss: Tensor) -> bool:
@@ -142,6 +154,11 @@ def sent(step: Step, numbers: Tensor) -> Pending:
     arrived = torch.cuda.Event()
     arrived.record()
     return Pending(step, host, arrived)
+
+
+def rates_of(trainer: Trainer) -> list[float]:
+    """The learning rate of each of the optimiser's groups."""
+    return [group.get("lr", math.nan) for group in trainer.optimizers[0].param_groups]
 
 
 def step_line(trainer: Trainer, step: Step) -> str:
