@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -66,6 +67,13 @@ def test_a_unit_fires_if_it_does_so_for_any_image():
     for _ in range(2):  # once more when all have fired
         statistics._listen("relu", relu, (), torch.eye(5))
     assert statistics.active["relu"].all()
+
+
+def test_an_epoch_without_validation_has_no_dead_units_of_the_one_before():
+    metrics = {"layers/act1/dead_share": 0.5, "val/loss": 1.0}
+    trainer: Any = SimpleNamespace(num_training_batches=4, accumulate_grad_batches=1, callback_metrics=metrics)
+    LayerStatistics().on_train_epoch_start(trainer, nn.Module())  # pyright: ignore[reportArgumentType] - not used
+    assert metrics == {"val/loss": 1.0}
 
 
 @pytest.fixture(scope="module")

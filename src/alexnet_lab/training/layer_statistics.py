@@ -77,6 +77,8 @@ class LayerStatistics(Callback):
         self._measured = {(2 * part + 1) * steps // (2 * STEPS_MEASURED) for part in range(STEPS_MEASURED)}
         self._step = 0
         self.ratios, self._dead = {}, {}
+        for name in [name for name in trainer.callback_metrics if name.startswith(LAYERS)]:
+            del trainer.callback_metrics[name]  # Lightning keeps it, though this epoch may have no validation
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Keeps a copy of the weights before a measured step."""
