@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -151,8 +153,6 @@ def test_seconds_leave_out_what_is_not_training(monkeypatch):
             def reduce(value: Any, reduce_op: str) -> Any:
                 return value
 
-    import torch
-
     class Net:
         class train_counts:  # noqa: N801
             top1_wrong = torch.tensor(5)
@@ -173,6 +173,42 @@ def test_seconds_leave_out_what_is_not_training(monkeypatch):
         callback.on_train_epoch_end(Trainer(), Net())  # pyright: ignore[reportArgumentType]
         Trainer.current_epoch += 1
     assert callback.result == {"error": 0.3, "epochs": 2.0, "steps": 1, "seconds": 5.0}
+
+
+def epoch_of(callback: TimeToError, trainer: Any, wrong: list[int]) -> None:
+    """Calls the hooks of an epoch whose batches of 10 images have these numbers of wrong answers."""
+    module: Any = SimpleNamespace(train_counts=SimpleNamespace(top1_wrong=torch.tensor(0)))
+    callback.on_train_epoch_start(trainer, module)
+    for index, count in enumerate(wrong):
+        trainer.global_step += 1
+        module.train_counts.top1_wrong = module.train_counts.top1_wrong + count
+        callback.on_train_batch_end(trainer, module, None, cast("Any", SimpleNamespace(total=10)), index)
+    callback.on_train_epoch_end(trainer, module)
+    trainer.current_epoch += 1
+
+
+def trainer_of_three_batches() -> Any:
+    strategy = SimpleNamespace(reduce=lambda value, reduce_op: value)
+    return SimpleNamespace(
+        strategy=strategy, num_training_batches=3, current_epoch=0, global_step=0, should_stop=False, min_epochs=None,
+        min_steps=None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps"),
+    [
+        ([[5, 5, 5], [5], [5, 5, 5]], None),
+        ([[5], [5, 5, 5]], None),
+        ([[5], [5], [4, 4, 4]], 5),
+        ([[5, 5, 5], [5], [5, 2, 5]], 6),
+    ],
+)
+def test_images_before_an_epoch_that_was_cut_short_still_count(epochs, steps):
+    callback, trainer = TimeToError(error=0.4), trainer_of_three_batches()
+    for wrong in epochs:
+        epoch_of(callback, trainer, wrong)
+    assert callback.result["steps"] == steps
 
 
 def test_a_loss_is_timed_in_the_same_way(compose, tmp_path, monkeypatch):

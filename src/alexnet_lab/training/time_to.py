@@ -59,7 +59,7 @@ class TimeTo(Callback):
         self.stop = stop
         self.reached: dict[str, float] | None = None
         self._seconds = 0.0  # of the epochs before this one
-        self._before: list[float] = []  # the sum over each batch of the previous epoch
+        self._before: list[float] = []  # the sum over each batch of the last epoch's worth of images
         self._total = 0  # images of that epoch
         self._start = self._paused = 0.0
         self._sums: list[Tensor] = []  # this process's sum in this epoch, after each batch
@@ -109,12 +109,14 @@ class TimeTo(Callback):
         if self.reached is None and self._sums:
             numbers = cast("Tensor", trainer.strategy.reduce(torch.stack(self._sums), reduce_op="sum")).tolist()
             sums = self.per_batch(numbers)
-            whole = len(sums) == trainer.num_training_batches  # max_steps may end within an epoch
+            size = trainer.num_training_batches
+            whole = len(sums) == size  # max_steps may end within an epoch, and the run be continued
             self._total = sum(self._images) if whole else self._total
-            place = first_crossing(self._before, sums, self._total, self.goal) if self._total else None
+            before = self._before if len(self._before) == size else []
+            place = first_crossing(before, sums, self._total, self.goal) if before or whole else None
             if place is not None:
                 self._found(trainer.current_epoch + (place + 1) / trainer.num_training_batches, place)
-            self._before = sums
+            self._before = [*before, *sums][-max(len(before), len(sums)) :]
         self._seconds += self._ends[-1] if self._ends else 0.0
         self._sums, self._images, self._ends, self._steps = [], [], [], []
         if self.stop and self.reached:
