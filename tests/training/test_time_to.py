@@ -211,6 +211,16 @@ def test_images_before_an_epoch_that_was_cut_short_still_count(epochs, steps):
     assert callback.result["steps"] == steps
 
 
+def test_does_not_stop_before_the_minimum():
+    callback, trainer = TimeToError(error=0.4, stop=True), trainer_of_three_batches()
+    trainer.min_steps = 4
+    stopped: list[bool] = []
+    for _ in range(2):
+        epoch_of(callback, trainer, [0, 0, 0])
+        stopped.append(trainer.should_stop)
+    assert stopped == [False, True]
+
+
 def test_a_loss_is_timed_in_the_same_way(compose, tmp_path, monkeypatch):
     losses: list[float] = []
     words = tuple(word.replace("to_error", "to_loss") for word in SHORT)

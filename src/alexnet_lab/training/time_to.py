@@ -18,6 +18,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from alexnet_lab.data.loader import as_batch
+from alexnet_lab.training.early_stopping import minimum_is_done
 from alexnet_lab.training.per_rank_state import gathered, own_part
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class TimeTo(Callback):
 
     Args:
         goal: The mean to reach.
-        stop: Whether to end training with the epoch in which the goal is reached.
+        stop: Whether to end training with the epoch in which the goal is reached, or after the Trainer's `min_epochs`
+            and `min_steps`.
 
     Attributes:
         reached: `epochs` (a fraction: steps / steps per epoch), `steps` of the optimiser, and `seconds` of training
@@ -119,7 +121,7 @@ class TimeTo(Callback):
             self._before = [*before, *sums][-max(len(before), len(sums)) :]
         self._seconds += self._ends[-1] if self._ends else 0.0
         self._sums, self._images, self._ends, self._steps = [], [], [], []
-        if self.stop and self.reached:
+        if self.stop and self.reached and minimum_is_done(trainer):
             trainer.should_stop = True
 
     def _found(self, epochs: float, place: int) -> None:
