@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import shutil
@@ -15,7 +16,9 @@ from endings import assert_same_ending
 from alexnet_lab.base.errors import ConfigError, DataError, RunError
 from alexnet_lab.base.files import link_or_copy
 from alexnet_lab.base.log import start_log
+from alexnet_lab.base.signals import Terminated
 from alexnet_lab.run import checkpoint_identity, train
+from alexnet_lab.run.last_step import EndAfterStep
 from alexnet_lab.training import per_rank_state
 from alexnet_lab.training.checkpoint_io import MAY_FAIL, SafeCheckpointIO
 from alexnet_lab.training.checkpoints import Checkpoints
@@ -191,6 +194,27 @@ def test_a_checkpoint_that_a_validation_puts_off_follows_it(tmp_path):
         trainer.global_step = batch + 1
         keep.end_batch(trainer, None, None, batch)
     assert saved == [3, 5, 7]
+
+
+@pytest.mark.parametrize("cause", ["SIGTERM", "every_minutes"])
+def test_processes_that_agree_before_a_validation_write_after_it(cause, tmp_path, monkeypatch):
+    """They agree once in 20 steps; a validation every 4 steps would put off each of these checkpoints."""
+    monkeypatch.setattr("alexnet_lab.training.checkpoints.time.monotonic", lambda: float(trainer.global_step))
+    saved: list[int] = []
+    strategy = SimpleNamespace(broadcast=lambda due: due, reduce_boolean_decision=lambda asked, all: asked)
+    trainer: Any = SimpleNamespace(
+        num_training_batches=80, accumulate_grad_batches=1, max_steps=-1, fast_dev_run=False, is_global_zero=False,
+        val_check_batch=4, enable_validation=True, check_val_every_n_epoch=1, world_size=2, strategy=strategy,
+        global_step=0, save_checkpoint=lambda path, storage_options: saved.append(trainer.global_step),
+    )  # fmt: skip
+    keep = Checkpoints(tmp_path, "val/loss", every_minutes=0.5 if cause == "every_minutes" else None)
+    callback = keep if cause == "every_minutes" else EndAfterStep(keep)
+    vars(callback)["_asked"] = True
+    with contextlib.suppress(Terminated):
+        for batch in range(80):
+            trainer.global_step = batch + 1
+            callback.end_batch(trainer, None, None, batch)
+    assert saved == ([41] if cause == "every_minutes" else [21])
 
 
 def test_dropout_is_a_function_of_the_place():

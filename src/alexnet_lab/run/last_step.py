@@ -43,6 +43,7 @@ class EndAfterStep(EndsBatch):
     def __init__(self, checkpoints: Checkpoints) -> None:
         self._checkpoints = checkpoints
         self._asked = False
+        self._ends = False  # once the processes have agreed
         self._before: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -66,8 +67,9 @@ class EndAfterStep(EndsBatch):
 
     def end_batch(self, trainer: Trainer, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Writes the checkpoint and ends the run, if that was asked for and a run can go on from here."""
-        together = trainer.world_size == 1 or trainer.global_step % CLOCK_STEPS == 0
-        if together and self._is_agreed(trainer) and self._checkpoints.write_within_epoch(trainer, batch_idx + 1):
+        if trainer.world_size == 1 or trainer.global_step % CLOCK_STEPS == 0:
+            self._ends = self._is_agreed(trainer)
+        if self._ends and self._checkpoints.write_within_epoch(trainer, batch_idx + 1):
             terminate(signal.SIGTERM, None)
 
     def _is_agreed(self, trainer: Trainer) -> bool:

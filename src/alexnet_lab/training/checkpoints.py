@@ -63,11 +63,13 @@ class Checkpoints(EndsBatch, Checkpoint):
         self.best_score = math.inf
         self.best_epoch = -1
         self._written, self._written_step = time.monotonic(), 0
+        self._agreed_step = 0  # when the processes last compared their time
         self._stopped = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stops again if another callback had ended training before the interruption."""
         self._restart_intervals(trainer)
+        self._agreed_step = trainer.global_step
         super().on_train_start(trainer, pl_module)
         if self._stopped:
             trainer.should_stop = True
@@ -99,7 +101,10 @@ class Checkpoints(EndsBatch, Checkpoint):
         due = time.monotonic() - self._written >= 60 * self.every_minutes
         if trainer.world_size == 1:
             return due
-        return trainer.global_step % CLOCK_STEPS == 0 and trainer.strategy.broadcast(due)
+        if trainer.global_step // CLOCK_STEPS == self._agreed_step // CLOCK_STEPS:
+            return False
+        self._agreed_step = trainer.global_step
+        return trainer.strategy.broadcast(due)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the checkpoints of the epoch; all processes take part, rank 0 writes."""
