@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, cast
 
 import hydra
@@ -155,6 +156,15 @@ def test_a_loaded_run_predicts_what_its_test_counted(trained):
     assert torch.equal(mirrored, torchs)
     assert isinstance(run.net, torch.nn.Module)
     assert (run.config["seed"], run.class_names[3]) == (0, "3")
+
+
+def test_threads_of_a_server_predict_what_one_thread_does(trained):
+    run = alexnet_lab.load(trained)
+    requests = [torch.rand(number + 1, 1, 8, 8) for number in range(8)]
+    alone = [run.predict(images) for images in requests]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(run.predict, requests))
+    assert all(map(torch.equal, together, alone))
 
 
 def test_what_is_no_run_and_no_array_is_named(trained):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -50,6 +51,9 @@ PIXELS = "allowed: uint8 from 0 to 255, or floating point from 0 to 1"
 UNKNOWN = -1
 """The label of an image without a class folder."""
 
+
+ONE_AT_A_TIME = threading.Lock()
+"""Held while a thread predicts: a Trainer belongs to one thread, and to find a layer its weights are set aside."""
 
 NO_RANKS = torch.empty(0, dtype=torch.int64)
 
@@ -270,7 +274,7 @@ class Predictor:
         """Predicts the probability of each class for images of one size.
 
         Images are processed as in the run's own evaluation: the shorter side is scaled to the size of the stored
-        images, the centre is cropped, and the result is normalised.
+        images, the centre is cropped, and the result is normalised. Several threads may call it; they take turns.
 
         Args:
             images: (B, C, H, W) with the channels of the run's data. uint8 from 0 to 255, or floating-point numbers
@@ -294,12 +298,13 @@ class Predictor:
             images = torch.from_numpy(np.array(images, images.dtype.newbyteorder("="), order="C"))
         if images.is_meta or images.is_nested or images.layout is not torch.strided:
             raise ConfigError(f"`images` is {'without content' if images.is_meta else images.layout}; {PIXELS}")
-        stored = stored_images(images, self.data.channels, self.data.stored_size)
-        count = len(stored)
-        if count == 0:
-            return torch.empty(0, self.data.num_classes)
-        rows = Rows(stored.numpy(), np.full(count, UNKNOWN), np.arange(count))
-        return predict(self, "test", views=views, rows=rows).probabilities
+        with ONE_AT_A_TIME:
+            stored = stored_images(images, self.data.channels, self.data.stored_size)
+            count = len(stored)
+            if count == 0:
+                return torch.empty(0, self.data.num_classes)
+            rows = Rows(stored.numpy(), np.full(count, UNKNOWN), np.arange(count))
+            return predict(self, "test", views=views, rows=rows).probabilities
 
 
 def stored_images(images: torch.Tensor, channels: int, size: int) -> torch.Tensor:
