@@ -100,8 +100,13 @@ def package(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
-    yield folder
-    signatures._parse.cache_clear()
+    return folder
+
+
+def test_an_edited_file_is_read_again(package):
+    for field in ("depth", "width"):
+        (package / "edited.py").write_text(f"def net(*, {field}: int = 1): ...\n")
+        assert [*read("mine.edited.net").fields] == [field]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +118,6 @@ def package(tmp_path, monkeypatch):
 )  # fmt: skip
 def test_an_annotation_that_cannot_be_resolved_allows_anything(annotation, package):
     (package / "own.py").write_text(f"def net(a: {annotation} = None, b: 'int' = None, c: Optional['int'] = 1): ...\n")
-    signatures._parse.cache_clear()
     fields = read("mine.own.net").fields
     for value in (None, 1, "x", [1], {"x": 1}):
         assert check_value("a", value, fields["a"].annotation) == value

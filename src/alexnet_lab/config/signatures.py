@@ -20,6 +20,7 @@ from typing import Any, Final, Optional
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
 from alexnet_lab.base.fields import can_be_checked, resolve
+from alexnet_lab.base.files import stamp
 
 OWN_PACKAGE = "alexnet_lab"
 
@@ -185,12 +186,17 @@ def _spec(package: str) -> ModuleSpec | None:
         return None
 
 
-@cache
 def _parse(path: Path) -> ast.Module:
     try:
-        return ast.parse(path.read_text(encoding="utf-8"))
+        return _parsed(path, stamp(path.stat()))
     except (SyntaxError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
+
+
+@cache
+def _parsed(path: Path, _stamp: tuple[int, ...]) -> ast.Module:
+    """Parses a file again only after it has changed, as between two cells of a notebook."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def _class_signature(node: ast.ClassDef, module: str, target: str) -> Signature | None:
