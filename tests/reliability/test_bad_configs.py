@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import resource
 import subprocess
 import time
 from functools import cache
@@ -34,7 +35,7 @@ BASES = (
 REQUIRED = ("seed", "run_dir", "model", "data", "loss", "optimizer")
 
 SECONDS = 2.0
-"""Time limit for the report of each."""
+"""Time limit for the report of each, of the processor: on a busy machine the clock runs on meanwhile."""
 
 
 class Wrong(NamedTuple):
@@ -212,10 +213,10 @@ CHECKS = [
 @given(wrong=wrong_configs())
 def test_wrong_config_is_reported_by_its_key(wrong):
     before = set(Path.cwd().iterdir())
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ConfigError) as raised:
         check_train(wrong.config)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     message = str(raised.value)
     assert f"`{wrong.key}" in message, f"{wrong.what}: {message}"
     assert "\n" not in message
@@ -242,13 +243,13 @@ def test_wrong_command_line_is_reported_by_its_key(data, tmp_path_factory, monke
     with monkeypatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(subprocess, "Popen", refuse)
-        start = time.perf_counter()
+        start = time.process_time()
         outcome = call(check_train, "train", *base, word)
     assert outcome.code == 2, word
     assert outcome.err.startswith("error: "), word
     assert outcome.err.count("\n") == 1, outcome.err
     assert wrong.key.rpartition(".")[2] in outcome.err, outcome.err
-    assert time.perf_counter() - start < SECONDS
+    assert time.process_time() - start < SECONDS
     assert list(folder.iterdir()) == []
 
 
@@ -295,12 +296,18 @@ PROCESSES = {
 }
 
 
+def children_seconds() -> float:
+    """What the processes that have ended took of the processor."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 @pytest.mark.parametrize(("word", "key"), PROCESSES.items())
 def test_wrong_config_of_a_real_process(word, key, tmp_path):
-    start = time.perf_counter()
+    start = children_seconds()
     outcome = finished(command("train.py", word, cwd=tmp_path))
     assert outcome.code == 2
     assert f"`{key}`" in outcome.err
     assert outcome.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
-    assert time.perf_counter() - start < 4 * SECONDS  # of a process among others on the same cores; 0.6 s alone
+    assert children_seconds() - start < 2 * SECONDS  # with the start of the interpreter
