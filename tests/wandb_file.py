@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FILE_HEADER, BLOCK, CHUNK_HEADER = 7, 32_768, 7  # bytes
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 120.0
 FULL, FIRST, LAST = 1, 2, 4  # kinds of chunks; 3 is a middle one
 
 

@@ -99,7 +99,7 @@ def test_a_thread_reads_while_the_loop_is_busy(monkeypatch):
     monkeypatch.setattr(BatchLoader, "batch", lambda *place: read.append(place[2]) or plain(*place))
     iterator = iter(ours)
     next(iterator)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while len(read) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert sorted(read) == [0, 1, 2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -73,8 +74,10 @@ def test_a_pipe_that_does_not_block_loses_nothing(tmp_path):
     os.set_blocking(write, False)
     script = "from alexnet_lab.base.terminal import outlive_terminal; outlive_terminal(); print('x' * 300_000)"
     process = subprocess.Popen([sys.executable, "-c", script], stdout=write, cwd=tmp_path)
+    while select.select([], [write], [], 0)[1] and process.poll() is None:  # until the pipe is full
+        time.sleep(0.01)
     os.close(write)
-    time.sleep(1)  # until the pipe is full
+    assert process.poll() is None
     with os.fdopen(read, "rb") as file:
         assert len(file.read()) == 300_001
     assert process.wait(60) == 0

@@ -120,7 +120,7 @@ def test_hovering_shows_mean_and_deviation(shown):
         const { x, y } = chart.getDatasetMeta(2).data[0].getProps(["x", "y"]);
         const box = chart.canvas.getBoundingClientRect(); return [box.x + x + 1, box.y + y]; }""")
     shown.page.mouse.move(*point)
-    end = time.monotonic() + 10
+    end = time.monotonic() + 120
     while not shown.page.evaluate("alexnetLab.charts.curves.tooltip?.opacity > 0") and time.monotonic() < end:
         shown.page.wait_for_timeout(20)
     lines = shown.page.evaluate("alexnetLab.charts.curves.tooltip.body.map((item) => item.lines[0])")

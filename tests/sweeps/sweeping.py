@@ -83,7 +83,7 @@ def workers(pid: int) -> list[int]:
     return [number for number, parent in tree.items() if parent != pid and parent in tree]
 
 
-def wait_until_gone(pids: Iterable[int], seconds: float = 15.0) -> None:
+def wait_until_gone(pids: Iterable[int], seconds: float = 60.0) -> None:
     """Fails if one of the processes is still there after a while."""
     end = time.monotonic() + seconds
     while left := [pid for pid in pids if is_running(pid)]:
