@@ -164,7 +164,11 @@ def test_what_wandb_does_not_take_is_said_and_does_not_end_the_run(tmp_path, no_
 
 
 def test_nothing_is_shown_to_other_trackers(tmp_path):
-    tracking.show([], lambda: wandb_media.shown([tmp_path / "a.png"]))
+    target = "alexnet_lab.run.tracking.tensorboard_logger"
+    loggers = tolerant_loggers.steady(target, lambda: tracking.tensorboard_logger(tmp_path, {}))
+    made: list[str] = []
+    tracking.show(loggers, lambda: {"picture": made.append("picture")})
+    assert ([logger.lost for logger in loggers], made) == ([False], [])
 
 
 def test_failed_run_ends_as_failed(compose, tmp_path, no_login, monkeypatch):
