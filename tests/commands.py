@@ -149,6 +149,13 @@ def _variables() -> dict[str, str]:
     return others | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
+def move_home(patch: pytest.MonkeyPatch, home: Path) -> None:
+    """Gives a test another home, W&B's files included. The compiled code of the real one is found and not made anew."""
+    patch.setenv("XDG_CACHE_HOME", os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"))
+    patch.setenv("WANDB_CACHE_DIR", str(home / "wandb-cache"))
+    patch.setenv("HOME", str(home))
+
+
 def finished(process: subprocess.Popen[str] | Forked, timeout: float = 280.0) -> Outcome:
     """Waits for a command to end; where four processes share a core, workers start after 60 s."""
     try:

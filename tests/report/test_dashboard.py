@@ -7,6 +7,7 @@ import json
 import pytest
 import wandb_file
 import yaml
+from commands import move_home
 from made import make_sweep, report
 
 dashboard = pytest.importorskip("alexnet_lab.report.dashboard")
@@ -119,7 +120,7 @@ def test_what_wandb_refuses_is_reported_in_one_line(sweep, monkeypatch):
 
 
 def test_the_forest_plot_is_a_picture_of_one_run(sweep, logged_out, monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    move_home(monkeypatch, tmp_path / "home")
     for _ in range(2):
         assert report(f"sweep={grouped(sweep, 'activation')}", "wandb=true").code == 0
     first, second = (wandb_file.read_file(path) for path in sorted(sweep.glob("wandb/offline-run-*/*.wandb")))

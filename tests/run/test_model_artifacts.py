@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import wandb_file
-from commands import QUICK, call, finished, forked
+from commands import QUICK, call, finished, forked, move_home
 from wandb_service import serving
 
 from alexnet_lab.config import check_evaluate
@@ -26,10 +26,9 @@ SHORT = ("trainer.max_epochs=2", "trainer.limit_train_batches=3", "trainer.limit
 def no_login(monkeypatch, tmp_path):
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_SERVICE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    move_home(monkeypatch, tmp_path / "home")
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "wandb-config"))
-    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "wandb-cache"))
 
 
 def logged(run: Path) -> list[wandb_file.Artifact]:

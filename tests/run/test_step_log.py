@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 import wandb_file
+from commands import move_home
 
 from alexnet_lab.base.errors import ConfigError, Interrupted
 from alexnet_lab.run import step_log, train
@@ -24,7 +25,7 @@ NAMES = ("step/loss", "step/learning_rate", "step/gradient_norm")
 @pytest.fixture(autouse=True)
 def offline(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    move_home(monkeypatch, tmp_path / "home")
 
 
 def rows(run: Path) -> list[dict[str, float]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 import wandb_file
-from commands import command, finished, forked
+from commands import command, finished, forked, move_home
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
@@ -30,7 +30,7 @@ def no_login(monkeypatch, tmp_path):
     """No account: nothing in the environment and nothing at home."""
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_SERVICE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
+    move_home(monkeypatch, tmp_path)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "wandb-config"))
 
