@@ -201,7 +201,7 @@ def test_processes_that_agree_before_a_validation_write_after_it(cause, tmp_path
     """They agree once in 20 steps; a validation every 4 steps would put off each of these checkpoints."""
     monkeypatch.setattr("alexnet_lab.training.checkpoints.time.monotonic", lambda: float(trainer.global_step))
     saved: list[int] = []
-    strategy = SimpleNamespace(broadcast=lambda due: due, reduce_boolean_decision=lambda asked, all: asked)
+    strategy = SimpleNamespace(broadcast=lambda due: due, reduce_boolean_decision=lambda asked, **_: asked)
     trainer: Any = SimpleNamespace(
         num_training_batches=80, accumulate_grad_batches=1, max_steps=-1, fast_dev_run=False, is_global_zero=False,
         val_check_batch=4, enable_validation=True, check_val_every_n_epoch=1, world_size=2, strategy=strategy,

@@ -135,6 +135,26 @@ def trained(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+def settings_of_torch() -> tuple[int, bool]:
+    return torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("last", ["train", "load", "predict"])
+def test_settings_of_torch_stay_the_callers(last, trained, digits_dir, tmp_path):
+    own = (3, False)
+    torch.set_num_threads(3)
+    torch.use_deterministic_algorithms(mode=False)
+    if last == "train":
+        words = (*QUICK, f"data.dir={digits_dir}", "debug=fast", f"run_dir={tmp_path / 'run'}")
+        alexnet_lab.train(alexnet_lab.compose(*words))
+    else:
+        for path in (trained, trained / "checkpoints" / "best.safetensors"):
+            run = alexnet_lab.load(path)
+            assert settings_of_torch() == own
+            run.predict(torch.zeros(1, 1, 8, 8)) if last == "predict" else None
+    assert settings_of_torch() == own
+
+
 def test_a_run_is_continued_from_python(trained):
     request = alexnet_lab.compose(f"resume={trained}", "trainer.max_epochs=2")
     assert request["changes"] == {"trainer.max_epochs": 2}

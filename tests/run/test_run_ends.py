@@ -10,8 +10,10 @@ import os
 import re
 import signal
 import time
+import warnings
+from logging.handlers import BufferingHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -22,6 +24,7 @@ from alexnet_lab.base.signals import terminate
 from alexnet_lab.config import check_train
 from alexnet_lab.config.schema import Trainer
 from alexnet_lab.run import devices, engine, launcher, train, worker
+from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.callbacks import MetricsCsv, Throughput
 from alexnet_lab.training.checkpoint_io import load_checkpoint
@@ -297,6 +300,31 @@ def test_metrics_of_a_resumed_run_continue_where_they_were(tmp_path):
     assert worker.metrics_of_epoch(rows, 7) == {"train/loss": 1.0}
     assert worker.metrics_of_epoch([], 0) == {}
     assert MetricsCsv(tmp_path / "m.csv", Throughput()).rows == []
+
+
+def test_log_handlers_of_the_caller_get_what_is_logged(tmp_path):
+    ours, handler = logging.getLogger("alexnet_lab"), BufferingHandler(10)
+    ours.addHandler(handler)
+    logging.captureWarnings(capture=True)
+    try:
+        with worker.logged_to_file(RunDirectory(tmp_path)):
+            ours.info("a line")
+        assert [record.getMessage() for record in handler.buffer] == ["a line"]
+        assert warnings.showwarning.__module__ == "logging"
+    finally:
+        logging.captureWarnings(capture=False)
+        ours.removeHandler(handler)
+
+
+@pytest.mark.parametrize("own", [signal.SIG_IGN, signal.default_int_handler])
+def test_ctrl_c_is_ignored_after_a_run_only_if_it_was_before(own):
+    before = signal.signal(signal.SIGINT, own)
+    try:
+        with worker.interruptible(cast("Any", None)):
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # as Lightning's shutdown does
+        assert signal.getsignal(signal.SIGINT) is own
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"])

@@ -89,8 +89,10 @@ def test_run_records_its_threads(compose, tmp_path, monkeypatch):
     """So that a resumed run, perhaps on another machine, adds up in the same order."""
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     words = ("trainer.num_threads=null", "trainer.max_epochs=1", "trainer.limit_train_batches=2")
+    chosen: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
     train(compose(f"run_dir={tmp_path}", *words))
-    assert torch.get_num_threads() == 3
+    assert chosen == [3, torch.get_num_threads()]  # and then the caller's again
     assert RunDirectory(str(tmp_path)).read_config()["trainer"]["num_threads"] == 3
 
 

@@ -9,6 +9,7 @@ import shutil
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
+import wandb
 import wandb_file
 from commands import command, finished, forked, move_home
 from lightning.pytorch.loggers import WandbLogger
@@ -186,6 +187,15 @@ def test_one_after_the_other_are_two_runs(compose, tmp_path, no_login):
     for name in ("one", "two"):
         train(compose(f"run_dir={tmp_path / name}", "debug=fast", "logger=wandb"))
     assert [wandb_file.read(tmp_path / name).name for name in ("one", "two")] == ["one", "two"]
+
+
+def test_a_run_that_the_caller_has_started_stays_his(tmp_path, no_login):
+    own = wandb.init(mode="offline", dir=str(tmp_path), settings=wandb.Settings(silent=True, console="off"))
+    ours = tracking.wandb_logger(tmp_path / "run", {"tags": []}, mode="offline").experiment
+    assert ours.id != own.id
+    ours.finish()
+    own.log({"loss": 1.0})  # raises if it has ended
+    own.finish()
 
 
 def test_disabled_leaves_no_files(compose, tmp_path, no_login):

@@ -57,6 +57,7 @@ class FinishedRun(Predictor):
         directory: The run directory's files.
         trained_by: The run's config.
         settings: The same config, set to evaluate every image in one process.
+        threads: Of this process.
         classifier: With the weights of `best.ckpt`.
         checkpoint_hash: SHA-256 of that file.
 
@@ -85,7 +86,8 @@ class FinishedRun(Predictor):
         data = config.data if data_dir is None else config.data | {"dir": data_dir}
         self.settings = evaluating(config, self.name).model_copy(update={"data": data})
         checkpoint, self.checkpoint_hash, mismatch = best_checkpoint(self.directory)  # before the data is read
-        torch.set_num_threads(self._threads(num_threads))
+        self.threads = self._threads(num_threads)
+        torch.set_num_threads(self.threads)
         self.classifier = build_classifier(self.settings)
         load_weights(self.classifier, checkpoint, self.directory.best)
         if mismatch is not None:  # reported last: other checks explain a different network better

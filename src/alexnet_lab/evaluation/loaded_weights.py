@@ -56,6 +56,7 @@ class LoadedWeights(Predictor):
         trained_by: The run's config, without what belongs to its machine.
         settings: The same config, set to evaluate in one process.
         data: Turns images into the network's input; it has none itself.
+        threads: Of this process.
         classifier: With the weights.
         checkpoint_hash: SHA-256 of the file.
 
@@ -91,7 +92,8 @@ class LoadedWeights(Predictor):
         """As many as a batch has work for, as when a run directory is loaded."""
         data = self.settings.data
         macs = num_macs(self.net, (data["channels"], data["image_size"], data["image_size"]))
-        torch.set_num_threads(chosen_threads(self.settings, macs, 1))
+        self.threads = chosen_threads(self.settings, macs, 1)
+        torch.set_num_threads(self.threads)
 
 
 def _checked(config: Mapping[str, Any], file: Path, trusted_packages: list[str]) -> Train:

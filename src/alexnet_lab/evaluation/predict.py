@@ -21,6 +21,7 @@ from alexnet_lab.data.views import views_of
 from alexnet_lab.models.counts import num_parameters, trace
 from alexnet_lab.models.layers import EuclideanRBF
 from alexnet_lab.run.engine import build_trainer
+from alexnet_lab.run.threads import settings_restored
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.callbacks import network_of, plain
 from alexnet_lab.training.metrics import ErrorCounts, are_logits, ranks
@@ -235,6 +236,7 @@ class Predictor:
         directory: Where it was found.
         classifier: The trained LightningModule.
         data: Turns images into the network's input.
+        threads: Of torch, while it predicts.
         checkpoint_hash: SHA-256 of the file with the weights.
 
     Example:
@@ -253,6 +255,7 @@ class Predictor:
     directory: RunDirectory
     classifier: LightningModule
     data: ImageDataModule
+    threads: int
     checkpoint_hash: str
 
     @property
@@ -298,7 +301,8 @@ class Predictor:
             images = torch.from_numpy(np.array(images, images.dtype.newbyteorder("="), order="C"))
         if images.is_meta or images.is_nested or images.layout is not torch.strided:
             raise ConfigError(f"`images` is {'without content' if images.is_meta else images.layout}; {PIXELS}")
-        with ONE_AT_A_TIME:
+        with ONE_AT_A_TIME, settings_restored():
+            torch.set_num_threads(self.threads)
             stored = stored_images(images, self.data.channels, self.data.stored_size)
             count = len(stored)
             if count == 0:

@@ -1,10 +1,12 @@
-"""The number of threads of a process, and a warning if other programs occupy the cores."""
+"""The threads of a process and other settings of torch's, and a warning if other programs occupy the cores."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -60,6 +62,18 @@ def chosen_threads(config: Train, macs: int, processes: int) -> int:
 def with_threads(config: Train, macs: int, processes: int) -> Train:
     """The config with the number of threads: a resumed run needs the same number to sum in the same order."""
     return config.with_trainer(num_threads=chosen_threads(config, macs, processes))
+
+
+@contextlib.contextmanager
+def settings_restored() -> Iterator[None]:
+    """After the block torch's threads and its `deterministic` are the caller's again, whose process this may be."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
 class CrowdedCores(Callback):

@@ -179,6 +179,8 @@ def _start(mode: Literal["online", "offline", "disabled"], arguments: dict[str, 
         x_transaction_log_flush_interval=1, console="off", silent=True, init_timeout=INIT_TIMEOUT_SECONDS,
         finish_timeout=FINISH_TIMEOUT_SECONDS,
     )  # fmt: skip
+    if wandb.run is not None and "WANDB_SWEEP_ID" not in os.environ:  # the caller's own, which W&B would give us
+        settings.reinit = "create_new"
     with handled({signal.SIGHUP: signal.SIG_IGN}):  # W&B's service outlives the terminal too
         try:
             return wandb.init(mode=mode, settings=settings, **arguments)

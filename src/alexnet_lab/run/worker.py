@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from alexnet_lab.run.last_step import EndAfterStep
 from alexnet_lab.run.preparation import Prepared
 from alexnet_lab.run.resuming import prepared
 from alexnet_lab.run.run_directory import RunDirectory
-from alexnet_lab.run.threads import CrowdedCores
+from alexnet_lab.run.threads import CrowdedCores, settings_restored
 from alexnet_lab.run.wandb_media import shown
 from alexnet_lab.training import Classifier, freezing
 from alexnet_lab.training.callbacks import STAGES, MetricsCsv, Throughput, network_of, plain
@@ -75,7 +76,7 @@ def fit_and_test(
     Raises:
         Interrupted: After Ctrl-C or SIGTERM; the checkpoints contain the progress.
     """
-    with logged_to_file(directory), limited_threads(config.trainer.num_threads or 1):
+    with logged_to_file(directory), settings_restored(), limited_threads(config.trainer.num_threads or 1):
         engine.seed_everything(config.seed)
         data = ready_data(config, ready)
         classifier = engine.build_classifier(config)
@@ -159,6 +160,7 @@ def logged_to_file(directory: RunDirectory) -> Iterator[None]:
     rank = cluster.place().rank
     start_log(rank)
     handler = log_to_file(directory.log, rank)
+    captured = warnings.showwarning.__module__ == logging.__name__  # by the caller
     logging.captureWarnings(capture=True)
     try:
         yield
@@ -166,13 +168,14 @@ def logged_to_file(directory: RunDirectory) -> Iterator[None]:
         log.debug("the run ended with an error", exc_info=True)
         raise
     finally:
-        logging.captureWarnings(capture=False)
+        logging.captureWarnings(capture=captured)
         close_file(handler)
 
 
 @contextlib.contextmanager
 def interruptible(trainer: Trainer) -> Iterator[None]:
     """Within the block, the exit that Lightning makes of Ctrl-C and SIGTERM becomes `Interrupted`."""
+    before = signal.getsignal(signal.SIGINT)  # a shell's script ignores it in what it starts with `&`
     try:
         yield
     except (SystemExit, KeyboardInterrupt) as error:
@@ -180,7 +183,8 @@ def interruptible(trainer: Trainer) -> Iterator[None]:
         name = "SIGTERM" if by_sigterm else "Ctrl-C"
         raise Interrupted(f"interrupted by {name} {place_of(trainer)}") from error
     finally:
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # Lightning's shutdown leaves it ignored
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # Lightning's shutdown leaves it so
+        if ignored and before is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
