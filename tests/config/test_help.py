@@ -36,6 +36,14 @@ def test_a_key_has_its_value_its_meaning_and_what_is_allowed():
     assert "learning_rate" not in text
 
 
+@pytest.mark.parametrize("columns", ["60", "120"])
+def test_lines_break_between_words(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    text = helped()
+    assert "%H-%M-%S}} the run directory" in text
+    assert "augmentation: +transforms.erase._target_=torchvision.transforms.v2.RandomErasing" in text
+
+
 def test_help_without_a_group_shows_all_groups_and_keys():
     text = helped()
     assert "loss: cross_entropy, lenet5_1998" in text

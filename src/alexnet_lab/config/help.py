@@ -33,6 +33,8 @@ SECTIONS: dict[str, type[Section]] = {"train": Train, "eval": Evaluate, "export"
 KEY = re.compile(r"^(?P<indent> *)(?:- )?(?P<key>\w+):.*?(?:\s+# (?P<comment>.*))?$")
 MORE = re.compile(r"^ +# (?P<comment>.*)$")
 COMMENT_COLUMN = 38
+LEAST_ROOM = 20
+"""Columns beside a long value; with fewer its meaning begins on the next line."""
 
 GLOBAL = "# @package _global_"
 """The first line of a file of a group whose keys have their full names."""
@@ -181,15 +183,18 @@ def _key_lines(
 
 
 def _wrapped(start: str, text: str) -> str:
-    """Wraps a text into lines that are indented to its start."""
+    """Wraps a text into lines that are indented to its start; words, such as keys to copy, stay whole."""
     width = max(shutil.get_terminal_size((120, 24)).columns, COMMENT_COLUMN + 30)
     indent = " " * min(len(start), COMMENT_COLUMN)
     if len(start.rstrip()) >= COMMENT_COLUMN and text:
         start = f"{start.rstrip()}  "
-    return (
-        textwrap.fill(text, width, initial_indent=start, subsequent_indent=indent, break_on_hyphens=False)
-        if text
-        else start
+    if not text:
+        return start
+    above = ""
+    if len(start) + LEAST_ROOM > width:
+        above, start = f"{start.rstrip()}\n", indent
+    return above + textwrap.fill(
+        text, width, initial_indent=start, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
     )
 
 
