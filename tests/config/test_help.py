@@ -163,6 +163,7 @@ def test_each_key_outside_the_groups_has_a_meaning(command):
         (Annotated[float, Gt(0), Lt(1)], "0 < x < 1"),
         (Annotated[int, Ge(0), Le(1024)] | None, "0 <= x <= 1024, null"),  # pyright: ignore[reportOperatorIssue] - at run time it is
         (Literal["auto"] | Annotated[int, Ge(1)], "auto, >= 1"),
+        (bool | int | float | str | None, ""),
     ],
 )
 def test_what_is_allowed_in_words(annotation, words):

@@ -40,6 +40,10 @@ GLOBAL = "# @package _global_"
 """The first line of a file of a group whose keys have their full names."""
 
 
+FREE = (str, int, float, Any)
+"""Types that allow more values than a help can list."""
+
+
 class Help(NamedTuple):
     """The help page of one command."""
 
@@ -136,7 +140,7 @@ def describe(annotation: Any) -> str:
         return ", ".join(map(str, get_args(annotation)))
     if hasattr(annotation, "__metadata__"):
         return _range(annotation.__metadata__)
-    if get_origin(annotation) in (list, tuple) or annotation in (str, int, float, Any):
+    if get_origin(annotation) in (list, tuple) or any(part in FREE for part in (annotation, *get_args(annotation))):
         return ""
     parts = [describe(part) for part in get_args(annotation)]
     return ", ".join(part for part in parts if part) if [part for part in parts if part and part != "null"] else ""
