@@ -1,4 +1,4 @@
-"""A trained network as one file that needs neither torch nor this repository."""
+"""A trained network as one file that needs neither this repository nor the data set."""
 
 from __future__ import annotations
 

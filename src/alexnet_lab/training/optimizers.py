@@ -83,7 +83,7 @@ def adam(
     weight_decay: NonNegativeFloat = 0.0,
     decay_biases: bool = False,
 ) -> Optimizer:
-    """Adam (Kingma and Ba 2015, algorithm 1), as in the seeds; `weight_decay` is an L2 term in the gradient.
+    """Adam (Kingma and Ba 2015, algorithm 1), as in the course notebooks; `weight_decay` is an L2 term in the gradient.
 
     Example:
         >>> adam(torch.nn.Linear(2, 1), learning_rate=0.001).param_groups[0]["lr"]

@@ -178,7 +178,7 @@ def step(
     Args:
         optimizer: Whose rates are changed.
         duration: Of the run.
-        drop_epochs: Epochs after which the rate drops; a warning lists those beyond the end of the run.
+        drop_epochs: How many epochs are complete when the rate drops; a warning lists those beyond the end of the run.
         factor: In (0, 1].
         lower_biases: Also lower the rate of biases; in cuda-convnet's 13pct and 11pct it stayed.
 
