@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class ScaledTanh(nn.Module):
     """f(a) = A tanh(S a), LeNet-5's squashing function (LeCun et al. 1998, appendix A).
 
-    With A = 1.7159 and S = 2/3, f(1) = 1 and f(-1) = -1 to 6 digits, where also the curvature peaks: targets
+    With A = 1.7159 and S = 2/3, f(1) = 1 and f(-1) = -1 to 5 digits, where the curvature peaks too: targets
     of +-1 lie in the bend, not out on the flat.
 
     Args:
