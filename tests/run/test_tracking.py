@@ -6,7 +6,7 @@ import csv
 import json
 import shlex
 import shutil
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import pytest
 import wandb
@@ -191,7 +191,7 @@ def test_one_after_the_other_are_two_runs(compose, tmp_path, no_login):
 
 def test_a_run_that_the_caller_has_started_stays_his(tmp_path, no_login):
     own = wandb.init(mode="offline", dir=str(tmp_path), settings=wandb.Settings(silent=True, console="off"))
-    ours = tracking.wandb_logger(tmp_path / "run", {"tags": []}, mode="offline").experiment
+    ours = cast("Any", tracking.wandb_logger(tmp_path / "run", {"tags": []}, mode="offline")).experiment
     assert ours.id != own.id
     ours.finish()
     own.log({"loss": 1.0})  # raises if it has ended
