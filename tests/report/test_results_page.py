@@ -13,8 +13,12 @@ from commands import REPOSITORY
 STATED = re.compile(
     r"`(?P<level>[\w.]+)`:\s+(?P<mean>[+-]\d+\.\d)\s+points\s+\((?P<low>[+-]\d+\.\d)\s+to\s+(?P<high>[+-]\d+\.\d)\)"
 )
-SECTIONS = {"## On CIFAR-10": "ideas_cifar10", "## With half of the maps": "ideas_half",
-            "## 18 or 19 %: norms within maps": "norms_cifar"}  # fmt: skip
+SECTIONS = {
+    "## On CIFAR-10": "ideas_cifar10",
+    "## With half of the maps": "ideas_half",
+    "## With half of the maps: ReLU and towers": "ideas_half_cpu",
+    "## 18 or 19 %: norms within maps": "norms_cifar",
+}
 """Sections on another sweep than `ideas_imagenette`."""
 
 
@@ -37,9 +41,15 @@ def sections(page: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("page", "sweep", "least"),
-    [("docs/results.md", "ideas_imagenette", 16), ("docs/results.md", "ideas_cifar10", 11),
-     ("docs/results.md", "ideas_half", 2), ("docs/results.md", "norms_cifar", 1), ("README.md", "ideas_imagenette", 3)],
-)  # fmt: skip
+    [
+        ("docs/results.md", "ideas_imagenette", 16),
+        ("docs/results.md", "ideas_cifar10", 11),
+        ("docs/results.md", "ideas_half", 2),
+        ("docs/results.md", "ideas_half_cpu", 3),
+        ("docs/results.md", "norms_cifar", 1),
+        ("README.md", "ideas_imagenette", 3),
+    ],
+)
 def test_numbers_on_a_page_are_those_of_the_sweep(page, sweep, least):
     rows, text = summary(sweep), sections(page)[sweep]
     stated = [found.groups() for found in STATED.finditer(text)]
