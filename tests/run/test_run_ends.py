@@ -11,7 +11,6 @@ import re
 import signal
 import time
 import warnings
-from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any, cast
 
@@ -302,18 +301,14 @@ def test_metrics_of_a_resumed_run_continue_where_they_were(tmp_path):
     assert MetricsCsv(tmp_path / "m.csv", Throughput()).rows == []
 
 
-def test_log_handlers_of_the_caller_get_what_is_logged(tmp_path):
-    ours, handler = logging.getLogger("alexnet_lab"), BufferingHandler(10)
-    ours.addHandler(handler)
+def test_warnings_that_the_caller_captures_stay_captured(tmp_path):
     logging.captureWarnings(capture=True)
     try:
         with worker.logged_to_file(RunDirectory(tmp_path)):
-            ours.info("a line")
-        assert [record.getMessage() for record in handler.buffer] == ["a line"]
+            pass
         assert warnings.showwarning.__module__ == "logging"
     finally:
         logging.captureWarnings(capture=False)
-        ours.removeHandler(handler)
 
 
 @pytest.mark.parametrize("own", [signal.SIG_IGN, signal.default_int_handler])

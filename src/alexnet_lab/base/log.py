@@ -52,8 +52,7 @@ def start_log(rank: int = 0) -> None:
     """Shows our messages from INFO on, and Lightning's from WARNING on; only rank 0 writes to the console."""
     ours = logging.getLogger("alexnet_lab")
     ours.setLevel(logging.DEBUG)  # tracebacks, which go only to the file
-    others = [handler for handler in ours.handlers if not isinstance(handler, Console)]  # of the user
-    ours.handlers = [Console(), *others] if rank == 0 else others
+    ours.handlers = [Console()] if rank == 0 else []
     ours.propagate = False
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
