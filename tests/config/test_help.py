@@ -98,7 +98,7 @@ def test_mistakes_are_reported_in_one_line(words, message):
 @pytest.mark.parametrize(
     ("check", "command", "configs", "line"),
     [
-        (check_evaluate, "eval", CONFIGS, "split: test test, or val: the validation part of the training set"),
+        (check_evaluate, "eval", CONFIGS, "split: test test; val: the validation part of the training set"),
         (check_export, "export", CONFIGS, "overwrite: false true: replace an existing file"),
         (check_report, "report", REPORT, "sweep: null the directory of a sweep; the report goes into it"),
     ],

@@ -12,7 +12,7 @@ import signal
 import time
 import warnings
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -309,17 +309,6 @@ def test_warnings_that_the_caller_captures_stay_captured(tmp_path):
         assert warnings.showwarning.__module__ == "logging"
     finally:
         logging.captureWarnings(capture=False)
-
-
-@pytest.mark.parametrize("own", [signal.SIG_IGN, signal.default_int_handler])
-def test_ctrl_c_is_ignored_after_a_run_only_if_it_was_before(own):
-    before = signal.signal(signal.SIGINT, own)
-    try:
-        with worker.interruptible(cast("Any", None)):
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # as Lightning's shutdown does
-        assert signal.getsignal(signal.SIGINT) is own
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"])

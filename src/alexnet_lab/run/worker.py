@@ -175,7 +175,6 @@ def logged_to_file(directory: RunDirectory) -> Iterator[None]:
 @contextlib.contextmanager
 def interruptible(trainer: Trainer) -> Iterator[None]:
     """Within the block, the exit that Lightning makes of Ctrl-C and SIGTERM becomes `Interrupted`."""
-    before = signal.getsignal(signal.SIGINT)  # a shell's script ignores it in what it starts with `&`
     try:
         yield
     except (SystemExit, KeyboardInterrupt) as error:
@@ -183,8 +182,7 @@ def interruptible(trainer: Trainer) -> Iterator[None]:
         name = "SIGTERM" if by_sigterm else "Ctrl-C"
         raise Interrupted(f"interrupted by {name} {place_of(trainer)}") from error
     finally:
-        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # Lightning's shutdown leaves it so
-        if ignored and before is not signal.SIG_IGN:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # Lightning's shutdown leaves it ignored
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
