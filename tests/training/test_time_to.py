@@ -162,7 +162,7 @@ def test_seconds_leave_out_what_is_not_training(monkeypatch):
 
     # start, a validation of 50 s, and end of the batch in two epochs; 98 s in between
     clock = iter([100.0, 101.0, 151.0, 152.0, 250.0, 251.0, 301.0, 303.0])
-    monkeypatch.setattr("alexnet_lab.training.time_to.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("alexnet_lab.training.callbacks.time.perf_counter", lambda: next(clock))
     callback = TimeToError(error=0.3)
     for wrong in (5, 2):
         Net.train_counts.top1_wrong = torch.tensor(wrong)

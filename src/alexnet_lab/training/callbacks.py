@@ -38,62 +38,70 @@ LAYERS = "layers/"
 """The prefix of measurements of single layers."""
 
 
-class Throughput(Callback):
-    """Measures the training images per second, without validation and start-up."""
+class EpochClock(Callback):
+    """Measures the seconds of training in an epoch; validations within it do not count."""
 
-    def __init__(self) -> None:
-        self.images_per_second = math.nan
-        self.seconds = 0.0
-        self.images = 0
-        self._start = self._end = self._paused = 0.0
-        self._epoch_images = 0
+    _began = _paused = 0.0
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restarts the clock, keeping the time that an interrupted epoch has used."""
-        before = self._end - self._start
-        self._end = time.perf_counter()
-        self._start = self._end - before
+    def restart(self, used: float = 0.0) -> None:
+        """Starts the clock as if `used` seconds of the epoch were over."""
+        self._began = time.perf_counter() - used
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock of an epoch."""
-        self._start = self._end = time.perf_counter()
-        self._epoch_images = 0
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Counts the images of the global batch. Time after the last batch of an epoch does not count."""
-        self._end = time.perf_counter()
-        self._epoch_images += as_batch(batch, trainer).total
+    def elapsed(self) -> float:
+        """The seconds since the epoch began."""
+        return time.perf_counter() - self._began
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stops the clock."""
         self._paused = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Goes on; `_end` moves too, since no batch may follow in this epoch."""
-        seconds = time.perf_counter() - self._paused
-        self._start += seconds
-        self._end += seconds
+        """Lets the clock go on."""
+        self._began += time.perf_counter() - self._paused
+
+
+class Throughput(EpochClock):
+    """Measures the training images per second, without validation and start-up."""
+
+    def __init__(self) -> None:
+        self.images_per_second = math.nan
+        self.seconds = 0.0
+        self.images = 0
+        self._epoch_seconds = 0.0  # until the end of the last batch
+        self._epoch_images = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restarts the clock, keeping the time that an interrupted epoch has used."""
+        self.restart(self._epoch_seconds)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock of an epoch."""
+        self.restart()
+        self._epoch_seconds, self._epoch_images = 0.0, 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Counts the images of the global batch. Time after the last batch of an epoch does not count."""
+        self._epoch_seconds = self.elapsed()
+        self._epoch_images += as_batch(batch, trainer).total
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds up the epoch's seconds and images."""
-        seconds = self._end - self._start
-        self.images_per_second = self._epoch_images / seconds if seconds else math.nan
-        self.seconds += seconds
+        self.images_per_second = self._epoch_images / self._epoch_seconds if self._epoch_seconds else math.nan
+        self.seconds += self._epoch_seconds
         self.images += self._epoch_images
-        self._start, self._epoch_images = self._end, 0
+        self._epoch_seconds, self._epoch_images = 0.0, 0
 
     def state_dict(self) -> dict[str, Any]:
         """Totals of the completed epochs, and the part of the current epoch."""
-        part = {"epoch_seconds": self._end - self._start, "epoch_images": self._epoch_images}
+        part = {"epoch_seconds": self._epoch_seconds, "epoch_images": self._epoch_images}
         return {"seconds": self.seconds, "images": self.images} | part
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the state of the interrupted run."""
         self.seconds, self.images = state_dict["seconds"], state_dict["images"]
-        self._start, self._end = 0.0, state_dict["epoch_seconds"]
-        self._epoch_images = state_dict["epoch_images"]
+        self._epoch_seconds, self._epoch_images = state_dict["epoch_seconds"], state_dict["epoch_images"]
 
 
 class MetricsCsv(Checkpoint):

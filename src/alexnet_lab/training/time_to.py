@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import itertools
 import logging
-import time
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from lightning.pytorch.callbacks import Callback
 
 from alexnet_lab.data.loader import as_batch
+from alexnet_lab.training.callbacks import EpochClock
 from alexnet_lab.training.early_stopping import minimum_is_done
 from alexnet_lab.training.per_rank_state import gathered, own_part
 
@@ -38,7 +37,7 @@ __all__ = ["TimeToError", "TimeToLoss"]
 log = logging.getLogger(__name__)
 
 
-class TimeTo(Callback):
+class TimeTo(EpochClock):
     """Finds the first step after which a mean over the last epoch's worth of images reaches the goal.
 
     Its state is part of the checkpoints, so an interrupted run finds the same step.
@@ -63,7 +62,6 @@ class TimeTo(Callback):
         self._seconds = 0.0  # of the epochs before this one
         self._before: list[float] = []  # the sum over each batch of the last epoch's worth of images
         self._total = 0  # images of that epoch
-        self._start = self._paused = 0.0
         self._sums: list[Tensor] = []  # this process's sum in this epoch, after each batch
         self._images: list[int] = []  # in each batch of this epoch, over all processes
         self._ends: list[float] = []  # seconds since the start of the epoch
@@ -79,13 +77,13 @@ class TimeTo(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restarts the clock, keeping the time that an interrupted epoch has used."""
-        self._start = time.perf_counter() - (self._ends[-1] if self._ends else 0.0)
+        self.restart(self._ends[-1] if self._ends else 0.0)
         self._sums = [number.to(pl_module.device) for number in self._sums]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock of an epoch."""
         self._sums, self._images, self._ends, self._steps = [], [], [], []
-        self._start = time.perf_counter()
+        self.restart()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -95,16 +93,8 @@ class TimeTo(Callback):
         if self.reached is None:
             self._sums.append(self.measure(cast("Classifier", pl_module), outputs, batch))
         self._images.append(batch.total)
-        self._ends.append(time.perf_counter() - self._start)
+        self._ends.append(self.elapsed())
         self._steps.append(trainer.global_step)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stops the clock."""
-        self._paused = time.perf_counter()
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Goes on."""
-        self._start += time.perf_counter() - self._paused
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sums the values over the processes and searches for the step."""
