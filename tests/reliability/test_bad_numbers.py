@@ -79,12 +79,12 @@ def test_gradient_is_seen_one_step_later(compose, tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore:(Anomaly Detection|Error detected)")
 def test_anomaly_detection_digs_deeper(compose, tmp_path, monkeypatch):
     spoil(monkeypatch, bad_gradient)
-    told: list[bool] = []
+    restored: list[bool] = []
     restore = EndAfterStep.on_exception
-    monkeypatch.setattr(EndAfterStep, "on_exception", lambda *given: (told.append(True), restore(*given)))
+    monkeypatch.setattr(EndAfterStep, "on_exception", lambda *given: (restored.append(True), restore(*given)))
     with pytest.raises(RunError, match=r"a gradient is nan in step 8 \(epoch 2\).* Function 'MulBackward0' returned"):
         train(compose(f"run_dir={tmp_path}", *SHORT, "trainer.detect_anomaly=true"))
-    assert told == [True]  # later callbacks too
+    assert restored == [True]  # later callbacks too
 
 
 @pytest.fixture

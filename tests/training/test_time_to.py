@@ -167,9 +167,9 @@ def test_seconds_leave_out_what_is_not_training(monkeypatch):
     for wrong in (5, 2):
         Net.train_counts.top1_wrong = torch.tensor(wrong)
         callback.on_train_epoch_start(Trainer(), Net())  # pyright: ignore[reportArgumentType] - stand-ins
-        callback.on_validation_start(Trainer(), Net())  # pyright: ignore[reportArgumentType]
-        callback.on_validation_end(Trainer(), Net())  # pyright: ignore[reportArgumentType]
-        callback.on_train_batch_end(Trainer(), Net(), None, Batch(), 0)  # pyright: ignore[reportArgumentType]
+        callback.on_validation_start(Trainer(), Net())  # pyright: ignore[reportArgumentType] - stand-ins
+        callback.on_validation_end(Trainer(), Net())  # pyright: ignore[reportArgumentType] - stand-ins
+        callback.on_train_batch_end(Trainer(), Net(), None, Batch(), 0)  # pyright: ignore[reportArgumentType] - stand-ins
         callback.on_train_epoch_end(Trainer(), Net())  # pyright: ignore[reportArgumentType]
         Trainer.current_epoch += 1
     assert callback.result == {"error": 0.3, "epochs": 2.0, "steps": 1, "seconds": 5.0}

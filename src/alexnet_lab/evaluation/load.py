@@ -14,6 +14,7 @@ from alexnet_lab.training.weights_file import SUFFIX
 __all__ = ["load"]
 
 
+@settings_restored()
 def load(
     run_dir: str | Path,
     *,
@@ -43,16 +44,14 @@ def load(
     if usable(run_dir).suffix == SUFFIX and not Path(run_dir).is_dir():
         if data_dir is not None:
             raise ConfigError(f"`data_dir` is {data_dir}, but {run_dir} needs no data set; leave it out")
-        with settings_restored():
-            return LoadedWeights(str(run_dir), trusted_packages=trusted_packages)
+        return LoadedWeights(str(run_dir), trusted_packages=trusted_packages)
     if Path(run_dir).is_file():
         raise ConfigError(
             f"`run_dir` is the file {run_dir}; allowed: a run directory, or the best{SUFFIX} in its checkpoints"
         )
-    with settings_restored():
-        return FinishedRun(
-            str(run_dir),
-            data_dir=None if data_dir is None else str(data_dir),
-            trusted_packages=trusted_packages,
-            other_images=other_images,
-        )
+    return FinishedRun(
+        str(run_dir),
+        data_dir=None if data_dir is None else str(data_dir),
+        trusted_packages=trusted_packages,
+        other_images=other_images,
+    )

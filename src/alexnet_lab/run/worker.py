@@ -180,13 +180,13 @@ def interruptible(trainer: Trainer) -> Iterator[None]:
     except (SystemExit, KeyboardInterrupt) as error:
         by_sigterm = trainer.received_sigterm or isinstance(error.__context__ or error, Terminated)
         name = "SIGTERM" if by_sigterm else "Ctrl-C"
-        raise Interrupted(f"interrupted by {name} {place_of(trainer)}") from error
+        raise Interrupted(f"interrupted by {name} {interrupted_at(trainer)}") from error
     finally:
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # Lightning's shutdown leaves it ignored
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def place_of(trainer: Trainer) -> str:
+def interrupted_at(trainer: Trainer) -> str:
     """Where a run is: in the epoch that has begun last, or in the tests after training."""
     if trainer.state.fn != TrainerFn.FITTING:
         return "while the trained network was tested"

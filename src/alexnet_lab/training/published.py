@@ -82,11 +82,10 @@ def recorded(
     def step_of(epoch: int) -> int:
         return round(epoch / notes.end * duration.steps)
 
-    drops = [step_of(epoch) for epoch in notes.drops]
-    lowered = [] if notes.first_lowered is None else [step_of(notes.first_lowered)]
+    common = staircase([step_of(epoch) for epoch in notes.drops], 0.1)
+    lowered = notes.drops if notes.first_lowered is None else (*notes.drops, notes.first_lowered)
+    first = staircase(sorted(map(step_of, lowered)), 0.1)
     frozen = step_of(notes.first_frozen)
-    common = staircase(drops, 0.1)
-    first = staircase(sorted([*drops, *lowered]), 0.1)
     first_layer = optimizer.param_groups[0]["layer"]
     factors: list[Factor] = []
     for group, kind in zip(optimizer.param_groups, kinds, strict=True):
