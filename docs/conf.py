@@ -84,6 +84,7 @@ CONTENTS = {
     ],
     "Results": [
         "docs/results",
+        "docs/more_results",
         "The paper's claims <results/README>",
         "Fidelity <docs/fidelity>",
         "docs/speed",

@@ -1,4 +1,4 @@
-"""docs/results.md and the README say what the published sweeps' tables say."""
+"""docs/results.md, docs/more_results.md and the README say what the published sweeps' tables say."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def sections(page: str) -> dict[str, str]:
     ("page", "sweep", "least"),
     [
         ("docs/results.md", "ideas_imagenette", 16),
-        ("docs/results.md", "ideas_cifar10", 11),
-        ("docs/results.md", "ideas_half", 2),
-        ("docs/results.md", "ideas_half_cpu", 3),
-        ("docs/results.md", "norms_cifar", 1),
+        ("docs/more_results.md", "ideas_cifar10", 11),
+        ("docs/more_results.md", "ideas_half", 2),
+        ("docs/more_results.md", "ideas_half_cpu", 3),
+        ("docs/more_results.md", "norms_cifar", 1),
         ("README.md", "ideas_imagenette", 3),
     ],
 )
@@ -65,7 +65,7 @@ def test_numbers_on_a_page_are_those_of_the_sweep(page, sweep, least):
 
 EVALUATED = {"**Ten views**": ("ten_views", "views=ten"), "**Five networks": ("ensemble", "average of"),
              "**Ten nearest": ("retrieval", "features - pixels")}  # fmt: skip
-"""Which comparison a line of docs/results.md states."""
+"""Which comparison a line of docs/more_results.md states."""
 
 
 def compared(file: str, what: str, over: str) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def compared(file: str, what: str, over: str) -> dict[str, Any]:
 @pytest.mark.parametrize("start", EVALUATED)
 def test_what_evaluations_found(start):
     row = compared(*EVALUATED[start], "queries" if "nearest" in start else "images")
-    text = (REPOSITORY / "docs" / "results.md").read_text()
+    text = (REPOSITORY / "docs" / "more_results.md").read_text()
     line = text.partition(f"- {start}")[2].partition("\n- ")[0]
     numbers = re.search(r"([+-]\d+\.\d) points \(([+-]\d+\.\d) to ([+-]\d+\.\d)\)", line)
     assert numbers
@@ -88,7 +88,7 @@ def test_what_evaluations_found(start):
 
 def test_colour_of_the_towers():
     row = compared("towers", "distance of the towers", "runs")
-    line = (REPOSITORY / "docs" / "results.md").read_text().partition("- **Colour in one tower**")[2]
+    line = (REPOSITORY / "docs" / "more_results.md").read_text().partition("- **Colour in one tower**")[2]
     numbers = [
         f"{row['mean']:.2f}",
         f"{row['base']:.2f}",
@@ -102,7 +102,7 @@ def test_colour_of_the_towers():
 def test_lrn_and_the_maps_of_local3():
     rows = summary("lrn_cifar")
     text = " ".join(
-        (REPOSITORY / "docs" / "results.md").read_text().partition("## 13 or 11 %")[2].partition("## ")[0].split()
+        (REPOSITORY / "docs" / "more_results.md").read_text().partition("## 13 or 11 %")[2].partition("## ")[0].split()
     )
     found = re.findall(r"(?:alone|Both): ([+-]\d+\.\d) points \(([+-]\d+\.\d) to ([+-]\d+\.\d)\)", text)
     levels = ("norm=across local3=32", "norm=none local3=64", "norm=across local3=64")
@@ -123,7 +123,7 @@ def test_a_page_of_one_level_speaks_of_no_comparison():
     assert [word for word in ("Claim", "comparison", "difference to", "verdict", "interval") if word in text] == []
 
 
-@pytest.mark.parametrize("page", ["docs/results.md", "README.md"])
+@pytest.mark.parametrize("page", ["docs/results.md", "docs/more_results.md", "README.md"])
 def test_ratio_of_figure_1_is_that_of_its_sweep(page):
     row = summary("relu_vs_tanh")["tanh"]
     text = (REPOSITORY / page).read_text()
@@ -134,7 +134,7 @@ def test_ratio_of_figure_1_is_that_of_its_sweep(page):
 
 def test_errors_of_the_lenets_are_those_of_their_sweep():
     rows = summary("lenet5")
-    text = (REPOSITORY / "docs" / "results.md").read_text()
+    text = (REPOSITORY / "docs" / "more_results.md").read_text()
     stated = re.findall(r"^\| `(lenet5_\w+)` \|.*\| (\S+) % \| (\S+) \|$", text, re.MULTILINE)
     assert [level for level, *_ in stated] == list(rows)
     for level, mean, deviation in stated:
