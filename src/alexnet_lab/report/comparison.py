@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from alexnet_lab.base.checked_files import check_record, number
 from alexnet_lab.base.errors import RunError, one_line
@@ -14,10 +16,6 @@ from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.run.run_files import Config
 from alexnet_lab.sweeps.results import metric_of
 from alexnet_lab.sweeps.subject import data_name, model_name
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 PENDING, RUNNING, UNFINISHED, UNREADABLE = "to_go", "running", "unfinished", "unreadable"
 """The status of a job that has not started; of a run without a result.json, in use by a process or not; and of a run

@@ -7,7 +7,8 @@ the end (`model.norm.value`), where the package would expect nested keys (`model
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import wandb_workspaces.reports.v2.interface as wr
 import wandb_workspaces.workspaces as ws
@@ -18,14 +19,10 @@ from alexnet_lab.base.errors import RunError, one_line
 from alexnet_lab.base.files import write_json
 from alexnet_lab.base.flatten import flat
 from alexnet_lab.config.wandb_checks import OURS_AT_WANDB
+from alexnet_lab.report.comparison import Run, Study
 from alexnet_lab.report.text_tables import summary_of
 from alexnet_lab.run.wandb_names import short_name
 from alexnet_lab.sweeps.summary_tables import markdown
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from alexnet_lab.report.comparison import Run, Study
 
 log = logging.getLogger(__name__)
 

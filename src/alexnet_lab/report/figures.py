@@ -6,23 +6,19 @@ Import this module only where a figure is drawn: matplotlib takes half a second.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from matplotlib.ticker import LogFormatter, MaxNLocator, PercentFormatter
 
 from alexnet_lab.evaluation.figures.style import COLOURS, FAINT, OTHER, new_figure, shorten, styled
-from alexnet_lab.report.comparison import PARTIAL
-from alexnet_lab.report.forest import gaps, span
+from alexnet_lab.report.comparison import PARTIAL, Run, Study
+from alexnet_lab.report.forest import Gap, gaps, span
 from alexnet_lab.report.text_tables import summary_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from alexnet_lab.report.comparison import Run, Study
-    from alexnet_lab.report.forest import Gap
 
 AXIS_MARGIN = 0.05
 """Space beyond the ends of an axis, as a share of its length."""

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from markupsafe import Markup
 
 from alexnet_lab.base.printable import printable
+from alexnet_lab.sweeps.summary import Row, Summary
 from alexnet_lab.sweeps.summary_tables import Units, interval, level_label, pairs_label, paper_point
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from alexnet_lab.sweeps.summary import Row, Summary
 
 WIDTH = 400
 """The width of the picture; a phone shows a unit as about one pixel."""

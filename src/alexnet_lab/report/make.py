@@ -7,21 +7,17 @@ import logging
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from alexnet_lab.base.errors import ConfigError, RunError, did_you_mean
 from alexnet_lab.base.files import try_folder, write_text
 from alexnet_lab.base.log import start_log
 from alexnet_lab.config.schema import Report, listed
-from alexnet_lab.report.comparison import PENDING, UNREADABLE
+from alexnet_lab.report.comparison import PENDING, UNREADABLE, Study
 from alexnet_lab.report.page import page
 from alexnet_lab.report.readme import check_readme, write_readme
 from alexnet_lab.report.sources import from_runs, from_sweep
 from alexnet_lab.report.text_tables import state_line, summary_of
 from alexnet_lab.sweeps.summary_tables import csv_text, markdown
-
-if TYPE_CHECKING:
-    from alexnet_lab.report.comparison import Study
 
 log = logging.getLogger(__name__)
 

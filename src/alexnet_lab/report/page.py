@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment
@@ -14,15 +16,9 @@ from markupsafe import Markup
 from alexnet_lab.base.formats import duration
 from alexnet_lab.base.html import json_in_script, policy
 from alexnet_lab.base.printable import printable_lines
-from alexnet_lab.report.comparison import PARTIAL
+from alexnet_lab.report.comparison import PARTIAL, Run, Study
 from alexnet_lab.report.text_tables import STATUS_WORDS, amount, level_table, origin, state_line
 from alexnet_lab.sweeps.summary_tables import WORDS
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from alexnet_lab.report.comparison import Run, Study
 
 CHART_VERSION = "4.6.1"
 """Of Chart.js, which is in `assets/` as npm delivers it, with its licence."""

@@ -9,8 +9,8 @@ import logging
 import re
 import socket
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.checked_files import read_text
@@ -19,16 +19,12 @@ from alexnet_lab.base.files import write_text
 from alexnet_lab.base.formats import duration
 from alexnet_lab.base.places import PUBLISHED
 from alexnet_lab.base.printable import printable
+from alexnet_lab.report.comparison import Run, Study
 from alexnet_lab.report.text_tables import state_line, summary_of
 from alexnet_lab.run.run_files import computed_on
 from alexnet_lab.sweeps.definition import SEED
+from alexnet_lab.sweeps.summary import Summary
 from alexnet_lab.sweeps.summary_tables import cells, effect_lines, family, markdown_table, reading, verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from alexnet_lab.report.comparison import Run, Study
-    from alexnet_lab.sweeps.summary import Summary
 
 log = logging.getLogger(__name__)
 

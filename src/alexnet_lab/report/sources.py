@@ -6,9 +6,10 @@ import json
 import logging
 import os
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError, RunError
@@ -19,18 +20,12 @@ from alexnet_lab.report.comparison import PRUNED, RUNNING, UNREADABLE, Run, Stud
 from alexnet_lab.run.pruning import pruned_jobs
 from alexnet_lab.run.run_directory import is_run, run_names
 from alexnet_lab.run.run_files import computed_on, copies
-from alexnet_lab.sweeps.columns import columns
-from alexnet_lab.sweeps.definition import SEED, identity
+from alexnet_lab.sweeps.columns import Columns, columns
+from alexnet_lab.sweeps.definition import SEED, Job, identity
 from alexnet_lab.sweeps.merging import other_content
 from alexnet_lab.sweeps.subject import subject
 from alexnet_lab.sweeps.summary import base_level
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from alexnet_lab.sweeps.columns import Columns
-    from alexnet_lab.sweeps.definition import Job
 
 log = logging.getLogger(__name__)
 

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from alexnet_lab.base.formats import duration
-from alexnet_lab.report.comparison import PENDING, PRUNED, RUNNING, UNFINISHED, UNREADABLE
+from alexnet_lab.report.comparison import PENDING, PRUNED, RUNNING, UNFINISHED, UNREADABLE, Run, Study
 from alexnet_lab.report.forest import forest_svg
 from alexnet_lab.run.run_files import computed_on
 from alexnet_lab.sweeps.definition import SEED
-from alexnet_lab.sweeps.summary import Outcome, Summary, summarise
+from alexnet_lab.sweeps.summary import Outcome, Row, Summary, summarise
 from alexnet_lab.sweeps.summary_tables import cells, effect_lines, reading, verdict_lines
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from markupsafe import Markup
-
-    from alexnet_lab.report.comparison import Run, Study
-    from alexnet_lab.sweeps.summary import Row
 
 
 class LevelTable(NamedTuple):
@@ -31,7 +24,7 @@ class LevelTable(NamedTuple):
     rows: list[list[str]]
     lines: list[str]  # the verdicts
     note: str
-    forest: Markup  # the forest plot; empty if nothing is compared
+    forest: str  # the forest plot as markup; empty if nothing is compared
 
 
 def summary_of(study: Study, metric: str) -> Summary:

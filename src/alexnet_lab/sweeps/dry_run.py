@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
+from alexnet_lab.config.schema import Train
 from alexnet_lab.run.parts import check_parts
 from alexnet_lab.run.preparation import network_size
 from alexnet_lab.run.rehearsal import check_callbacks
 from alexnet_lab.sweeps import job_states
 from alexnet_lab.sweeps.preflight import Plan
-
-if TYPE_CHECKING:
-    from alexnet_lab.config.schema import Train
 
 
 def described_plan(plan: Plan) -> list[str]:

@@ -11,16 +11,14 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alexnet_lab.base import leases
 from alexnet_lab.base.environment import variables
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.gpus import VISIBLE, visible_gpus
+from alexnet_lab.config.schema import Trainer
 from alexnet_lab.sweeps.shutdown import POLL_SECONDS, place
-
-if TYPE_CHECKING:
-    from alexnet_lab.config.schema import Trainer
 
 log = logging.getLogger(__name__)
 

@@ -10,13 +10,14 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from types import FrameType
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from alexnet_lab.base.cluster import is_first
 from alexnet_lab.base.environment import variables
 from alexnet_lab.base.errors import AlexNetLabError, RunError, is_interrupt, one_line
 from alexnet_lab.base.log import LABEL, start_log
 from alexnet_lab.base.signals import deferred, handled, terminable
+from alexnet_lab.config.schema import Train
 from alexnet_lab.data.identity import RECORDED
 from alexnet_lab.run import launcher
 from alexnet_lab.run.run_directory import RunDirectory
@@ -25,9 +26,6 @@ from alexnet_lab.sweeps.definition import Definition, Job, split
 from alexnet_lab.sweeps.gpu_leases import leased
 from alexnet_lab.sweeps.shutdown import POLL_SECONDS, end_with_sweep
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
-
-if TYPE_CHECKING:
-    from alexnet_lab.config.schema import Train
 
 log = logging.getLogger(__name__)
 

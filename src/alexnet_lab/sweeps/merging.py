@@ -6,17 +6,15 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.flatten import flat, nested, within
 from alexnet_lab.config import check_saved, continuing
+from alexnet_lab.config.schema import Train
 from alexnet_lab.sweeps.columns import columns, compared_keys
 from alexnet_lab.sweeps.definition import SEED, Definition, Job, describe, identity, split
 from alexnet_lab.sweeps.summary import base_level
-
-if TYPE_CHECKING:
-    from alexnet_lab.config.schema import Train
 
 
 def agreed(

@@ -7,21 +7,19 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from alexnet_lab.base import cluster
 from alexnet_lab.base.errors import ConfigError, did_you_mean
 from alexnet_lab.base.shell import quoted
 from alexnet_lab.config.default_paths import VARIANT
+from alexnet_lab.config.schema import Launcher, Sweep, Train
 from alexnet_lab.sweeps.columns import compared_keys
 from alexnet_lab.sweeps.definition import Definition, Job, identity, named, split
 from alexnet_lab.sweeps.merging import agreed, as_recorded, can_be_one
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
-if TYPE_CHECKING:
-    from alexnet_lab.config.schema import Launcher, Sweep, Train
-
-    Compose = Callable[[Sequence[str]], Train]
+Compose = Callable[[Sequence[str]], Train]
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.log import start_log
 from alexnet_lab.base.printable import printable
 from alexnet_lab.config.compatibility import check_minimised
+from alexnet_lab.config.schema import Sweep
 from alexnet_lab.sweeps.definition import SEED
-from alexnet_lab.sweeps.preflight import Request, plan
+from alexnet_lab.sweeps.preflight import Compose, Plan, Request, plan
 from alexnet_lab.sweeps.results import REMEDY, jobs_on_other_images, measured, refuse_other_images
 from alexnet_lab.sweeps.runner import Launch, busy, run_left
 from alexnet_lab.sweeps.search import Search, Settings, distribution
@@ -22,9 +23,6 @@ from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
-
-    from alexnet_lab.config.schema import Sweep
-    from alexnet_lab.sweeps.preflight import Compose, Plan
 
 log = logging.getLogger(__name__)
 
