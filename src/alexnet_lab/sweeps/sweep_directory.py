@@ -25,10 +25,6 @@ from alexnet_lab.sweeps.sweep_files import LEDGER_VERSION, LedgerLine, SweepReco
 log = logging.getLogger(__name__)
 
 
-REQUIRED = ("name", "factor", "base", "metric", "command", "overrides", "config")
-"""The fields of sweep.json that get defaults if missing."""
-
-
 class SweepDirectory:
     """A sweep's directory and the paths of its files."""
 
@@ -92,8 +88,7 @@ class SweepDirectory:
             content = read_json(self.definition)
         except FileNotFoundError:
             return None
-        checked = check_record(SweepRecord, content, self.definition)
-        return Definition.from_json({key: checked[key] for key in REQUIRED} | content)
+        return Definition.from_json(check_record(SweepRecord, content, self.definition))
 
     def write(self, definition: Definition) -> None:
         """Writes sweep.json atomically."""

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le
 from pydantic import AfterValidator, Field
 
-from alexnet_lab.base.checked_files import Amount, Schema, Total
-from alexnet_lab.run.run_files import Metrics, Status
+from alexnet_lab.base.checked_files import Schema
+from alexnet_lab.run.run_files import Metrics, Result
 
 SWEEP_VERSION = 1
 """Of the format of sweep.json."""
@@ -63,19 +63,11 @@ class SweepRecord(Schema):
     jobs: Annotated[list[JobRecord], AfterValidator(_different)]
 
 
-class LedgerLine(Schema):
-    """A line of ledger.jsonl: how a job ended."""
+class LedgerLine(Result):
+    """A line of ledger.jsonl: how a job ended, with fields of its result.json if there is one."""
 
     version: Annotated[int, Ge(1), Le(LEDGER_VERSION)] = LEDGER_VERSION
     job: str
     content: str | None = None
-    status: Status
-    overrides: list[str] = Field(default_factory=list)
     metrics: Metrics | None = None
-    epochs: Total | None = None
-    steps: Total | None = None
-    wall_seconds: Amount | None = None
-    attempts: Total | None = None
-    gpus: list[str] | None = None
-    error: str | None = None
     log: list[str] | None = None
