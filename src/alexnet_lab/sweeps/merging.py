@@ -34,18 +34,16 @@ def agreed(
     """
     found = differences(there, asked) if there else []
     keys = compared_keys(asked.jobs)
+    remedy = "choose another hydra.sweep.dir; sweep.extend=true adds jobs to it"
     if there and node["extend"]:
+        remedy = "choose another hydra.sweep.dir"
         node = _inherited(there, node, split(words))
-    if there and found:
-        keys = list(dict.fromkeys([*compared_keys(there.jobs), *keys]))
-        if node["extend"]:
+        if found:
+            keys = list(dict.fromkeys([*compared_keys(there.jobs), *keys]))
             found = confounded(there, asked)
             asked = extended(there, asked)
-        if found or not node["extend"]:
-            remedy = "choose another hydra.sweep.dir" + (
-                "" if node["extend"] else "; sweep.extend=true adds jobs to it"
-            )
-            raise ConfigError(f"{path} contains another sweep: {'; '.join(found)}; {remedy}")
+    if found:
+        raise ConfigError(f"{path} contains another sweep: {'; '.join(found)}; {remedy}")
     about = describe(node, keys)
     about["name"] = about["name"] or path.name
     definition = replace(asked, about=about)

@@ -132,11 +132,9 @@ def _words(request: Request, own: Sequence[str], name: str) -> list[str]:
         ConfigError: There is no such variant.
     """
     chosen = split([*request.common, *own]).get(VARIANT)
-    if chosen is None:
-        return [*request.common, *own, *_added(request.place, name)]
-    if chosen not in request.variants:
+    if chosen is not None and chosen not in request.variants:
         raise ConfigError(f"`{VARIANT}` is {chosen}; {did_you_mean(chosen, request.variants)}")
-    variant = request.variants[chosen]
+    variant = () if chosen is None else request.variants[chosen]
     common = [word for word in request.common if not split([word]).keys() & split(variant).keys()]
     return [*common, *variant, *own, *_added(request.place, name)]
 
@@ -149,22 +147,22 @@ def _find(
     A default directory is used if it is free, contains this sweep, or contains one that this sweep extends. Otherwise
     the next number is tried.
     """
-    configs = [draft.config.model_dump() for draft in drafts]
     for number in itertools.count(1):
         sweep = SweepDirectory(request.place if number == 1 else f"{request.place}_{number}")
         there = sweep.read()
         compared = {*keys, *compared_keys(there.jobs if there else ())}
-        whole = [
-            replace(draft.job, config=identity(config, compared)) for draft, config in zip(drafts, configs, strict=True)
-        ]
-        found = [
-            draft._replace(job=as_recorded(job, there, draft.config)) for draft, job in zip(drafts, whole, strict=True)
-        ]
+        found = [draft._replace(job=_identified(draft, compared, there)) for draft in drafts]
         jobs = [draft.job for draft in found]
         if not request.is_default or there is None or can_be_one(there, _asked(request, jobs)):
             return sweep, there, found
         log.info("%s contains another sweep", sweep.path)
     raise AssertionError("unreachable")
+
+
+def _identified(draft: _Draft, compared: Collection[str], there: Definition | None) -> Job:
+    """A draft's job with its content, as the sweep in the directory would record it."""
+    job = replace(draft.job, config=identity(draft.config.model_dump(), compared))
+    return as_recorded(job, there, draft.config)
 
 
 def _asked(request: Request, jobs: Iterable[Job]) -> Definition:
