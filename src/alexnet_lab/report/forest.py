@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from alexnet_lab.base.printable import printable
 from alexnet_lab.sweeps.summary import Row, Summary
-from alexnet_lab.sweeps.summary_tables import Units, interval, level_label, pairs_label, paper_point
+from alexnet_lab.sweeps.summary_tables import Units, interval, paper_point, row_label
 
 WIDTH = 400
 """The width of the picture; a phone shows a unit as about one pixel."""
@@ -61,12 +61,10 @@ def gaps(summary: Summary) -> list[Gap]:
 def _gap(summary: Summary, row: Row, units: Units) -> Gap:
     gap, scale = row.against_base, 100 if units.per_cent else 1
     assert gap is not None  # noqa: S101 - other rows are left out
-    group = " ".join(value for _, value in row.group)
-    label = " ".join(filter(None, [group, level_label(row), pairs_label(row.cell.setting)]))
     low, high = (None if end is None else scale * end for end in (gap.low, gap.high))
     spread = f" ({interval(gap, units)})" if low is not None else ""
     paper = paper_point(summary, row)
-    return Gap(printable(label), scale * gap.mean, low, high, paper, f"{units.signed(gap.mean)}{spread}")
+    return Gap(printable(row_label(row)), scale * gap.mean, low, high, paper, f"{units.signed(gap.mean)}{spread}")
 
 
 def span(shown: Sequence[Gap]) -> tuple[float, float]:

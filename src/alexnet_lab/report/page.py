@@ -17,7 +17,7 @@ from alexnet_lab.base.formats import duration
 from alexnet_lab.base.html import json_in_script, policy
 from alexnet_lab.base.printable import printable_lines
 from alexnet_lab.report.comparison import PARTIAL, Run, Study
-from alexnet_lab.report.text_tables import STATUS_WORDS, amount, level_table, origin, state_line
+from alexnet_lab.report.text_tables import amount, level_table, origin, state_line, status_words
 from alexnet_lab.sweeps.summary_tables import WORDS
 
 CHART_VERSION = "4.6.1"
@@ -154,7 +154,7 @@ def _row(run: Run, study: Study, folder: Path) -> dict[str, Any]:
         "href": link(run, folder),
         "level": run.level,
         "seed": "" if run.seed is None else run.seed,
-        "status": STATUS_WORDS.get(run.status, run.status),
+        "status": status_words(run.status),
         "kind": "bad" if run in study.failures else "",
         "error": run.error,
         "value": amount(study.metric, run.metrics.get(study.metric)),

@@ -11,7 +11,7 @@ from alexnet_lab.report.comparison import PENDING, PRUNED, RUNNING, UNFINISHED, 
 from alexnet_lab.report.forest import forest_svg
 from alexnet_lab.run.run_files import computed_on
 from alexnet_lab.sweeps.definition import SEED
-from alexnet_lab.sweeps.summary import Outcome, Row, Summary, summarise
+from alexnet_lab.sweeps.summary import LEFT_OUT, Outcome, Row, Summary, summarise
 from alexnet_lab.sweeps.summary_tables import cells, effect_lines, reading, verdict_lines
 
 
@@ -95,17 +95,19 @@ def state_line(study: Study) -> str:
 
     Example: `14 of 15 runs completed, 1 failed`.
     """
-    counts = {status: sum(run.status == status for run in study.runs) for status in STATUS_WORDS}
-    others = [f"{count} {STATUS_WORDS[status]}" for status, count in counts.items() if count]
+    counts = {status: sum(run.status == status for run in study.runs) for status in INCOMPLETE}
+    others = [f"{count} {status_words(status)}" for status, count in counts.items() if count]
     done = f"{len(study.completed)} of {len(study.runs)} runs completed"
     return ", ".join([done, *others])
 
 
-STATUS_WORDS = {
-    "failed": "failed", "interrupted": "interrupted", UNREADABLE: "unreadable", UNFINISHED: "unfinished",
-    PRUNED: "ended early", RUNNING: "running", PENDING: "to go",
-}  # fmt: skip
-"""The words for runs that are not completed."""
+INCOMPLETE = ("failed", "interrupted", UNREADABLE, UNFINISHED, PRUNED, RUNNING, PENDING)
+"""The statuses of runs that are not completed, in the order of the line."""
+
+
+def status_words(status: str) -> str:
+    """A status as displayed."""
+    return LEFT_OUT.get(status, status)
 
 
 def origin(study: Study) -> list[tuple[str, str]]:

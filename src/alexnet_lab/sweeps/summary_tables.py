@@ -23,25 +23,25 @@ def csv_text(summary: Summary) -> str:
 
 def _record(summary: Summary, row: Row) -> dict[str, Any]:
     gap = row.against_base
-    numbers = {"n": row.sample.n, "mean": row.sample.mean, "std": row.sample.std}
-    compared = {
-        "difference": gap and gap.mean,
-        "ci95_low": gap and gap.low,
-        "ci95_high": gap and gap.high,
-        "pairs": gap and gap.pairs,
-        "interval": gap and gap.method,
-        "comparisons": gap and gap.family,
-        "p": gap and gap.p,
-        "ratio": row.ratio and row.ratio.value,
-        "ratio_ci95_low": row.ratio and row.ratio.low,
-        "ratio_ci95_high": row.ratio and row.ratio.high,
-    }
+    compared = {name: getattr(gap, field, None) for name, field in GAP_COLUMNS.items()}
+    compared |= {name: getattr(row.ratio, field, None) for name, field in RATIO_COLUMNS.items()}
     compared["verdict"] = gap and verdict(gap, summary.about.get("expects"))
     also = dict(further(summary, row))
     if summary.about.get("paper_points"):
         compared["paper_points"] = paper_point(summary, row)
     place = {"level": level_label(row), "setting": pairs_label(row.cell.setting), "tuned": pairs_label(row.tuned)}
-    return dict(row.group) | place | {"metric": summary.about["metric"]} | numbers | compared | also | row.counts
+    place["metric"] = summary.about["metric"]
+    return dict(row.group) | place | row.sample._asdict() | compared | also | row.counts
+
+
+GAP_COLUMNS = {
+    "difference": "mean", "ci95_low": "low", "ci95_high": "high", "pairs": "pairs", "interval": "method",
+    "comparisons": "family", "p": "p",
+}  # fmt: skip
+"""Columns of summary.csv from the fields of a `Difference`."""
+
+RATIO_COLUMNS = {"ratio": "value", "ratio_ci95_low": "low", "ratio_ci95_high": "high"}
+"""Likewise of a `Ratio`."""
 
 
 def further(summary: Summary, row: Row) -> list[tuple[str, float | None]]:
@@ -222,13 +222,13 @@ def verdict_lines(summary: Summary) -> list[str]:
     """The verdict on each level, in a line."""
     units = Units(summary.about["metric"])
     return [
-        f"- {_row_label(row)}: {_verdict_words(row.against_base, summary.about.get('expects'), units)}"
+        f"- {row_label(row)}: {_verdict_words(row.against_base, summary.about.get('expects'), units)}"
         for row in summary.rows
         if row.against_base is not None
     ]
 
 
-def _row_label(row: Row) -> str:
+def row_label(row: Row) -> str:
     """The level and its place in the table."""
     return " ".join(filter(None, [*(value for _, value in row.group), level_label(row), pairs_label(row.cell.setting)]))
 
