@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import wandb
 import wandb_workspaces.reports.v2.interface as wr
 import wandb_workspaces.workspaces as ws
 from pydantic.dataclasses import dataclass
@@ -21,6 +22,9 @@ from alexnet_lab.base.flatten import flat
 from alexnet_lab.config.wandb_checks import OURS_AT_WANDB
 from alexnet_lab.report.comparison import Run, Study
 from alexnet_lab.report.text_tables import summary_of
+from alexnet_lab.run import tracking
+from alexnet_lab.run.tolerant_loggers import steady
+from alexnet_lab.run.wandb_media import shown
 from alexnet_lab.run.wandb_names import short_name
 from alexnet_lab.sweeps.summary_tables import markdown
 
@@ -70,7 +74,7 @@ def publish(study: Study, folder: Path, *, entity: str | None, project: str | No
     Raises:
         RunError: W&B cannot be reached, or rejects them.
     """
-    login = _login()
+    login = tracking.has_login()
     place = find_place(study, entity or _own_entity(study) or (_default_entity() if login else None), project)
     forest = folder / f"figures{study.suffix}" / f"{FOREST}.png"
     workspace, report = build_workspace(study, place), build_report(study, place, forest=forest.is_file())
@@ -98,22 +102,18 @@ def log_forest(picture: Path, study: Study, place: Place, *, online: bool) -> No
 
     Without a login the run is kept in the report's folder, for `wandb sync`.
     """
-    from alexnet_lab.run.tolerant_loggers import steady  # noqa: PLC0415 - imports Lightning
-    from alexnet_lab.run.tracking import finish, show, wandb_logger  # noqa: PLC0415 - as above
-    from alexnet_lab.run.wandb_media import shown  # noqa: PLC0415 - as above
-
     folder = picture.parent.parent
     parts = len(list(folder.glob("wandb/*run-*")))  # each comes after the earlier ones
     entity = None if place.entity == NOBODY else place.entity
     loggers = steady(
         OURS_AT_WANDB,
-        lambda: wandb_logger(
+        lambda: tracking.wandb_logger(
             folder, {"tags": ["report"]}, project=place.project, entity=entity,
             mode="online" if online else "offline", name=report_name(study), job_type="report",
         ),
     )  # fmt: skip
-    show(loggers, lambda: shown([picture]), parts)
-    finish(loggers, 0)
+    tracking.show(loggers, lambda: shown([picture]), parts)
+    tracking.finish(loggers, 0)
 
 
 def report_name(study: Study) -> str:
@@ -121,16 +121,7 @@ def report_name(study: Study) -> str:
     return f"report of {study.title}"[:128]
 
 
-def _login() -> bool:
-    """Whether there is a login; never prompts."""
-    from alexnet_lab.run.tracking import has_login  # noqa: PLC0415 - imports Lightning
-
-    return has_login()
-
-
 def _default_entity() -> str | None:
-    import wandb  # noqa: PLC0415
-
     try:
         return wandb.Api(timeout=20).default_entity
     except Exception as error:
