@@ -119,8 +119,7 @@ class Study:
     @property
     def subject(self) -> dict[str, str]:
         """Model and data of the runs in words; if they differ, all of them."""
-        found = {what: ", ".join(self.subject_names(what)) for what in ("model", "data")}
-        named = {what: self.definition.get(what) or text for what, text in found.items()}
+        named = {what: self.definition.get(what) or ", ".join(self.subject_names(what)) for what in ("model", "data")}
         return {what: text for what, text in named.items() if text}
 
     def subject_names(self, what: Literal["model", "data"]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from alexnet_lab.base.printable import printable
+from alexnet_lab.base.statistics import Difference
 from alexnet_lab.sweeps.summary import Row, Summary
 from alexnet_lab.sweeps.summary_tables import Units, interval, paper_point, row_label
 
@@ -54,13 +55,12 @@ class Gap(NamedTuple):
 
 def gaps(summary: Summary) -> list[Gap]:
     """One gap for each level that is compared with the base, in the table's order."""
+    return [_gap(summary, row, row.against_base) for row in summary.rows if row.against_base is not None]
+
+
+def _gap(summary: Summary, row: Row, gap: Difference) -> Gap:
     units = Units(summary.about["metric"])
-    return [_gap(summary, row, units) for row in summary.rows if row.against_base is not None]
-
-
-def _gap(summary: Summary, row: Row, units: Units) -> Gap:
-    gap, scale = row.against_base, 100 if units.per_cent else 1
-    assert gap is not None  # noqa: S101 - other rows are left out
+    scale = 100 if units.per_cent else 1
     low, high = (None if end is None else scale * end for end in (gap.low, gap.high))
     spread = f" ({interval(gap, units)})" if low is not None else ""
     paper = paper_point(summary, row)

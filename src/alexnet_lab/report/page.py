@@ -51,12 +51,10 @@ def page(study: Study, folder: Path) -> str:
         state=state_line(study),
         tables=tables,
         words={*WORDS, *(table.factor for table in tables)},
-        subject=[(what.capitalize(), text) for what, text in study.subject.items()],
         has_partial=any(run.status in PARTIAL and run.curves for run in study.runs),
         has_curves=any(run.curves for run in study.runs),
-        curve_names=study.curve_names(),
         thinned=f" Every {ordinal(step)} epoch is drawn." if step > 1 else "",
-        rows=[_row(run, study, folder) for run in study.runs],
+        rows=[(run, _row(run, study, folder)) for run in study.runs],
         origin=origin(study),
         data=json_in_script(_data(study, folder, step)),
         chart_version=CHART_VERSION,
@@ -147,16 +145,13 @@ def link(run: Run, folder: Path) -> str:
 
 
 def _row(run: Run, study: Study, folder: Path) -> dict[str, Any]:
-    """A run's line in the table of runs."""
+    """What the table of runs displays of a run, besides the run's own texts."""
     result = run.result
     return {
-        "name": run.name,
         "href": link(run, folder),
-        "level": run.level,
         "seed": "" if run.seed is None else run.seed,
         "status": status_words(run.status),
         "kind": "bad" if run in study.failures else "",
-        "error": run.error,
         "value": amount(study.metric, run.metrics.get(study.metric)),
         "epochs": result.get("epochs") or len(run.curves.get("epoch", [])) or "",
         "speed": f"{result['images_per_second']:,.0f}" if result.get("images_per_second") else "",

@@ -56,11 +56,10 @@ def from_sweep(folder: Path, *, other_images: bool = False) -> Study:
     about = definition.about | {"command": definition.command} | subject(definition)
     settings = columns(definition)
     about |= _comparison(directory.definition, about, settings)
-    runs = [
+    runs = _pruned(
         _job(directory.run(job).path, job, values, about["factor"], ended.get(job.name))
         for job, values in zip(definition.jobs, settings, strict=True)
-    ]
-    runs = _pruned(runs)
+    )
     known = copies((str(run.path), run.result) for run in runs)
     runs = [
         _unusable(run, f"it is a copy of {known[str(run.path)]}") if str(run.path) in known else run for run in runs

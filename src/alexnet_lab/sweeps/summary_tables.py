@@ -17,8 +17,7 @@ from alexnet_lab.sweeps.summary import LEFT_OUT, Row, Summary
 
 def csv_text(summary: Summary) -> str:
     """All numbers with full precision; fields that do not apply are empty."""
-    rows = [_record(summary, row) for row in summary.rows]
-    return csv_tables.csv_text(rows, None if rows else ["level"])
+    return csv_tables.csv_text([_record(summary, row) for row in summary.rows])
 
 
 def _record(summary: Summary, row: Row) -> dict[str, Any]:
