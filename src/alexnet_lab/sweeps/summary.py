@@ -141,11 +141,10 @@ def summarise(about: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Summary:
     values = {cell: by_partner(members) for cell, members in chosen.items()}
     ordered = sorted(cells, key=lambda cell: cell.level != base)  # stable
     others = [cell for cell in ordered if cell.level != base]
-    against = [comparable(values[cell], values.get(Cell(base, cell.setting), {})) for cell in others]
+    bases = {cell: values.get(Cell(base, cell.setting), {}) for cell in ordered}
+    against = [comparable(values[cell], bases[cell]) for cell in others]
     gaps = dict(zip(others, differences(against), strict=True))
-    rows = [
-        _row(cell, tuned, chosen[cell], gaps.get(cell), values.get(Cell(base, cell.setting), {})) for cell in ordered
-    ]
+    rows = [_row(cell, tuned, chosen[cell], gaps.get(cell), bases[cell]) for cell in ordered]
     rows = [replace(row, is_base=bool(base) and row.cell.level == base) for row in rows]
     return Summary(dict(about), rows, _effects(base, values) if len(base) > 1 else [])
 
