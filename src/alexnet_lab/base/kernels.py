@@ -8,14 +8,11 @@ from __future__ import annotations
 import importlib
 import logging
 import subprocess
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from alexnet_lab.base.errors import one_line
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 log = logging.getLogger(__name__)
 

@@ -9,19 +9,16 @@ import json
 import math
 import os
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alexnet_lab.base.cores import available_cores
 from alexnet_lab.data.preparation_bar import progress_bar
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 SHARD_BYTES = 1 << 26
 """Of images with one checksum."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from alexnet_lab.base.errors import ConfigError
@@ -16,11 +17,6 @@ from alexnet_lab.base.ranges import Classes, NonNegativeInt, Pixels, UnitInterva
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.images import MODES, centre_square, to_mode, upright
 from alexnet_lab.data.store import Contents, Part
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
 IMAGE_KEYS, LABEL_KEYS = ("image", "img", "pixels"), ("label", "labels", "fine_label")
 """Keys of an image and its label in items of Hugging Face's data sets; the first existing key is used."""

@@ -10,24 +10,21 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
+from numpy.typing import NDArray
+from torch import Tensor
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.kernels import Kernels
 from alexnet_lab.base.native import Library
 from alexnet_lab.base.ranges import NonNegativeFloat, NonNegativeInt
+from alexnet_lab.data.channel_statistics import Statistics
 from alexnet_lab.data.class_fields import Fields
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from alexnet_lab.data.channel_statistics import Statistics
-    from alexnet_lab.data.normalize import Normalizer
+from alexnet_lab.data.normalize import Normalizer
 
 __all__ = ["Augment", "Geometry", "apply"]
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alexnet_lab.base.cores import available_cores
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["image_statistics"]
 

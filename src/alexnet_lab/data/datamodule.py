@@ -6,15 +6,18 @@ import copy
 import dataclasses
 import hashlib
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
+import torch
 from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
 from alexnet_lab.base.ranges import Classes, NonNegativeInt, Pixels, PositiveInt, UnitInterval
+from alexnet_lab.data.channel_statistics import Statistics
 from alexnet_lab.data.class_fields import Fields
 from alexnet_lab.data.identity import OTHER_IMAGES, check_same_images, is_folded_in
 from alexnet_lab.data.loader import BatchLoader, RawBatch, Rows, resident
@@ -24,14 +27,7 @@ from alexnet_lab.data.store import Contents, Store, check_fields, open_store
 from alexnet_lab.data.store_writing import make_store
 from alexnet_lab.data.transform import Transform, checked_augment
 from alexnet_lab.data.verification import verified_store
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import torch
-
-    from alexnet_lab.data.channel_statistics import Statistics
-    from alexnet_lab.data.views import View
+from alexnet_lab.data.views import View
 
 __all__ = ["ImageDataModule"]
 

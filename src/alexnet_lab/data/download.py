@@ -8,16 +8,13 @@ import shutil
 import tarfile
 import tempfile
 import urllib.request
+from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from alexnet_lab.base.errors import DataError, one_line
 from alexnet_lab.base.files import atomic_path
 from alexnet_lab.data.preparation_bar import progress_bar
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,10 @@ import hashlib
 import logging
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alexnet_lab.base.errors import DataError
 from alexnet_lab.base.printable import printable
@@ -24,9 +25,6 @@ from alexnet_lab.data.folders import (
 )
 from alexnet_lab.data.source_files import SourceFiles, look_up
 from alexnet_lab.data.store import Contents, Part, exists
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 def load_folder(

@@ -9,14 +9,12 @@ from __future__ import annotations
 import json
 import logging
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from alexnet_lab.base.errors import DataError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    Record = Mapping[str, Any]
+Record = Mapping[str, Any]
 
 log = logging.getLogger(__name__)
 

@@ -5,19 +5,15 @@ from __future__ import annotations
 import contextlib
 import struct
 import warnings
+from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 from alexnet_lab.data.folders import EXTENSIONS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from io import BytesIO
-
-    from numpy.typing import NDArray
 
 MODES = {1: "L", 3: "RGB"}
 """Pillow's mode for each number of channels."""

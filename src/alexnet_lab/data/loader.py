@@ -7,26 +7,20 @@ Neither thread waits for the GPU.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.data.augment import AugmentParams
 from alexnet_lab.data.order import BatchOrder, rank_slice
-from alexnet_lab.data.transforms import Place
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
-
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from alexnet_lab.data.transforms import BatchTransforms, Mixed
+from alexnet_lab.data.transforms import BatchTransforms, Mixed, Place
 
 
 class RawBatch(NamedTuple):

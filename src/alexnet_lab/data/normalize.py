@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from alexnet_lab.data.channel_statistics import Statistics
+from alexnet_lab.data.channel_statistics import Statistics
 
 __all__ = ["make_normalizer"]
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alexnet_lab.base.random import generator
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 def epoch_order(seed: int, epoch: int, n: int) -> NDArray[np.int64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import (
@@ -21,9 +21,6 @@ from rich.text import Text
 
 from alexnet_lab.base.formats import duration
 from alexnet_lab.base.log import shows_bars
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 log = logging.getLogger(__name__)
 

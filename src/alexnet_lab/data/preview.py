@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from alexnet_lab.base.files import atomic_path
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from alexnet_lab.data.datamodule import ImageDataModule
+from alexnet_lab.data.datamodule import ImageDataModule
 
 COUNT = 16
 COLUMNS = 4

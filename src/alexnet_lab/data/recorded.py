@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
+from alexnet_lab.data.channel_statistics import Statistics
 from alexnet_lab.data.datamodule import ImageDataModule
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from alexnet_lab.data.channel_statistics import Statistics
 
 
 class RecordedDataModule(ImageDataModule):

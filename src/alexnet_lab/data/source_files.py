@@ -19,24 +19,19 @@ import os
 import stat
 import time
 import zipfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from io import BufferedReader, BytesIO
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alexnet_lab.base.files import atomic_path, stamp
 from alexnet_lab.base.printable import printable
 from alexnet_lab.data.images import read_image
 from alexnet_lab.data.preparation_bar import progress_bar
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from io import BufferedReader, BytesIO
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
 
 log = logging.getLogger(__name__)
 

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alexnet_lab.base.errors import ConfigError, DataError
 from alexnet_lab.base.files import atomic_path
 from alexnet_lab.base.random import generator
 from alexnet_lab.data.channel_statistics import Statistics, image_statistics
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from alexnet_lab.data.store import Store
+from alexnet_lab.data.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -7,22 +7,18 @@ A folder `<dir>/store/<name>/` with `train_images.npy` (N, C, S, S), `train_labe
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alexnet_lab.base.checked_files import read_json
 from alexnet_lab.base.errors import ConfigError, DataError, RunError
 from alexnet_lab.base.files import is_whole, sha256, usable
 from alexnet_lab.data.array_writer import damage_of_shards
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from alexnet_lab.data.source_files import SourceFiles
+from alexnet_lab.data.source_files import SourceFiles
 
 __all__ = ["Contents", "Part"]
 

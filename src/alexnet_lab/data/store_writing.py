@@ -14,11 +14,14 @@ import itertools
 import logging
 import shutil
 from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from alexnet_lab.base.cores import available_cores
 from alexnet_lab.base.errors import DataError, one_line
@@ -26,19 +29,9 @@ from alexnet_lab.base.files import sealed, sha256, write_json
 from alexnet_lab.data.array_writer import ArrayWriter
 from alexnet_lab.data.images import strict_decoding
 from alexnet_lab.data.preparation_bar import progress_bar
-from alexnet_lab.data.source_files import is_unchanged, remember
-from alexnet_lab.data.store import FORMAT, exists, read_meta
+from alexnet_lab.data.source_files import SourceFiles, is_unchanged, remember
+from alexnet_lab.data.store import FORMAT, Contents, Part, exists, read_meta
 from alexnet_lab.data.verification import verified_store
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from alexnet_lab.data.source_files import SourceFiles
-    from alexnet_lab.data.store import Contents, Part
-
 
 log = logging.getLogger(__name__)
 

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import logging
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
 from alexnet_lab.base.targets import build
 from alexnet_lab.data.augment import Augment, AugmentParams, Geometry, apply
+from alexnet_lab.data.channel_statistics import Statistics
 from alexnet_lab.data.field_rules import check_colour
-from alexnet_lab.data.loader import Batch
+from alexnet_lab.data.loader import Batch, RawBatch
 from alexnet_lab.data.normalize import Normalizer, make_normalizer
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-    from numpy.typing import NDArray
-
-    from alexnet_lab.data.channel_statistics import Statistics
-    from alexnet_lab.data.loader import RawBatch
-    from alexnet_lab.data.transforms import BatchTransforms
-    from alexnet_lab.data.views import View
-
+from alexnet_lab.data.transforms import BatchTransforms
+from alexnet_lab.data.views import View
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ process would.
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,11 +22,7 @@ from torchvision.transforms import v2
 from alexnet_lab.base.errors import ConfigError, one_line
 from alexnet_lab.base.random import generator
 from alexnet_lab.base.targets import build
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from alexnet_lab.data.normalize import Normalizer
+from alexnet_lab.data.normalize import Normalizer
 
 MIXING = (v2.MixUp, v2.CutMix)
 """Transforms of a whole batch."""

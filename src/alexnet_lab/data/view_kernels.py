@@ -8,17 +8,13 @@ A view's numbers are those of `augment.gathered_views`, bit by bit: ((pixel - me
 # pyright: reportGeneralTypeIssues=false, reportArgumentType=false, reportOperatorIssue=false
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from alexnet_lab.data.augment import AugmentParams, Geometry
-    from alexnet_lab.data.normalize import Normalizer
+from alexnet_lab.data.augment import AugmentParams, Geometry
+from alexnet_lab.data.normalize import Normalizer
 
 BLOCK = 1024
 """Numbers for each program."""

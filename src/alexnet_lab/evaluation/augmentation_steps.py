@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from alexnet_lab.base.random import generator
-from alexnet_lab.data.augment import Augment, apply
+from alexnet_lab.data.augment import Augment, AugmentParams, apply
+from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.loader import RawBatch, read_batch
 from alexnet_lab.data.transforms import Place
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from alexnet_lab.data.augment import AugmentParams
-    from alexnet_lab.data.datamodule import ImageDataModule
-    from alexnet_lab.evaluation.loaded_run import FinishedRun
+from alexnet_lab.evaluation.loaded_run import FinishedRun
 
 NOT_USED = "\n(not in this run)"
 

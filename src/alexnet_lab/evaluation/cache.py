@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import zipfile
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +18,9 @@ import torch
 from alexnet_lab.base.checked_files import parse_json
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.files import atomic_path
+from alexnet_lab.evaluation.custom_images import OwnImages
+from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.evaluation.predict import Predictions, Views, predict
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from alexnet_lab.evaluation.custom_images import OwnImages
-    from alexnet_lab.evaluation.loaded_run import FinishedRun
 
 log = logging.getLogger(__name__)
 

@@ -9,29 +9,24 @@ Statistics 37, 2012; B. Efron and R. J. Tibshirani, An introduction to the boots
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from scipy.special import bdtr
 
 from alexnet_lab.base.random import generator
 from alexnet_lab.base.ranges import TOP_K
 from alexnet_lab.base.statistics import CONFIDENCE, ROUNDING, difference
 from alexnet_lab.evaluation.error_rates import NORMAL_QUANTILE
-from alexnet_lab.evaluation.kernels import PERMUTATIONS, tower_test
+from alexnet_lab.evaluation.kernels import PERMUTATIONS, Kernels, tower_test
+from alexnet_lab.evaluation.predict import Predictions
 from alexnet_lab.run.run_files import error_names
 from alexnet_lab.training.metrics import ranks
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import torch
-    from numpy.typing import NDArray
-
-    from alexnet_lab.evaluation.kernels import Kernels
-    from alexnet_lab.evaluation.predict import Predictions
-
-    Values = NDArray[Any]  # bool or float64
+Values = NDArray[Any]  # bool or float64
 
 RESAMPLES = 10_000
 

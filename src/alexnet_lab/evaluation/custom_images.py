@@ -7,14 +7,17 @@ import hashlib
 import os
 import tempfile
 import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import DataError, did_you_mean
 from alexnet_lab.base.printable import printable
+from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.folder_module import image_part
 from alexnet_lab.data.folders import EXTENSIONS, visible, warn_of_loose_images
 from alexnet_lab.data.images import read_image, strict_decoding
@@ -23,13 +26,6 @@ from alexnet_lab.data.source_files import look_up
 from alexnet_lab.data.store import Contents, open_store
 from alexnet_lab.data.store_writing import make_store
 from alexnet_lab.evaluation.predict import UNKNOWN
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
-
-    from alexnet_lab.data.datamodule import ImageDataModule
 
 
 class OwnImages(NamedTuple):

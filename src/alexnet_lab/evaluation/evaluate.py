@@ -6,8 +6,9 @@ import hashlib
 import logging
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -32,10 +33,6 @@ from alexnet_lab.evaluation.predict import UNKNOWN, count_views
 from alexnet_lab.run import tracking
 from alexnet_lab.run.provenance import git_state
 from alexnet_lab.run.run_directory import is_run, run_names
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
 
 log = logging.getLogger(__name__)
 

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from alexnet_lab.base.errors import RunError
-from alexnet_lab.evaluation.error_rates import reliability
-from alexnet_lab.evaluation.predict import NO_RANKS, UNKNOWN, Predictions, count, log_of
+from alexnet_lab.evaluation.custom_images import OwnImages
+from alexnet_lab.evaluation.error_rates import Bins, reliability
+from alexnet_lab.evaluation.loaded_run import FinishedRun
+from alexnet_lab.evaluation.predict import NO_RANKS, UNKNOWN, Predictions, Views, count, log_of
 from alexnet_lab.training.metrics import predicted_classes
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from alexnet_lab.evaluation.custom_images import OwnImages
-    from alexnet_lab.evaluation.error_rates import Bins
-    from alexnet_lab.evaluation.loaded_run import FinishedRun
-    from alexnet_lab.evaluation.predict import Views
 
 
 class Evaluated(NamedTuple):

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from alexnet_lab.base.errors import RunError, one_line
 from alexnet_lab.config.wandb_checks import SCHEME, parts_of_reference
 from alexnet_lab.run.model_artifacts import BEST, artifact_name
 from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.run.tracking import has_login
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 log = logging.getLogger(__name__)
 

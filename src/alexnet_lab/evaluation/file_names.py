@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.checked_files import read_json
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.files import try_folder
 from alexnet_lab.config.schema import Evaluate
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 SPLITS, VIEWS = (get_args(Evaluate.model_fields[key].annotation) for key in ("split", "views"))
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import statistics
 import time
+from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
+from numpy.typing import NDArray
 
 from alexnet_lab.base.random import generator
 from alexnet_lab.evaluation.cache import predict_once
-from alexnet_lab.evaluation.comparisons import paired
+from alexnet_lab.evaluation.comparisons import Comparison, paired
+from alexnet_lab.evaluation.evaluated import Evaluated
 from alexnet_lab.evaluation.retrieval import (
     Neighbours,
     hamming_nearest,
@@ -23,14 +26,6 @@ from alexnet_lab.evaluation.retrieval import (
     precision_at,
     train_autoencoder,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from numpy.typing import NDArray
-
-    from alexnet_lab.evaluation.comparisons import Comparison
-    from alexnet_lab.evaluation.evaluated import Evaluated
 
 log = logging.getLogger(__name__)
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.random import generator
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from alexnet_lab.evaluation.loaded_run import FinishedRun
+from alexnet_lab.evaluation.loaded_run import FinishedRun
 
 PERMUTATIONS = 10_000
 """Random assignments of a run's kernels to its towers."""

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from alexnet_lab.data.loader import RawBatch
+from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.models.hooks import watched
 from alexnet_lab.models.layers import ACTIVATIONS, ClassicDropout
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from alexnet_lab.evaluation.loaded_run import FinishedRun
 
 NOTHING_TO_SEE = (nn.Flatten, nn.Identity, nn.Dropout, ClassicDropout, nn.ZeroPad2d)
 """Layers that change no map in evaluation."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -13,6 +13,8 @@ from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.files import sha256
 from alexnet_lab.config import check_saved
+from alexnet_lab.config.schema import Train
+from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.identity import check_same_images
 from alexnet_lab.evaluation.predict import Predictor
 from alexnet_lab.run.devices import usable_accelerator, usable_precision
@@ -20,10 +22,6 @@ from alexnet_lab.run.engine import build_classifier, build_data, without_verific
 from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.run.threads import chosen_threads
 from alexnet_lab.training.checkpoint_io import load_checkpoint, load_weights
-
-if TYPE_CHECKING:
-    from alexnet_lab.config.schema import Train
-    from alexnet_lab.data.datamodule import ImageDataModule
 
 __all__ = ["FinishedRun"]
 

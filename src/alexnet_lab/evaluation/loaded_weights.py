@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from alexnet_lab.base.errors import ConfigError, RunError, one_line
 from alexnet_lab.base.files import sha256
 from alexnet_lab.base.places import DATA_VARIABLE
 from alexnet_lab.config import check_saved
+from alexnet_lab.config.schema import Train
 from alexnet_lab.data.recorded import RecordedDataModule
 from alexnet_lab.evaluation.loaded_run import evaluating
 from alexnet_lab.evaluation.predict import Predictor
@@ -24,11 +26,6 @@ from alexnet_lab.run.run_files import Metrics
 from alexnet_lab.run.threads import chosen_threads
 from alexnet_lab.training.checkpoint_io import load_weights
 from alexnet_lab.training.weights_file import read_weights
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from alexnet_lab.config.schema import Train
 
 __all__ = ["LoadedWeights"]
 

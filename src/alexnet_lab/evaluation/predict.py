@@ -4,38 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
-from lightning import Callback, Trainer
+from lightning import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
 from torch import nn
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.fields import check_value
 from alexnet_lab.base.log import quiet
+from alexnet_lab.config.schema import Train
+from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.loader import Rows
 from alexnet_lab.data.preparation_bar import progress_bar
-from alexnet_lab.data.views import views_of
+from alexnet_lab.data.views import View, views_of
 from alexnet_lab.models.counts import num_parameters, trace
 from alexnet_lab.models.layers import EuclideanRBF
 from alexnet_lab.run.engine import build_trainer
+from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.run.threads import settings_restored
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.callbacks import network_of, plain
 from alexnet_lab.training.metrics import ErrorCounts, are_logits, ranks
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from lightning import LightningModule
-    from numpy.typing import NDArray
-
-    from alexnet_lab.config.schema import Train
-    from alexnet_lab.data.datamodule import ImageDataModule
-    from alexnet_lab.data.views import View
-    from alexnet_lab.run.run_directory import RunDirectory
 
 __all__ = ["Predictor"]
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from alexnet_lab.base.csv_tables import csv_lines
 from alexnet_lab.base.files import write_text
 from alexnet_lab.base.printable import printable
+from alexnet_lab.evaluation.evaluated import Evaluated
 from alexnet_lab.evaluation.file_names import TABLES
-from alexnet_lab.evaluation.predict import UNKNOWN
+from alexnet_lab.evaluation.predict import UNKNOWN, Predictions
 from alexnet_lab.training.metrics import best_classes
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from alexnet_lab.evaluation.evaluated import Evaluated
-    from alexnet_lab.evaluation.predict import Predictions
 
 
 def write(subject: Evaluated, evaluation: Mapping[str, Any]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -12,14 +14,9 @@ from rich.text import Text
 
 from alexnet_lab.base.formats import p_value
 from alexnet_lab.base.printable import printable, printable_texts
+from alexnet_lab.evaluation.predict import Predictions
 from alexnet_lab.run.run_files import error_names
 from alexnet_lab.training.metrics import NO_CLASS, predicted_classes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from alexnet_lab.evaluation.predict import Predictions
 
 MOST_LINES = 20
 """The rows of a table on the terminal; the files contain all rows."""

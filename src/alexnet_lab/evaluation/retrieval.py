@@ -7,19 +7,16 @@ is trained with Adam. Its code layer is a tanh whose outputs noise drives to -1 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from alexnet_lab.data.preparation_bar import progress_bar
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
 SPARE = 16
 """Additional candidates: they are chosen by fast, rounded distances, then ranked by exact ones."""

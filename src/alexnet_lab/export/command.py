@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.files import atomic_path
 from alexnet_lab.base.log import start_log
 from alexnet_lab.config import check_export
 from alexnet_lab.config.export_checks import FORMATS, check_out
+from alexnet_lab.config.schema import Export
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.loader import Rows
 from alexnet_lab.evaluation.load import load
 from alexnet_lab.evaluation.loaded_run import FinishedRun
-from alexnet_lab.evaluation.predict import UNKNOWN, predict
+from alexnet_lab.evaluation.predict import UNKNOWN, Predictor, predict
 from alexnet_lab.export import onnx_file, torch_file
 from alexnet_lab.export.demo import demo_page
 from alexnet_lab.export.description import described
 from alexnet_lab.export.served import Served
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from alexnet_lab.config.schema import Export
-    from alexnet_lab.evaluation.predict import Predictor
 
 log = logging.getLogger(__name__)
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.html import json_in_script, policy
+from alexnet_lab.evaluation.predict import Predictor
 from alexnet_lab.export.demo_layers import Numbers, network_layers
 from alexnet_lab.export.description import metrics_of, name_of, whole_test_set
 from alexnet_lab.models import LeNet5, LeNet51998
 from alexnet_lab.models.counts import num_parameters
-
-if TYPE_CHECKING:
-    from alexnet_lab.evaluation.predict import Predictor
 
 MNIST_FRAME = {"box": 20 / 28, "by_mass": True}
 """MNIST's digits were scaled to 20 pixels of 28, and their centre of mass put into the middle (LeCun et al. 1998)."""

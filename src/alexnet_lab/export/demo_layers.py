@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from alexnet_lab.export.plain_layers import with_plain_layers
-from alexnet_lab.models import LeNet51998
+from alexnet_lab.models import LeNet5, LeNet51998
 from alexnet_lab.models.layers import EuclideanRBF, MinPool2d, ScaledTanh
 from alexnet_lab.models.lenet5_1998 import BACKGROUND, INK
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import Tensor
-
-    from alexnet_lab.models import LeNet5
 
 Entry = dict[str, Any]
 

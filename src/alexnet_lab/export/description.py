@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 import alexnet_lab
 from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.evaluation.loaded_weights import LoadedWeights
-
-if TYPE_CHECKING:
-    from alexnet_lab.evaluation.predict import Predictor
+from alexnet_lab.evaluation.predict import Predictor
 
 FORMAT_VERSION = 1
 

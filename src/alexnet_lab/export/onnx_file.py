@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
@@ -16,12 +19,6 @@ from alexnet_lab.export.plain_layers import with_plain_layers
 from alexnet_lab.export.served import INPUT, MESSAGE_LENGTH, OUTPUTS, Served, example, traced
 from alexnet_lab.models.layers import LocalResponseNorm
 from alexnet_lab.models.layers.response_norm import power, window_sum
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 LARGEST = 2**31 - 2**24
 """The most bytes of weights in one file: the format's limit is 2 GiB, and the graph needs some."""

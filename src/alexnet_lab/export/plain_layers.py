@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -11,9 +11,6 @@ from torch.nn import functional
 
 from alexnet_lab.models.layers import PartialConv2d, SpatialResponseNorm, Subsampling
 from alexnet_lab.models.layers.response_norm import power
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 
 class SpatialNorm(nn.Module):

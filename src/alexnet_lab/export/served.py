@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 
 from alexnet_lab.base.errors import RunError, one_line
 from alexnet_lab.data.augment import apply
 from alexnet_lab.data.normalize import Normalizer
+from alexnet_lab.evaluation.predict import Predictor
 from alexnet_lab.export.plain_layers import with_plain_layers
-
-if TYPE_CHECKING:
-    from torch.export import ExportedProgram
-
-    from alexnet_lab.evaluation.predict import Predictor
 
 INPUT = "pixels"
 OUTPUTS = ("logits", "probabilities")

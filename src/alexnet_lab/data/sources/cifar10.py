@@ -10,9 +10,10 @@ import io
 import logging
 import pickle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alexnet_lab.base.errors import DataError
 from alexnet_lab.data.datamodule import ImageDataModule
@@ -20,9 +21,6 @@ from alexnet_lab.data.download import fetch, md5, unpack
 from alexnet_lab.data.folder_module import load_folder
 from alexnet_lab.data.folders import class_names
 from alexnet_lab.data.store import Contents, Part, exists, read_meta
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,12 @@ import os
 import tarfile
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple, cast
+from typing import IO, BinaryIO, NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alexnet_lab.base.errors import DataError
 from alexnet_lab.base.files import stamp
@@ -26,12 +28,6 @@ from alexnet_lab.data.folder_module import image_part
 from alexnet_lab.data.images import decoded
 from alexnet_lab.data.source_files import DIGEST_BYTES, SourceFiles, digest_of
 from alexnet_lab.data.store import Contents
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from typing import BinaryIO
-
-    from numpy.typing import NDArray
 
 
 class Member(NamedTuple):

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from alexnet_lab.base.ranges import PositiveInt
 from alexnet_lab.data.download import fetch, unpack
 from alexnet_lab.data.folder_module import FolderDataModule
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from alexnet_lab.data.store import Contents
+from alexnet_lab.data.store import Contents
 
 NAMES = {
     "n01440764": "tench",

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from alexnet_lab.base.ranges import PositiveInt
 from alexnet_lab.data.folder_module import FolderDataModule, load_joined
 from alexnet_lab.data.folders import chosen_among
 from alexnet_lab.data.sources.mini_imagenet_files import chosen_classes, joined
-
-if TYPE_CHECKING:
-    from alexnet_lab.data.store import Contents
+from alexnet_lab.data.store import Contents
 
 
 class MiniImageNetDataModule(FolderDataModule):

@@ -8,14 +8,12 @@ index of seeds splits the images. Imports neither numpy nor torch, because the c
 from __future__ import annotations
 
 import csv
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 from alexnet_lab.base.errors import DataError
 from alexnet_lab.data.folders import class_folders, class_names, list_images, visible, warn_of_loose_images
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 GUIDE16 = [
     "tench", "goldfish", "great_white_shark", "tiger_shark", "hammerhead", "electric_ray", "stingray", "cock", "hen",

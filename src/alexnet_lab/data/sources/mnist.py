@@ -12,17 +12,15 @@ import math
 import struct
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alexnet_lab.base.errors import DataError
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.download import fetch
 from alexnet_lab.data.store import Contents, Part
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 

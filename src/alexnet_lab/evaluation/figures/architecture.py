@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Polygon, Rectangle
 
 from alexnet_lab.evaluation.figures.style import COLOURS, INK, OTHER, new_figure
-from alexnet_lab.models.layer_table import shown
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from alexnet_lab.models.layer_table import Row
+from alexnet_lab.models.layer_table import Row, shown
 
 __all__ = ["architecture_figure"]
 

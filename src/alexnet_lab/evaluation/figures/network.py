@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from alexnet_lab.base.formats import p_value
+from alexnet_lab.evaluation.comparisons import Comparison
 from alexnet_lab.evaluation.figures.style import COLOURS, FAINT, INK, bare, new_figure, shorten, show_image
-from alexnet_lab.evaluation.kernels import colour_saturation, tower_test
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
-
-    from alexnet_lab.evaluation.comparisons import Comparison
-    from alexnet_lab.evaluation.kernels import Kernels
-    from alexnet_lab.evaluation.layer_outputs import LayerMaps
+from alexnet_lab.evaluation.kernels import Kernels, colour_saturation, tower_test
+from alexnet_lab.evaluation.layer_outputs import LayerMaps
 
 KERNELS_IN_ROW = 16
 MAPS_SHOWN = 12

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
+from alexnet_lab.evaluation.error_rates import Bins
 from alexnet_lab.evaluation.figures.style import (
     COLOURS,
     FAINT,
@@ -18,15 +23,6 @@ from alexnet_lab.evaluation.figures.style import (
     shorten,
     show_image,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
-
-    from alexnet_lab.evaluation.error_rates import Bins
 
 MOST_NUMBERS = 20
 """The most classes whose cells contain numbers; with more, only colours are legible."""

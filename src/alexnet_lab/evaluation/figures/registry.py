@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.printable import printable, printable_texts
 from alexnet_lab.base.random import generator
 from alexnet_lab.evaluation.augmentation_steps import single_factors
-from alexnet_lab.evaluation.comparisons import tower_comparisons
+from alexnet_lab.evaluation.comparisons import Comparison, tower_comparisons
 from alexnet_lab.evaluation.error_rates import confident_mistakes, confusion
+from alexnet_lab.evaluation.evaluated import Evaluated
 from alexnet_lab.evaluation.figures import network, predictions, retrieval_figures, style, training
 from alexnet_lab.evaluation.gallery import CODE_BITS, Search, SearchMethods
 from alexnet_lab.evaluation.kernels import kernels_of
 from alexnet_lab.evaluation.layer_outputs import activation_curves, layer_maps
+from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.evaluation.predict import UNKNOWN, count_views
 from alexnet_lab.training.metrics import TOP_K, best_classes, predicted_classes
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from matplotlib.figure import Figure
-
-    from alexnet_lab.evaluation.comparisons import Comparison
-    from alexnet_lab.evaluation.evaluated import Evaluated
-    from alexnet_lab.evaluation.loaded_run import FinishedRun
 
 log = logging.getLogger(__name__)
 
