@@ -18,7 +18,7 @@ __all__ = ["compose", "load", "train"]
 
 __version__ = "0.2.0"
 
-__getattr__ = lazy(
+__getattr__, __dir__ = lazy(
     __name__,
     {
         "compose": "alexnet_lab.config.composing",
@@ -26,7 +26,3 @@ __getattr__ = lazy(
         "train": "alexnet_lab.run",
     },
 )
-
-
-def __dir__() -> list[str]:
-    return __all__

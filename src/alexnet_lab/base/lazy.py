@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def lazy(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package.
+def lazy(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """The `__getattr__` and the `__dir__` of a package.
 
     Args:
         package: Its name.
@@ -20,4 +20,4 @@ def lazy(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
             raise AttributeError(f"module `{package}` has no attribute `{name}`")
         return getattr(importlib.import_module(modules[name]), name)
 
-    return get
+    return get, lambda: list(modules)

@@ -31,7 +31,7 @@ __all__ = [
     "from_arrays",
 ]
 
-__getattr__ = lazy(
+__getattr__, __dir__ = lazy(
     __name__,
     {
         "ArrayDataModule": "alexnet_lab.data.arrays",
@@ -45,7 +45,3 @@ __getattr__ = lazy(
         "from_arrays": "alexnet_lab.data.arrays",
     },
 )
-
-
-def __dir__() -> list[str]:
-    return __all__

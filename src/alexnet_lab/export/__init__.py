@@ -11,8 +11,4 @@ if TYPE_CHECKING:
 
 __all__ = ["export"]
 
-__getattr__ = lazy(__name__, {"export": "alexnet_lab.export.command"})
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy(__name__, {"export": "alexnet_lab.export.command"})

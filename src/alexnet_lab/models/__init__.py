@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AlexNet", "CudaConvNet", "LeNet5", "LeNet5Loss", "LeNet51998", "torchvision_net"]
 
-__getattr__ = lazy(
+__getattr__, __dir__ = lazy(
     __name__,
     {
         "AlexNet": "alexnet_lab.models.alexnet",
@@ -29,7 +29,3 @@ __getattr__ = lazy(
         "torchvision_net": "alexnet_lab.models.external",
     },
 )
-
-
-def __dir__() -> list[str]:
-    return __all__

@@ -11,8 +11,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Classifier"]
 
-__getattr__ = lazy(__name__, {"Classifier": "alexnet_lab.training.classifier"})
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy(__name__, {"Classifier": "alexnet_lab.training.classifier"})
