@@ -10,7 +10,6 @@ import math
 import os
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_lab.base.cores import available_cores
+from alexnet_lab.base.read_ahead import read_ahead
 from alexnet_lab.data.preparation_bar import progress_bar
 
 SHARD_BYTES = 1 << 26
@@ -56,15 +56,13 @@ def damage_of_shards(path: Path, shards: dict[str, Any]) -> str | None:
     with path.open("rb") as file:
         if file.read(len(header)) != header:
             return "its header differs"
-    pool = ThreadPoolExecutor(available_cores())
-    try:
-        with progress_bar(f"verifying {path.name}", shards["count"]) as advance:
-            for number, sound in enumerate(pool.map(is_sound, range(len(expected)))):
-                if not sound:
-                    return _described(number, shards)
-                advance(len(_images(number, shards)))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    cores = available_cores()
+    found = read_ahead(is_sound, range(len(expected)), cores, cores)
+    with contextlib.closing(found), progress_bar(f"verifying {path.name}", shards["count"]) as advance:
+        for number, sound in enumerate(found):
+            if not sound:
+                return _described(number, shards)
+            advance(len(_images(number, shards)))
     return None
 
 

@@ -6,9 +6,7 @@ Neither thread waits for the GPU.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.read_ahead import read_ahead
 from alexnet_lab.data.augment import AugmentParams
 from alexnet_lab.data.order import BatchOrder, rank_slice
 from alexnet_lab.data.transforms import BatchTransforms, Mixed, Place
@@ -247,9 +246,9 @@ class BatchLoader:
 
     def _batches(self, read: Callable[[int], RawBatch], numbers: range) -> Iterator[RawBatch]:
         if self.gpu is None:
-            return read_ahead(read, numbers, self.ahead)
+            return read_ahead(read, numbers, self.ahead, READERS)
         ahead = 0 if isinstance(self.rows.images, Tensor) else self.ahead  # on the GPU: little is left to read
-        return (batch.ready() for batch in read_ahead(gpu_reader(read, self.gpu), numbers, ahead))
+        return (batch.ready() for batch in read_ahead(gpu_reader(read, self.gpu), numbers, ahead, READERS))
 
     def batch(self, epoch: int, number: int, positions: NDArray[np.int64]) -> RawBatch:
         """This process's part of batch `number`, given the order of the whole epoch."""
@@ -281,18 +280,3 @@ class BatchLoader:
         """Continues in the saved epoch after the yielded batches."""
         self.batch_sampler.set_epoch(state_dict["epoch"])
         self._reached = self._resume_at = (state_dict["epoch"], state_dict["batch"])
-
-
-def read_ahead(read: Callable[[int], Any], numbers: range, ahead: int) -> Iterator[Any]:
-    """Yields what is read for each of `numbers`, while threads read up to `ahead` of them in advance."""
-    if ahead == 0:
-        yield from map(read, numbers)
-        return
-    with ThreadPoolExecutor(min(ahead, READERS), thread_name_prefix="read-ahead") as threads:
-        coming = deque()
-        for number in numbers:
-            coming.append(threads.submit(read, number))
-            if len(coming) > ahead:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()

@@ -10,12 +10,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import itertools
 import logging
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,7 @@ from numpy.typing import NDArray
 from alexnet_lab.base.cores import available_cores
 from alexnet_lab.base.errors import DataError, one_line
 from alexnet_lab.base.files import sealed, sha256, write_json
+from alexnet_lab.base.read_ahead import read_ahead
 from alexnet_lab.data.array_writer import ArrayWriter
 from alexnet_lab.data.images import strict_decoding
 from alexnet_lab.data.preparation_bar import progress_bar
@@ -240,23 +238,16 @@ def _check_classes(labels: NDArray[np.int64], failures: list[int], notes: list[s
 def _decode(writer: ArrayWriter, name: str, part: Part) -> None:
     """Decodes the images that are missing in threads (Pillow lets go of the interpreter), and adds them in order."""
     count, threads = len(part.labels), min(available_cores(), MOST_THREADS)
-    starts = iter(range(writer.read, count, CHUNK))
-    pool = ThreadPoolExecutor(threads)
 
     def decode(start: int) -> list[NDArray[np.uint8] | str]:
         return [_image(part, row) for row in range(start, min(start + CHUNK, count))]
 
-    try:
-        with progress_bar(f"preparing {name}", count, done=writer.read) as advance:
-            pending = deque(pool.submit(decode, start) for start in itertools.islice(starts, 2 * threads))
-            while pending:
-                images = pending.popleft().result()
-                pending.extend(pool.submit(decode, start) for start in itertools.islice(starts, 1))
-                for image in images:
-                    writer.add(image)
-                advance(len(images))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    chunks = read_ahead(decode, range(writer.read, count, CHUNK), 2 * threads, threads)
+    with contextlib.closing(chunks), progress_bar(f"preparing {name}", count, done=writer.read) as advance:
+        for images in chunks:
+            for image in images:
+                writer.add(image)
+            advance(len(images))
 
 
 def _image(part: Part, row: int) -> NDArray[np.uint8] | str:
