@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet_lab.base.random import generator
-from alexnet_lab.data.augment import Augment, AugmentParams, apply
+from alexnet_lab.data.augment import Augment
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.loader import RawBatch, read_batch
+from alexnet_lab.data.transform import Transform
 from alexnet_lab.data.transforms import Place
 from alexnet_lab.evaluation.loaded_run import FinishedRun
 
@@ -30,11 +32,13 @@ def single_factors(run: FinishedRun, count: int) -> dict[str, list[NDArray[np.ui
     data = run.data
     places = generator(data.seed, "factors").permutation(data.num_train)[:count]
     images, labels, _ = read_batch(data.rows("train"), places)
-    shown = {"unchanged": _seen(data, images, None)}
+    alone = dataclasses.replace(data.transform, augment=None, then=None)
+    shown = {"unchanged": _seen(alone, images, labels)}
     for name, (augment, used) in _factors(data).items():
-        shown[name + ("" if used else NOT_USED)] = _seen(data, images, augment, mirror_all=name == "mirrored")
+        factor = dataclasses.replace(alone, augment=augment)
+        shown[name + ("" if used else NOT_USED)] = _seen(factor, images, labels, mirror_all=name == "mirrored")
     if data.augment is not None or data.transforms is not None:
-        shown["all of this run"] = _as_in_training(data, images, labels)
+        shown["all of this run"] = _seen(data.transform, images, labels)
     return shown
 
 
@@ -59,29 +63,14 @@ def _factors(data: ImageDataModule) -> dict[str, tuple[Augment, bool]]:
     return {name: (Augment(**(off | chosen)), used) for name, (chosen, used) in fields.items()}
 
 
-def _as_in_training(data: ImageDataModule, images: torch.Tensor, labels: torch.Tensor) -> list[NDArray[np.uint8]]:
-    """The images after the augmentation and the transforms of the run, which may mix them."""
-    count = len(images)
-    place = Place(0, 0, range(count), count)
-    raw = RawBatch(images, labels, torch.arange(count), count, _draws(data, data.augment, count), place)
-    return list(data.transform.grey_levels(data.transform(raw).images))
-
-
-def _draws(data: ImageDataModule, augment: Augment | None, count: int) -> AugmentParams | None:
-    """The same random numbers for every step."""
-    if augment is None:
-        return None
-    geometry = augment.geometry(data.stored_size, data.image_size)
-    return augment.draw(generator(data.seed, "factors shown"), count, geometry, data.split.statistics)
-
-
 def _seen(
-    data: ImageDataModule, images: torch.Tensor, augment: Augment | None, *, mirror_all: bool = False
+    transform: Transform, images: torch.Tensor, labels: torch.Tensor, *, mirror_all: bool = False
 ) -> list[NDArray[np.uint8]]:
-    """The images as the model sees them, in grey levels."""
-    geometry, draws = data.transform.geometry(training=False), _draws(data, augment, len(images))
-    if augment is not None:
-        geometry = augment.geometry(data.stored_size, data.image_size)
-    if draws is not None and mirror_all:
-        draws = draws._replace(mirror=torch.ones_like(draws.mirror))
-    return list(data.transform.grey_levels(apply(images, draws, geometry, data.transform.normalizer())))
+    """Training images as a transform turns them into the model's input, in grey levels; all use the same numbers."""
+    count, draws = len(images), None
+    if transform.augment is not None:
+        rng, geometry = generator(transform.seed, "factors shown"), transform.geometry(training=True)
+        draws = transform.augment.draw(rng, count, geometry, transform.statistics)
+        draws = draws._replace(mirror=draws.mirror | mirror_all)
+    raw = RawBatch(images, labels, torch.arange(count), count, draws, Place(0, 0, range(count), count))
+    return list(transform.grey_levels(transform(raw).images))
