@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from alexnet_lab.base.formats import p_value
@@ -20,6 +21,9 @@ from alexnet_lab.training.metrics import NO_CLASS, predicted_classes
 
 MOST_LINES = 20
 """The rows of a table on the terminal; the files contain all rows."""
+
+text_column = partial(Column, overflow="fold")
+number_column = partial(Column, justify="right", no_wrap=True)
 
 NARROWEST_NAME = 8
 """The minimum width of class names beside the matrix; longer names are wrapped."""
@@ -65,10 +69,8 @@ def show_comparisons(console: Console, evaluation: Mapping[str, Any]) -> None:
     rows = [row for row in evaluation.get("comparisons", ()) if len(row["runs"]) == len(evaluation["runs"])]
     if not rows:
         return
-    table = Table(title="differences, in points (hundredths)", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("compared", overflow="fold")
-    for heading in ("mean", "base", "diff.", "95 %", "p"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    columns = [text_column("compared"), *map(number_column, ("mean", "base", "diff.", "95 %", "p"))]
+    table = Table(*columns, title="differences, in points (hundredths)", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for row in rows:
         name = f"{row['metric']}, {row['n']:,} {row['over']}\n{row['compared']}"
         means = (f"{100 * row[key]:.2f}" for key in ("mean", "base"))
@@ -114,11 +116,9 @@ def classes_table(classes: Sequence[Mapping[str, Any]], macro: Mapping[str, floa
     if len(classes) > MOST_LINES:
         title = f"the {MOST_LINES} of {len(classes)} classes with the highest error, rates in percent"
         classes = sorted(classes, key=lambda row: -(row["error"] or 0))[:MOST_LINES]
-    table = Table(title=title, box=box.SIMPLE, padding=0)
-    table.add_column("class", overflow="fold")
-    for heading in ("images", "error", "95 %", "precision", "recall", "F1"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("most often taken for", overflow="fold")
+    numbers = map(number_column, ("images", "error", "95 %", "precision", "recall", "F1"))
+    columns = [text_column("class"), *numbers, text_column("most often taken for")]
+    table = Table(*columns, title=title, box=box.SIMPLE, padding=0)
     for row in classes:
         low, high = (f"{100 * bound:.1f}" for bound in row["interval"])
         taken = f"{row['taken_for']} ({row['times']})" if row["taken_for"] is not None else "-"
@@ -177,10 +177,8 @@ def confusions_table(matrix: Sequence[Sequence[int]], class_names: Sequence[str]
         for column, times in enumerate(row)
         if column != true and times
     ]
-    table = Table(title="the most frequent confusions")
-    table.add_column("images", justify="right", no_wrap=True)
-    table.add_column("true class", overflow="fold")
-    table.add_column("predicted", overflow="fold")
+    columns = (number_column("images"), text_column("true class"), text_column("predicted"))
+    table = Table(*columns, title="the most frequent confusions")
     for times, true, column in sorted(pairs, reverse=True)[:MOST_LINES]:
         table.add_row(f"{times:,}", Text(true), Text(column))
     return table
@@ -188,10 +186,8 @@ def confusions_table(matrix: Sequence[Sequence[int]], class_names: Sequence[str]
 
 def images_table(predictions: Predictions) -> Table:
     """The predicted classes of the first of the user's own images."""
-    table = Table(title="predictions only")  # there are no labels
-    table.add_column("file", overflow="fold")
-    table.add_column("predicted", overflow="fold")
-    table.add_column("probability", justify="right", no_wrap=True)
+    columns = (text_column("file"), text_column("predicted"), number_column("probability"))
+    table = Table(*columns, title="predictions only")  # there are no labels
     guesses, shares = predicted_classes(predictions.logits).tolist(), predictions.probabilities.amax(1).tolist()
     for name, guess, share in list(zip(predictions.names, guesses, shares, strict=True))[:MOST_LINES]:
         answer = "none: the outputs are NaN" if guess == NO_CLASS else predictions.class_names[guess]
