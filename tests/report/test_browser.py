@@ -15,6 +15,11 @@ from alexnet_lab.report.sources import from_runs, from_sweep
 if TYPE_CHECKING:
     from pathlib import Path
 
+FIRST_DOT = """() => { const chart = alexnetLab.charts.dots;
+    const { x, y } = chart.getDatasetMeta(0).data[0].getProps(["x", "y"]);
+    const box = chart.canvas.getBoundingClientRect(); return [box.x + x, box.y + y]; }"""
+"""Where the page shows the first run's dot."""
+
 EVIL = "<img src=x onerror=document.title='taken'><script>"
 
 
@@ -130,13 +135,30 @@ def test_hovering_shows_mean_and_deviation(shown):
 
 def test_a_click_on_a_dot_leads_to_the_run(shown):
     shown.page.locator("#dots").scroll_into_view_if_needed()
-    point = shown.page.evaluate("""() => { const chart = alexnetLab.charts.dots;
-        const { x, y } = chart.getDatasetMeta(0).data[0].getProps(["x", "y"]);
-        const box = chart.canvas.getBoundingClientRect(); return [box.x + x, box.y + y]; }""")
     with shown.page.expect_navigation():
-        shown.page.mouse.click(*point)
+        shown.page.mouse.click(*shown.page.evaluate(FIRST_DOT))
     assert shown.page.url.endswith("/model.activation-relu_seed-0/")
     del shown.complaints[:], shown.requests[1:]  # of Chromium's own list of a directory's files
+
+
+def test_a_tap_on_a_dot_shows_its_numbers(browser, sweep):
+    page = written(from_sweep(sweep), sweep)
+    shown = Shown(browser, page, viewport={"width": 390, "height": 800}, is_mobile=True, has_touch=True)
+    shown.page.locator("#dots").scroll_into_view_if_needed()
+    shown.page.touchscreen.tap(*shown.page.evaluate(FIRST_DOT))
+    shown.page.wait_for_function("alexnetLab.charts.dots.tooltip.opacity > 0")
+    assert shown.page.url.endswith("/report.html")
+    shown.context.close()
+
+
+def test_a_column_that_some_runs_lack_comes_last_and_its_axis_ends_with_it(browser, tmp_path):
+    make_run(tmp_path / "a", more={"val/top5_error": 0.1})
+    make_run(tmp_path / "b", seed=1, epochs=6)
+    shown = Shown(browser, written(from_runs([f"{tmp_path}/*"]), tmp_path))
+    assert shown.page.locator("#curve option").all_inner_texts()[-1] == "val/top5_error"
+    shown.page.select_option("#curve", "val/top5_error")
+    assert shown.page.evaluate("alexnetLab.charts.curves.scales.x.max") == 3
+    shown.context.close()
 
 
 @pytest.mark.parametrize(("scheme", "paper"), [("light", "rgb(255, 255, 255)"), ("dark", "rgb(21, 24, 28)")])
@@ -179,6 +201,8 @@ def test_a_phone_shows_difference_and_interval(scheme, browser, sweep):
         assert box is not None
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= 390
+    size = "(text) => parseFloat(getComputedStyle(text).fontSize) * text.getScreenCTM().a"
+    assert shown.page.locator(".forest .level").first.evaluate(size) >= 11
     assert shown.page.evaluate("document.documentElement.scrollWidth") <= 390
     shown.context.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -138,9 +139,9 @@ class Study:
         return [self.metric, *rest] if self.metric in names else rest
 
     def curve_names(self) -> list[str]:
-        """The columns of metrics.csv that can be drawn over the epochs; errors and losses come first."""
-        names = dict.fromkeys(name for run in self.runs for name in run.curves if name not in ("epoch", "step"))
-        return sorted(names, key=_curve_place)
+        """The columns of metrics.csv to draw over the epochs: errors, losses, others; last, what most runs lack."""
+        counts = Counter(name for run in self.runs for name in run.curves if name not in ("epoch", "step"))
+        return sorted(counts, key=lambda name: (2 * counts[name] < len(self.runs), *_curve_place(name)))
 
 
 def _curve_place(name: str) -> tuple[int, str]:

@@ -8,6 +8,7 @@
   const usual = (run) => counts(run) || run.partial;
   const shown = data.runs.map(usual);
   const charts = {};
+  const hovers = window.matchMedia("(hover: hover)").matches;  // else a tap only shows the numbers
   const element = (id) => document.getElementById(id);
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const levelColour = (level) => colour(`--level-${level % 7}`);
@@ -103,7 +104,7 @@
         },
         onClick: (_, items, chart) => {
           const hit = items.find((item) => chart.data.datasets[item.datasetIndex].kind === "run");
-          if (hit) window.location.href = data.runs[chart.data.datasets[hit.datasetIndex].runs[hit.index]].href;
+          if (hit && hovers) window.location.href = data.runs[chart.data.datasets[hit.datasetIndex].runs[hit.index]].href;
         },
       },
     });
@@ -113,7 +114,7 @@
     if (!element("curves")) return;
     const name = element("curve").value;
     const logarithmic = element("logarithmic").checked;
-    const epochs = [...new Set(data.runs.flatMap((run) => run.epochs))].sort((a, b) => a - b);
+    const epochs = [...new Set(data.runs.flatMap((run) => run.epochs.filter((_, row) => run.curves[name]?.[row] != null)))].sort((a, b) => a - b);
     const at = data.runs.map((run) => new Map(run.epochs.map((epoch, row) => [epoch, run.curves[name]?.[row]])));
     const line = (values, more) => ({
       data: epochs.map((epoch, row) => ({ x: epoch, y: values[row] })), pointRadius: 0, pointHitRadius: 0, borderWidth: 2,
