@@ -49,6 +49,7 @@ def test_help_without_a_group_shows_all_groups_and_keys():
     assert "loss: cross_entropy, lenet5_1998" in text
     assert "max_steps: -1 optimiser steps; -1: no limit" in text
     assert "seed: 0 of the initial weights" in text
+    assert "local: logger" not in text  # a group without a file, as on a fresh clone
 
 
 def test_flags_with_a_value_are_no_groups(tmp_path):

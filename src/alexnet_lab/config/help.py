@@ -71,7 +71,8 @@ class Help(NamedTuple):
             yield hydra.help.header
             if choices:
                 yield from ["", "== Groups (group=choice; --help GROUP explains them) ==", ""]
-            yield from (_wrapped(f"{group}: ", ", ".join(self._files(group))) for group in sorted(choices))
+            files = {group: ", ".join(self._files(group)) for group in sorted(choices)}
+            yield from (_wrapped(f"{group}: ", names) for group, names in files.items() if names)  # local: may be empty
             yield from ["", "== Keys (key=value) ==", ""]
         for group in self.groups:
             yield from self._about_choices(group)
