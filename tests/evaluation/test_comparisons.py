@@ -138,8 +138,8 @@ def test_views_and_average_of_several_runs(sweep):
         alone = the(rows, metric="test/top1_error", runs=[name])
         assert alone["difference"] == pytest.approx(ours.mean() - theirs.mean()), run
     for line in (
-        "Student t over 3 runs: speaks of other seeds, on these images",
-        "paired bootstrap, 10,000: speaks of other images, with these networks",
+        "Student t over 3 runs: covers other seeds, on these images",
+        "paired bootstrap, 10,000: covers other images, with these networks",
     ):
         assert line in outcome.out
     check_average(the(rows, metric="test/top1_error", compared="average of the runs - mean single run"), one, runs)

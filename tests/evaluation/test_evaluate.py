@@ -127,6 +127,11 @@ def test_matrix_keeps_names_and_numbers_whole_in_80_columns(names, digits):
     assert [int(value) for value in next(rows).rsplit(maxsplit=10)[1:]] == matrix[0]
 
 
+def test_digits_are_not_named_twice():
+    lines = printout.matrix_lines([[2, 1], [0, 3]], ["0", "1"], 80)
+    assert [line.plain for line in lines or ()][1:] == ["   0 1", "0  2 1", "1  . 3"]
+
+
 def test_matrix_that_does_not_fit_is_left_to_the_file():
     assert printout.matrix_lines(np.full((20, 20), 1000).tolist(), ["name"] * 20, 80) is None
 

@@ -283,6 +283,8 @@ def test_summary_line():
     assert line == "done in 61 s: test/top1_error 1.25% (3 epochs, 0 images/s)"
     untested = launcher.summary_line(result | {"images_per_second": 20.0, "metrics": {"val/top1_error": 0.1}})
     assert untested == "done in 61 s (3 epochs, 20 images/s)"
+    single = launcher.summary_line({"metrics": {}, "wall_seconds": 9.0, "epochs": 1, "images_per_second": 20.0})
+    assert single == "done in 9 s (1 epoch, 20 images/s)"
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ SPEAKS_OF: dict[Unit, str] = {
     "runs": "other seeds, on these images",
     "kernels": "whether the tower matters to a kernel of these networks",
 }
-"""What an interval or p over each unit refers to."""
+"""What an interval or p over each unit covers."""
 
 
 class Comparison(NamedTuple):

@@ -70,14 +70,14 @@ def show_comparisons(console: Console, evaluation: Mapping[str, Any]) -> None:
     if not rows:
         return
     columns = [text_column("compared"), *map(number_column, ("mean", "base", "diff.", "95 %", "p"))]
-    table = Table(*columns, title="differences, in points (hundredths)", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table = Table(*columns, title="comparisons in percent, differences in points", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for row in rows:
         name = f"{row['metric']}, {row['n']:,} {row['over']}\n{row['compared']}"
         means = (f"{100 * row[key]:.2f}" for key in ("mean", "base"))
         table.add_row(Text(name), *means, f"{100 * row['difference']:+.2f}", interval_of(row), p_value(row["p"]) or "-")
     console.print(table)
     for method, speaks_of in dict.fromkeys((row["method"], row["speaks_of"]) for row in rows):
-        console.print(f"{method}: speaks of {speaks_of}", soft_wrap=True)
+        console.print(f"{method}: covers {speaks_of}", soft_wrap=True)
 
 
 def interval_of(row: Mapping[str, Any]) -> str:
@@ -154,6 +154,8 @@ def matrix_lines(matrix: Sequence[Sequence[int]], class_names: Sequence[str], wi
     room = width - count * cell - index - 1
     if room < NARROWEST_NAME:
         return None
+    if list(class_names) == [str(number) for number in range(count)]:
+        class_names = [""] * count  # digits are their own numbers
     names = [textwrap.wrap(name, room, drop_whitespace=False) or [""] for name in class_names]
     left = max(len(part) for name in names for part in name)
     heads = "".join(f"{number:>{cell}}" for number in range(count))

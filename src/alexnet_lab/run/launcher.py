@@ -264,4 +264,5 @@ def summary_line(result: dict[str, Any]) -> str:
     shown = ": " + ", ".join(f"{name} {metrics[name]:.2%}" for name in errors) if errors else ""
     seconds = result["wall_seconds"]
     speed = result["images_per_second"] or 0.0
-    return f"done in {seconds:,.0f} s{shown} ({result['epochs']} epochs, {speed:,.0f} images/s)"
+    epochs = f"{result['epochs']} epoch{'s' * (result['epochs'] != 1)}"
+    return f"done in {seconds:,.0f} s{shown} ({epochs}, {speed:,.0f} images/s)"
