@@ -170,7 +170,7 @@ parameters, multiply-adds per image, and neurons (outputs of layers with weights
 activations are not counted. The total that Keras prints for `alexnet_bn`, 46,818,064, includes 2,752 running
 statistics. `seed000` to `seed004` in a name stand for the four course notebooks and the guide that this repository grew
 from; the AlexNet of seed002 is `alexnet_owt` with ten classes (57,044,810 parameters). [fidelity.md](fidelity.md)
-tables the numbers of the sources and their tests.
+lists the numbers of the sources and their tests.
 
 | `model=` | image | classes | parameters | multiply-adds | neurons | source, and what sets it apart |
 |---|---|---:|---:|---:|---:|---|
