@@ -11,18 +11,16 @@ from typing import Any
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.version import VersionBase
 from omegaconf import open_dict
-from omegaconf.errors import OmegaConfBaseException
 
-from alexnet_lab.base.errors import AlexNetLabError, ConfigError
+from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.config import resume_overrides
 from alexnet_lab.config.command_line import arranged, unset_empty_data_variable
 from alexnet_lab.config.default_paths import check_multirun
 from alexnet_lab.config.hydra_adapter import VERSION_BASE
-from alexnet_lab.config.main import plain, refuse_lists, register_resolvers, value_errors_explained
-from alexnet_lab.config.messages import UNREADABLE, explain
+from alexnet_lab.config.main import plain, register_resolvers
+from alexnet_lab.config.messages import MAY_BE_EXPLAINED, explain, refuse_lists
 from alexnet_lab.config.validate import check_train
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -61,13 +59,16 @@ def compose(*overrides: str) -> dict[str, Any]:
     unset_empty_data_variable()
     words = arranged(overrides)
     try:
-        with _command_line(words), _own_hydra(), value_errors_explained(CONFIGS):
+        with _command_line(words), _own_hydra():
             refuse_lists(CONFIGS)
             if resume_overrides.set_aside(CONFIGS) is not None:
                 return resume_overrides.request(_composed(sys.argv[1:]), words, CONFIGS, NAME)
             return check_train(_composed(words)).model_dump()
-    except (AlexNetLabError, HydraException, OmegaConfBaseException, *UNREADABLE) as error:
-        raise explain(error, CONFIGS, NAME, runs=False) from None
+    except MAY_BE_EXPLAINED as error:
+        explained = explain(error, CONFIGS, NAME, runs=False)
+        if explained is None:
+            raise
+        raise explained from None
 
 
 def _composed(words: list[str]) -> dict[str, Any]:

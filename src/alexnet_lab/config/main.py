@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -41,10 +40,9 @@ from alexnet_lab.config.hydra_adapter import (
     arguments,
     composing_fast,
     first_choices,
-    raised_by_hydra,
     register_resolver,
 )
-from alexnet_lab.config.messages import UNREADABLE, explain, omegaconf_error, own_error
+from alexnet_lab.config.messages import MAY_BE_EXPLAINED, explain, omegaconf_error, own_error, refuse_lists
 from alexnet_lab.config.slurm_resources import cpus_per_task, gpus_per_node
 
 if TYPE_CHECKING:
@@ -67,18 +65,6 @@ SHARED = ("train",)
 
 OMP, OF_JOBLIB = "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"
 """The variable with a user's number of threads, and one that joblib sets along with it where it is not set."""
-
-BAD_HEADER = "Expected header format"
-"""The start of Hydra's ValueError about the first line of a yaml file."""
-
-BAD_CONTENT = "Invalid loaded object type"
-"""The start of OmegaConf's OSError about a yaml file without keys."""
-
-BAD_CHOICE = "Config group override must be a string"
-"""The start of Hydra's ValueError about `logger=null`."""
-
-NO_NODE = "'NoneType' object has no attribute '_set_flag'"
-"""OmegaConf's AttributeError about `hydra: null`."""
 
 
 def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: str) -> None:
@@ -103,7 +89,7 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
         cores.sleep_while_waiting()
         if config_name not in SHARED:
             cluster.require_alone(f"{config_name}.py")
-        with composing_fast(config_dir), value_errors_explained(config_dir):
+        with composing_fast(config_dir):
             sys.argv[1:] = arranged(sys.argv[1:], FLAGS.get(config_name, {}))
             if arguments().help:
                 _show_help(config_dir, config_name)
@@ -122,10 +108,10 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
         if not isinstance(error.__cause__, Interrupted):  # not reported yet
             _print_error(Interrupted(f"{one_line(error) or 'interrupted'}; start it again: {shell.typed()}"))
         sys.exit(Interrupted.exit_code)
-    except (AlexNetLabError, HydraException, OmegaConfBaseException, *UNREADABLE) as error:
-        if traceback_wanted:
+    except MAY_BE_EXPLAINED as error:
+        explained = None if traceback_wanted else explain(error, config_dir, config_name, runs=config_name in SHARED)
+        if explained is None:
             raise
-        explained = explain(error, config_dir, config_name, runs=config_name in SHARED)
         _print_error(explained, notes=getattr(error, "__notes__", ()))
         # one of our errors here concerns the sweep as a whole
         sys.exit(explained.exit_code)
@@ -165,47 +151,6 @@ def _none_for_wrong_types(resolver: Callable[..., Any]) -> Callable[..., Any]:
             return None
 
     return tolerant
-
-
-@contextlib.contextmanager
-def value_errors_explained(config_dir: Path) -> Iterator[None]:
-    """Within the block plain errors that Hydra raises about a user's words or files become errors of ours."""
-    try:
-        yield
-    except OSError as error:
-        if BAD_CONTENT in str(error):
-            raise ConfigError(f"a config file cannot be read: {one_line(error)}; allowed: keys with values") from error
-        raise
-    except AttributeError as error:
-        if str(error) == NO_NODE:
-            raise ConfigError("`hydra` is null in the config; leave it out") from error
-        raise
-    except ValueError as error:
-        if BAD_HEADER in str(error):
-            raise ConfigError(f"a config file cannot be read: {error}") from error
-        if BAD_CHOICE in str(error):
-            raise _no_name(config_dir) from error
-        if raised_by_hydra(error):
-            raise ConfigError(str(error)) from error
-        raise
-
-
-def _no_name(config_dir: Path) -> ConfigError:
-    """The error for a choice that is no file of its group, such as `logger=null`."""
-    for word in arguments().overrides:
-        group, _, choice = word.partition("=")
-        files = sorted(path.stem for path in (config_dir / group).glob("*.yaml"))
-        if files and choice not in files and not (group == "callbacks" and choice.startswith("[")):
-            return ConfigError(f"`{word}`: a group takes the name of one of its files; there are {', '.join(files)}")
-    return ConfigError("a group takes the name of one of its files")
-
-
-def refuse_lists(config_dir: Path) -> None:
-    """Raises ConfigError for a list of files of one group: Hydra would merge all of them, as only callbacks can be."""
-    groups = resume_overrides.group_names(config_dir) - {"callbacks"}
-    for word in arguments().overrides:
-        if word.partition("=")[2].startswith("[") and word.partition("=")[0] in groups:
-            raise _no_name(config_dir)
 
 
 def _refuse_rerun() -> None:

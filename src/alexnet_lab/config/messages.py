@@ -19,7 +19,8 @@ from alexnet_lab.base import targets
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, did_you_mean, one_line
 from alexnet_lab.base.flatten import at
 from alexnet_lab.config.command_line import explain_several, explain_unreadable
-from alexnet_lab.config.hydra_adapter import VERSION_BASE, arguments, composed_until, unresolved
+from alexnet_lab.config.hydra_adapter import VERSION_BASE, arguments, composed_until, raised_by_hydra, unresolved
+from alexnet_lab.config.resume_overrides import group_names
 from alexnet_lab.config.schema import LAUNCHER_OWNS, Trainer
 from alexnet_lab.config.signatures import read_signature, torchvision_models
 from alexnet_lab.config.unknown_keys import unknown_key
@@ -27,6 +28,22 @@ from alexnet_lab.config.validate import SUPPLIED
 
 UNREADABLE = (yaml.YAMLError, UnicodeDecodeError)
 """What Hydra raises for a file that is no yaml."""
+
+OF_THE_REQUEST = (AlexNetLabError, HydraException, OmegaConfBaseException, *UNREADABLE)
+"""Errors that are always about a user's words or files."""
+
+MAY_BE_EXPLAINED = (*OF_THE_REQUEST, OSError, AttributeError, ValueError)
+"""The same, and errors of Python's that Hydra raises about some of them."""
+
+PYTHON_ERRORS = {
+    "Expected header format": "a config file cannot be read: {}",  # Hydra's ValueError about the first line of a file
+    "Invalid loaded object type": "a config file cannot be read: {}; allowed: keys with values",  # OmegaConf's OSError
+    "'NoneType' object has no attribute '_set_flag'": "`hydra` is null in the config; leave it out",  # AttributeError
+}
+"""What an error of Python's means, by a part of its text."""
+
+BAD_CHOICE = "Config group override must be a string"
+"""The start of Hydra's ValueError about `logger=null`."""
 
 SEVERAL = re.compile(
     r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'(?:$| requires --multirun)", re.MULTILINE
@@ -51,16 +68,16 @@ def omegaconf_error(error: OmegaConfBaseException) -> ConfigError:
     return ConfigError(f"`{key}`: {message}" if key else message)
 
 
-def explain(error: Exception, config_dir: Path, config_name: str, *, runs: bool) -> AlexNetLabError:
-    """Explains an error of Hydra about a command line or a yaml file in one line.
+def explain(error: Exception, config_dir: Path, config_name: str, *, runs: bool) -> AlexNetLabError | None:
+    """Explains an error about a command line or a yaml file in one line; None for an error about something else.
 
     Args:
-        error: As raised by Hydra.
+        error: One of `MAY_BE_EXPLAINED`.
         config_dir: The folder of the yaml files.
         config_name: The primary config in it.
         runs: Whether the command can start several runs.
     """
-    own = own_error(error)
+    own = own_error(error) if isinstance(error, OF_THE_REQUEST) else None
     if own is not None:
         return own
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -78,7 +95,7 @@ def explain(error: Exception, config_dir: Path, config_name: str, *, runs: bool)
     if several:
         groups = groups_of(config_dir / f"{config_name}.yaml")
         return ConfigError(explain_several(several.group(1), groups, runs=runs))
-    return _as_it_is(error)
+    return _as_it_is(error) if isinstance(error, OF_THE_REQUEST) else _explain_python_error(error, config_dir)
 
 
 UNKNOWN_KEY = re.compile(
@@ -97,6 +114,35 @@ def _as_it_is(error: Exception) -> ConfigError:
     if isinstance(error, OmegaConfBaseException):
         return omegaconf_error(error)
     return ConfigError(one_line(f"{error}{cause}").split(" full_key:")[0])
+
+
+def _explain_python_error(error: Exception, config_dir: Path) -> ConfigError | None:
+    """The meaning of an error of Python's that Hydra or OmegaConf raises; None for one of other code."""
+    text = str(error)
+    if BAD_CHOICE in text:
+        return _no_name(config_dir)
+    meaning = next((meaning for part, meaning in PYTHON_ERRORS.items() if part in text), None)
+    if meaning is None and isinstance(error, ValueError) and raised_by_hydra(error):
+        meaning = "{}"
+    return None if meaning is None else ConfigError(meaning.format(text))
+
+
+def _no_name(config_dir: Path) -> ConfigError:
+    """The error for a choice that is no file of its group, such as `logger=null`."""
+    for word in arguments().overrides:
+        group, _, choice = word.partition("=")
+        files = sorted(path.stem for path in (config_dir / group).glob("*.yaml"))
+        if files and choice not in files and not (group == "callbacks" and choice.startswith("[")):
+            return ConfigError(f"`{word}`: a group takes the name of one of its files; there are {', '.join(files)}")
+    return ConfigError("a group takes the name of one of its files")
+
+
+def refuse_lists(config_dir: Path) -> None:
+    """Raises ConfigError for a list of files of one group: Hydra would merge all of them, as only callbacks can be."""
+    groups = group_names(config_dir) - {"callbacks"}
+    for word in arguments().overrides:
+        if word.partition("=")[2].startswith("[") and word.partition("=")[0] in groups:
+            raise _no_name(config_dir)
 
 
 def _missing_choice(error: MissingConfigException, config_dir: Path) -> ConfigError:
@@ -168,7 +214,7 @@ def how_to_add(key: str) -> str:
 def _composed_without(config_dir: Path, config_name: str, *, hydra_too: bool) -> DictConfig | None:
     """The config with the groups chosen on the command line, without the other overrides; None: it has errors too."""
     given = arguments()
-    groups = {folder.name for folder in config_dir.iterdir() if folder.is_dir()}
+    groups = group_names(config_dir)
     chosen = [word for word in given.overrides if word.partition("=")[0] in groups]
     if given.config_dir is not None:
         chosen.append(f"hydra.searchpath=[file://{Path(given.config_dir).absolute()}]")
