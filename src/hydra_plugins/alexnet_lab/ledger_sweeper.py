@@ -11,7 +11,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -253,8 +253,8 @@ class Composer:
         self.loader = loader
         self.master = master
         self.parser = OverridesParser.create(config_loader=loader)
-        self.groups: dict[str, bool] = {}  # whether a key is one
-        self.bases: dict[tuple[str, ...], tuple[HydraConf | None, DictConfig]] = {}
+        self.options = cache(loader.get_group_options)
+        self.base = cache(self._base)
 
     def __call__(self, words: Sequence[str]) -> Train:
         """The checked config of a job; raises ConfigError, or Hydra's errors."""
@@ -262,8 +262,8 @@ class Composer:
         from alexnet_lab.sweeps.gpu_leases import check_enough
 
         parsed = self.parser.parse_overrides([*words, *self.decided])
-        groups = [item for item in parsed if self._is_group(item.key_or_group)]
-        hydra, base = self._base(tuple(str(item.input_line) for item in groups))
+        groups = [item for item in parsed if self.options(item.key_or_group)]
+        hydra, base = self.base(tuple(str(item.input_line) for item in groups))
         config = copy.deepcopy(base)
         values = [item for item in parsed if item not in groups and not item.key_or_group.startswith("hydra.")]
         hydra_adapter.apply_overrides(values, config)
@@ -272,18 +272,11 @@ class Composer:
         check_enough(checked.trainer, self.gpus)
         return checked
 
-    def _is_group(self, key: str) -> bool:
-        if key not in self.groups:
-            self.groups[key] = bool(self.loader.get_group_options(key))
-        return self.groups[key]
-
     def _base(self, groups: tuple[str, ...]) -> tuple[HydraConf | None, DictConfig]:
-        """The `hydra` node and the config for these groups, composed once."""
-        if groups not in self.bases:
-            whole = self.loader.load_sweep_config(self.master, list(groups))
-            config = copy.deepcopy(whole)
-            with read_write(config), open_dict(config):
-                del config["hydra"]
-            HydraConfig.instance().set_config(whole)  # makes a copy, which takes a third as long as checking a job
-            self.bases[groups] = HydraConfig.instance().cfg, config
-        return self.bases[groups]
+        """The `hydra` node and the config for these groups."""
+        whole = self.loader.load_sweep_config(self.master, list(groups))
+        config = copy.deepcopy(whole)
+        with read_write(config), open_dict(config):
+            del config["hydra"]
+        HydraConfig.instance().set_config(whole)  # makes a copy, which takes a third as long as checking a job
+        return HydraConfig.instance().cfg, config
