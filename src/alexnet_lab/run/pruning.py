@@ -19,6 +19,7 @@ from alexnet_lab.training.last_validation import last_validation
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +62,17 @@ def damaged(path: object, error: Exception) -> RunError:
     )
 
 
+def trials_in(storage: BaseStorage) -> list[FrozenTrial]:
+    """The trials of the study in a journal; none before it has begun."""
+    studies = storage.get_all_studies()
+    return storage.get_all_trials(studies[0]._study_id) if studies else []
+
+
 def pruned_jobs(folder: Path) -> set[str]:
     """The jobs in a search's directory that were ended early; none without a search."""
     if not (folder / JOURNAL).exists():
         return set()
-    storage = open_journal(str(folder / JOURNAL))
-    studies = storage.get_all_studies()
-    trials = storage.get_all_trials(studies[0]._study_id) if studies else []
+    trials = trials_in(open_journal(str(folder / JOURNAL)))
     return {trial.user_attrs[JOB] for trial in trials if PRUNED_AT in trial.user_attrs and JOB in trial.user_attrs}
 
 
@@ -85,9 +90,7 @@ def trial_of(job: str, journal: Path, storage: BaseStorage) -> int:
     Raises:
         RunError: There is none, say because the run is a copy.
     """
-    studies = storage.get_all_studies()
-    trials = storage.get_all_trials(studies[0]._study_id) if studies else []
-    found = [trial._trial_id for trial in trials if trial.user_attrs.get(JOB) == job]
+    found = [trial._trial_id for trial in trials_in(storage) if trial.user_attrs.get(JOB) == job]
     if not found:
         raise RunError(f"`callbacks.pruning`: {job} is no trial of {journal}; set callbacks.pruning=null")
     return found[-1]

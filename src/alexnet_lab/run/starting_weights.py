@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, one_line
 from alexnet_lab.base.files import sha256
+from alexnet_lab.base.flatten import within
 from alexnet_lab.base.log import quiet
 from alexnet_lab.config.continuing import NOTHING, Difference, differences
 from alexnet_lab.config.weights_source import weights_file
@@ -127,11 +128,7 @@ def _start(config: Train, net: nn.Module, init_from: str) -> Start:
         _check_numbers(source.state)
     except AlexNetLabError as error:
         raise ConfigError(f"`init_from` is {init_from}: {error}") from error
-    return Start(source, {name: own[name] if _within(name, new) else source.state[name] for name in own}, new)
-
-
-def _within(name: str, layer: str | None) -> bool:
-    return layer is not None and name.startswith(f"{layer}.")
+    return Start(source, source.state | {name: own[name] for name in own if new and within(name, [new])}, new)
 
 
 def _check_same_network(models: list[dict[str, Any]], model: dict[str, Any]) -> None:
@@ -182,7 +179,7 @@ def _new_layer(data: Mapping[str, Any], net: nn.Module, state: Mapping[str, Tens
     for name in differing:
         one, other = own[name].shape, state[name].shape
         classes_alone = one[1:] == other[1:] and len(one) > 0 and one[0] == data["num_classes"]
-        if not _within(name, last) or not classes_alone:
+        if not within(name, [last]) or not classes_alone:
             raise ConfigError(f"its {name} has the shape {tuple(other)}, and this network's {tuple(one)}")
     return last
 
