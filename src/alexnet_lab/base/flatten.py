@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -29,13 +30,29 @@ def nested(items: dict[str, Any]) -> dict[str, Any]:
         >>> nested({"model.norm": "lrn", "model.width": 1.0, "seed": 0})
         {'model': {'norm': 'lrn', 'width': 1.0}, 'seed': 0}
     """
-    config: dict[str, Any] = {}
+    return changed({}, items)
+
+
+def changed(config: Mapping[str, Any], items: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a nested config with other values.
+
+    Args:
+        config: Stays as it is.
+        items: Values by dotted key; a group's value replaces the whole group.
+
+    Example:
+        >>> changed({"model": {"norm": "lrn"}, "loss": None}, {"model.norm": "none", "loss.smoothing": 0.1})
+        {'model': {'norm': 'none'}, 'loss': {'smoothing': 0.1}}
+    """
+    config = copy.deepcopy(dict(config))
     for key, value in items.items():
         *groups, name = key.split(".")
         node = config
         for group in groups:
-            node = node.setdefault(group, {})
-        node[name] = value
+            if not isinstance(node.get(group), dict):
+                node[group] = {}
+            node = node[group]
+        node[name] = copy.deepcopy(value)
     return config
 
 

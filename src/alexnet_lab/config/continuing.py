@@ -6,7 +6,6 @@ training. Every other key is part of the experiment and cannot change.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -101,25 +100,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
             yield from differences(one, other, f"{key}.")
         elif repr(one) != repr(other):
             yield Difference(key, one, other)
-
-
-def changed(saved: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Applies the changes of a command line to the config of a run; a later check finds unknown keys.
-
-    Args:
-        saved: The run's config.
-        changes: Values by dotted key; a group's value replaces the whole group.
-    """
-    config = copy.deepcopy(dict(saved))
-    for key, value in changes.items():
-        *path, last = key.split(".")
-        node = config
-        for part in path:
-            if not isinstance(node.get(part), dict):
-                node[part] = {}
-            node = node[part]
-        node[last] = copy.deepcopy(value)
-    return config
 
 
 def check_changes(saved: Mapping[str, Any], requested: Mapping[str, Any]) -> None:

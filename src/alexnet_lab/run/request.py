@@ -8,7 +8,7 @@ from typing import Any
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.base.flatten import flat
+from alexnet_lab.base.flatten import changed, flat
 from alexnet_lab.base.targets import packages_beyond
 from alexnet_lab.config import check_saved, check_train, continuing
 from alexnet_lab.config.schema import Train
@@ -59,7 +59,7 @@ def requested(config: Mapping[str, Any]) -> Train:
     except ConfigError as error:
         raise ConfigError(f"{directory.config}: {error}") from error
     trusted = sorted({*trusted, *packages_beyond(targets_of(changes))})  # the command line is code
-    checked = check_saved(continuing.changed(saved, {**changes, **given}), trusted)
+    checked = check_saved(changed(saved, {**changes, **given}), trusted)
     continuing.check_changes(saved, checked.model_dump())
     if checked.launcher.slurm:
         raise ConfigError("`launcher=slurm` sends jobs of a sweep to the cluster; continue this run by srun")

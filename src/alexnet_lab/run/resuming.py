@@ -14,7 +14,7 @@ from alexnet_lab.base import shell
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.fields import as_typed
 from alexnet_lab.base.files import stamp
-from alexnet_lab.base.flatten import flat, within
+from alexnet_lab.base.flatten import changed, flat, within
 from alexnet_lab.base.targets import OURS
 from alexnet_lab.config import continuing
 from alexnet_lab.config.schema import Train
@@ -139,7 +139,7 @@ def _how_to_go_on(
         changes["trainer.max_steps"] = -1
     if is_stopped(checkpoint, config):
         changes |= _without_stops(config)
-    longer = Train.model_validate(continuing.changed(config.model_dump(), changes))
+    longer = Train.model_validate(changed(config.model_dump(), changes))
     try:
         _check_longer(directory, longer, checkpoint, result)
     except RunError as error:
