@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -84,7 +84,7 @@ def fit_and_test(
             starting_weights.load_into(config, network_of(classifier))
         log_frozen(network_of(classifier))
         engine.warn_of_shared_batches(network_of(classifier), config.data)
-        own = OwnCallbacks.of(config, directory)
+        own = OwnCallbacks(config, directory)
         callbacks = own.around(engine.optional_callbacks(config, directory))
         with tracking.finishing(parts.build_loggers(config, directory.path)) as loggers:
             trainer = engine.build_trainer(config, directory, loggers, callbacks)
@@ -108,31 +108,18 @@ SUMMARIZED = ("best_epoch", "epochs", "steps", "images_per_second", "store_hash"
 """Fields of a result that a logger shows beside its metrics."""
 
 
-class OwnCallbacks(NamedTuple):
+class OwnCallbacks:
     """The callbacks of every run, whose measurements go into result.json."""
 
-    throughput: Throughput
-    confusion: Confusion
-    metrics: MetricsCsv
-    checkpoints: Checkpoints
-    identity: KeepIdentity
-    seeds: StepSeeds
-    weights: BestWeights
-
-    @classmethod
-    def of(cls, config: Train, directory: RunDirectory) -> OwnCallbacks:
-        """Creates those of one run."""
-        throughput, weights = Throughput(), BestWeights(directory, config)
-        kept = config.callbacks.checkpoint
-        return cls(
-            throughput,
-            Confusion(config.data["num_classes"]),
-            MetricsCsv(directory.metrics, throughput),
-            Checkpoints(directory.checkpoints, **kept.model_dump(), before_best=weights.best),
-            KeepIdentity(config),
-            StepSeeds(config.seed),
-            weights,
-        )
+    def __init__(self, config: Train, directory: RunDirectory) -> None:
+        kept = config.callbacks.checkpoint.model_dump()
+        self.throughput = Throughput()
+        self.confusion = Confusion(config.data["num_classes"])
+        self.metrics = MetricsCsv(directory.metrics, self.throughput)
+        self.weights = BestWeights(directory, config)
+        self.checkpoints = Checkpoints(directory.checkpoints, **kept, before_best=self.weights.best)
+        self.identity = KeepIdentity(config)
+        self.seeds = StepSeeds(config.seed)
 
     def around(self, others: list[Callback]) -> list[Callback]:
         """All callbacks, in Lightning's calling order."""
