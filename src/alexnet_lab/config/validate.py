@@ -180,7 +180,7 @@ def check_multirun(raw: Mapping[str, Any], sweep: Any, launcher: str, side_by_si
     """Checks the keys that only `-m` reads.
 
     Args:
-        raw: The composed node `hydra`, resolved.
+        raw: The parts `sweeper` and `launcher` of the composed node `hydra`, resolved.
         sweep: The node `sweep`, resolved, which is read before the jobs are composed.
         launcher: The chosen file of `hydra/launcher`.
         side_by_side: `launcher.jobs_side_by_side`; each job's check makes sure that it is a number.
@@ -188,17 +188,13 @@ def check_multirun(raw: Mapping[str, Any], sweep: Any, launcher: str, side_by_si
     Raises:
         ConfigError: As in `check_train`, or several jobs at a time with a launcher that runs one.
     """
-    parts = {name: {key: value for key, value in raw[name].items() if key != "_target_"} for name in LAUNCHED}
+    parts = {name: {key: value for key, value in part.items() if key != "_target_"} for name, part in raw.items()}
     _check_section(Multirun, {"hydra": parts, "sweep": sweep})
     if launcher == "basic" and isinstance(side_by_side, int) and side_by_side > 1:
         raise ConfigError(
             f"`launcher.jobs_side_by_side` is {side_by_side}, but this launcher runs one job after the other; "
             f"set launcher=joblib"
         )
-
-
-LAUNCHED = ("sweeper", "launcher")
-"""The parts of the node `hydra` that decide how a sweep runs."""
 
 
 Checked = TypeVar("Checked", bound=Section)
