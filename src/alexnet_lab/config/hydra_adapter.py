@@ -159,8 +159,3 @@ def combinations(overrides: list[Override]) -> list[list[str]]:
     """The overrides of each job of a grid, in the order of Hydra's own sweeper."""
     (jobs,) = BasicSweeper.split_arguments(overrides, None)
     return jobs
-
-
-def unresolved(config: DictConfig, key: str) -> Any:
-    """The node of a key without resolving it: reading its value could raise the error that is being explained."""
-    return config._get_node(key)

@@ -19,7 +19,7 @@ from alexnet_lab.base import targets
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, did_you_mean, one_line
 from alexnet_lab.base.flatten import at
 from alexnet_lab.config.command_line import explain_several, explain_unreadable
-from alexnet_lab.config.hydra_adapter import VERSION_BASE, arguments, composed_until, raised_by_hydra, unresolved
+from alexnet_lab.config.hydra_adapter import VERSION_BASE, arguments, composed_until, raised_by_hydra
 from alexnet_lab.config.resume_overrides import group_names
 from alexnet_lab.config.schema import LAUNCHER_OWNS, Trainer
 from alexnet_lab.config.signatures import read_signature, torchvision_models
@@ -170,18 +170,19 @@ def groups_of(file: Path) -> list[str]:
 
 def _unknown_override(key: str, config: DictConfig, groups: list[str]) -> ConfigError:
     """The error for a key that does not exist; names its first wrong part."""
-    node: Any = config
+    plain = cast("dict[str, Any]", OmegaConf.to_container(config))  # without resolving what may not exist
+    node: Any = plain
     parts = key.split(".")
     for place, part in enumerate(parts):
-        names = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
+        names = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, dict) else []
         if part not in names:
-            known = [name for name in names if name != "hydra"] + groups if node is config else names
-            whole = dict.fromkeys(groups) | cast("dict[str, Any]", OmegaConf.to_container(config))
+            known = [name for name in names if name != "hydra"] + groups if node is plain else names
+            whole = dict.fromkeys(groups) | plain
             target = _target_with_field(key, whole)
             if target is not None:
                 return ConfigError(f"`{key}` is not set in the config; to pass it to {target}, type +{key}=...")
             return ConfigError(f"{unknown_key(key, known, whole, '.'.join(parts[: place + 1]))}{how_to_add(key)}")
-        node = unresolved(node, part)
+        node = node[part]
     choose = "choose one of its files, or " if key in groups else ""
     return ConfigError(f"`{key}` is a group of keys and takes no value; {choose}set its keys: {key}.KEY=value")
 
