@@ -139,21 +139,22 @@ def _allowed(group: str) -> str:
     return ", ".join((f"names of {OURS}.{kind.ours}", *(f"classes of {name}" for name in kind.theirs)))
 
 
-def packages_beyond(targets: Mapping[str, Any]) -> set[str]:
-    """The packages of `_target_`s that their groups only accept with trust.
+def packages_beyond(config: Mapping[str, Any]) -> set[str]:
+    """The packages of a config's `_target_`s that their groups only accept with trust.
 
     Args:
-        targets: By the key of the part; values that are no dotted name are ignored.
+        config: Nested; a `_target_` that is no dotted name is ignored.
 
     Example:
-        >>> packages_beyond({"model": "mine.Net", "optimizer": "torch.optim.AdamW", "loss": "torch.hub.load"})
-        {'mine', 'torch'}
+        >>> packages_beyond({"model": {"_target_": "mine.Net"}, "optimizer": {"_target_": "torch.optim.AdamW"}})
+        {'mine'}
     """
     found: set[str] = set()
-    for group, target in targets.items():
-        package = str(target).partition(".")[0]
+    for group, spec in parts(config).items():
+        target = str(spec["_target_"])
+        package = target.partition(".")[0]
         try:
-            check_target(str(target), group)
+            check_target(target, group)
         except ConfigError:
             if package.isidentifier() and package != OURS:
                 found.add(package)

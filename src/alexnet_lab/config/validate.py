@@ -65,8 +65,7 @@ def check_train(raw: Mapping[str, Any]) -> Train:
         alexnet_lab.base.errors.ConfigError: `seed` is -1 (int); allowed: greater than or equal to 0
     """
     config = _check_section(Train, raw).model_dump()
-    targets = {key: spec["_target_"] for key, spec in parts(config).items()}
-    config["trusted_packages"] = sorted({*config["trusted_packages"], *packages_beyond(targets)})
+    config["trusted_packages"] = sorted({*config["trusted_packages"], *packages_beyond(config)})
     checked = _checked_parts(config)
     check_wandb(checked, os.environ)
     return with_hash(checked)

@@ -8,7 +8,7 @@ from typing import Any
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.base.flatten import changed, flat
+from alexnet_lab.base.flatten import changed, nested
 from alexnet_lab.base.targets import packages_beyond
 from alexnet_lab.config import check_saved, check_train, continuing
 from alexnet_lab.config.schema import Train
@@ -58,21 +58,12 @@ def requested(config: Mapping[str, Any]) -> Train:
         saved = check_saved(directory.read_config() | given, trusted).model_dump()
     except ConfigError as error:
         raise ConfigError(f"{directory.config}: {error}") from error
-    trusted = sorted({*trusted, *packages_beyond(targets_of(changes))})  # the command line is code
+    trusted = sorted({*trusted, *packages_beyond(nested(changes))})  # the command line is code
     checked = check_saved(changed(saved, {**changes, **given}), trusted)
     continuing.check_changes(saved, checked.model_dump())
     if checked.launcher.slurm:
         raise ConfigError("`launcher=slurm` sends jobs of a sweep to the cluster; continue this run by srun")
     return checked.model_copy(update={"overrides": merged(saved["overrides"], config.get("overrides", []))})
-
-
-def targets_of(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The `_target_`s among the changes, by the key of the part."""
-    return {
-        key.removesuffix("._target_"): target
-        for key, target in flat(dict(changes)).items()
-        if key.endswith("._target_")
-    }
 
 
 def merged(before: list[str], now: list[str]) -> list[str]:
