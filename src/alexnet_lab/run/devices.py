@@ -43,7 +43,7 @@ def check_devices(trainer: Trainer) -> None:
     if old:
         log.warning("training on the CPU: %s; trainer.accelerator=cpu silences this warning", old)
         os.environ[gpus.VISIBLE] = ""
-    found = max(count() for count in GPUS[wanted])
+    found = count_gpus(wanted)
     if found == 0 and wanted != "auto":
         raise ConfigError(f"`trainer.accelerator` is {wanted}, but there is none here; take trainer.accelerator=cpu")
     if found and devices != "auto" and devices > found:
@@ -103,7 +103,7 @@ def usable_precision(accelerator: str, precision: str) -> str:
 
 def is_cpu(accelerator: str) -> bool:
     """Whether a run computes on the CPU; `auto` uses an NVIDIA GPU if there is one."""
-    return accelerator == "cpu" or (accelerator == "auto" and not any(count() for count in GPUS["auto"]))
+    return accelerator in ("cpu", "auto") and not count_gpus(accelerator)
 
 
 def lightnings_name(accelerator: str) -> str:
@@ -118,8 +118,7 @@ def usable_accelerator(accelerator: str) -> str:
         >>> usable_accelerator("cpu")
         'cpu'
     """
-    missing = accelerator in GPUS and not any(count() for count in GPUS[accelerator])
-    return "auto" if missing else accelerator
+    return accelerator if accelerator == "cpu" or count_gpus(accelerator) else "auto"
 
 
 def count_mps() -> int:
@@ -136,12 +135,14 @@ GPUS: dict[str, tuple[Callable[[], int], ...]] = {
 """For each `trainer.accelerator` except cpu, functions that count its GPUs."""
 
 
+def count_gpus(accelerator: str) -> int:
+    """The GPUs here that a `trainer.accelerator` can use; none for cpu."""
+    return max((count() for count in GPUS.get(accelerator, ())), default=0)
+
+
 def count_processes(trainer: Trainer) -> int:
     """One process per device; `auto` is every GPU, or one process without a GPU."""
-    if trainer.devices != "auto":
-        return trainer.devices
-    on_gpu = trainer.accelerator in ("auto", "gpu", "cuda")
-    return max(1, torch.cuda.device_count()) if on_gpu else 1
+    return max(1, count_gpus(trainer.accelerator)) if trainer.devices == "auto" else trainer.devices
 
 
 def uses_workers(config: Train) -> bool:
