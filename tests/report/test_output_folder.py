@@ -46,12 +46,14 @@ def content(folder: Path) -> dict[str, bytes]:
         ("/proc/report", "No such file or directory"),
         ("x" * 300, "File name too long"),
         ("", "`out` is '' (str); allowed: a text that is not empty"),
+        ("' '", "`out` is ' ' (str); allowed: a text that is not empty"),
     ],
 )
 @pytest.mark.parametrize("source", ["runs={here}/run", "sweep={here}/sweep"])
 def test_places_that_are_refused(out, message, source, here):
     before = content(here)
-    outcome = report(source.format(here=here), f"out={here / out if out else out}")
+    place = here / out if out.strip(" '") else out
+    outcome = report(source.format(here=here), f"out={place}")
     assert outcome.code == 2
     assert message in outcome.err
     assert len(outcome.err.splitlines()) == 1

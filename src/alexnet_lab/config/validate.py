@@ -147,9 +147,9 @@ def check_export(raw: Mapping[str, Any]) -> Export:
 
 
 def _refuse_empty_text(key: str, value: Any) -> None:
-    """Refuses empty texts: they would mean the current directory or no text, for which there is null."""
-    if value == "":
-        raise ConfigError(f"`{key}` is '' (str); allowed: a text that is not empty, or null where none is needed")
+    """Refuses empty and blank texts: they would mean a folder or no text, for which there is null."""
+    if isinstance(value, str) and not value.strip():
+        raise ConfigError(f"`{key}` is {value!r} (str); allowed: a text that is not empty, or null for none")
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, item in items:
         _refuse_empty_text(f"{key}.{name}" if key else str(name), item)
