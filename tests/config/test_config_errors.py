@@ -57,6 +57,7 @@ COMMAND_LINES = {
     "model._target_=alexnet_lab.models.nothing.Net": "there is no module `alexnet_lab.models.nothing`",
     "model._target_=LeNet5": "`_target_: LeNet5` is not a dotted name",
     "model._target_=3": "`model._target_` is 3; allowed: a dotted name such as alexnet_lab.models.AlexNet",
+    "logger=wandb logger._target_={_target_:a.b}": "`logger._target_` is {'_target_': 'a.b'}; allowed: a dotted name",
     "~model._target_": "`model` is switched off or has no `_target_`",
     "resume=3": "`resume` is 3 (int); allowed: string",
     "~model": "`model` is missing",

@@ -68,7 +68,8 @@ def parts(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         node = node.get(name) if name and isinstance(node, dict) else node
         if not isinstance(node, dict):
             continue
-        named = {name: spec for name, spec in node.items() if isinstance(spec, dict) and "_target_" in spec}
+        fields = [(name, spec) for name, spec in node.items() if name != "_target_"]
+        named = {name: spec for name, spec in fields if isinstance(spec, dict) and "_target_" in spec}
         if "_target_" in node:
             found[key] = {name: value for name, value in node.items() if key not in SEVERAL or name not in named}
         if key in SEVERAL:
