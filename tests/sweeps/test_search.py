@@ -58,6 +58,8 @@ def test_ranges_are_those_of_hydras_grammar(text, expected):
         ("seed=range(0,5)", "a search takes one seed; train the best values with several"),
         ("a=interval(1.0,0.5)", "`a` cannot be searched in a=interval.*: the first end must be below the second"),
         ("a=tag(log,interval(0.0,0.5))", "with log, 0 < first end < second end"),
+        ("a=interval(0.5,inf)", "`a` cannot be searched in a=interval.*: .* below the second, and both finite"),
+        ("a=tag(lgo,interval(0.1,0.5))", "`a` has the tag lgo in a=tag.*; allowed: log"),
     ],
 )
 def test_ranges_that_cannot_be_searched(text, message):

@@ -192,14 +192,19 @@ def distribution(item: Override) -> BaseDistribution:
     if not isinstance(sweep, IntervalSweep):  # choice(...), or files of a group by glob(...)
         return distributions.CategoricalDistribution(list(item.sweep_string_iterator()))
     low, high, log = sweep.start, sweep.end, "log" in sweep.tags
-    if low is None or high is None or low >= high or (log and low <= 0):
+    if others := sorted(sweep.tags - {"log"}):
+        raise ConfigError(f"`{key}` has the tag {others[0]} in {item.input_line}; allowed: log")
+    if low is None or high is None or low >= high or (log and low <= 0) or not math.isfinite(high - low):
         raise ConfigError(f"`{key}` cannot be searched in {item.input_line}: {LIMITS[log]}")
     if isinstance(low, int) and isinstance(high, int):
         return distributions.IntDistribution(low, high, log=log)
     return distributions.FloatDistribution(low, high, log=log)
 
 
-LIMITS = {False: "the first end must be below the second", True: "with log, 0 < first end < second end"}
+LIMITS = {
+    False: "the first end must be below the second, and both finite",
+    True: "with log, 0 < first end < second end < inf",
+}
 
 
 def drop_half_line(journal: Path) -> None:
