@@ -35,6 +35,7 @@ REFUSED = {
     "trainer.limit_val_batches=0.01": "is 0.01, of 9 batches less than one; set it to 1 (a number of ",
     "trainer.limit_test_batches=0.01": "`trainer.limit_test_batches` is 0.01, of 23 batches less than one",
     "trainer.overfit_batches=1e-9": "`trainer.overfit_batches` is 1e-09, of 81 batches less than one",
+    "trainer.max_time='00:00:00:00'": "`trainer.max_time` is '00:00:00:00' (str); allowed: a duration as days:",
     "trainer.accumulate_grad_batches=10000000000": "allowed: less than 2147483648",
     "trainer.num_threads=100000": "`trainer.num_threads` is 100000 (int); allowed: less than or equal to 1024",
     "trainer.precision=16-mixed trainer.accelerator=cpu": "16-mixed, which needs a GPU; take trainer.precision=",

@@ -22,9 +22,9 @@ Seed = Annotated[int, Ge(0), Lt(2**32)]
 
 
 Duration = Annotated[
-    str, matching(r"\d{1,6}(:\d\d){3}", "a duration as days:hours:minutes:seconds, such as '00:08:30:00'")
+    str, matching(r"(?=.*[1-9])\d{1,6}(:\d\d){3}", "a duration as days:hours:minutes:seconds, such as '00:08:30:00'")
 ]
-"""A duration in the format of Lightning's Timer."""
+"""A duration above 0 in the format of Lightning's Timer."""
 
 
 def _file_name(name: str) -> str:
