@@ -36,6 +36,8 @@ REFUSED = {
     "trainer.limit_test_batches=0.01": "`trainer.limit_test_batches` is 0.01, of 23 batches less than one",
     "trainer.overfit_batches=1e-9": "`trainer.overfit_batches` is 1e-09, of 81 batches less than one",
     "trainer.max_time='00:00:00:00'": "`trainer.max_time` is '00:00:00:00' (str); allowed: a duration as days:",
+    "trainer.min_epochs=9": "`trainer.min_epochs` is 9, but `trainer.max_epochs` is 2; set min_epochs to at most 2",
+    "trainer.min_steps=9 trainer.max_steps=8": "`trainer.min_steps` is 9, but `trainer.max_steps` is 8; set min_steps ",
     "trainer.accumulate_grad_batches=10000000000": "allowed: less than 2147483648",
     "trainer.num_threads=100000": "`trainer.num_threads` is 100000 (int); allowed: less than or equal to 1024",
     "trainer.precision=16-mixed trainer.accelerator=cpu": "16-mixed, which needs a GPU; take trainer.precision=",

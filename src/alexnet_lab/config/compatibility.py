@@ -70,7 +70,13 @@ def _check_batch(data: dict[str, Any], trainer: Trainer) -> None:
 
 
 def _check_trainer(trainer: Trainer) -> None:
-    """Refuses Trainer arguments that need others, or that would start processes."""
+    """Refuses Trainer arguments that need or contradict others, or that would start processes."""
+    for unit in ("epochs", "steps"):
+        least, most = getattr(trainer, f"min_{unit}"), getattr(trainer, f"max_{unit}")
+        if least is not None and least > most != -1:
+            raise ConfigError(
+                f"`trainer.min_{unit}` is {least}, but `trainer.max_{unit}` is {most}; set min_{unit} to at most {most}"
+            )
     if trainer.check_val_every_n_epoch is None and not isinstance(trainer.val_check_interval, int):
         raise ConfigError(
             f"`trainer.check_val_every_n_epoch` is null, which counts validations in batches, but "
