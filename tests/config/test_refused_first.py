@@ -54,6 +54,7 @@ REFUSED = {
     f"logger=wandb logger.group={'y' * 129}": "`logger.group` has 129 characters ('yyyyyyyyyyyyyyyyyyyy'...); W&B acce",
     f"logger=wandb tags=[a,{'y' * 65}]": "`tags.1` has 65 characters",
     "model=alexnet data=imagenette data.stored_size=100000": "`data.stored_size` is 100000 (int); allowed: less than ",
+    "model=alexnet model.hidden=100000000": " parameters, more than this machine's memory holds; set fewer ",
     "model=alexnet model.width=1e30": "`model`: alexnet_lab.models.AlexNet cannot be built: ",
     "optimizer.learning_rate=1e300": "is 1e+300 (float); allowed: less than or equal to 3.4e+38",
     "schedule=plateau schedule.factor=1": "`schedule.factor` is 1 (int); allowed: less than 1",

@@ -20,6 +20,7 @@ from alexnet_lab.config.compatibility import monitors
 from alexnet_lab.config.schema import BUILT_IN
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.transforms import BatchTransforms, try_transform
+from alexnet_lab.models.counts import num_parameters
 from alexnet_lab.run.distributed import check_strategy
 from alexnet_lab.run.pruning import check_trial
 from alexnet_lab.run.tolerant_loggers import Steady, steady
@@ -108,12 +109,23 @@ def _try_optimizer(config: Train) -> None:
         if locate(config.module["_target_"], "module", trusted) is Classifier:
             freeze(net, config.freeze)
     with quiet("alexnet_lab.training", logging.ERROR):  # the run itself logs these messages
-        optimizer = build_optimizer(spec, net.to_empty(device="cpu"), trusted)
+        optimizer = build_optimizer(spec, _allocated(net), trusted)
         if config.schedule is not None:
             duration = Duration(trainer.max_epochs, trainer.max_epochs)
             build_schedule(config.schedule, optimizer, duration, trusted)
     if trainer.channels_last and not spec["_target_"].startswith(f"{OURS}."):
         _try_channels_last(spec, trusted)
+
+
+def _allocated(net: nn.Module) -> nn.Module:
+    """The network on the CPU, with any numbers for weights."""
+    try:
+        return net.to_empty(device="cpu")
+    except RuntimeError as error:
+        raise ConfigError(
+            f"`model` has {num_parameters(net):,} parameters, more than this machine's memory holds; set fewer maps or "
+            f"hidden units, or smaller images"
+        ) from error
 
 
 def _try_channels_last(spec: dict[str, Any], trusted: tuple[str, ...]) -> None:
