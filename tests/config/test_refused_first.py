@@ -35,6 +35,8 @@ REFUSED = {
     "trainer.limit_val_batches=0.01": "is 0.01, of 9 batches less than one; set it to 1 (a number of ",
     "trainer.limit_test_batches=0.01": "`trainer.limit_test_batches` is 0.01, of 23 batches less than one",
     "trainer.overfit_batches=1e-9": "`trainer.overfit_batches` is 1e-09, of 81 batches less than one",
+    "trainer.val_check_interval=3": "is 3, but an epoch has 2 batches; set it to at most 2, or count across epochs",
+    "trainer.val_check_interval=1000 trainer.check_val_every_n_epoch=null": "but the run has 4 batches; set it to at",
     "trainer.max_time='00:00:00:00'": "`trainer.max_time` is '00:00:00:00' (str); allowed: a duration as days:",
     "trainer.min_epochs=9": "`trainer.min_epochs` is 9, but `trainer.max_epochs` is 2; set min_epochs to at most 2",
     "trainer.min_steps=9 trainer.max_steps=8": "`trainer.min_steps` is 9, but `trainer.max_steps` is 8; set min_steps ",

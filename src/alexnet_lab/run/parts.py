@@ -190,13 +190,16 @@ def check_batches(trainer: Trainer, data: Any) -> None:
 
 
 def _check_interval(trainer: Trainer, batches: int) -> None:
-    """Refuses a validation interval that is longer than an epoch."""
+    """Refuses a validation interval that is longer than an epoch, or than the run if it counts across epochs."""
     interval, limit = trainer.val_check_interval, trainer.overfit_batches or trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
-    if isinstance(interval, int) and trainer.check_val_every_n_epoch is not None and interval > batches:
+    within, remedy = "an epoch", ", or count across epochs: trainer.check_val_every_n_epoch=null"
+    if trainer.check_val_every_n_epoch is None:
+        within, remedy, batches = "the run", "", batches * trainer.max_epochs
+    if isinstance(interval, int) and interval > batches:
         raise ConfigError(
-            f"`trainer.val_check_interval` is {interval}, but an epoch has {batches} batches; set it to at most "
-            f"{batches}, or count across epochs: trainer.check_val_every_n_epoch=null"
+            f"`trainer.val_check_interval` is {interval}, but {within} has {batches} batches; set it to at most "
+            f"{batches}{remedy}"
         )
     if isinstance(interval, float) and interval * batches < 1:
         raise ConfigError(
