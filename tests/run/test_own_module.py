@@ -57,6 +57,11 @@ class Silent(Plain):
         return self.step(batch, "test")[0]
 
 
+class Late(Silent):
+    def on_train_epoch_end(self):
+        self.log("train/loss", float(self.current_epoch))
+
+
 class Reduced(Plain):
     def __init__(self, num_classes, width=16, rate=0.05):
         super().__init__(num_classes, width, rate)
@@ -243,6 +248,13 @@ def test_a_subclass_without_changes_trains_like_the_classifier():
     assert all(torch.equal(own[key], ours[key]) for key in ours)
     checkpoint = torch.load("own/checkpoints/best.ckpt", weights_only=True)
     assert checkpoint["hyper_parameters"]["model"]["_target_"] == "alexnet_lab.models.LeNet5"
+
+
+@pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader`")  # Lightning's own line
+def test_early_stopping_reads_what_the_module_logs_at_the_end_of_an_epoch():
+    words = ("callbacks=early_stopping", "callbacks.early_stopping.monitor=train/loss",
+             "callbacks.early_stopping.patience_epochs=1", "trainer.limit_train_batches=1")  # fmt: skip
+    assert run("run", "Late", *words, "trainer.max_epochs=4")["epochs"] == 2  # the loss rises with each
 
 
 @pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader`")  # Lightning's own line

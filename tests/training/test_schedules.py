@@ -145,7 +145,7 @@ def test_early_stopping_waits_for_the_minimum(losses, minimum, ends, monkeypatch
     stopping = EarlyStopping(patience_epochs=1)
     trainer: Any = SimpleNamespace(should_stop=False, min_epochs=None, min_steps=None)
     vars(trainer).update(minimum)
-    monkeypatch.setattr(stopping, "_value", lambda trainer, module: losses[trainer.current_epoch])
+    monkeypatch.setattr(stopping, "_value", lambda trainer: losses[trainer.current_epoch])
     stopped: list[bool] = []
     for epoch in range(len(losses)):
         trainer.current_epoch, trainer.global_step = epoch, 10 * (epoch + 1)

@@ -6,9 +6,8 @@ import logging
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Checkpoint
 
-from alexnet_lab.training.classifier import Classifier
 from alexnet_lab.training.extra_metrics import sign
 from alexnet_lab.training.last_validation import last_validation
 
@@ -22,7 +21,7 @@ __all__ = ["EarlyStopping"]
 log = logging.getLogger(__name__)
 
 
-class EarlyStopping(Callback):
+class EarlyStopping(Checkpoint):  # so it reads what the module logs at the end of the epoch, too
     """Ends training after `patience_epochs` epochs in a row in which `monitor` did not fall by `min_delta`.
 
     An epoch without validation counts as one without improvement, but patience never ends in such an epoch, nor before
@@ -65,7 +64,7 @@ class EarlyStopping(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks the epoch's metric; it is the same in all processes, so they stop together."""
-        value = self._value(trainer, pl_module)
+        value = self._value(trainer)
         value = None if value is None else value * sign(pl_module, self.monitor)
         if self.is_over(value) and not trainer.should_stop and minimum_is_done(trainer):
             trainer.should_stop = True
@@ -75,14 +74,10 @@ class EarlyStopping(Callback):
                 self.since,
             )  # fmt: skip
 
-    def _value(self, trainer: Trainer, module: LightningModule) -> float | None:
-        stage, _, name = self.monitor.partition("/")
-        if stage == "val":
-            return last_validation(trainer).get(self.monitor)
-        if isinstance(module, Classifier):  # which logs them after the callbacks
-            return float((module.train_counts.compute() | module.train_extra.compute())[name])
-        logged = trainer.callback_metrics.get(self.monitor)
-        return None if logged is None else float(logged)
+    def _value(self, trainer: Trainer) -> float | None:
+        metrics = last_validation(trainer) if self.monitor.startswith("val/") else trainer.callback_metrics
+        value = metrics.get(self.monitor)
+        return None if value is None else float(value)
 
     def state_dict(self) -> dict[str, Any]:
         """The state that a resumed run needs."""
