@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 from commands import QUICK, compose_raw, skip_unless_required
 
 from alexnet_lab.config import check_train
+from alexnet_lab.run.threads import settings_restored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,7 +100,5 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
     """Puts back what a run sets for its whole process."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
+    with settings_restored():
+        yield

@@ -135,15 +135,20 @@ def trained(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def settings_of_torch() -> tuple[int, bool]:
-    return torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+def settings_of_torch() -> tuple[int | bool, ...]:
+    backends = torch.backends
+    return (
+        torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), backends.cudnn.benchmark,
+        backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("last", ["train", "load", "predict"])
 def test_settings_of_torch_stay_the_callers(last, trained, digits_dir, tmp_path):
-    own = (3, False)
+    own = (3, False, True, True, True)
     torch.set_num_threads(3)
     torch.use_deterministic_algorithms(mode=False)
+    torch.backends.cudnn.benchmark = torch.backends.cuda.matmul.allow_tf32 = True
     if last == "train":
         words = (*QUICK, f"data.dir={digits_dir}", "debug=fast", f"run_dir={tmp_path / 'run'}")
         alexnet_lab.train(alexnet_lab.compose(*words))

@@ -64,16 +64,36 @@ def with_threads(config: Train, macs: int, processes: int) -> Train:
     return config.with_trainer(num_threads=chosen_threads(config, macs, processes))
 
 
+SETTINGS = (
+    (torch.backends.cudnn.conv, "fp32_precision"),
+    (torch.backends.cudnn.rnn, "fp32_precision"),
+    (torch.backends.cuda.matmul, "fp32_precision"),
+    (torch.backends.mkldnn.matmul, "fp32_precision"),
+    (torch.backends.cudnn, "benchmark"),
+    (torch.utils.deterministic, "fill_uninitialized_memory"),
+)
+"""Settings of torch's that a run changes."""
+
+
 @contextlib.contextmanager
 def settings_restored() -> Iterator[None]:
-    """After the block torch's threads and its `deterministic` are the caller's again, whose process this may be."""
+    """After the block torch's threads and how it computes are the caller's choice again, whose process this may be."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    before, precision = [getattr(*setting) for setting in SETTINGS], None
+    with contextlib.suppress(RuntimeError):  # the caller has set `fp32_precision` alone
+        precision = torch.get_float32_matmul_precision()
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        # torch's older names first: they set `fp32_precision` too
+        torch.backends.cudnn.allow_tf32 = before[0] == "tf32"
+        if precision is not None:
+            torch.set_float32_matmul_precision(precision)
+        for (owner, name), value in zip(SETTINGS, before, strict=True):
+            setattr(owner, name, value)
 
 
 class CrowdedCores(Callback):
