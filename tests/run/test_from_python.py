@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -181,6 +182,14 @@ def test_a_loaded_run_predicts_what_its_test_counted(trained):
     assert torch.equal(mirrored, torchs)
     assert isinstance(run.net, torch.nn.Module)
     assert (run.config["seed"], run.class_names[3]) == (0, "3")
+
+
+def test_a_loaded_run_reads_its_data_from_another_folder(trained, digits_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(digits_dir.parent)
+    run = alexnet_lab.load(os.path.relpath(trained), data_dir=digits_dir.name)
+    monkeypatch.chdir(tmp_path)
+    assert run.data.num_test == 359
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_threads_of_a_server_predict_what_one_thread_does(trained):

@@ -82,6 +82,7 @@ class FinishedRun(Predictor):
         self.directory, config = finished_run(run, trusted_packages)
         self.trained_by = config
         data = config.data if data_dir is None else config.data | {"dir": data_dir}
+        data = data | {key: str(Path(data[key]).absolute()) for key in ("dir", "root") if data.get(key)}
         self.settings = evaluating(config, self.name).model_copy(update={"data": data})
         checkpoint, self.checkpoint_hash, mismatch = best_checkpoint(self.directory)  # before the data is read
         self.threads = self._threads(num_threads)
