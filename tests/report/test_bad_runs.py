@@ -165,6 +165,8 @@ def test_a_bad_job_leaves_the_rest_of_its_sweep(tmp_path):
         ({"base": [{}]}, "`base.0"),
         ({"claim": 7}, "`claim` is 7 (int)"),
         ({"metric": None}, "`metric` is None"),
+        ({"also": 3}, "`also` is 3 (int)"),
+        ({"paper_points": {"tanh": "2"}}, "`paper_points.tanh` is '2' (str)"),
         ({"config": []}, "`config` is ... (list)"),
         ({"version": 99}, "`version` is 99 (int)"),
     ],

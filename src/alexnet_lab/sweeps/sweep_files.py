@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le
 from pydantic import AfterValidator, Field
 
-from alexnet_lab.base.checked_files import Schema
+from alexnet_lab.base.checked_files import Name, Number, Schema
 from alexnet_lab.run.run_files import Metrics, Result
 
 SWEEP_VERSION = 1
@@ -52,6 +52,8 @@ class SweepRecord(Schema):
     factor: list[str] = Field(default_factory=list)
     base: list[bool | int | float | str | None] | None = None
     tuned: list[str] | None = None
+    paper_points: dict[Name, Number] | None = None
+    also: list[Name] | None = None
     metric: str = "test/top1_error"
     expects: Literal["higher", "lower"] | None = None
     claim: str | None = None
