@@ -60,3 +60,10 @@ def test_a_file_that_is_computed_with_makes_it_dirty(repository, name, dirty):
 
 def test_outside_a_repository_there_is_none(tmp_path):
     assert git_state(tmp_path) is None
+
+
+def test_a_package_installed_inside_another_projects_repository_has_none(repository):
+    installed = repository / ".venv" / "lib"
+    installed.mkdir(parents=True)
+    (installed / "net.py").write_text("1\n")
+    assert git_state(installed) is None

@@ -67,10 +67,11 @@ def git_state(folder: Path) -> dict[str, Any] | None:
     """The commit of `folder`, and whether files that may affect a run differ from it.
 
     Returns:
-        None outside a repository or without git.
+        None without git, and unless `folder` is in a repository: one around an installed package is another project's.
     """
     computing = [":(top)", *(f":(top,exclude){name}" for name in ASIDE)]
     try:
+        _git(folder, "ls-files", "--error-unmatch", ".")
         commit = _git(folder, "rev-parse", "HEAD")
         dirty = bool(_git(folder, "status", "--porcelain", "--", *computing))
     except (OSError, subprocess.SubprocessError):
