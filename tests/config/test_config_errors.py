@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from commands import CONFIGS, REPOSITORY, call, compose_raw
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.files import atomic_path
 from alexnet_lab.config import check_evaluate, check_export, check_report, check_saved, check_train
 
 if TYPE_CHECKING:
@@ -131,6 +133,16 @@ def test_path_that_is_too_long_is_reported_in_one_line(tmp_path, monkeypatch):
     outcome = call(check, "train", f"init_from={'a' * 300}")
     assert (outcome.code, outcome.out) == (1, "")
     assert outcome.err == f"error: {'a' * 300} cannot be used: File name too long\n"
+
+
+def test_a_file_that_cannot_be_written_is_reported_by_its_own_name(tmp_path):
+    def full(_: dict[str, Any]) -> None:
+        with atomic_path(tmp_path / "summary.csv"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    outcome = call(full, "train")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err == f"error: {tmp_path}/summary.csv cannot be used: No space left on device\n"
 
 
 def test_missing_data_have_one_exit_code_however_the_config_is_read(tmp_path, monkeypatch):

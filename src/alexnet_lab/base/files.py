@@ -21,7 +21,7 @@ from alexnet_lab.base.errors import RunError
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`, which replaces `path` in one step after the block.
 
-    If the block raises, the temporary file is deleted and `path` stays unchanged.
+    If the block raises, the temporary file is deleted and `path` stays unchanged. An OSError names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,8 +34,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         _flush(part)
         part.replace(path)
         _flush(path.parent)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, name):
+            error.filename = str(path)
         raise
 
 

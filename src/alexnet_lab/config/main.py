@@ -20,7 +20,6 @@ from alexnet_lab.base import cluster, cores, shell
 from alexnet_lab.base.checked_files import read_yaml
 from alexnet_lab.base.environment import variables
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, one_line
-from alexnet_lab.base.files import UNUSABLE
 from alexnet_lab.base.log import start_log
 from alexnet_lab.base.terminal import outlive_terminal, require_posix
 from alexnet_lab.config import help as help_page
@@ -212,11 +211,11 @@ class _Job:
 
 @contextlib.contextmanager
 def _failures_reported() -> Iterator[None]:
-    """Within the block a missing package, or a path that cannot be used, becomes an error of ours."""
+    """Within the block a missing package, or a file that cannot be used, becomes an error of ours."""
     try:
         yield
     except OSError as error:
-        if error.errno not in UNUSABLE or error.filename is None:
+        if error.filename is None:
             raise
         raise RunError(f"{error.filename} cannot be used: {error.strerror}") from error
     except ModuleNotFoundError as error:
