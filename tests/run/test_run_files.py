@@ -16,6 +16,7 @@ from commands import call
 from alexnet_lab.base.errors import ConfigError, DataError, RunError
 from alexnet_lab.config import check_train
 from alexnet_lab.run import train
+from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 
 if TYPE_CHECKING:
@@ -246,6 +247,12 @@ def test_resume_without_a_checkpoint(digits_run, tmp_path):
 def test_resume_takes_no_other_seed(digits_run):
     with pytest.raises(ConfigError, match="`seed` is 0 in the run and cannot become 1: that would be another experim"):
         train({"resume": str(digits_run), "changes": {"seed": 1}})
+
+
+def test_result_of_a_run_whose_path_is_no_text_can_be_read(tmp_path):
+    directory = RunDirectory(tmp_path)
+    directory.write_result({"status": "completed", "metrics": {}, "overrides": ["run_dir=caf\udce9"]})
+    assert directory.readable_result()["overrides"] == [r"run_dir=caf\udce9"]
 
 
 def test_damaged_result(digits_run, compose, tmp_path):

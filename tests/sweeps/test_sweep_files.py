@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.config.default_paths import default_sweep_dir, folder_name, is_outward, job_name
 from alexnet_lab.sweeps.definition import Definition, Job, describe, identity, named
-from alexnet_lab.sweeps.merging import differences, extended
+from alexnet_lab.sweeps.merging import agreed, differences, extended
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
 
 CHOICES = {"model": "lenet5", "data": "digits", "sweep": None}
@@ -32,6 +34,16 @@ def test_definition_is_read_back_as_it_was(tmp_path):
     assert sweep.read() is None
     sweep.write(definition(0, 1))
     assert sweep.read() == definition(0, 1)
+
+
+def test_definition_with_a_path_that_is_no_text_is_read_back_as_it_was(tmp_path):
+    path = "caf\udce9"
+    asked = replace(definition(0, 1), command=f"train.py -m hydra.sweep.dir={path}", overrides=(f"data.dir={path}",))
+    agreed_on = agreed(Path(path), None, asked, ABOUT | {"name": None, "tuned": None, "extend": False}, ())
+    sweep = SweepDirectory(tmp_path)
+    sweep.write(agreed_on)
+    assert sweep.read() == agreed_on
+    assert agreed_on.about["name"] == r"caf\udce9"
 
 
 def test_sweep_json_says_what_is_common_once(tmp_path):

@@ -97,12 +97,14 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically. NaN and infinities become null."""
+    """Writes `value` as indented JSON, atomically; see `finite`."""
     write_text(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
 
 
 def finite(value: Any) -> Any:
-    """`value` with NaN and infinities, which JSON lacks, replaced by None."""
+    """`value` without what JSON lacks: None for NaN and infinities, escapes for the bytes of a path that is no text."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

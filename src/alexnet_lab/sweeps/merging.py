@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.files import finite
 from alexnet_lab.base.flatten import flat, nested, within
 from alexnet_lab.config import check_saved, continuing
 from alexnet_lab.config.schema import Train
@@ -46,7 +47,9 @@ def agreed(
         raise ConfigError(f"{path} contains another sweep: {'; '.join(found)}; {remedy}")
     about = describe(node, keys)
     about["name"] = about["name"] or path.name
-    definition = replace(asked, about=about)
+    definition = replace(  # as it will be read from sweep.json
+        asked, about=finite(about), command=finite(asked.command), overrides=tuple(finite(asked.overrides))
+    )
     base_level(about, columns(definition))  # raises if there is nothing to compare
     return definition
 
