@@ -162,7 +162,7 @@ def test_report(line, here, digits_run):
     (sweep / "sweep.json").write_text(json.dumps(about | {"config": {}, "jobs": [job]}))
     assert run_script(*shlex.split(line)[1:]) == 0
     (report,) = here.glob("logs/**/report.html")
-    assert "1 of 1 runs completed" in report.read_text()
+    assert "1 of 1 run completed" in report.read_text()
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

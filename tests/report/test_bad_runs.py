@@ -228,7 +228,7 @@ def test_a_run_counts_once(tmp_path):
     (tmp_path / "two").symlink_to(run)
     outcome = report(f"runs=[{run},{run}/,{tmp_path}/*]", f"out={tmp_path / 'out'}")
     assert outcome.code == 0
-    assert "1 of 1 runs completed" in outcome.err
+    assert "1 of 1 run completed" in outcome.err
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_run_counts_once_whatever_its_path(tmp_path):
     (tmp_path / "link").symlink_to(run)
     outcome = report(f"runs=[{run},{run}/,{tmp_path / 'link'},{tmp_path}/*]", f"out={tmp_path / 'out'}")
     assert outcome.code == 0
-    assert "1 of 1 runs completed" in outcome.err
+    assert "1 of 1 run completed" in outcome.err
 
 
 def finish(run: Path) -> Path:
@@ -137,7 +137,7 @@ def test_copied_run_counts_once(tmp_path):
     outcome = report(f"runs={tmp_path}/*", f"out={tmp_path / 'out'}")
     assert outcome.code == 0
     assert f"warning: {tmp_path / 'two'} is a copy of {run} and is left out" in outcome.err
-    assert "1 of 1 runs completed" in outcome.err
+    assert "1 of 1 run completed" in outcome.err
 
 
 @pytest.mark.parametrize("name", ["metrics.csv", "config.yaml"])

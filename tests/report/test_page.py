@@ -129,7 +129,7 @@ def test_a_study_without_results_is_a_page_too(tmp_path):
     folder = make_sweep(tmp_path / "sweep", {"relu": [None]})
     text = page(from_sweep(folder), folder)
     assert "No run is complete yet." in text
-    assert "0 of 1 runs completed, 1 to go" in text
+    assert "0 of 1 run completed, 1 to go" in text
 
 
 @pytest.mark.parametrize(

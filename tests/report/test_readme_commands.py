@@ -66,7 +66,7 @@ def test_commands_of_a_sweep(typed, again, more, tmp_path):
 def test_a_sweep_without_a_seed_yet_names_none(tmp_path):
     job = {"job": "a", "run_dir": "a", "overrides": ["model.activation=relu"], "config": {}}
     folder = make_sweep(tmp_path / "it", {}, jobs=[job])
-    assert "- **Run.** 1 level, 0 of 1 runs completed, 1 to go.\n" in readme(from_sweep(folder), folder)
+    assert "- **Run.** 1 level, 0 of 1 run completed, 1 to go.\n" in readme(from_sweep(folder), folder)
 
 
 def test_a_command_that_is_not_one_is_one_line(tmp_path):

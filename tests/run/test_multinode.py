@@ -153,7 +153,7 @@ WORKER = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "4", "LOCAL_RAN
     ("variables", "nodes", "message"),
     [
         ({}, 2, "`trainer.num_nodes` is 2, but this process was started alone; start one per node with `srun"),
-        (STEP, 1, r"srun started processes for 2 nodes .* set trainer.num_nodes=2 trainer.devices=1"),
+        (STEP, 1, r"srun started processes for 2 nodes with 1 device each.* set trainer.num_nodes=2 trainer.devices=1"),
         (WORKER, 2, r"torchrun started processes for 2 nodes with 2 devices .* set trainer.num_nodes=2 trainer.dev"),
     ],
 )

@@ -362,8 +362,8 @@ def test_sigterm_in_the_last_validation_is_not_lost(compose, tmp_path, monkeypat
     [
         ("gpu", 1, 0, "`trainer.accelerator` is gpu, but there is none here; take trainer.accelerator=cpu"),
         ("cuda", "auto", 0, "`trainer.accelerator` is cuda, but there is none here"),
-        ("gpu", 8, 2, "`trainer.devices` is 8, but there are 2 GPUs here; take trainer.devices=2"),
-        ("auto", 8, 2, "`trainer.devices` is 8, but there are 2 GPUs here; take trainer.devices=2"),
+        ("gpu", 8, 2, "`trainer.devices` is 8, but this machine has 2 GPUs; take trainer.devices=2"),
+        ("auto", 8, 2, "`trainer.devices` is 8, but this machine has 2 GPUs; take trainer.devices=2"),
         ("auto", 2, 2, None),
         ("gpu", 2, 2, None),
         ("gpu", "auto", 2, None),

@@ -56,7 +56,7 @@ def test_job_that_needs_more_gpus_than_there_are_is_refused_before_anything_star
     words = ("-m", *GRID, "launcher=joblib", f"trainer.accelerator={accelerator}", "trainer.devices=5")
     outcome = call(check_train, "train", *words, f"hydra.sweep.dir={tmp_path / 'sweep'}", "data.batch_size=50")
     assert outcome.code == 2
-    assert "`trainer.devices` is 5, but 4 GPUs are visible; set trainer.devices=4" in outcome.err
+    assert "`trainer.devices` is 5, but the sweep sees 4 GPUs; set trainer.devices=4" in outcome.err
     assert not (tmp_path / "sweep").exists()
 
 

@@ -1,4 +1,4 @@
-"""Formats times and p values for readers, and divides text into sentences."""
+"""Formats times, counts and p values for readers, and divides text into sentences."""
 
 from __future__ import annotations
 
@@ -22,6 +22,17 @@ def duration(seconds: float | None) -> str:
     if hours:
         return f"{hours} h {minutes_left} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    Example:
+        >>> counted(1, "run"), counted(0, "run"), counted(1200, "image"), counted(3, "class"), counted(2, "epoch")
+        ('1 run', '0 runs', '1,200 images', '3 classes', '2 batches')
+    """
+    ending = "" if number == 1 else "es" if noun.endswith(("s", "tch")) else "s"
+    return f"{number:,} {noun}{ending}"
 
 
 def p_value(p: float | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
+from alexnet_lab.base.formats import counted
 from alexnet_lab.base.ranges import COUNTED, TOP_K, check_metric_name
 from alexnet_lab.config.schema import EARLY_EPOCHS
 from alexnet_lab.data.field_rules import check_colour, check_folders, has_validation_images
@@ -62,7 +63,7 @@ def _check_folders(data: dict[str, Any]) -> None:
 def _check_batch(data: dict[str, Any], trainer: Trainer) -> None:
     devices, nodes = trainer.devices, trainer.num_nodes
     if isinstance(devices, int) and data["batch_size"] % (devices * nodes):
-        what = f"{devices} devices" if nodes == 1 else f"{nodes} nodes of {devices} devices"
+        what = ("" if nodes == 1 else f"{nodes} nodes of ") + counted(devices, "device")
         raise ConfigError(
             f"`data.batch_size` is {data['batch_size']} images in total, which {what} cannot share equally; "
             f"set a multiple of {devices * nodes}"

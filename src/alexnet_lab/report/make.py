@@ -10,6 +10,7 @@ from pathlib import Path
 
 from alexnet_lab.base.errors import ConfigError, RunError, did_you_mean
 from alexnet_lab.base.files import try_folder, write_text
+from alexnet_lab.base.formats import counted
 from alexnet_lab.base.log import start_log
 from alexnet_lab.config.schema import Report, listed
 from alexnet_lab.report.comparison import PENDING, UNREADABLE, Study
@@ -77,7 +78,7 @@ def _warn_unreadable(study: Study) -> None:
         return
     more = f"; and {len(bad) - MOST_NAMED} more, which the report lists" if len(bad) > MOST_NAMED else ""
     reasons = "; ".join(f"{run.name}: {run.error}" for run in bad[:MOST_NAMED]) + more
-    message = f"{len(bad)} of {len(study.runs)} runs cannot be read: {reasons}"
+    message = f"{len(bad)} of {counted(len(study.runs), 'run')} cannot be read: {reasons}"
     if all(run.status in (UNREADABLE, PENDING) for run in study.runs):
         raise RunError(message)
     log.warning("%s", message)

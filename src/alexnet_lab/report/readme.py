@@ -16,7 +16,7 @@ from alexnet_lab.base import shell
 from alexnet_lab.base.checked_files import read_text
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.files import write_text
-from alexnet_lab.base.formats import duration
+from alexnet_lab.base.formats import counted, duration
 from alexnet_lab.base.places import PUBLISHED
 from alexnet_lab.base.printable import printable
 from alexnet_lab.report.comparison import Run, Study
@@ -56,7 +56,7 @@ def write_readme(study: Study, folder: Path) -> None:
     """Writes the page, and warns if files that are published with it name this machine."""
     write_text(folder / NAME, readme(study, folder))
     if found := local_names(folder):
-        more = f" and {len(found) - 1} more files" if len(found) > 1 else ""
+        more = f" and {counted(len(found) - 1, 'more file')}" if len(found) > 1 else ""
         path, name = next(iter(found.items()))
         log.warning(
             "%s names a place of this machine, %s%s; before you publish the sweep, run it from the repository with "
@@ -113,7 +113,8 @@ def _table(summary: Summary) -> str:
         gaps = [row.against_base for row in summary.rows]
         expected = summary.about.get("expects")
         rows = [[*row, verdict(gap, expected) if gap else ""] for row, gap in zip(rows, gaps, strict=True)]
-    cut = f"\n\n{len(rows) - MOST_ROWS} more levels: [summary.md](summary.md)" if len(rows) > MOST_ROWS else ""
+    more = len(rows) - MOST_ROWS
+    cut = f"\n\n{counted(more, 'more level')}: [summary.md](summary.md)" if more > 0 else ""
     return markdown_table(summary, head, rows[:MOST_ROWS]) + cut
 
 
@@ -133,7 +134,7 @@ def _what_was_run(study: Study) -> str:
         subject,
         "1 epoch" if epochs == "1" else f"{epochs} epochs" if epochs else "",
         f"{len(seeds)} seeds ({_span(seeds)})" if len(seeds) > 1 else f"seed {_span(seeds)}" if seeds else "",
-        "1 level" if len(study.levels) == 1 else f"{len(study.levels)} levels",
+        counted(len(study.levels), "level"),
         state_line(study),
     ]
     return ", ".join(filter(None, facts)) + "."
@@ -176,17 +177,13 @@ def _computed_on(runs: Sequence[Run]) -> str:
     torch = sorted({run.manifest.get("packages", {}).get("torch", "") for run in runs} - {""})
     seconds = sum(run.result.get("wall_seconds") or 0 for run in runs)
     facts = [
-        ", ".join(f"{_runs(count)} on {name}" for name, count in hardware.most_common()),
-        ", ".join(f"{_runs(count)} at commit {name}" for name, count in commits.most_common()),
-        f"{_runs(dirty)} with changes that are in no commit" if dirty else "no uncommitted change of the code",
+        ", ".join(f"{counted(count, 'run')} on {name}" for name, count in hardware.most_common()),
+        ", ".join(f"{counted(count, 'run')} at commit {name}" for name, count in commits.most_common()),
+        f"{counted(dirty, 'run')} with changes that are in no commit" if dirty else "no uncommitted change of the code",
         f"torch {', '.join(torch)}" if torch else "",
         f"{duration(seconds)} of training in all",
     ]
     return "; ".join(filter(None, facts)) + "."
-
-
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"
 
 
 def _reading(summary: Summary) -> str:

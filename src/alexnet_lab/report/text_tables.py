@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from alexnet_lab.base.formats import duration
+from alexnet_lab.base.formats import counted, duration
 from alexnet_lab.report.comparison import PENDING, PRUNED, RUNNING, UNFINISHED, UNREADABLE, Run, Study
 from alexnet_lab.report.forest import forest_svg
 from alexnet_lab.run.run_files import computed_on
@@ -97,7 +97,7 @@ def state_line(study: Study) -> str:
     """
     counts = {status: sum(run.status == status for run in study.runs) for status in INCOMPLETE}
     others = [f"{count} {status_words(status)}" for status, count in counts.items() if count]
-    done = f"{len(study.completed)} of {len(study.runs)} runs completed"
+    done = f"{len(study.completed)} of {counted(len(study.runs), 'run')} completed"
     return ", ".join([done, *others])
 
 
@@ -152,7 +152,7 @@ def _hardware(found: Any) -> str:
 def _spent(runs: Iterable[Run]) -> str:
     """The total time of all runs."""
     seconds = [run.result["wall_seconds"] for run in runs if run.result.get("wall_seconds")]
-    return f"{duration(sum(seconds))} for {len(seconds)} runs" if seconds else ""
+    return f"{duration(sum(seconds))} for {counted(len(seconds), 'run')}" if seconds else ""
 
 
 def amount(metric: str, value: float | None) -> str:

@@ -12,6 +12,7 @@ import torch
 from alexnet_lab.base import gpus
 from alexnet_lab.base.cores import Bfloat16, bfloat16_arithmetic
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.formats import counted
 
 if TYPE_CHECKING:
     from alexnet_lab.config.schema import Train, Trainer
@@ -47,9 +48,8 @@ def check_devices(trainer: Trainer) -> None:
     if found == 0 and wanted != "auto":
         raise ConfigError(f"`trainer.accelerator` is {wanted}, but there is none here; take trainer.accelerator=cpu")
     if found and devices != "auto" and devices > found:
-        raise ConfigError(
-            f"`trainer.devices` is {devices}, but there are {found} GPUs here; take trainer.devices={found}"
-        )
+        there = counted(found, "GPU")
+        raise ConfigError(f"`trainer.devices` is {devices}, but this machine has {there}; take trainer.devices={found}")
 
 
 def old_driver() -> str:

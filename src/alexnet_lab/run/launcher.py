@@ -14,6 +14,7 @@ from alexnet_lab.base import shell
 from alexnet_lab.base.cluster import place
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, is_interrupt, one_line
 from alexnet_lab.base.files import write_json
+from alexnet_lab.base.formats import counted
 from alexnet_lab.base.locks import free_folder
 from alexnet_lab.base.log import start_log
 from alexnet_lab.base.signals import deferred, terminable
@@ -264,5 +265,4 @@ def summary_line(result: dict[str, Any]) -> str:
     shown = ": " + ", ".join(f"{name} {metrics[name]:.2%}" for name in errors) if errors else ""
     seconds = result["wall_seconds"]
     speed = result["images_per_second"] or 0.0
-    epochs = f"{result['epochs']} epoch{'s' * (result['epochs'] != 1)}"
-    return f"done in {seconds:,.0f} s{shown} ({epochs}, {speed:,.0f} images/s)"
+    return f"done in {seconds:,.0f} s{shown} ({counted(result['epochs'], 'epoch')}, {speed:,.0f} images/s)"

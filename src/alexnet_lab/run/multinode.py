@@ -22,6 +22,7 @@ from torch.distributed.elastic.utils.distributed import get_free_port
 
 from alexnet_lab.base.cluster import number, place
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, is_interrupt, one_line
+from alexnet_lab.base.formats import counted
 from alexnet_lab.base.signals import terminable
 from alexnet_lab.run.devices import count_processes
 from alexnet_lab.run.elastic import Rendezvous, WorkerDiedError, run_workers
@@ -261,8 +262,8 @@ def join(trainer: Trainer) -> Coordinator | Follower:
 def _check(nodes: int, devices: int, nodes_there: int, devices_there: int, starter: str) -> None:
     if (nodes, devices) != (nodes_there, devices_there):
         raise ConfigError(
-            f"{starter} started processes for {nodes_there} nodes with {devices_there} devices each, but "
-            f"`trainer.num_nodes` is {nodes} and `trainer.devices` {devices}; "
+            f"{starter} started processes for {counted(nodes_there, 'node')} with {counted(devices_there, 'device')} "
+            f"each, but `trainer.num_nodes` is {nodes} and `trainer.devices` {devices}; "
             f"set trainer.num_nodes={nodes_there} trainer.devices={devices_there}"
         )
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from alexnet_lab.base import cluster, targets
 from alexnet_lab.base.errors import ConfigError, one_line
+from alexnet_lab.base.formats import counted
 from alexnet_lab.base.log import quiet
 from alexnet_lab.base.targets import OURS, build, locate
 from alexnet_lab.config.compatibility import monitors
@@ -184,8 +185,8 @@ def check_batches(trainer: Trainer, data: Any) -> None:
         limit, batches = getattr(trainer, key), math.ceil(getattr(data, f"num_{part}") / data.batch_size)
         if isinstance(limit, float) and 0 < limit * batches < 1:
             raise ConfigError(
-                f"`trainer.{key}` is {limit}, of {batches} batches less than one; set it to 1 (a number of batches), "
-                f"or to at least {math.ceil(1e4 / batches) / 1e4}"
+                f"`trainer.{key}` is {limit}, of {counted(batches, 'batch')} less than one; set it to 1 (a number of "
+                f"batches), or to at least {math.ceil(1e4 / batches) / 1e4}"
             )
 
 
@@ -198,13 +199,13 @@ def _check_interval(trainer: Trainer, batches: int) -> None:
         within, remedy, batches = "the run", "", batches * trainer.max_epochs
     if isinstance(interval, int) and interval > batches:
         raise ConfigError(
-            f"`trainer.val_check_interval` is {interval}, but {within} has {batches} batches; set it to at most "
-            f"{batches}{remedy}"
+            f"`trainer.val_check_interval` is {interval}, but {within} has {counted(batches, 'batch')}; set it to at "
+            f"most {batches}{remedy}"
         )
     if isinstance(interval, float) and interval * batches < 1:
         raise ConfigError(
-            f"`trainer.val_check_interval` is {interval}, of {batches} batches less than one; set it to 1 (a number of "
-            f"batches) or more"
+            f"`trainer.val_check_interval` is {interval}, of {counted(batches, 'batch')} less than one; set it to 1 (a "
+            f"number of batches) or more"
         )
 
 

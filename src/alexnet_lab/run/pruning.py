@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lightning import Callback, LightningModule, Trainer
 
 from alexnet_lab.base.errors import ConfigError, RunError
+from alexnet_lab.base.formats import counted
 from alexnet_lab.training.early_stopping import minimum_is_done
 from alexnet_lab.training.extra_metrics import sign
 from alexnet_lab.training.last_validation import last_validation
@@ -162,5 +163,5 @@ class Pruning(Callback):
         if not allowed or not pruner.prune(study, storage.get_trial(trial_id)):
             return False
         storage.set_trial_user_attr(trial_id, PRUNED_AT, epochs)
-        log.info("the trial ends after %d epochs: worse than the median of the others", epochs)
+        log.info("the trial ends after %s: worse than the median of the others", counted(epochs, "epoch"))
         return True

@@ -16,6 +16,7 @@ from typing import Any
 from alexnet_lab.base import leases
 from alexnet_lab.base.environment import variables
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.formats import counted
 from alexnet_lab.base.gpus import VISIBLE, visible_gpus
 from alexnet_lab.config.schema import Trainer
 from alexnet_lab.sweeps.shutdown import POLL_SECONDS, place
@@ -72,7 +73,8 @@ def check_enough(trainer: Trainer, gpus: Sequence[str]) -> None:
     """Raises ConfigError for a job that needs more GPUs than the sweep has: it would wait forever."""
     if gpus and trainer.accelerator in ON_GPU and _needed(trainer, gpus) > len(gpus):
         raise ConfigError(
-            f"`trainer.devices` is {trainer.devices}, but {len(gpus)} GPUs are visible; set trainer.devices={len(gpus)}"
+            f"`trainer.devices` is {trainer.devices}, but the sweep sees {counted(len(gpus), 'GPU')}; "
+            f"set trainer.devices={len(gpus)}"
         )
 
 

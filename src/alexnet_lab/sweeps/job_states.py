@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Any, Literal
 
-from alexnet_lab.base.formats import duration
+from alexnet_lab.base.formats import counted, duration
 from alexnet_lab.data.identity import RECORDED
 from alexnet_lab.sweeps.definition import Job
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
@@ -84,8 +84,7 @@ def count_line(found: Collection[State]) -> str:
     counts = Counter(found)
     begun = f" ({counts['interrupted']} interrupted)" if counts["interrupted"] else ""
     to_go = counts["to go"] + counts["interrupted"]
-    jobs = "1 job" if len(found) == 1 else f"{len(found)} jobs"
-    return f"{jobs}: {counts['done']} done, {counts['failed']} failed, {to_go} to go{begun}"
+    return f"{counted(len(found), 'job')}: {counts['done']} done, {counts['failed']} failed, {to_go} to go{begun}"
 
 
 BAR = 20
@@ -97,7 +96,7 @@ def bar_line(sweep: SweepDirectory, jobs: Collection[Job], side_by_side: int) ->
     ended = sum(state in ("done", "failed") for state in states(sweep, jobs).values())
     filled = BAR * ended // len(jobs)
     bar = "#" * filled + "-" * (BAR - filled)
-    return f"[{bar}] {ended}/{len(jobs)} jobs; to go: {estimate(sweep, len(jobs) - ended, side_by_side)}"
+    return f"[{bar}] {ended}/{counted(len(jobs), 'job')}; to go: {estimate(sweep, len(jobs) - ended, side_by_side)}"
 
 
 def estimate(sweep: SweepDirectory, left: int, side_by_side: int) -> str:

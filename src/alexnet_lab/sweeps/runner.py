@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import Interrupted, JobsCancelledError, RunError, one_line
+from alexnet_lab.base.formats import counted
 from alexnet_lab.base.log import start_log
 from alexnet_lab.sweeps import job_states
 from alexnet_lab.sweeps.definition import Job
@@ -176,7 +177,7 @@ def _finish(plan: Plan) -> None:
 
     sweep = plan.sweep
     results.show(results.update_summary(sweep, plan.definition))
-    latest = sweep.latest()
+    latest, total = sweep.latest(), counted(len(plan.jobs), "job")
     failed = [latest[job.name] for job in plan.jobs if latest[job.name]["status"] == "failed"]
     for line in failed:
         log.error("%s", "\n  ".join([f"{line['job']}: {line['error']}", *(line["log"] or [])]))
@@ -184,11 +185,9 @@ def _finish(plan: Plan) -> None:
     results.refuse_other_images(plan.definition, latest, allowed=plan.settings.other_images)
     if failed:
         names = ", ".join(line["job"] for line in failed)
-        problem = f"{len(failed)} of {len(plan.jobs)} jobs failed: {names}"
+        problem = f"{len(failed)} of {total} failed: {names}"
         raise RunError(f"{problem}; to try them again, repeat the command: {shell.typed()}")
     cut = [job.name for job in plan.jobs if latest[job.name]["status"] != "completed"]
     if cut:  # only these were stopped
         names = ", ".join(cut)
-        raise RunError(
-            f"{len(cut)} of {len(plan.jobs)} jobs did not end: {names}; resume with the same command: {shell.typed()}"
-        )
+        raise RunError(f"{len(cut)} of {total} did not end: {names}; resume with the same command: {shell.typed()}")

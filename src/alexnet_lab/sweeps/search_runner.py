@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError, RunError
+from alexnet_lab.base.formats import counted
 from alexnet_lab.base.log import start_log
 from alexnet_lab.base.printable import printable
 from alexnet_lab.config.compatibility import check_minimised
@@ -48,7 +49,7 @@ def drive_search(
     config = compose([*request.common, *(example(item) for item in space)])
     check_minimised(config, "a search")
     if config.sweep.dry_run:
-        print("\n".join([f"{settings.trials} trials over", *(f"  {item.input_line}" for item in space)]))
+        print("\n".join([f"{counted(settings.trials, 'trial')} over", *(f"  {item.input_line}" for item in space)]))
         return
     sweep = SweepDirectory(request.place)
     with sweep.claimed(), stoppable(sweep.stop, lambda: _busy(sweep)):
@@ -120,7 +121,7 @@ def counts(search: Search) -> str:
     numbers = {state: len(search.trials(state)) for state in ("COMPLETE", "PRUNED", "FAIL")}
     left = search.settings.trials - sum(numbers.values())
     return (
-        f"{search.settings.trials} trials: {numbers['COMPLETE']} complete, {numbers['PRUNED']} pruned, "
+        f"{counted(search.settings.trials, 'trial')}: {numbers['COMPLETE']} complete, {numbers['PRUNED']} pruned, "
         f"{numbers['FAIL']} failed, {max(0, left)} to go"
     )
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alexnet_lab.base import csv_tables
-from alexnet_lab.base.formats import p_value
+from alexnet_lab.base.formats import counted, p_value
 from alexnet_lab.base.printable import printable
 from alexnet_lab.base.statistics import Difference, Ratio
 from alexnet_lab.sweeps.summary import LEFT_OUT, Row, Summary
@@ -274,7 +274,7 @@ def effect_lines(summary: Summary) -> list[str]:
         spread = "" if gap.method == "none" else f" ({interval(gap, units)}{p})"
         lines.append(
             printable(f"- {effect.key}={effect.level} against {effect.base}: ") + f"{units.signed(gap.mean)}"
-            f"{' points' * units.per_cent}{spread}, {gap.pairs} {'seed' if gap.pairs == 1 else 'seeds'}"
+            f"{' points' * units.per_cent}{spread}, {counted(gap.pairs, 'seed')}"
         )
     return lines
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch.callbacks import Checkpoint
 
+from alexnet_lab.base.formats import counted
 from alexnet_lab.training.extra_metrics import sign
 from alexnet_lab.training.last_validation import last_validation
 
@@ -69,9 +70,9 @@ class EarlyStopping(Checkpoint):  # so it reads what the module logs at the end 
         if self.is_over(value) and not trainer.should_stop and minimum_is_done(trainer):
             trainer.should_stop = True
             log.info(
-                "early stopping after epoch %d: %s has not improved on %.4g for %d epochs",
+                "early stopping after epoch %d: %s has not improved on %.4g for %s",
                 trainer.current_epoch + 1, self.monitor, self.best * sign(pl_module, self.monitor),
-                self.since,
+                counted(self.since, "epoch"),
             )  # fmt: skip
 
     def _value(self, trainer: Trainer) -> float | None:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from alexnet_lab.base.formats import counted
 from alexnet_lab.evaluation.figures.style import COLOURS, FAINT, INK, new_figure, shorten, show_image
 
 LINE = 0.25
@@ -45,7 +46,7 @@ def training_error_figure(curves: Sequence[tuple[str, Sequence[tuple[int, float]
     for number, (name, points) in enumerate(curves):
         epochs, errors = zip(*points, strict=True)
         crossed = next((epoch for epoch, error in points if error <= LINE), None)
-        reached = f"{crossed} epochs to {LINE:.0%}" if crossed else f"never {LINE:.0%}"
+        reached = f"{counted(crossed, 'epoch')} to {LINE:.0%}" if crossed else f"never {LINE:.0%}"
         look: dict[str, Any] = {
             "color": COLOURS[number % len(COLOURS)],
             "linestyle": "-" if number < len(COLOURS) else "--",
