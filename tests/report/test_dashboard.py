@@ -51,6 +51,14 @@ def test_without_a_login_it_is_written_as_json(sweep, logged_out):
     assert [key["name"] for key in runset["grouping"]] == ["model.activation.value"]
 
 
+def test_another_metric_has_its_own_files(sweep, logged_out):
+    report(f"sweep={sweep}", "wandb=true")
+    before = {name: written(sweep, name) for name in ("report", "workspace")}
+    assert report(f"sweep={sweep}", "wandb=true", "metric=test/loss").code == 0
+    assert {name: written(sweep, name) for name in before} == before
+    assert "test/loss" in json.dumps([written(sweep, f"{name}_test_loss") for name in before])
+
+
 def test_curves_are_grouped_by_the_factor(sweep, logged_out):
     report(f"sweep={grouped(sweep, 'g')}", "wandb=true", "entity=me", "project=mine")
     found = written(sweep, "report")

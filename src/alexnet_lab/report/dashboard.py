@@ -78,7 +78,7 @@ def publish(study: Study, folder: Path, *, entity: str | None, project: str | No
     place = find_place(study, entity or _own_entity(study) or (_default_entity() if login else None), project)
     forest = folder / f"figures{study.suffix}" / f"{FOREST}.png"
     workspace, report = build_workspace(study, place), build_report(study, place, forest=forest.is_file())
-    paths = {"workspace": folder / "wandb_workspace.json", "report": folder / "wandb_report.json"}
+    paths = {name: folder / f"wandb_{name}{study.suffix}.json" for name in ("workspace", "report")}
     write_json(paths["workspace"], specification(workspace))
     write_json(paths["report"], specification(report))
     if forest.is_file():
