@@ -192,7 +192,7 @@ def _of_sweep(ours: Ours, name: str, place: Place, folder: Path) -> Result:
     if row is None:
         levels = ", ".join(level_label(row) for row in summary.rows)
         raise ValueError(f"results/{name} has no level {ours.level}; it has {levels}")
-    expects = ours.expects if "expects" in ours.model_fields_set else summary.about.get("expects")
+    expects = ours.expects if "expects" in ours.model_fields_set else study.definition.get("expects")
     found = Result(f"[{what}]({name}/README.md)", commands(study, folder / name)[0])
     gap = row.against_base
     if gap is None:

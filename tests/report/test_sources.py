@@ -311,6 +311,8 @@ def test_what_the_intervals_say(tmp_path):
         "equal: undecided: all differences are +1.00, so no interval can be given",
         "one: undecided: too few seeds for an interval",
     ]
+    other = level_table(from_sweep(folder), "test/loss").lines  # which the claim does not speak of
+    assert other[0] == "worse: higher by these seeds: the interval lies above 0"
     (folder / "sweep.json").write_text((folder / "sweep.json").read_text().replace('"higher"', "null"))
     lines = level_table(from_sweep(folder), "test/top1_error").lines
     assert lines[0] == "worse: higher by these seeds: the interval lies above 0"

@@ -32,7 +32,7 @@ def summary_of(study: Study, metric: str) -> Summary:
     about = {**study.definition, **study.subject, "metric": metric}
     chosen_by = study.definition.get("metric") or study.metric  # whatever metric the report is about
     if metric != chosen_by:
-        about["paper_points"] = None  # they are points of the sweep's own metric
+        about |= {"paper_points": None, "expects": None}  # the claim is about the sweep's own metric
     if not study.definition.get("loose"):
         return _summary(study.runs, about, metric, chosen_by)
     several = len(study.subject_names("data")) > 1 or len(study.subject_names("model")) > 1
