@@ -9,6 +9,7 @@ import yaml
 from annotated_types import Ge, Gt, Le, Lt
 from commands import CONFIGS, REPOSITORY, call
 
+from alexnet_lab.base.ranges import ExtraMetric
 from alexnet_lab.config import check_evaluate, check_export, check_report, check_train
 from alexnet_lab.config.help import Help, describe
 
@@ -133,6 +134,9 @@ def test_keys_of_a_file_for_all_groups_have_their_meaning():
     text = helped("launcher")
     assert "workers: auto worker processes in a sweep and for several devices; true: always; false: never" in text
     assert "jobs_per_gpu: 1 jobs that share a GPU, for small networks [>= 1]" in text
+    found = helped("callbacks", "callbacks=early_stopping")  # a part within the group, without its `_target_`
+    assert "monitor: val/loss the metric that must improve [val/loss, val/top1_error, val/top5_error, " in found
+    assert "patience_epochs: 10 epochs in a row without improvement [>= 1]" in found
 
 
 def test_a_choice_is_explained_by_the_first_sentence_of_its_header():
@@ -165,6 +169,7 @@ def test_each_key_outside_the_groups_has_a_meaning(command):
         (Annotated[int, Ge(0), Le(1024)] | None, "0 <= x <= 1024, null"),  # pyright: ignore[reportOperatorIssue] - at run time it is
         (Literal["auto"] | Annotated[int, Ge(1)], "auto, >= 1"),
         (bool | int | float | str | None, ""),
+        (Literal["val/loss"] | ExtraMetric | None, "val/loss, val/NAME for a NAME of the group `metrics`, null"),
     ],
 )
 def test_what_is_allowed_in_words(annotation, words):

@@ -47,13 +47,14 @@ UnitInterval = Annotated[float, Ge(0), Lt(1)]
 
 
 def matching(pattern: str, allowed: str) -> AfterValidator:
-    """Accepts the texts that a regular expression matches as a whole; `allowed` describes them for a message."""
+    """Accepts the texts that a regular expression matches as a whole; `allowed` describes them to users."""
 
     def check(text: str) -> str:
         if not re.fullmatch(pattern, text):
             raise ValueError(allowed)
         return text
 
+    check.__doc__ = allowed  # which the help shows
     return AfterValidator(check)
 
 
@@ -73,7 +74,7 @@ def check_metric_name(name: str) -> None:
         )
 
 
-ExtraMetric = Annotated[str, matching(r"(val|train)/[^\W\d]\w*", "val/NAME, for a NAME of the group `metrics`")]
+ExtraMetric = Annotated[str, matching(r"(val|train)/[^\W\d]\w*", "val/NAME for a NAME of the group `metrics`")]
 """The name of a metric of the config's `metrics` in validation or training."""
 
 TOP_K = 5

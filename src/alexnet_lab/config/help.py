@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args, get_
 
 from annotated_types import Ge, Gt, Le, Lt
 from omegaconf import DictConfig, OmegaConf
+from pydantic import AfterValidator
 
 from alexnet_lab.base.checked_files import read_yaml
 from alexnet_lab.base.errors import ConfigError, did_you_mean
 from alexnet_lab.base.fields import as_typed
 from alexnet_lab.base.formats import SENTENCE
-from alexnet_lab.config.schema import Evaluate, Export, Report, Section, Train, section_in
+from alexnet_lab.base.targets import parts
+from alexnet_lab.config.schema import BUILT_IN, Evaluate, Export, Report, Section, Train, section_in
 from alexnet_lab.config.signatures import read_signature
 
 if TYPE_CHECKING:
@@ -118,11 +120,11 @@ class Help(NamedTuple):
     def _allowed(self, keys: Mapping[str, Any]) -> dict[str, str]:
         """The allowed values of each key, by dotted name."""
         allowed = dict(_allowed_in(SECTIONS[self.config_name]))
-        for group, node in keys.items():
-            target = node.get("_target_") if isinstance(node, dict) else None
+        built_in = {f"callbacks.{name}": target for name, target in BUILT_IN.items()}
+        for place, target in (built_in | {key: spec["_target_"] for key, spec in parts(keys).items()}).items():
             signature = read_signature(target) if isinstance(target, str) else None
             for field, kind in (signature.fields if signature else {}).items():
-                allowed[f"{group}.{field}"] = describe(kind.annotation)
+                allowed[f"{place}.{field}"] = describe(kind.annotation)
         return allowed
 
 
@@ -141,14 +143,17 @@ def describe(annotation: Any) -> str:
         return ", ".join(map(str, get_args(annotation)))
     if hasattr(annotation, "__metadata__"):
         return _range(annotation.__metadata__)
-    if get_origin(annotation) in (list, tuple) or any(part in FREE for part in (annotation, *get_args(annotation))):
+    kinds = get_args(annotation)
+    if get_origin(annotation) in (list, tuple, dict) or any(kind in FREE for kind in (annotation, *kinds)):
         return ""
-    parts = [describe(part) for part in get_args(annotation)]
-    return ", ".join(part for part in parts if part) if [part for part in parts if part and part != "null"] else ""
+    found = [words for kind in kinds if (words := describe(kind))]
+    return ", ".join(found) if set(found) - {"null"} else ""
 
 
 def _range(bounds: tuple[Any, ...]) -> str:
-    """Formats the bounds of an annotation as `0 <= x < 1`, without limits of integers such as 2^31."""
+    """Formats the bounds of an annotation as `0 <= x < 1`, without limits of integers such as 2^31, or its pattern."""
+    if words := [bound.func.__doc__ for bound in bounds if isinstance(bound, AfterValidator) and bound.func.__doc__]:
+        return words[0]
     lower = next((bound for bound in bounds if isinstance(bound, Ge | Gt)), None)
     upper = next((bound for bound in bounds if isinstance(bound, Le | Lt)), None)
     above = "" if lower is None else f"{lower.ge:g} <=" if isinstance(lower, Ge) else f"{lower.gt:g} <"
