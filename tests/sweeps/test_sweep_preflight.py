@@ -98,6 +98,7 @@ def test_sweep_file_and_command_line_join(tmp_path):
             ("sweep.metric=val/loss,test/loss",),
             "error: `sweep.metric` is that of the whole sweep, and",
         ),
+        (("seed=0", "sweep.variant=foo"), "error: `sweep.variant` is foo; there are no variants; leave it out"),
         (("seed=range(0,0)",), "error: seed=range(0,0) has no values; give at least one, such as seed=A,B"),
         (("model.activation=glob(*)",), "error: model.activation=glob(*) has no values"),
         (("model=glob(nosuch*)",), "error: model=glob(nosuch*) has no values"),

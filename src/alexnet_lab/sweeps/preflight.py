@@ -133,7 +133,8 @@ def _words(request: Request, own: Sequence[str], name: str) -> list[str]:
     """
     chosen = split([*request.common, *own]).get(VARIANT)
     if chosen is not None and chosen not in request.variants:
-        raise ConfigError(f"`{VARIANT}` is {chosen}; {did_you_mean(chosen, request.variants)}")
+        hint = did_you_mean(chosen, request.variants) if request.variants else "there are no variants; leave it out"
+        raise ConfigError(f"`{VARIANT}` is {chosen}; {hint}")
     variant = () if chosen is None else request.variants[chosen]
     common = [word for word in request.common if not split([word]).keys() & split(variant).keys()]
     return [*common, *variant, *own, *_added(request.place, name)]
