@@ -100,6 +100,7 @@ def test_sweep_file_and_command_line_join(tmp_path):
         ),
         (("seed=0", "sweep.variant=foo"), "error: `sweep.variant` is foo; there are no variants; leave it out"),
         (("seed=range(0,0)",), "error: seed=range(0,0) has no values; give at least one, such as seed=A,B"),
+        (("seed=range(0,3,0)",), "error: seed=range(0,3,0): range() arg 3 must not be zero\n"),
         (("model.activation=glob(*)",), "error: model.activation=glob(*) has no values"),
         (("model=glob(nosuch*)",), "error: model=glob(nosuch*) has no values"),
         (("sweep=search", "data.batch_size=range(5,5)"), "error: data.batch_size=range(5,5) has no values"),

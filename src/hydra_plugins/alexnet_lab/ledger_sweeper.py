@@ -177,7 +177,11 @@ class LedgerSweeper(Sweeper):
             key = item.get_key_element()
             if key != VARIANT and key.partition(".")[0] in ("sweep", "launcher"):
                 raise ConfigError(f"`{key}` is that of the whole sweep, and {item.input_line} has several; give one")
-            if item.is_discrete_sweep() and next(iter(item.sweep_string_iterator()), None) is None:
+            try:
+                is_empty = item.is_discrete_sweep() and not any(True for _ in item.sweep_string_iterator())
+            except ValueError as error:  # a range with a step of 0
+                raise ConfigError(f"{item.input_line}: {error}") from None
+            if is_empty:
                 raise ConfigError(f"{item.input_line} has no values; give at least one, such as {key}=A,B")
 
     def request(self, common: list[Override], swept: Sequence[Override] = ()) -> Request:
