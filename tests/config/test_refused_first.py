@@ -59,6 +59,8 @@ REFUSED = {
     "model=alexnet model.hidden=100000000": " parameters, more than this machine's memory holds; set fewer ",
     "model=alexnet model.width=1e30": "`model`: alexnet_lab.models.AlexNet cannot be built: ",
     "optimizer.learning_rate=1e300": "is 1e+300 (float); allowed: less than or equal to 3.4e+38",
+    "optimizer.learning_rate=1e-320": "is 1e-320 (float); allowed: greater than or equal to 1.2e-38",
+    "optimizer.learning_rate=0": "is 0 (int); allowed: greater than 0",
     "schedule=plateau schedule.factor=1": "`schedule.factor` is 1 (int); allowed: less than 1",
     "optimizer.nesterov=true optimizer.momentum=0": "`optimizer`: Nesterov momentum requires a momentum and zero damp",
     "optimizer=krizhevsky_sgd optimizer.layers={conv9:{weight_decay:0.0}}": "conv9",

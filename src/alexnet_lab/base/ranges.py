@@ -36,7 +36,14 @@ NonNegativeInt = Annotated[int, Ge(0), Lt(2**63)]
 Pixels = Annotated[int, Ge(1), Le(8192)]
 """The side of an image."""
 
-PositiveFloat = Annotated[float, Gt(0), Le(3.4e38)]
+
+def _normal(number: float) -> float:
+    if number < 1.2e-38:
+        raise ValueError("greater than or equal to 1.2e-38")
+    return number
+
+
+PositiveFloat = Annotated[float, Gt(0), Le(3.4e38), AfterValidator(_normal)]
 """A number > 0 that float32 can hold."""
 
 NonNegativeFloat = Annotated[float, Ge(0), Le(3.4e38)]
