@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from alexnet_lab.base.errors import RunError
+from alexnet_lab.data.loader import Batch
+from alexnet_lab.data.transform import Transform
 from alexnet_lab.run import train
 from alexnet_lab.run.last_step import EndAfterStep
 from alexnet_lab.training import Classifier, finite_loss
@@ -64,6 +66,18 @@ def test_loss_stops_the_run_at_that_step(compose, tmp_path, monkeypatch):
     with pytest.raises(RunError, match=message):
         train(compose(f"run_dir={tmp_path}", *SHORT, "callbacks.checkpoint.every_steps=1"))
     assert load_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 7
+
+
+def test_no_learning_rate_is_advised_where_the_images_are_the_cause(compose, tmp_path, monkeypatch):
+    apply = Transform.__call__
+
+    def spoilt(*given: Any) -> Batch:
+        batch = apply(*given)
+        return batch._replace(images=batch.images / 0)
+
+    monkeypatch.setattr(Transform, "__call__", spoilt)
+    with pytest.raises(RunError, match=r"the images hold numbers that are not finite$"):
+        train(compose(f"run_dir={tmp_path}", *SHORT))
 
 
 def bad_gradient(loss: torch.Tensor) -> torch.Tensor:

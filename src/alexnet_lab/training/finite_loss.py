@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 FIX = "lower optimizer.learning_rate or set trainer.gradient_clip_val"
 
+IMAGES = "the images hold numbers that are not finite"
+
 ANOMALY = "returned nan values"
 """Part of torch's message when `trainer.detect_anomaly` finds an operation."""
 
@@ -105,7 +107,8 @@ class FiniteLoss(Callback):
     def _fail(self, trainer: Trainer, pl_module: LightningModule, loss: float, step: Step) -> NoReturn:
         self._seeds.seed_for(trainer, step.batch_index)
         place = first_not_finite(network_of(pl_module), as_batch(step.batch, trainer).images)
-        raise RunError(f"the training loss is {loss} in {step_line(trainer, step)}: {place}; {FIX}{deeper()}")
+        advice = "" if place == IMAGES else f"; {FIX}{deeper()}"
+        raise RunError(f"the training loss is {loss} in {step_line(trainer, step)}: {place}{advice}")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks the last step before it is measured, and before the metrics of its epoch are logged."""
@@ -181,7 +184,7 @@ def first_not_finite(net: nn.Module, images: Tensor) -> str:
         images: (B, C, H, W).
     """
     if not images.isfinite().all():
-        return "the images hold numbers that are not finite"
+        return IMAGES
     for name, weights in net.named_parameters():
         if not weights.isfinite().all():
             return f"the weights `{name}` are not finite after the previous step"
