@@ -51,6 +51,12 @@ def _check_facts(model: dict[str, Any], data: dict[str, Any]) -> None:
 
 
 def _check_augment(augment: dict[str, Any], data: dict[str, Any]) -> None:
+    side, padding = min(data.get("stored_size", data["image_size"]), data["image_size"]), augment.get("padding", 0)
+    if padding >= side:
+        raise ConfigError(
+            f"`augment.padding` is {padding}, but the views are of {side} px, so that some would be empty; "
+            f"set it to at most {side - 1}"
+        )
     if {"channels", "normalization"} <= data.keys():
         check_colour(augment.get("pca_colour", "none"), data["channels"], data["normalization"])
 
