@@ -62,6 +62,7 @@ REFUSED = {
     "optimizer.learning_rate=1e-320": "is 1e-320 (float); allowed: greater than or equal to 1.2e-38",
     "optimizer.learning_rate=0": "is 0 (int); allowed: greater than 0",
     "augment=crop augment.padding=8": "`augment.padding` is 8, but the views are of 8 px, so that some would be empty;",
+    "schedule=plateau schedule.min_learning_rate=1": "`schedule.min_learning_rate` is 1.0, but `optimizer.learning_ra",
     "schedule=plateau schedule.factor=1": "`schedule.factor` is 1 (int); allowed: less than 1",
     "optimizer.nesterov=true optimizer.momentum=0": "`optimizer`: Nesterov momentum requires a momentum and zero damp",
     "optimizer=krizhevsky_sgd optimizer.layers={conv9:{weight_decay:0.0}}": "conv9",

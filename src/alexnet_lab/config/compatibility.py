@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
@@ -172,6 +173,13 @@ def _check_schedule(schedule: dict[str, Any], optimizer: dict[str, Any]) -> None
         raise needs_layer_groups(wishes[name])
     if name == "schedules.step":
         check_drops(schedule["drop_epochs"])
+    elif name == "schedules.plateau":
+        least, rate = schedule["min_learning_rate"], optimizer.get("learning_rate", math.inf)
+        if least > rate:
+            raise ConfigError(
+                f"`schedule.min_learning_rate` is {least}, but `optimizer.learning_rate` is {rate}; "
+                f"set it to at most {rate}"
+            )
     elif name == "published.by_pass":
         check_passes(schedule["passes"], schedule["factors"])
     elif name == "published.caffe_step":
