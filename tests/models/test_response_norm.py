@@ -162,6 +162,7 @@ def test_window_sum_of_ones_counts_the_window():
     assert window_sum(ones, 5).flatten().tolist() == [3, 4, 5, 5, 4, 3]
     assert window_sum(ones, 4).flatten().tolist() == [2, 3, 4, 4, 4, 3]
     assert window_sum(ones, 4, reverse=True).flatten().tolist() == [3, 4, 4, 4, 3, 2]
+    assert window_sum(ones, 10**9).flatten().tolist() == [6] * 6
     assert window_sum(ones, 5, groups=2).flatten().tolist() == [3, 3, 3, 3, 3, 3]
 
 

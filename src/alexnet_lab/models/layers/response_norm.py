@@ -57,10 +57,12 @@ def window_sum(values: Tensor, size: int, groups: int = 1, reverse: bool = False
         before, after = after, before
     totals = []
     for part in values.chunk(groups, 1):
-        padded = functional.pad(part, [0, 0] * (values.ndim - 2) + [before, after])
-        total = padded[:, : part.shape[1]].clone()
-        for step in range(1, size):
-            total += padded[:, step : step + part.shape[1]]
+        maps = part.shape[1]
+        up, down = min(before, maps - 1), min(after, maps - 1)
+        padded = functional.pad(part, [0, 0] * (values.ndim - 2) + [up, down])
+        total = padded[:, :maps].clone()
+        for step in range(1, up + 1 + down):
+            total += padded[:, step : step + maps]
         totals.append(total)
     return torch.cat(totals, 1) if groups > 1 else totals[0]
 
