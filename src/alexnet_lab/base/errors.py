@@ -78,8 +78,11 @@ def is_interrupt(error: BaseException) -> bool:
 
 
 def one_line(message: object) -> str:
-    """The message in one line: white space and line breaks become single blanks, control characters are escaped."""
-    return printable(" ".join(str(message).split()))
+    """The message in one line: white space and line breaks become single blanks, control characters are escaped.
+
+    torch's C++ stack is left out.
+    """
+    return printable(" ".join(str(message).partition("\nException raised from ")[0].split()))
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
