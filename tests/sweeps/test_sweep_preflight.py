@@ -120,6 +120,11 @@ def test_sweep_file_and_command_line_join(tmp_path):
         (("seed=0,1", "hydra.sweeper.max_batch_size=0"), "error: `hydra.sweeper.max_batch_size` is 0 (int); allowed: "),
         (("seed=0,1", "hydra.sweeper.trials=1.5"), "error: `hydra.sweeper.trials` is 1.5 (float); allowed: integer"),
         (("seed=0,1", "hydra.sweeper.params=3"), "error: `hydra.sweeper.params` is 3 (int); allowed: a group of keys"),
+        (("+hydra.sweeper.params={seed: null}",), "error: `seed` is None (NoneType); allowed: integer\n"),
+        (
+            ("hydra.sweeper.params={seed: 0}",),
+            "error: `hydra.sweeper.params` is a group of keys and takes no value; add keys: +hydra.sweeper.params.KEY=",
+        ),
         (("seed=0,1", "launcher.jobs_side_by_side=2"), "this launcher runs one job after the other; set launcher=job"),
         (
             ("seed=0,1", "launcher=joblib", "hydra.launcher.n_jobs=0"),

@@ -184,7 +184,8 @@ def _unknown_override(key: str, config: DictConfig, groups: list[str]) -> Config
             return ConfigError(f"{unknown_key(key, known, whole, '.'.join(parts[: place + 1]))}{how_to_add(key)}")
         node = node[part]
     choose = "choose one of its files, or " if key in groups else ""
-    return ConfigError(f"`{key}` is a group of keys and takes no value; {choose}set its keys: {key}.KEY=value")
+    add = f"set its keys: {key}.KEY=value" if node else f"add keys: +{key}.KEY=value"
+    return ConfigError(f"`{key}` is a group of keys and takes no value; {choose}{add}")
 
 
 def _target_with_field(key: str, config: dict[str, Any]) -> str | None:

@@ -163,7 +163,7 @@ class LedgerSweeper(Sweeper):
             arguments: The overrides of the command line, which take precedence over the sweep's file.
         """
         names = [f"{VARIANT}={','.join(self.variants)}"] if self.variants else []
-        words = names + [f"{key}={value}" for key, value in self.params.items()] + arguments
+        words = names + [_word(key, value) for key, value in self.params.items()] + arguments
         parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(words)
         last = {item.get_key_element(): item for item in parsed}
         common = [item for item in last.values() if not item.is_sweep_override()]
@@ -239,6 +239,11 @@ class LedgerSweeper(Sweeper):
         return Plugins.instance().instantiate_launcher(
             hydra_context=self.context, task_function=self.task, config=self.master
         )
+
+
+def _word(key: str, value: Any) -> str:
+    """The override of an entry of `params`: a text is in Hydra's grammar already."""
+    return f"{key}={value}" if isinstance(value, str) else value_override(key, value)
 
 
 class Composer:
