@@ -28,7 +28,7 @@ def counted(number: int, noun: str) -> str:
     """A number with its noun.
 
     Example:
-        >>> counted(1, "run"), counted(0, "run"), counted(1200, "image"), counted(3, "class"), counted(2, "epoch")
+        >>> counted(1, "run"), counted(0, "run"), counted(1200, "image"), counted(3, "class"), counted(2, "batch")
         ('1 run', '0 runs', '1,200 images', '3 classes', '2 batches')
     """
     ending = "" if number == 1 else "es" if noun.endswith(("s", "tch")) else "s"
