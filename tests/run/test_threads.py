@@ -33,7 +33,8 @@ ALEXNET = 720_351_776
 @pytest.fixture(autouse=True)
 def _many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "available_cores", lambda: 16)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name in ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def config(batch_size: int = 64, num_threads: int | None = None, side_by_side: int = 1) -> Train:
@@ -66,9 +67,18 @@ def test_variable_comes_before_the_work_and_the_key_before_the_variable(value, e
     assert chosen_threads(config(num_threads=2), ALEXNET, 1) == 2
 
 
-def test_variable_that_is_no_number(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "all")
-    with pytest.raises(ConfigError, match="the environment variable OMP_NUM_THREADS is 'all'; it must be a whole num"):
+@pytest.mark.parametrize("num_threads", [None, 4])
+def test_no_more_threads_than_openmp_starts(num_threads, monkeypatch):
+    """oneDNN would wait for the others for ever."""
+    monkeypatch.setenv("OMP_THREAD_LIMIT", "3")
+    assert chosen_threads(config(num_threads=num_threads), ALEXNET, 1) == 3
+    assert chosen_threads(config(num_threads=2), ALEXNET, 1) == 2
+
+
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "OMP_THREAD_LIMIT"])
+def test_variable_that_is_no_number(name, monkeypatch):
+    monkeypatch.setenv(name, "all")
+    with pytest.raises(ConfigError, match=f"the environment variable {name} is 'all'; it must be a whole num"):
         chosen_threads(config(), ALEXNET, 1)
 
 

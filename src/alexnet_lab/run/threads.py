@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from alexnet_lab.base.cluster import number
 from alexnet_lab.base.cores import available_cores, omp_threads, waited_seconds
 
 if TYPE_CHECKING:
@@ -42,21 +43,22 @@ alone has harmless reasons."""
 def chosen_threads(config: Train, macs: int, processes: int) -> int:
     """The threads of one process: `trainer.num_threads`, `OMP_NUM_THREADS`, or as many as a step has work for.
 
+    With more threads than `OMP_THREAD_LIMIT` allows, oneDNN would wait for ever for those that do not start.
+
     Args:
         config: A checked config.
         macs: Multiply-adds of the network for one image.
         processes: On this machine.
 
     Raises:
-        ConfigError: `OMP_NUM_THREADS` is no number.
+        ConfigError: `OMP_NUM_THREADS` or `OMP_THREAD_LIMIT` is no number.
     """
     trainer = config.trainer
-    asked = trainer.num_threads or omp_threads()
-    if asked:
-        return asked
     share = available_cores() // (processes * config.launcher.side_by_side)
     images = config.data["batch_size"] / (processes * trainer.num_nodes)
-    return max(1, min(share, int(macs * images / MACS_PER_THREAD)))
+    by_work = max(1, min(share, int(macs * images / MACS_PER_THREAD)))
+    threads = trainer.num_threads or omp_threads() or by_work
+    return min(threads, number("OMP_THREAD_LIMIT", 0) or threads)
 
 
 def with_threads(config: Train, macs: int, processes: int) -> Train:
