@@ -13,6 +13,7 @@ import pytest
 import yaml
 from commands import REPOSITORY, call, finished, forked
 from endings import assert_same_ending
+from lightning.pytorch.callbacks import Timer
 
 from alexnet_lab.base.errors import Interrupted, RunError
 from alexnet_lab.config.continuing import LONGER
@@ -153,14 +154,32 @@ def test_unfinished_run_gets_more_epochs(unfinished):
     assert (after["epochs"], "history" in after) == (3, False)
 
 
-def test_epoch_that_max_steps_had_ended_counts_as_done(compose, tmp_path, capfd):
+@pytest.fixture
+def timer_of_8_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`trainer.max_time` ends a run after that many steps."""
+
+    def check(self: Timer, trainer: Any) -> None:
+        trainer.should_stop |= trainer.global_step == 8
+
+    monkeypatch.setattr(Timer, "_check_time_remaining", check)
+
+
+@pytest.mark.parametrize(
+    ("limit", "unlimited"),
+    [
+        ("trainer.max_steps=8", {"trainer.max_steps": -1}),
+        ("trainer.max_time='00:01:00:00'", {"trainer.max_time": None}),
+    ],
+)
+@pytest.mark.usefixtures("timer_of_8_steps")
+def test_epoch_that_was_ended_early_counts_as_done(limit, unlimited, compose, tmp_path, capfd):
     run = tmp_path / "run"
     short = ("trainer.limit_train_batches=5", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1")
-    train(compose(f"run_dir={run}", *short, "trainer.max_epochs=2", "trainer.max_steps=8"))
-    with pytest.raises(RunError, match=r"`trainer.max_steps` is 8, which the run has done; set it to more than 8"):
+    train(compose(f"run_dir={run}", *short, "trainer.max_epochs=2", limit))
+    with pytest.raises(RunError, match=r"_steps` is 8, which the run has done; set it to more|; add .*time=null$"):
         train({"resume": str(run), "changes": {"trainer.max_epochs": 3}})
-    after = train({"resume": str(run), "changes": {"trainer.max_epochs": 3, "trainer.max_steps": -1}})
-    warned = "trainer.max_steps had ended epoch 2; its other images are left out, and epoch 3 follows"
+    after = train({"resume": str(run), "changes": {"trainer.max_epochs": 3, **unlimited}})
+    warned = "the run had ended within epoch 2; its other images are left out, and epoch 3 follows"
     assert warned in capfd.readouterr().err
     assert (after["epochs"], after["steps"]) == (3, 13)
     assert [(row["epoch"], row["step"]) for row in rows(run)] == [("1", "5"), ("2", "8"), ("3", "13")]

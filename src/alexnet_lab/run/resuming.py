@@ -72,10 +72,11 @@ def begin(directory: RunDirectory, config: Train, *, mapped: bool = False) -> Be
             _check_epoch_is_over(directory, config, checkpoint)
         _check_longer(directory, config, checkpoint, result)
         log.info("%s", _rule(checkpoint, longer))
-        if checkpoint.get("global_step") == saved["trainer"].get("max_steps") and not _is_over(checkpoint):
+        epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+        if epochs["processed"] == epochs["ready"] and not _is_over(checkpoint):  # it was ended early
             epoch = checkpoint["epoch"] + 1
             log.warning(
-                "trainer.max_steps had ended epoch %d; its other images are left out, and epoch %d follows",
+                "the run had ended within epoch %d; its other images are left out, and epoch %d follows",
                 epoch, epoch + 1,
             )  # fmt: skip
     checkpoint_identity.warn_of_other_code(checkpoint)
