@@ -40,6 +40,7 @@ class LayerStatistics(Callback):
         self._before: dict[str, Tensor] = {}
         self._measured: set[int] = set()
         self._step = 0
+        self._within_step = False  # an optimiser such as LBFGS computes a batch several times
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Registers hooks on the ReLUs."""
@@ -82,14 +83,16 @@ class LayerStatistics(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Keeps a copy of the weights before a measured step."""
-        if self._step in self._measured:
+        if self._step in self._measured and not self._within_step:
             self._before = {name: weight.detach().clone() for name, weight in weights(network_of(pl_module)).items()}
-        self._step += 1
+        self._within_step = True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Compares that copy with the weights after the step."""
+        """Compares that copy with the weights after the step, and counts the step."""
+        self._step += self._within_step
+        self._within_step = False
         if self._before:
             for name, weight in weights(network_of(pl_module)).items():
                 self.ratios.setdefault(name, []).append(update_ratio(self._before[name], weight.detach()))
