@@ -14,6 +14,7 @@ from evaluating import run_eval
 from PIL import Image
 
 from alexnet_lab.base.errors import DataError
+from alexnet_lab.data.source_files import SourceFiles
 from alexnet_lab.evaluation.custom_images import find_images
 from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.evaluation.predict import predict
@@ -58,6 +59,13 @@ def test_own_copies_of_the_test_images_give_the_runs_errors(run, test_images, tm
         row = rows[f"{labels[number]}/{number:03}.png"]
         assert (row["true class"], row["class 1"]) == (str(labels[number]), str(guess))
         assert float(row["probability 1"]) == pytest.approx(float(plain.probabilities[number, guess]), abs=6e-5)
+
+
+def test_the_files_are_hashed_once(run, test_images, tmp_path, monkeypatch):
+    read: list[str] = []
+    monkeypatch.setattr(SourceFiles, "read", lambda self, rows, title: read.append(title))
+    run_eval(run, data={"root": str(lay(tmp_path / "mine", test_images[0][:5], None))})
+    assert read == ["reading"]
 
 
 def test_images_without_folders_are_predicted_only(run, test_images, tmp_path, capsys):

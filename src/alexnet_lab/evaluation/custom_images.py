@@ -8,8 +8,9 @@ import os
 import tempfile
 import unicodedata
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,8 @@ from alexnet_lab.data.store_writing import make_store
 from alexnet_lab.evaluation.predict import UNKNOWN
 
 
-class OwnImages(NamedTuple):
+@dataclass(frozen=True)
+class OwnImages:
     """Image files with their labels."""
 
     root: Path
@@ -41,7 +43,7 @@ class OwnImages(NamedTuple):
         """The name of the folder, also if `root` is `.`."""
         return self.root.resolve().name
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """A hash of the names, labels and contents of the files."""
         files = look_up(self.root, self.names)
