@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from alexnet_lab.config import check_evaluate
 from alexnet_lab.evaluation.evaluate import evaluate
 from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.evaluation.predict import predict
-from alexnet_lab.run import train
+from alexnet_lab.run import tracking, train
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 
 if TYPE_CHECKING:
@@ -37,16 +37,31 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def images_of(folder: Path, test_fraction: float = 0) -> tuple[str, ...]:
+    return (
+        "data=image_folder", f"data.root={folder}", f"data.dir={folder}", "data.stored_size=16", "data.image_size=16",
+        f"data.test_fraction={test_fraction}", "data.val_fraction=0.1", "augment=none",
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def run(folder: Path, compose: Callable[..., dict], tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("runs") / "untested"
     words = (
-        "data=image_folder", f"data.root={folder}", f"data.dir={folder}", "data.stored_size=16", "data.image_size=16",
-        "data.test_fraction=0", "data.val_fraction=0.1", "augment=none", "trainer.max_epochs=4",
-        "callbacks.checkpoint.keep=2", "callbacks.checkpoint.monitor=null", "callbacks.train_set=true",
+        "trainer.max_epochs=4", "callbacks.checkpoint.keep=2", "callbacks.checkpoint.monitor=null",
+        "callbacks.train_set=true",
     )  # fmt: skip
-    train(compose(f"run_dir={place}", *words))
+    train(compose(f"run_dir={place}", *images_of(folder), *words))
     return place
+
+
+def test_the_confusions_of_the_training_images_are_not_shown_as_the_tests(folder, compose, tmp_path, monkeypatch):
+    shown: list[Any] = []
+    monkeypatch.setattr(tracking, "show", lambda _, content: shown.append(content.args[2]))
+    for fraction in (0, 0.1):
+        words = (*images_of(folder, fraction), "callbacks.train_set=true", "trainer.max_epochs=1")
+        train(compose(f"run_dir={tmp_path / str(fraction)}", *words))
+    assert [counts and sum(map(sum, counts)) for counts in shown] == [None, 6]
 
 
 def test_nothing_is_set_apart_and_nothing_is_tested(run):

@@ -95,6 +95,7 @@ def fit_and_test(
                 trainer.fit(classifier, data, ckpt_path=last, weights_only=True)
             load_best(trainer, classifier, own)
             tested = train_set_metrics(trainer, classifier, data) if config.callbacks.train_set else {}
+            own.confusion.counts = None  # those of the training set
             tested |= test_metrics(trainer, classifier, data)
             names = class_names(data, config.data["num_classes"])
             media = partial(shown, directory.pictures(), own.metrics.rows, own.confusion.counts, names)
