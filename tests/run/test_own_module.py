@@ -273,6 +273,15 @@ def test_what_a_module_does_not_do_is_left_out_in_one_line():
     assert "Untested has no test_step: nothing is tested" in found["log"]
 
 
+def test_a_resumed_run_without_another_validation_knows_what_its_module_has_logged(tmp_path):
+    words = ("callbacks=early_stopping", "callbacks.early_stopping.patience_epochs=1",
+             "callbacks.early_stopping.min_delta=100.0", "trainer.limit_train_batches=2")  # fmt: skip
+    run("run", "Plain", *words, "trainer.max_epochs=4")
+    (tmp_path / "run" / "result.json").unlink()
+    outcome = call(train, "train", "resume=run", TRUST)
+    assert (outcome.code, "logs no" in outcome.err) == (0, False), outcome.err
+
+
 @pytest.mark.parametrize(
     ("name", "words", "message"),
     [

@@ -226,15 +226,15 @@ def resumed_from(directory: RunDirectory, config: Train, trainer: Trainer, check
 
 def load_best(trainer: Trainer, classifier: LightningModule, own: OwnCallbacks) -> None:
     """Loads the best epoch's weights. Lightning's own way would also restore each callback's state of that epoch."""
-    checkpoints = own.checkpoints
-    unknown = checkpoints.monitor not in (None, *trainer.callback_metrics) and sum(trainer.num_val_batches)
+    checkpoints, rows = own.checkpoints, own.metrics.rows
+    unknown = rows and checkpoints.monitor not in {None}.union(*rows) and sum(trainer.num_val_batches)
     if unknown and not isinstance(classifier, Classifier):
         name = type(classifier).__name__
         log.warning("%s logs no %s, so best.ckpt is that of the last epoch", name, checkpoints.monitor)
     if checkpoints.best_epoch >= 0:
         load_weights(classifier, load_checkpoint(checkpoints.best), checkpoints.best)
         epoch = checkpoints.best_epoch + 1
-        own.weights.complete(trainer, classifier, metrics_of_epoch(own.metrics.rows, epoch), epoch)
+        own.weights.complete(trainer, classifier, metrics_of_epoch(rows, epoch), epoch)
 
 
 def test_metrics(trainer: Trainer, classifier: LightningModule, data: Any) -> dict[str, float]:
