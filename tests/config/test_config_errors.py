@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -135,12 +136,17 @@ def test_path_that_is_too_long_is_reported_in_one_line(tmp_path, monkeypatch):
     assert outcome.err == f"error: {'a' * 300} cannot be used: File name too long\n"
 
 
-def test_a_file_that_cannot_be_written_is_reported_by_its_own_name(tmp_path):
-    def full(_: dict[str, Any]) -> None:
-        with atomic_path(tmp_path / "summary.csv"):
-            raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize("fails", ["mkstemp", "fsync"])
+def test_a_file_that_cannot_be_written_is_reported_by_its_own_name(fails, tmp_path, monkeypatch):
+    def full(*_: object, **names: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", *[f".{name}x.part" for name in names.values()][:1])
 
-    outcome = call(full, "train")
+    def write(_: dict[str, Any]) -> None:
+        monkeypatch.setattr(tempfile if fails == "mkstemp" else os, fails, full)
+        with atomic_path(tmp_path / "summary.csv"):
+            pass
+
+    outcome = call(write, "train")
     assert (outcome.code, outcome.out) == (1, "")
     assert outcome.err == f"error: {tmp_path}/summary.csv cannot be used: No space left on device\n"
 

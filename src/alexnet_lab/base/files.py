@@ -25,18 +25,20 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    part = Path(name)
+    part = None
     try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        part = Path(name)
         yield part
         part.chmod(0o644)  # mkstemp's 0600 would hide the file from others who share the folder
         _flush(part)
         part.replace(path)
         _flush(path.parent)
     except BaseException as error:
-        part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (None, name):
+        if part is not None:
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and (part is None or error.filename in (None, name)):
             error.filename = str(path)
         raise
 
