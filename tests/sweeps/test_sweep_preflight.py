@@ -330,3 +330,16 @@ def test_dry_run_of_one_run_checks_its_parts_too(tmp_path):
     assert wrong.code == 2
     assert "Resize turns torch.uint8 (1, 28, 28) into torch.uint8 (1, 5, 5); it must keep both" in wrong.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_swept_path_that_is_no_text_is_that_of_sweep_json(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    roots = [tmp_path / name for name in ("caf\udce9", "b")]
+    for folder in (root / "train" / name for root in roots for name in "xy"):
+        folder.mkdir(parents=True)
+    asked = ("data=image_folder", "model=alexnet", f"data.root='{roots[0]}','{roots[1]}'")
+    plan = planned(*asked)
+    plan.sweep.begin(plan.definition)
+    assert plan.sweep.read() == plan.definition == planned(*asked).definition
+    assert [job.config["data.root"] for job in plan.jobs] == [rf"{tmp_path}/caf\udce9", str(roots[1])]
+    assert str(roots[0]) in " ".join(plan.words[plan.jobs[0].name])

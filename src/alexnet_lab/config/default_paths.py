@@ -76,7 +76,7 @@ def _cut(name: str, reserved: int = 0) -> str:
 
 def short_hash(words: Iterable[str]) -> str:
     """The first eight hexadecimal digits of a hash of some words."""
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:8]
+    return hashlib.sha256("\n".join(words).encode(errors="backslashreplace")).hexdigest()[:8]
 
 
 def default_run_dir(model: str, data: str, now: str) -> str:
