@@ -15,15 +15,13 @@ import shlex
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar, cast, get_args, get_origin
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, cast, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from alexnet_lab.base import ranges, shell
 from alexnet_lab.base.errors import ConfigError, did_you_mean
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
 
 __all__ = ["checked"]
 

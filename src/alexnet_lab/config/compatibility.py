@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
 from alexnet_lab.base.formats import counted
 from alexnet_lab.base.ranges import COUNTED, TOP_K, check_metric_name
-from alexnet_lab.config.schema import EARLY_EPOCHS
+from alexnet_lab.config.schema import EARLY_EPOCHS, Callbacks, Train, Trainer
 from alexnet_lab.data.field_rules import check_colour, check_folders, has_validation_images
 from alexnet_lab.models.geometry import check_model
 from alexnet_lab.training.schedule_rules import check_drops, check_passes, check_step_length, needs_layer_groups
-
-if TYPE_CHECKING:
-    from alexnet_lab.config.schema import Callbacks, Train, Trainer
 
 GRAPHS = "alexnet_lab.training.cuda_graphs.CudaGraphs"
 

@@ -8,21 +8,17 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.flatten import within
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig, ListConfig
-
-    from alexnet_lab.config.schema import Train
+from alexnet_lab.config.schema import Train
 
 MAX_LENGTH, MAX_BYTES = 120, 255
 """Of a folder's name, in characters and in UTF-8; file systems allow no more bytes."""

@@ -5,14 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.files import try_folder, usable
-
-if TYPE_CHECKING:
-    from alexnet_lab.config.schema import Export
+from alexnet_lab.config.schema import Export
 
 
 class Format(NamedTuple):

@@ -12,9 +12,10 @@ import shutil
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args, get_origin
+from typing import Any, Literal, NamedTuple, cast, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
+from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
 from pydantic import AfterValidator
 
@@ -25,9 +26,6 @@ from alexnet_lab.base.formats import SENTENCE
 from alexnet_lab.base.targets import parts
 from alexnet_lab.config.schema import BUILT_IN, Evaluate, Export, Report, Section, Train, section_in
 from alexnet_lab.config.signatures import read_signature
-
-if TYPE_CHECKING:
-    from hydra.conf import HydraConf
 
 SECTIONS: dict[str, type[Section]] = {"train": Train, "eval": Evaluate, "export": Export, "report": Report}
 """The schema of each command's keys, apart from the fields of a `_target_`."""

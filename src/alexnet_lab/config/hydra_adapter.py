@@ -15,7 +15,7 @@ from argparse import Action, Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -24,13 +24,11 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from alexnet_lab.base.errors import ConfigError
-
-if TYPE_CHECKING:
-    from hydra.core.override_parser.types import Override
 
 SETS_MODE = re.compile(r"^hydra:\n(?:[ #].*\n|\n)*? +mode:|searchpath:", re.MULTILINE)
 """Matches a yaml file that sets `hydra.mode`, or names folders with further files."""

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -43,9 +44,6 @@ from alexnet_lab.config.hydra_adapter import (
 )
 from alexnet_lab.config.messages import MAY_BE_EXPLAINED, explain, omegaconf_error, own_error, refuse_lists
 from alexnet_lab.config.slurm_resources import cpus_per_task, gpus_per_node
-
-if TYPE_CHECKING:
-    from hydra.conf import HydraConf
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """Hydra's environment variable for tracebacks, which applies here too."""

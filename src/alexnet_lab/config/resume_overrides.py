@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -21,9 +22,6 @@ from alexnet_lab.base.flatten import flat, within
 from alexnet_lab.config.command_line import PATHS, expanded
 from alexnet_lab.config.continuing import FREE, differences
 from alexnet_lab.config.hydra_adapter import arguments
-
-if TYPE_CHECKING:
-    from hydra.core.override_parser.types import Override
 
 OWN = ("resume", "resume_force", "trusted_packages")
 """Keys that control how a run is resumed."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.targets import OURS, parts
-
-if TYPE_CHECKING:
-    from alexnet_lab.config.schema import Train
+from alexnet_lab.config.schema import Train
 
 OURS_AT_WANDB = f"{OURS}.run.tracking.wandb_logger"
 """The `_target_` of configs/logger/wandb.yaml."""

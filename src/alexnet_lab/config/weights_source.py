@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.files import sha256, stamp, usable
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from alexnet_lab.config.schema import Train
+from alexnet_lab.config.schema import Train
 
 TORCHVISION = "torchvision"
 """The value of `init_from` for the weights that torchvision publishes for the network."""

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import nn
 
 from alexnet_lab.base.fields import checked
+from alexnet_lab.base.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, UnitInterval
 from alexnet_lab.models.geometry import AlexNetSizes, alexnet_maps, alexnet_norms, alexnet_sizes
 from alexnet_lab.models.initialisation import initialise
 from alexnet_lab.models.input_shape import check_images
@@ -27,11 +29,6 @@ from alexnet_lab.models.layers import (
     MinPool2d,
     SpatialResponseNorm,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from alexnet_lab.base.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, UnitInterval
 
 log = logging.getLogger("alexnet_lab.models")
 

@@ -7,15 +7,12 @@ weights keep their layout (out, in, height, width); but Caffe's images are blue-
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 
 from alexnet_lab.base.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = ["from_caffe", "from_torchvision", "to_caffe", "to_torchvision"]
 

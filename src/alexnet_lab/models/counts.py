@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -11,9 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from alexnet_lab.models.hooks import evaluating, watched
 from alexnet_lab.models.layers import EuclideanRBF, LocallyConnected2d, PartialConv2d, Subsampling
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["num_macs", "num_neurons", "num_parameters"]
 

@@ -7,20 +7,17 @@ Pools round sizes up; pixels are 0..255 minus the mean image.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import nn
 
 from alexnet_lab.base.fields import checked
+from alexnet_lab.base.ranges import PositiveInt, UnitInterval
 from alexnet_lab.models.geometry import CudaConvNetSizes, cuda_convnet_sizes
 from alexnet_lab.models.input_shape import check_images
 from alexnet_lab.models.layers import ACTIVATIONS, LocallyConnected2d, LocalResponseNorm, SpatialResponseNorm
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from alexnet_lab.base.ranges import PositiveInt, UnitInterval
 
 
 class CudaConvNet(nn.Module):

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 import torchvision
+from torch import nn
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean, one_line
 from alexnet_lab.base.fields import checked
+from alexnet_lab.base.ranges import PositiveInt
 from alexnet_lab.models.counts import trace
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-    from alexnet_lab.base.ranges import PositiveInt
 
 
 def _extras(name: str, image_size: int) -> dict[str, Any]:

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
 
 from alexnet_lab.base.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from alexnet_lab.base.ranges import PositiveFloat, PositiveInt
+from alexnet_lab.base.ranges import PositiveFloat, PositiveInt
 
 __all__ = ["output_size", "padding_pixels"]
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
 
 from alexnet_lab.base.errors import ConfigError
-
-if TYPE_CHECKING:
-    import torch
 
 
 def check_images(images: torch.Tensor, expected: tuple[int, int, int]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -12,9 +13,6 @@ from alexnet_lab.models.counts import num_macs, num_neurons, num_parameters, tra
 from alexnet_lab.models.geometry import padding_pixels
 from alexnet_lab.models.layers import LocallyConnected2d, MinPool2d, PartialConv2d, SpatialResponseNorm, Subsampling
 from alexnet_lab.models.zoo import build, names, published
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = ["layer_rows", "layer_table"]
 

@@ -8,19 +8,17 @@ The network of LeCun et al. 1998 itself is `LeNet51998`. The course notebooks' v
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import nn
 
 from alexnet_lab.base.fields import checked
+from alexnet_lab.base.ranges import PositiveInt, UnitInterval
 from alexnet_lab.models.geometry import LeNet5Sizes, lenet5_sizes
 from alexnet_lab.models.initialisation import initialise
 from alexnet_lab.models.input_shape import check_images
 from alexnet_lab.models.layers import ACTIVATIONS, MinPool2d
-
-if TYPE_CHECKING:
-    from alexnet_lab.base.ranges import PositiveInt, UnitInterval
 
 POOLS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d, "min": MinPool2d}
 

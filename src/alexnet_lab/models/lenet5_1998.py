@@ -7,19 +7,17 @@ shows those of the full ASCII set in figure 3, 7x12 pixels each.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from alexnet_lab.base.fields import checked
+from alexnet_lab.base.ranges import NonNegativeFloat, PositiveInt
 from alexnet_lab.models.geometry import lenet5_1998_padding
 from alexnet_lab.models.input_shape import check_images
 from alexnet_lab.models.layers import EuclideanRBF, PartialConv2d, ScaledTanh, Subsampling
-
-if TYPE_CHECKING:
-    from alexnet_lab.base.ranges import NonNegativeFloat, PositiveInt
 
 BACKGROUND, INK = -0.1, 1.175
 """Input values that give a digit's image a mean of about 0 and a variance of about 1 (sec. II.B)."""

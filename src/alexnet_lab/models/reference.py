@@ -7,14 +7,11 @@ torch's. Each function loops over the places of its output and treats one window
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 __all__ = ["alexnet", "conv", "dense", "dropout", "local", "lrn", "pad", "pool", "relu", "softmax", "spatial_norm"]
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
 from alexnet_lab.base.formats import SENTENCE
 from alexnet_lab.base.targets import build as build_target
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from omegaconf import DictConfig
     from torch import nn
 
 

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator, PercentFormatter
 
 from alexnet_lab.evaluation.figures.style import COLOURS, FAINT, OTHER, new_figure, shorten, styled
 from alexnet_lab.report.comparison import PARTIAL, Run, Study
 from alexnet_lab.report.forest import Gap, gaps, span
 from alexnet_lab.report.text_tables import summary_of
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 AXIS_MARGIN = 0.05
 """Space beyond the ends of an axis, as a share of its length."""

@@ -5,25 +5,22 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from lightning import LightningModule, Trainer
+from torch import Tensor
 
 from alexnet_lab.base.errors import one_line
 from alexnet_lab.base.flatten import flat, nested, within
 from alexnet_lab.config.continuing import RECORDS
 from alexnet_lab.config.default_paths import OUTWARD
+from alexnet_lab.config.schema import Train
 from alexnet_lab.data.channel_statistics import Statistics
 from alexnet_lab.data.datamodule import ImageDataModule
+from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.training.callbacks import epoch_metrics, network_of
 from alexnet_lab.training.weights_file import write_weights
-
-if TYPE_CHECKING:
-    from lightning import LightningModule, Trainer
-    from torch import Tensor
-
-    from alexnet_lab.config.schema import Train
-    from alexnet_lab.run.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
@@ -14,10 +14,8 @@ from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.flatten import within
 from alexnet_lab.config import check_saved
 from alexnet_lab.config.continuing import FORCED, RECORDS, ROUNDING, Difference, differences
+from alexnet_lab.config.schema import Train
 from alexnet_lab.run import provenance
-
-if TYPE_CHECKING:
-    from alexnet_lab.config.schema import Train
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,9 +12,7 @@ from alexnet_lab.base import gpus
 from alexnet_lab.base.cores import Bfloat16, bfloat16_arithmetic
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.formats import counted
-
-if TYPE_CHECKING:
-    from alexnet_lab.config.schema import Train, Trainer
+from alexnet_lab.config.schema import Train, Trainer
 
 log = logging.getLogger(__name__)
 

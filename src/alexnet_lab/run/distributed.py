@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy, Strategy, StrategyRegistry
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from alexnet_lab.base.cluster import place
 from alexnet_lab.base.errors import ConfigError, did_you_mean
 from alexnet_lab.base.targets import build
-
-if TYPE_CHECKING:
-    from torch.nn.parallel import DistributedDataParallel
 
 log = logging.getLogger(__name__)
 

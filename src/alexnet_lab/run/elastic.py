@@ -15,7 +15,7 @@ import threading
 import uuid
 from collections.abc import Mapping
 from multiprocessing import connection, forkserver
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -27,14 +27,12 @@ from alexnet_lab.base.log import quiet
 from alexnet_lab.base.memory import keep_freed_memory
 from alexnet_lab.base.signals import handled, terminable
 from alexnet_lab.base.terminal import outlive_terminal
+from alexnet_lab.config.schema import Train
 from alexnet_lab.run.devices import count_processes
 from alexnet_lab.run.failures import is_chance
 from alexnet_lab.run.last_step import shutdown_seconds
 from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.training.checkpoint_io import Intact
-
-if TYPE_CHECKING:
-    from alexnet_lab.config.schema import Train
 
 OWN_VARIABLES = {
     *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT"),

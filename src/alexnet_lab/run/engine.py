@@ -8,12 +8,13 @@ import random
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.profilers import AdvancedProfiler, PassThroughProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from torch import nn
@@ -21,7 +22,7 @@ from torch import nn
 from alexnet_lab.base import cluster, targets
 from alexnet_lab.base.log import shows_bars
 from alexnet_lab.base.targets import build
-from alexnet_lab.config.schema import OUR_TRAINER_KEYS
+from alexnet_lab.config.schema import OUR_TRAINER_KEYS, Train
 from alexnet_lab.data.field_rules import has_validation_images
 from alexnet_lab.data.transforms import BatchTransforms
 from alexnet_lab.models.layers.pooling import make_deterministic
@@ -30,7 +31,9 @@ from alexnet_lab.run.devices import lightnings_name
 from alexnet_lab.run.distributed import Processes, build_strategy
 from alexnet_lab.run.own_module import build_module
 from alexnet_lab.run.pruning import Pruning, Rule
+from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.run.step_log import step_log
+from alexnet_lab.run.tolerant_loggers import Steady
 from alexnet_lab.training.batch_norm import batch_dependent, synchronise
 from alexnet_lab.training.callbacks import network_of
 from alexnet_lab.training.checkpoint_io import SafeCheckpointIO
@@ -38,13 +41,6 @@ from alexnet_lab.training.freezing import freeze
 from alexnet_lab.training.layer_statistics import LayerStatistics
 from alexnet_lab.training.progress_bar import ProgressLine
 from alexnet_lab.training.step_seeds import share_dropout
-
-if TYPE_CHECKING:
-    from lightning.pytorch.loggers import Logger
-
-    from alexnet_lab.config.schema import Train
-    from alexnet_lab.run.run_directory import RunDirectory
-    from alexnet_lab.run.tolerant_loggers import Steady
 
 log = logging.getLogger(__name__)
 

@@ -6,12 +6,9 @@ A worker hands on the text of an error alone, so the text decides wherever the e
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
+from alexnet_lab.config.schema import Train
 from alexnet_lab.run.devices import count_processes
-
-if TYPE_CHECKING:
-    from alexnet_lab.config.schema import Train
 
 CHANCE = re.compile(
     r"^Interrupted:|[Cc]onnection (closed|reset|refused)|[Bb]roken pipe|gloo|NCCL|Dist\w*Error|TCPStore"

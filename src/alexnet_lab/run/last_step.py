@@ -10,14 +10,13 @@ import os
 import signal
 import threading
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from lightning import LightningModule, Trainer
 
 from alexnet_lab.base.signals import terminate
 from alexnet_lab.training.callbacks import EndsBatch
 from alexnet_lab.training.checkpoints import CLOCK_STEPS, Checkpoints
-
-if TYPE_CHECKING:
-    from lightning import LightningModule, Trainer
 
 PATIENCE_SHARE = 0.6
 """Of the time that workers get to end, how long a step may take; after that the run ends at once."""

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.cluster import place
@@ -24,6 +24,7 @@ from alexnet_lab.run import failures, provenance, starting_weights
 from alexnet_lab.run.devices import check_devices, check_precision, count_processes, is_cpu, uses_workers
 from alexnet_lab.run.elastic import WorkerDiedError, run_workers
 from alexnet_lab.run.model_artifacts import log_models
+from alexnet_lab.run.multinode import Coordinator
 from alexnet_lab.run.parts import check_parts
 from alexnet_lab.run.preparation import Prepared, network_size, prepare
 from alexnet_lab.run.rehearsal import check_callbacks
@@ -33,10 +34,7 @@ from alexnet_lab.run.run_directory import CONTINUED_BY, RunDirectory
 from alexnet_lab.run.run_files import error_names
 from alexnet_lab.run.threads import with_threads
 from alexnet_lab.run.worker import fit_and_test
-
-if TYPE_CHECKING:
-    from alexnet_lab.run.multinode import Coordinator
-    from alexnet_lab.training.checkpoint_io import Intact
+from alexnet_lab.training.checkpoint_io import Intact
 
 log = logging.getLogger(__name__)
 

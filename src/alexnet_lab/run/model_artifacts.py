@@ -10,18 +10,16 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from alexnet_lab.base import targets
 from alexnet_lab.base.files import link_or_copy
 from alexnet_lab.base.log import quiet
+from alexnet_lab.config.schema import Train
 from alexnet_lab.config.wandb_checks import OURS_AT_WANDB
 from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.run.tolerant_loggers import steady
 from alexnet_lab.run.tracking import ID_FILE, finish, wandb_runs
-
-if TYPE_CHECKING:
-    from alexnet_lab.config.schema import Train
 
 TYPE = "model"
 """W&B's type of the artifacts."""

@@ -15,15 +15,17 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from torch import distributed
+from torch.distributed import Store
 from torch.distributed.elastic.utils.distributed import get_free_port
 
 from alexnet_lab.base.cluster import number, place
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, is_interrupt, one_line
 from alexnet_lab.base.formats import counted
 from alexnet_lab.base.signals import terminable
+from alexnet_lab.config.schema import Train, Trainer
 from alexnet_lab.run.devices import count_processes
 from alexnet_lab.run.elastic import Rendezvous, WorkerDiedError, run_workers
 from alexnet_lab.run.engine import without_verification
@@ -31,11 +33,6 @@ from alexnet_lab.run.preparation import network_size, prepare
 from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.run.threads import with_threads
 from alexnet_lab.run.worker import fit_and_test
-
-if TYPE_CHECKING:
-    from torch.distributed import Store
-
-    from alexnet_lab.config.schema import Train, Trainer
 
 POLL_SECONDS = 0.1
 

@@ -5,23 +5,20 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning import LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import nn
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.targets import build, locate
+from alexnet_lab.config.schema import Train
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.callbacks import network_of
 from alexnet_lab.training.checkpoint_io import check_content
 from alexnet_lab.training.freezing import freeze
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from alexnet_lab.config.schema import Train
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,11 @@ import logging
 import math
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from alexnet_lab.base import cluster, targets
@@ -18,7 +20,7 @@ from alexnet_lab.base.formats import counted
 from alexnet_lab.base.log import quiet
 from alexnet_lab.base.targets import OURS, build, locate
 from alexnet_lab.config.compatibility import monitors
-from alexnet_lab.config.schema import BUILT_IN
+from alexnet_lab.config.schema import BUILT_IN, Train, Trainer
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.transforms import BatchTransforms, try_transform
 from alexnet_lab.models.counts import num_parameters
@@ -31,12 +33,6 @@ from alexnet_lab.training.freezing import freeze
 from alexnet_lab.training.losses import check_losses
 from alexnet_lab.training.optimizers import build_optimizer
 from alexnet_lab.training.schedules import Duration, build_schedule
-
-if TYPE_CHECKING:
-    from lightning.pytorch.callbacks import Callback
-    from lightning.pytorch.loggers import Logger
-
-    from alexnet_lab.config.schema import Train, Trainer
 
 EARLY = ("model", "module", "data")
 """Groups that are built before the run directory is created anyway."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import distributed
@@ -18,9 +18,7 @@ from torch.cuda.nccl import version as version_of_nccl
 import alexnet_lab
 from alexnet_lab.base.cores import available_cores, processor_facts
 from alexnet_lab.base.gpus import visible_gpus
-
-if TYPE_CHECKING:
-    from alexnet_lab.config.schema import Trainer
+from alexnet_lab.config.schema import Trainer
 
 PACKAGES = (
     "alexnet-lab", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "wandb",

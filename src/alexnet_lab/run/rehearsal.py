@@ -7,7 +7,6 @@ import tempfile
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -23,12 +22,10 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from alexnet_lab.base import targets
 from alexnet_lab.base.errors import ConfigError, one_line
 from alexnet_lab.base.log import quiet
+from alexnet_lab.config.schema import Train
 from alexnet_lab.run import engine, parts
 from alexnet_lab.training import Classifier
 from alexnet_lab.training.optimizers import build_optimizer
-
-if TYPE_CHECKING:
-    from alexnet_lab.config.schema import Train
 
 LOUD = "lightning.pytorch"
 """The log in which a Trainer lists the devices that it does not use."""

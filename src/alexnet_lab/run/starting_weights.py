@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torchvision
@@ -16,6 +16,7 @@ from alexnet_lab.base.files import sha256
 from alexnet_lab.base.flatten import within
 from alexnet_lab.base.log import quiet
 from alexnet_lab.config.continuing import NOTHING, Difference, differences
+from alexnet_lab.config.schema import Train
 from alexnet_lab.config.weights_source import weights_file
 from alexnet_lab.models import convert, zoo
 from alexnet_lab.models.caffemodel import read_caffemodel
@@ -25,9 +26,6 @@ from alexnet_lab.run.own_module import build_network
 from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.training.checkpoint_io import load_checkpoint
 from alexnet_lab.training.weights_file import SUFFIX, read_weights
-
-if TYPE_CHECKING:
-    from alexnet_lab.config.schema import Train
 
 log = logging.getLogger(__name__)
 

@@ -9,24 +9,21 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
+from torch.optim import Optimizer
 
 from alexnet_lab.base import targets
 from alexnet_lab.base.csv_tables import csv_lines
 from alexnet_lab.base.files import write_text
+from alexnet_lab.config.schema import Train
 from alexnet_lab.run import tracking
 from alexnet_lab.run.tolerant_loggers import Steady
 from alexnet_lab.training.callbacks import main_rate, network_of, plain
-
-if TYPE_CHECKING:
-    from torch.optim import Optimizer
-
-    from alexnet_lab.config.schema import Train
 
 log = logging.getLogger(__name__)
 

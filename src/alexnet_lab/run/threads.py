@@ -7,16 +7,14 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 
 from alexnet_lab.base.cluster import number
 from alexnet_lab.base.cores import available_cores, omp_threads, waited_seconds
-
-if TYPE_CHECKING:
-    from alexnet_lab.config.schema import Train
+from alexnet_lab.config.schema import Train
 
 log = logging.getLogger(__name__)
 

@@ -13,25 +13,22 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from torch import Tensor
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import one_line
 from alexnet_lab.base.files import write_text
 from alexnet_lab.base.flatten import flat
+from alexnet_lab.base.ranges import PositiveInt
 from alexnet_lab.base.signals import handled
 from alexnet_lab.base.targets import build, parts
 from alexnet_lab.config.wandb_checks import MODES, OURS_AT_WANDB
 from alexnet_lab.run.tolerant_loggers import Steady, steady
 from alexnet_lab.run.wandb_media import drawn, log_code, shown
 from alexnet_lab.run.wandb_names import agent_name, short_name
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from alexnet_lab.base.ranges import PositiveInt
 
 __all__ = ["tensorboard_logger", "wandb_logger"]
 

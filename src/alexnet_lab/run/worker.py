@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -22,7 +22,7 @@ from alexnet_lab.base.environment import variables
 from alexnet_lab.base.errors import Interrupted
 from alexnet_lab.base.log import close_file, log_to_file, replay, start_log
 from alexnet_lab.base.signals import Terminated
-from alexnet_lab.config.schema import EARLY_EPOCHS
+from alexnet_lab.config.schema import EARLY_EPOCHS, Train
 from alexnet_lab.data.datamodule import ImageDataModule
 from alexnet_lab.data.preview import preview
 from alexnet_lab.models.counts import num_parameters
@@ -45,9 +45,6 @@ from alexnet_lab.training.logged_sums import LoggedSums
 from alexnet_lab.training.metrics import Confusion
 from alexnet_lab.training.step_seeds import StepSeeds
 from alexnet_lab.training.time_to import TimeTo
-
-if TYPE_CHECKING:
-    from alexnet_lab.config.schema import Train
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+
+from hydra.core.override_parser.types import Override
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.errors import ConfigError, RunError
@@ -21,9 +22,6 @@ from alexnet_lab.sweeps.runner import Launch, busy, run_left
 from alexnet_lab.sweeps.search import Search, Settings, distribution
 from alexnet_lab.sweeps.shutdown import stoppable
 from alexnet_lab.sweeps.sweep_directory import SweepDirectory
-
-if TYPE_CHECKING:
-    from hydra.core.override_parser.types import Override
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterator
+from typing import Any, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -16,9 +17,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from alexnet_lab.models.hooks import watched
 from alexnet_lab.training.mixins import with_mixin
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 """The `forward` methods that can be synchronised. A class that defines its own `forward` is left alone."""

@@ -9,11 +9,15 @@ from __future__ import annotations
 import logging
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from alexnet_lab.base.csv_tables import csv_text
 from alexnet_lab.base.errors import RunError
@@ -21,13 +25,6 @@ from alexnet_lab.base.files import write_text
 from alexnet_lab.data.loader import as_batch
 from alexnet_lab.training.classifier import Classifier
 from alexnet_lab.training.last_validation import last_validation
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from lightning import LightningModule, Trainer
-    from torch import Tensor, nn
-    from torch.optim import Optimizer
 
 log = logging.getLogger(__name__)
 

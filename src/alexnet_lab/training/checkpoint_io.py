@@ -8,21 +8,17 @@ import pickle
 import warnings
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import nn
 
 from alexnet_lab.base.errors import ConfigError, RunError, one_line
 from alexnet_lab.base.files import atomic_path, stamp
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import nn
-
 
 log = logging.getLogger(__name__)
 

@@ -5,25 +5,20 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, cast
+from pathlib import Path
+from typing import Any, Literal, cast
 
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from alexnet_lab.base.files import link_or_copy
 from alexnet_lab.training.callbacks import EndsBatch, check_still_there
-from alexnet_lab.training.checkpoint_io import MAY_FAIL
+from alexnet_lab.training.checkpoint_io import MAY_FAIL, SafeCheckpointIO
 from alexnet_lab.training.extra_metrics import sign
 from alexnet_lab.training.last_validation import last_validation
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from lightning import LightningModule, Trainer
-
-    from alexnet_lab.training.checkpoint_io import SafeCheckpointIO
 
 log = logging.getLogger(__name__)
 

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import torch
-from lightning import LightningModule
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import nn
+from lightning.pytorch.utilities.types import LRSchedulerTypeUnion, OptimizerLRScheduler
+from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
-from torch.optim import LBFGS
+from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from alexnet_lab.base.errors import ConfigError, RunError
 from alexnet_lab.base.fields import SHORT, check_value
 from alexnet_lab.base.ranges import Classes
 from alexnet_lab.base.targets import build, locate, target_of
-from alexnet_lab.data.loader import BatchLoader, as_batch
+from alexnet_lab.data.loader import Batch, BatchLoader, as_batch
 from alexnet_lab.models.layers.response_norm import at_least_float
 from alexnet_lab.training.checkpoint_io import load_checkpoint, load_weights
 from alexnet_lab.training.diagonal_lm import DiagonalLM
@@ -30,18 +32,6 @@ from alexnet_lab.training.metrics import ErrorCounts
 from alexnet_lab.training.optimizers import build_optimizer
 from alexnet_lab.training.per_rank_state import gathered, own_part
 from alexnet_lab.training.schedules import build_schedule, duration_of, go_to
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Self
-
-    from lightning import Callback, Trainer
-    from lightning.pytorch.utilities.types import LRSchedulerTypeUnion, OptimizerLRScheduler
-    from torch import Tensor
-    from torch.optim import Optimizer
-
-    from alexnet_lab.data.loader import Batch
-
 
 COUNTS = "train_counts"
 """Checkpoint key: the counts of the current epoch, by rank."""

@@ -5,20 +5,16 @@ A small network keeps a GPU busy for less time than its kernels take to be launc
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.training.callbacks import network_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from lightning import LightningModule, Trainer
-    from torch import Tensor, nn
-
 
 __all__ = ["CudaGraphs"]
 

@@ -12,22 +12,18 @@ derivatives with respect to the last layer's outputs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call, vjp
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.models.hooks import evaluating, watched
 from alexnet_lab.models.layers import ClassicDropout, LocallyConnected2d, PartialConv2d, ScaledTanh, Subsampling
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import Tensor
 
 Curvature = dict[str, "Tensor"]
 """Per parameter name: the sum over images of d2E/dw2, in the parameter's shape."""

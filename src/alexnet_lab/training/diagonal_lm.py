@@ -8,23 +8,19 @@ Steps are long in flat directions and short in curved ones. There is no momentum
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.base.fields import checked
+from alexnet_lab.base.ranges import PositiveFloat, PositiveInt
+from alexnet_lab.data.loader import Batch
 from alexnet_lab.training.curvature import Curvature, summed_curvature
 from alexnet_lab.training.optimizers import GroupOptimizer
 from alexnet_lab.training.per_rank_state import over_processes
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from torch import Tensor, nn
-
-    from alexnet_lab.base.ranges import PositiveFloat, PositiveInt
-    from alexnet_lab.data.loader import Batch
 
 __all__ = ["DiagonalLM", "diagonal_lm"]
 

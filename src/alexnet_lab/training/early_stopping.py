@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from alexnet_lab.base.formats import counted
+from alexnet_lab.base.ranges import ExtraMetric, NonNegativeFloat, PositiveInt
 from alexnet_lab.training.extra_metrics import sign
 from alexnet_lab.training.last_validation import last_validation
-
-if TYPE_CHECKING:
-    from lightning import LightningModule, Trainer
-
-    from alexnet_lab.base.ranges import ExtraMetric, NonNegativeFloat, PositiveInt
 
 __all__ = ["EarlyStopping"]
 

@@ -5,21 +5,18 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
+from lightning import LightningModule
+from torch import Tensor
+from torchmetrics import Metric
 
 from alexnet_lab.base.errors import ConfigError, one_line
 from alexnet_lab.base.ranges import check_metric_name
 from alexnet_lab.base.targets import build
 from alexnet_lab.training.per_rank_state import gathered, rank_and_size
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from lightning import LightningModule
-    from torch import Tensor
-    from torchmetrics import Metric
 
 State = dict[str, Any]
 """A metric's state, by name: tensors or lists of tensors, on the CPU."""

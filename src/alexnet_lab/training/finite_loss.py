@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from collections.abc import Iterator
+from typing import Any, NamedTuple, NoReturn
 
 import torch
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
 from torch.distributed import ReduceOp
+from torch.optim import Optimizer
 
 from alexnet_lab.base.errors import RunError
 from alexnet_lab.data.loader import as_batch
@@ -21,15 +25,7 @@ from alexnet_lab.models.hooks import watched
 from alexnet_lab.training.batch_norm import alone
 from alexnet_lab.training.callbacks import main_group, network_of
 from alexnet_lab.training.per_rank_state import over_processes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from lightning import LightningModule, Trainer
-    from torch import Tensor, nn
-    from torch.optim import Optimizer
-
-    from alexnet_lab.training.step_seeds import StepSeeds
+from alexnet_lab.training.step_seeds import StepSeeds
 
 FIX = "lower optimizer.learning_rate or set trainer.gradient_clip_val"
 

@@ -11,22 +11,18 @@ step). It therefore costs nothing extra and uses torch's fused kernel.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
+from torch import Tensor, nn
 from torch.optim.sgd import sgd as fused_step
 
 from alexnet_lab.base.errors import ConfigError, did_you_mean
 from alexnet_lab.base.fields import checked
+from alexnet_lab.base.ranges import NonNegativeFloat, PositiveFloat, UnitInterval
 from alexnet_lab.training.optimizers import GroupOptimizer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from torch import Tensor, nn
-
-    from alexnet_lab.base.ranges import NonNegativeFloat, PositiveFloat, UnitInterval
 
 __all__ = ["KrizhevskySGD", "krizhevsky_sgd"]
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-
-if TYPE_CHECKING:
-    from lightning import LightningModule, Trainer
 
 KEY = "validated"
 """The metrics in a checkpoint."""

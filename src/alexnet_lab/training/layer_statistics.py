@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from alexnet_lab.training.callbacks import LAYERS, network_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from lightning import LightningModule, Trainer
-    from torch import Tensor
-    from torch.optim import Optimizer
 
 STEPS_MEASURED = 4
 """The number of steps per epoch whose updates are measured. Each costs a copy of the weights."""

@@ -5,17 +5,14 @@ This module alone uses Lightning's private results of a training epoch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import torch
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from alexnet_lab.training.per_rank_state import gathered, rank_and_size
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from lightning import LightningModule, Trainer
 
 KEY = "alexnet_lab_logged"
 """The checkpoint's key of the values logged so far in the epoch, by rank."""

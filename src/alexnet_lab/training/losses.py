@@ -5,20 +5,14 @@ The Classifier sums and weights them, so that unequal shares of a batch over pro
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
-from torch import nn
+from torch import Tensor, nn
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.fields import checked
+from alexnet_lab.base.ranges import UnitInterval
+from alexnet_lab.data.transforms import Mixed
 from alexnet_lab.models import LeNet5Loss
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from alexnet_lab.base.ranges import UnitInterval
-    from alexnet_lab.data.transforms import Mixed
 
 __all__ = ["CrossEntropy", "LeNet5Criterion"]
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 
 from alexnet_lab.base.ranges import TOP_K
 from alexnet_lab.data.loader import as_batch
 from alexnet_lab.models.layers.response_norm import at_least_float
 from alexnet_lab.training.per_rank_state import over_processes
-
-if TYPE_CHECKING:
-    from lightning import LightningModule, Trainer
-    from torch import Tensor
 
 NO_CLASS = -2
 """The predicted class of an image with a NaN among its logits."""

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, overload
+from collections.abc import Callable, Mapping
+from typing import Any, overload
 
 import torch
+from torch import nn
 from torch.optim import SGD, Adam, Optimizer, RMSprop
 
 from alexnet_lab.base.fields import checked
+from alexnet_lab.base.ranges import NonNegativeFloat, PositiveFloat, UnitInterval
 from alexnet_lab.base.targets import build, locate, target_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from torch import nn
-
-    from alexnet_lab.base.ranges import NonNegativeFloat, PositiveFloat, UnitInterval
 
 __all__ = ["adam", "rmsprop", "sgd"]
 

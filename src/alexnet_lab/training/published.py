@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast
+from typing import Annotated, Any, Literal, NamedTuple, cast
+
+from annotated_types import Gt, Le
+from torch.optim import Optimizer
 
 from alexnet_lab.base.fields import checked
+from alexnet_lab.base.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, UnitInterval
 from alexnet_lab.training.schedule_rules import check_passes, check_step_length
-from alexnet_lab.training.schedules import ByStep, Duration, constant, group_kinds, staircase, warn_beyond
-
-if TYPE_CHECKING:
-    from annotated_types import Gt, Le
-    from torch.optim import Optimizer
-
-    from alexnet_lab.base.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, UnitInterval
-    from alexnet_lab.training.schedules import Factor
+from alexnet_lab.training.schedules import ByStep, Duration, Factor, constant, group_kinds, staircase, warn_beyond
 
 __all__ = ["by_pass", "caffe_inv", "caffe_step", "dexp", "recorded"]
 

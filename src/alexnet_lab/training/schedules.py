@@ -8,33 +8,29 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import Gt, Le
+from lightning import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.fields import checked
+from alexnet_lab.base.ranges import ExtraMetric, NonNegativeFloat, PositiveFloat, PositiveInt, UnitInterval
 from alexnet_lab.base.targets import build, locate, target_of
 from alexnet_lab.training.schedule_rules import check_drops, needs_layer_groups
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from annotated_types import Gt, Le
-    from lightning import Trainer
-    from torch import Tensor
-    from torch.optim import Optimizer
-
-    from alexnet_lab.base.ranges import ExtraMetric, NonNegativeFloat, PositiveFloat, PositiveInt, UnitInterval
-
-    Factor = Callable[[int], float]
 
 __all__ = ["Duration", "one_cycle", "plateau", "step"]
 
 
 log = logging.getLogger(__name__)
+
+Factor = Callable[[int], float]
 
 
 def group_kinds(optimizer: Optimizer, wish: str) -> list[str]:

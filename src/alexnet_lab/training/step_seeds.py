@@ -7,9 +7,11 @@ own images.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
@@ -18,11 +20,6 @@ from alexnet_lab.data.loader import as_batch
 from alexnet_lab.data.order import rank_slice
 from alexnet_lab.models.layers.dropout import ClassicDropout
 from alexnet_lab.training.mixins import with_mixin
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from lightning import LightningModule, Trainer
 
 KINDS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, ClassicDropout)
 """Layers that multiply their input by noise of its shape. All other layers draw their numbers in each process."""

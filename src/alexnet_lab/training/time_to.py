@@ -11,26 +11,20 @@ from __future__ import annotations
 
 import itertools
 import logging
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import Annotated, Any, cast
 
 import torch
+from annotated_types import Gt, Lt
+from lightning import LightningModule, Trainer
+from torch import Tensor
 
-from alexnet_lab.data.loader import as_batch
+from alexnet_lab.base.ranges import PositiveFloat
+from alexnet_lab.data.loader import Batch, as_batch
 from alexnet_lab.training.callbacks import EpochClock
+from alexnet_lab.training.classifier import Classifier
 from alexnet_lab.training.early_stopping import minimum_is_done
 from alexnet_lab.training.per_rank_state import gathered, own_part
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Annotated
-
-    from annotated_types import Gt, Lt
-    from lightning import LightningModule, Trainer
-    from torch import Tensor
-
-    from alexnet_lab.base.ranges import PositiveFloat
-    from alexnet_lab.data.loader import Batch
-    from alexnet_lab.training.classifier import Classifier
 
 __all__ = ["TimeToError", "TimeToLoss"]
 

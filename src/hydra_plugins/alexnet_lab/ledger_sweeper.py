@@ -15,11 +15,16 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from hydra.conf import HydraConf
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from alexnet_lab.base.errors import ConfigError
@@ -27,16 +32,10 @@ from alexnet_lab.base.shell import value_override
 from alexnet_lab.config import check_train, hydra_adapter
 from alexnet_lab.config.command_line import expanded
 from alexnet_lab.config.default_paths import VARIANT, default_sweep_dir
+from alexnet_lab.config.schema import Train
 from alexnet_lab.config.validate import check_multirun
 
 if TYPE_CHECKING:
-    from hydra.conf import HydraConf
-    from hydra.core.config_loader import ConfigLoader
-    from hydra.core.override_parser.types import Override
-    from hydra.plugins.launcher import Launcher
-    from hydra.types import HydraContext, TaskFunction
-
-    from alexnet_lab.config.schema import Train
     from alexnet_lab.sweeps.preflight import Plan, Request
 
 log = logging.getLogger("alexnet_lab.sweeps")

@@ -13,15 +13,13 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.singleton import Singleton
+from omegaconf import DictConfig
 
 from alexnet_lab.base.errors import JobsCancelledError
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 try:
     from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf

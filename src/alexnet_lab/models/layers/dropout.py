@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
 
 from alexnet_lab.base.fields import checked
-
-if TYPE_CHECKING:
-    from alexnet_lab.base.ranges import UnitInterval
+from alexnet_lab.base.ranges import UnitInterval
 
 
 class ClassicDropout(nn.Module):

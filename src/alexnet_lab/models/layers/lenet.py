@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -10,11 +10,7 @@ from torch.nn import functional
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.fields import checked
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from alexnet_lab.base.ranges import PositiveInt
+from alexnet_lab.base.ranges import PositiveInt
 
 
 class Subsampling(nn.Module):

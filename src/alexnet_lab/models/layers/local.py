@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
 from torch.nn import functional
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.fields import checked
+from alexnet_lab.base.ranges import NonNegativeInt, PositiveInt
 from alexnet_lab.models.geometry import output_size
-
-if TYPE_CHECKING:
-    from alexnet_lab.base.ranges import NonNegativeInt, PositiveInt
 
 
 class LocallyConnected2d(nn.Module):

@@ -12,16 +12,14 @@ H * W for contiguous ones. Both layouts share one kernel. `GROUP` is the number 
 # pyright: reportGeneralTypeIssues=false, reportArgumentType=false, reportOperatorIssue=false
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from alexnet_lab.models.layers.fused import Constants
+from alexnet_lab.models.layers.fused import Constants
 
 BLOCK = 1024
 """Numbers for each program."""

@@ -9,8 +9,9 @@ would overflow, or be lost in the sum.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +19,8 @@ from torch.nn import functional
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.fields import checked
+from alexnet_lab.base.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 from alexnet_lab.models.layers.fused import Constants, Native, Triton, dense, is_traced
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from alexnet_lab.base.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 
 PIECE = 2**19
 """Numbers that the formulas treat at once on a CPU, so that intermediate results stay in its cache."""

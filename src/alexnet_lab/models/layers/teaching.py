@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -10,10 +10,8 @@ from torch.nn import functional
 
 from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.fields import checked
+from alexnet_lab.base.ranges import NonNegativeInt, PositiveInt
 from alexnet_lab.models.geometry import padding_pixels
-
-if TYPE_CHECKING:
-    from alexnet_lab.base.ranges import NonNegativeInt, PositiveInt
 
 
 class MinPool2d(nn.Module):
