@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +145,7 @@ class SweepDirectory:
             try:
                 found.append(_entry(line))
             except (RunError, ValueError) as error:
-                _warn(self.ledger, number, str(error))
+                log.warning("%s: line %d is damaged and ignored: %s", self.ledger, number, error)
         return found
 
     def latest(self) -> dict[str, dict[str, Any]]:
@@ -167,11 +166,6 @@ class SweepDirectory:
         taken = f"another process runs the sweep {self.path}; wait for it, or stop it"
         with claimed_folder(self.path, ".sweep.lock", taken=taken, what="the sweep"):
             yield
-
-
-@cache  # once per process, which reads a ledger many times
-def _warn(ledger: Path, number: int, problem: str) -> None:
-    log.warning("%s: line %d is damaged and ignored: %s", ledger, number, problem)
 
 
 def _entry(line: str) -> dict[str, Any]:
