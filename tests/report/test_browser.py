@@ -146,7 +146,8 @@ def test_a_tap_on_a_dot_shows_its_numbers(browser, sweep):
     shown = Shown(browser, page, viewport={"width": 390, "height": 800}, is_mobile=True, has_touch=True)
     shown.page.locator("#dots").scroll_into_view_if_needed()
     shown.page.touchscreen.tap(*shown.page.evaluate(FIRST_DOT))
-    shown.page.wait_for_function("alexnetLab.charts.dots.tooltip.opacity > 0")
+    shown.page.wait_for_timeout(500)
+    assert shown.page.evaluate("alexnetLab.charts.dots.tooltip.opacity") > 0
     assert shown.page.url.endswith("/report.html")
     shown.context.close()
 
@@ -154,6 +155,7 @@ def test_a_tap_on_a_dot_shows_its_numbers(browser, sweep):
 def test_a_column_that_some_runs_lack_comes_last_and_its_axis_ends_with_it(browser, tmp_path):
     make_run(tmp_path / "a", more={"val/top5_error": 0.1})
     make_run(tmp_path / "b", seed=1, epochs=6)
+    make_run(tmp_path / "c", seed=2, epochs=6)
     shown = Shown(browser, written(from_runs([f"{tmp_path}/*"]), tmp_path))
     assert shown.page.locator("#curve option").all_inner_texts()[-1] == "val/top5_error"
     shown.page.select_option("#curve", "val/top5_error")

@@ -50,7 +50,7 @@ def load(
             f"`run_dir` is the file {run_dir}; allowed: a run directory, or the best{SUFFIX} in its checkpoints"
         )
     return FinishedRun(
-        str(Path(run_dir).absolute()),  # the data is read later, perhaps from another folder
+        str(run_dir),
         data_dir=None if data_dir is None else str(data_dir),
         trusted_packages=trusted_packages,
         other_images=other_images,

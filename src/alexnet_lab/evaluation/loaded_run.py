@@ -80,6 +80,7 @@ class FinishedRun(Predictor):
     ) -> None:
         self.path = run
         self.directory, config = finished_run(run, trusted_packages)
+        self._result = self.directory.read_result() or {}
         self.trained_by = config
         data = config.data if data_dir is None else config.data | {"dir": data_dir}
         data = data | {key: str(Path(data[key]).absolute()) for key in ("dir", "root") if data.get(key)}
@@ -99,7 +100,7 @@ class FinishedRun(Predictor):
     def _threads(self, asked: int | None) -> int:
         """The requested number, or as many as a batch has work for in one process."""
         config = self.settings.with_trainer(num_threads=asked)
-        return chosen_threads(config, (self.directory.read_result() or {}).get("num_macs", 0), 1)
+        return chosen_threads(config, self._result.get("num_macs", 0), 1)
 
     @property
     def name(self) -> str:
@@ -127,9 +128,11 @@ class FinishedRun(Predictor):
         data = build_data(without_verification(self.settings))
         data.prepare_data()
         data.setup()
-        recorded, found = self.directory.read_result() or {}, getattr(data, "identity", {})
+        found = getattr(data, "identity", {})
         what = f"run {self.directory.path} was trained on other images than its data set contains now"
-        self._difference = check_same_images(recorded, found, what, switch="other_images", allowed=self.other_images)
+        self._difference = check_same_images(
+            self._result, found, what, switch="other_images", allowed=self.other_images
+        )
         return data
 
     @property

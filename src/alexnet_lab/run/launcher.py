@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alexnet_lab.base import shell
 from alexnet_lab.base.cluster import place
@@ -24,7 +24,6 @@ from alexnet_lab.run import failures, provenance, starting_weights
 from alexnet_lab.run.devices import check_devices, check_precision, count_processes, is_cpu, uses_workers
 from alexnet_lab.run.elastic import WorkerDiedError, run_workers
 from alexnet_lab.run.model_artifacts import log_models
-from alexnet_lab.run.multinode import Coordinator
 from alexnet_lab.run.parts import check_parts
 from alexnet_lab.run.preparation import Prepared, network_size, prepare
 from alexnet_lab.run.rehearsal import check_callbacks
@@ -35,6 +34,9 @@ from alexnet_lab.run.run_files import error_names
 from alexnet_lab.run.threads import with_threads
 from alexnet_lab.run.worker import fit_and_test
 from alexnet_lab.training.checkpoint_io import Intact
+
+if TYPE_CHECKING:  # only runs of several externally started processes load it
+    from alexnet_lab.run.multinode import Coordinator
 
 log = logging.getLogger(__name__)
 

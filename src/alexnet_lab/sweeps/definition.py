@@ -85,7 +85,7 @@ class Definition:
         about = {key: value for key, value in content.items() if key not in ("version", *OWN_KEYS)}
         compared = {key for item in content["jobs"] for key in split(item["overrides"])}
         jobs = [
-            Job(item["job"], tuple(item["overrides"]), _deciding(content["config"] | item["config"], compared))
+            Job(item["job"], tuple(item["overrides"]), _deciding(content["config"] | item.get("config", {}), compared))
             for item in content["jobs"]
         ]
         return cls(about, content["command"], tuple(content["overrides"]), tuple(jobs))

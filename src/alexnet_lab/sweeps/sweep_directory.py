@@ -25,6 +25,10 @@ from alexnet_lab.sweeps.sweep_files import LEDGER_VERSION, LedgerLine, SweepReco
 log = logging.getLogger(__name__)
 
 
+REQUIRED = ("name", "factor", "base", "metric", "command", "overrides", "config")
+"""The fields of sweep.json that get defaults if missing."""
+
+
 class SweepDirectory:
     """A sweep's directory and the paths of its files."""
 
@@ -88,7 +92,8 @@ class SweepDirectory:
             content = read_json(self.definition)
         except FileNotFoundError:
             return None
-        return Definition.from_json(check_record(SweepRecord, content, self.definition))
+        checked = check_record(SweepRecord, content, self.definition)
+        return Definition.from_json({key: checked[key] for key in REQUIRED} | content)
 
     def write(self, definition: Definition) -> None:
         """Writes sweep.json atomically."""
