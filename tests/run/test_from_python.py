@@ -136,7 +136,7 @@ def trained(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def settings_of_torch() -> tuple[int | bool, ...]:
+def settings_of_torch() -> tuple[Any, ...]:
     backends = torch.backends
     return (
         torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), backends.cudnn.benchmark,

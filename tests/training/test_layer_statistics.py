@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import torch
@@ -79,15 +79,15 @@ def test_an_epoch_without_validation_has_no_dead_units_of_the_one_before():
 def test_a_step_that_computes_its_batch_several_times_counts_once():
     """As LBFGS does."""
     trainer: Any = SimpleNamespace(num_training_batches=4, accumulate_grad_batches=1, callback_metrics={})
-    statistics, net = LayerStatistics(), nn.Sequential(nn.Linear(2, 2))
-    parts: Any = (trainer, net)
-    statistics.on_train_epoch_start(*parts)
+    layer = nn.Linear(2, 2)
+    statistics, net = LayerStatistics(), nn.Sequential(layer)
+    statistics.on_train_epoch_start(trainer, cast("Any", net))
     for batch in range(4):
         for _ in range(3):
-            statistics.on_before_optimizer_step(*parts, None)  # pyright: ignore[reportArgumentType] - not used
+            statistics.on_before_optimizer_step(trainer, cast("Any", net), cast("Any", None))
             with torch.no_grad():
-                net[0].weight *= 2
-        statistics.on_train_batch_end(*parts, None, None, batch)
+                layer.weight *= 2
+        statistics.on_train_batch_end(trainer, cast("Any", net), None, None, batch)
     assert [float(ratio) for ratio in statistics.ratios["0"]] == pytest.approx([7.0] * 4)
 
 

@@ -38,7 +38,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except BaseException as error:
         if part is not None:
             part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and (part is None or error.filename in (None, name)):
+        if isinstance(error, OSError) and error.errno and (part is None or error.filename in (None, str(part))):
             error.filename = str(path)
         raise
 

@@ -64,12 +64,14 @@ def with_threads(config: Train, macs: int, processes: int) -> Train:
     return config.with_trainer(num_threads=chosen_threads(config, macs, processes))
 
 
+BACKENDS: Any = torch.backends  # whose attributes torch adds at run time
+
 SETTINGS = (
-    (torch.backends.cudnn.conv, "fp32_precision"),
-    (torch.backends.cudnn.rnn, "fp32_precision"),
-    (torch.backends.cuda.matmul, "fp32_precision"),
-    (torch.backends.mkldnn.matmul, "fp32_precision"),
-    (torch.backends.cudnn, "benchmark"),
+    (BACKENDS.cudnn.conv, "fp32_precision"),
+    (BACKENDS.cudnn.rnn, "fp32_precision"),
+    (BACKENDS.cuda.matmul, "fp32_precision"),
+    (BACKENDS.mkldnn.matmul, "fp32_precision"),
+    (BACKENDS.cudnn, "benchmark"),
     (torch.utils.deterministic, "fill_uninitialized_memory"),
 )
 """Settings of torch's that a run changes."""
