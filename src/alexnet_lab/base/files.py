@@ -99,18 +99,18 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically; see `finite`."""
-    write_text(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
+    """Writes `value` as indented JSON, atomically; see `for_json`."""
+    write_text(path, json.dumps(for_json(value), indent=2, allow_nan=False) + "\n")
 
 
-def finite(value: Any) -> Any:
+def for_json(value: Any) -> Any:
     """`value` without what JSON lacks: None for NaN and infinities, escapes for the bytes of a path that is no text."""
     if isinstance(value, str):
         return value.encode(errors="backslashreplace").decode()
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: for_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [for_json(item) for item in value]
     if isinstance(value, float) and not -float("inf") < value < float("inf"):
         return None
     return value
@@ -131,7 +131,7 @@ def is_whole(record: dict[str, Any]) -> bool:
 
 
 def _checksum(record: dict[str, Any]) -> str:
-    content = finite({key: value for key, value in record.items() if key != CHECKSUM})
+    content = for_json({key: value for key, value in record.items() if key != CHECKSUM})
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from alexnet_lab.base.files import finite
+from alexnet_lab.base.files import for_json
 from alexnet_lab.base.printable import printable_texts
 
 
@@ -23,4 +23,4 @@ def policy(scripts: Iterable[str], style: str) -> str:
 
 def json_in_script(value: Any) -> str:
     """JSON that is safe in a script element: without `<` there is no end tag and no comment."""
-    return json.dumps(printable_texts(finite(value)), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return json.dumps(printable_texts(for_json(value)), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

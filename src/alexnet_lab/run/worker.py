@@ -91,8 +91,7 @@ def fit_and_test(
             with interruptible(trainer), anomalies_located(trainer):
                 trainer.fit(classifier, data, ckpt_path=last, weights_only=True)
             load_best(trainer, classifier, own)
-            tested = train_set_metrics(trainer, classifier, data) if config.callbacks.train_set else {}
-            own.confusion.counts = None  # those of the training set
+            tested = train_set_metrics(trainer, classifier, data, own.confusion) if config.callbacks.train_set else {}
             tested |= test_metrics(trainer, classifier, data)
             names = class_names(data, config.data["num_classes"])
             media = partial(shown, directory.pictures(), own.metrics.rows, own.confusion.counts, names)
@@ -245,7 +244,9 @@ def test_metrics(trainer: Trainer, classifier: LightningModule, data: Any) -> di
     return _tested(trainer, classifier, data, "test")
 
 
-def train_set_metrics(trainer: Trainer, classifier: LightningModule, data: Any) -> dict[str, float]:
+def train_set_metrics(
+    trainer: Trainer, classifier: LightningModule, data: Any, confusion: Confusion
+) -> dict[str, float]:
     """Tests on the training images without augmentation and dropout, and returns `train_set/...`."""
     if not isinstance(data, ImageDataModule):
         log.warning("callbacks.train_set is ignored: %s does not offer its training images", type(data).__name__)
@@ -253,7 +254,9 @@ def train_set_metrics(trainer: Trainer, classifier: LightningModule, data: Any) 
     if not isinstance(classifier, Classifier):
         log.warning("callbacks.train_set is left out: %s is no subclass of Classifier", type(classifier).__name__)
         return {}
-    return _tested(trainer, classifier, data.tested_on("train", stage="train_set"), "train_set")
+    tested = _tested(trainer, classifier, data.tested_on("train", stage="train_set"), "train_set")
+    confusion.counts = None  # a matrix is of the test set alone
+    return tested
 
 
 def _tested(trainer: Trainer, classifier: LightningModule, data: Any, stage: str) -> dict[str, float]:

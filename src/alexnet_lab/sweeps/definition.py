@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from alexnet_lab.base.files import finite
+from alexnet_lab.base.files import for_json
 from alexnet_lab.base.flatten import flat, within
 from alexnet_lab.config.default_paths import VARIANT, is_outward, job_name, short_hash
 from alexnet_lab.config.schema import listed
@@ -112,7 +112,7 @@ def identity(config: Mapping[str, Any], compared: Collection[str] = ()) -> dict[
         config: Checked, so that it contains every default.
         compared: Keys to include in any case, because a sweep compares their values: `trainer.devices=1,2`.
     """
-    items = finite(flat(dict(config))).items()  # as it will be read from sweep.json
+    items = for_json(flat(dict(config))).items()  # as it will be read from sweep.json
     return _deciding({key: value for key, value in items if key not in RECORDS}, compared)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_lab.base.errors import ConfigError
-from alexnet_lab.base.files import finite
+from alexnet_lab.base.files import for_json
 from alexnet_lab.base.flatten import flat, nested, within
 from alexnet_lab.config import check_saved, continuing
 from alexnet_lab.config.schema import Train
@@ -48,7 +48,7 @@ def agreed(
     about = describe(node, keys)
     about["name"] = about["name"] or path.name
     definition = replace(  # as it will be read from sweep.json
-        asked, about=finite(about), command=finite(asked.command), overrides=tuple(finite(asked.overrides))
+        asked, about=for_json(about), command=for_json(asked.command), overrides=tuple(for_json(asked.overrides))
     )
     base_level(about, columns(definition))  # raises if there is nothing to compare
     return definition

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from alexnet_lab.base import cluster
 from alexnet_lab.base.errors import ConfigError, did_you_mean
-from alexnet_lab.base.files import finite
+from alexnet_lab.base.files import for_json
 from alexnet_lab.base.shell import quoted
 from alexnet_lab.config.default_paths import VARIANT
 from alexnet_lab.config.schema import Launcher, Sweep, Train
@@ -123,7 +123,7 @@ def _draft(request: Request, own: tuple[str, ...], name: str, compose: Compose) 
         if len(request.grid) > 1:
             error.add_note(f"(job {name})")
         raise
-    return _Draft(own, words, config, Job(name, tuple(finite(own))))
+    return _Draft(own, words, config, Job(name, tuple(for_json(own))))
 
 
 def _words(request: Request, own: Sequence[str], name: str) -> list[str]:

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from alexnet_lab.base.checked_files import check_record, parse_json, read_json, read_text
 from alexnet_lab.base.errors import RunError
-from alexnet_lab.base.files import finite, is_whole, sealed, write_json
+from alexnet_lab.base.files import for_json, is_whole, sealed, write_json
 from alexnet_lab.base.locks import claimed_folder
 from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.run.run_files import copies
@@ -122,7 +122,7 @@ class SweepDirectory:
             RunError: It cannot be written. Its former content remains.
         """
         line = {"version": LEDGER_VERSION, **entry, "ended": datetime.now(UTC).isoformat(timespec="seconds")}
-        text = json.dumps(sealed(finite(line)), allow_nan=False) + "\n"
+        text = json.dumps(sealed(for_json(line)), allow_nan=False) + "\n"
         try:
             with self.locked(), self.ledger.open("a+b") as file:
                 if file.tell():

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from alexnet_lab.base.checked_files import parse_json
 from alexnet_lab.base.errors import RunError, one_line
-from alexnet_lab.base.files import atomic_path, finite
+from alexnet_lab.base.files import atomic_path, for_json
 
 SUFFIX = ".safetensors"
 
@@ -45,7 +45,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str,
     dense = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-    texts = {name: json.dumps(finite(fact), allow_nan=False) for name, fact in facts.items()}
+    texts = {name: json.dumps(for_json(fact), allow_nan=False) for name, fact in facts.items()}
     texts[HASH] = _hash(dense, texts)
     try:
         content = save(dense, metadata=texts)
