@@ -32,6 +32,8 @@ VARIANTS = {
     "curvature": ("model=lenet5_1998", "optimizer=diagonal_lm", "optimizer.samples=20", "optimizer.every_images=32",
                   "schedule=lenet5_1998"),
     "all_images_in_one_order": ("data.val_fraction=0", "data.order=constant", "augment=crop"),
+    "checkpoints_every_other_epoch": ("callbacks.checkpoint.every_steps=null", "callbacks.checkpoint.every_epochs=2",
+                                      "trainer.max_epochs=5", "data.val_fraction=0"),
     "validation_within_epochs": ("trainer.val_check_interval=2", "callbacks=early_stopping",
                                  "callbacks.layer_statistics=true",
                                  "callbacks.augmentation_preview=false"),

@@ -27,7 +27,7 @@ OUTWARD = (
     "launcher", "logger", "sweep", "run_dir", "data.dir", "data.verify", "hydra", "model_summary",
     "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.num_threads", "trainer.progress_bar",
     "callbacks.augmentation_preview", "callbacks.cuda_graphs", "callbacks.layer_statistics", "callbacks.train_set",
-    "callbacks.checkpoint.every_minutes", "callbacks.checkpoint.every_steps", "callbacks.checkpoint.keep",
+    *(f"callbacks.checkpoint.{key}" for key in ("every_minutes", "every_steps", "every_epochs", "keep")),
 )  # fmt: skip
 """Keys and groups that decide where and how a run is computed and what it shows, but not its result."""
 

@@ -119,7 +119,7 @@ LAUNCHER_OWNS = {
 
 
 class Checkpoint(Section):
-    """Which checkpoints are kept: `best.ckpt` by `monitor`; `last.ckpt` after and within each epoch.
+    """Which checkpoints are kept: `best.ckpt` by `monitor`; `last.ckpt` after epochs and within them.
 
     The lowest error or loss is the best; a metric of `metrics` says itself whether higher is better. `keep` adds
     `epoch_N.ckpt`: for all epochs, or for the latest N.
@@ -128,6 +128,7 @@ class Checkpoint(Section):
     monitor: Literal["val/loss", "val/top1_error", "val/top5_error"] | ExtraMetric | None = "val/top1_error"
     every_minutes: PositiveFloat | None = 30.0
     every_steps: PositiveInt | None = None
+    every_epochs: PositiveInt = 1
     keep: PositiveInt | Literal["all"] | None = None
 
 

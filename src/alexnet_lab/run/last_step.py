@@ -60,8 +60,8 @@ class EndAfterStep(EndsBatch):
         signal.setitimer(signal.ITIMER_REAL, PATIENCE_SHARE * shutdown_seconds())
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Ends a run that was asked to at the end of the epoch before, whose checkpoint is written."""
-        if trainer.global_step and self._is_agreed(trainer):
+        """Ends a run that was asked to at the end of the epoch before, if its checkpoint is written."""
+        if trainer.global_step and self._is_agreed(trainer) and self._checkpoints.is_written(trainer):
             terminate(signal.SIGTERM, None)
 
     def end_batch(self, trainer: Trainer, outputs: Any, batch: Any, batch_idx: int) -> None:

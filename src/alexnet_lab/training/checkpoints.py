@@ -40,7 +40,9 @@ class Checkpoints(EndsBatch, Checkpoint):
             last epoch is the best until this metric is measured, or always with None.
         every_steps: Also write `last.ckpt` within an epoch, every N optimiser steps; None: never.
         every_minutes: The same every N minutes since the last checkpoint; None: never.
-        keep: Also keep one checkpoint per epoch, `epoch_1.ckpt` and so on: "all", or only the latest N; None: none.
+        every_epochs: Write `last.ckpt` after every N epochs and after the last; `best.ckpt` too where nothing is
+            monitored.
+        keep: Also keep those written after an epoch, `epoch_1.ckpt` and so on: "all", or the latest N; None: none.
         before_best: Called in rank 0 with the content of `best.ckpt` before it is written, to write other files that
             belong to it. It needs a Trainer with `SafeCheckpointIO`.
     """
@@ -50,6 +52,7 @@ class Checkpoints(EndsBatch, Checkpoint):
     _: KW_ONLY
     every_steps: int | None = None
     every_minutes: float | None = None
+    every_epochs: int = 1
     keep: int | Literal["all"] | None = None
     before_best: Callable[[Trainer, LightningModule, dict[str, Any]], None] | None = None
 
@@ -107,6 +110,9 @@ class Checkpoints(EndsBatch, Checkpoint):
             return
         self._stopped = trainer.should_stop
         score = last_validation(trainer).get(self.monitor) if self.monitor is not None else None
+        due = self._ends(trainer) or (trainer.current_epoch + 1) % self.every_epochs == 0
+        if not due and score is None:
+            return
         if self._is_best(None if score is None else score * sign(pl_module, self.monitor), trainer.current_epoch):
             if self.before_best is not None:
                 io = cast("SafeCheckpointIO", trainer.strategy.checkpoint_io)
@@ -116,10 +122,22 @@ class Checkpoints(EndsBatch, Checkpoint):
                 self._keep_previous()
                 link_or_copy(self.best, self.last)
             self._restart_intervals(trainer)
-        else:
+        elif due:
             self._write_last(trainer)
+        else:
+            return
         if self.keep is not None and trainer.is_global_zero:
             self._keep_epoch(trainer.current_epoch + 1, self.keep)
+
+    def is_written(self, trainer: Trainer) -> bool:
+        """Whether a checkpoint of the present step is written."""
+        return self._written_step == trainer.global_step
+
+    @staticmethod
+    def _ends(trainer: Trainer) -> bool:
+        """Whether this epoch is the last."""
+        at_end = trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
+        return trainer.should_stop or at_end
 
     def _is_best(self, score: float | None, epoch: int) -> bool:
         """Whether an epoch is the best so far; if so, remembers it."""
@@ -142,7 +160,9 @@ class Checkpoints(EndsBatch, Checkpoint):
     def _keep_epoch(self, epoch: int, keep: int | Literal["all"]) -> None:
         link_or_copy(self.last, epoch_checkpoint(self.folder, epoch))
         if keep != "all":
-            epoch_checkpoint(self.folder, epoch - keep).unlink(missing_ok=True)
+            names = (path.stem.removeprefix("epoch_") for path in self.folder.glob("epoch_*.ckpt"))
+            for old in sorted(int(name) for name in names if name.isdigit())[:-keep]:
+                epoch_checkpoint(self.folder, old).unlink(missing_ok=True)
 
     def _keep_previous(self) -> None:
         check_still_there(self.last.parent.parent)
