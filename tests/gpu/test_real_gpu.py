@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,9 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
 ]
 
-HERE = Path(__file__).parent
+MODULES = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+"""Where disturbances.py is found, and this package where it is not installed."""
+
 GPUS = torch.cuda.device_count()
 ACCELERATOR = "gpu"
 COUNTS = [pytest.param(n, marks=pytest.mark.skipif(n > GPUS, reason=f"there are {GPUS} GPUs")) for n in (1, 2, 4)]
@@ -166,7 +169,7 @@ def train(place: Path, data: Path, *words: str, gpus: int = 1) -> Outcome:
     batches = ("trainer.limit_train_batches=6", "trainer.limit_val_batches=2", "trainer.limit_test_batches=2")
     devices = (f"trainer.accelerator={ACCELERATOR}", f"trainer.devices={gpus}")
     quick = (*QUICK, *devices, *batches, "trainer.max_epochs=2", f"data.dir={data}", *words)
-    return finished(command("train.py", *quick, cwd=place, PYTHONPATH=str(HERE)), timeout=500)
+    return finished(command("train.py", *quick, cwd=place, PYTHONPATH=MODULES), timeout=500)
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -200,7 +203,7 @@ def test_interrupted_run_ends_with_the_bits_of_an_undisturbed_one(words, gpus, t
     outcome = train(tmp_path, digits_dir, *words, f"run_dir={parts}", stop, within, gpus=gpus)
     assert outcome.code != 0
     words = (f"resume={parts}", "trusted_packages=[disturbances]")
-    outcome = finished(command("train.py", *words, cwd=tmp_path, PYTHONPATH=str(HERE)), timeout=500)
+    outcome = finished(command("train.py", *words, cwd=tmp_path, PYTHONPATH=MODULES), timeout=500)
     assert outcome.code == 0, outcome.err
     assert all(torch.equal(value, weights(parts)[name]) for name, value in weights(whole).items())
 
