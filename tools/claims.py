@@ -41,10 +41,10 @@ INTRODUCTION = """\
 The claims of Krizhevsky, Sutskever and Hinton 2012 that have a number or a direction. *Difference*: of the level named
 to its sweep's base, over pairs of runs with the same seed, error rates in points; the interval is corrected for all
 comparisons of its sweep (Bonferroni), and n counts the pairs. *supported*, *contradicted*: the whole interval lies on
-the claim's side of 0, or on the other; *undecided*: it holds 0. *higher*, *lower*: likewise, where the claim compares
-something else. Each sweep's page says what was run, on what, how to add seeds, and what differs from the paper. The
-commands with `eval.py` need checkpoints, which are not published: train the sweep first, with a `hydra.sweep.dir` of
-your own in place of `results/NAME`.
+the claim's side of 0, or on the other; *undecided*: it contains 0. *higher*, *lower*: likewise, where the claim
+compares something else. Each sweep's page says what was run, on what, how to add seeds, and what differs from the
+paper. The commands with `eval.py` need checkpoints, which are not published: train the sweep first, with a
+`hydra.sweep.dir` of your own in place of `results/NAME`.
 """
 
 

@@ -321,4 +321,4 @@ def test_architecture_has_a_block_for_each_layer_with_its_size(net, shape, block
 def test_architecture_shows_both_sides_of_a_window_that_is_not_square():
     rows = layer_rows(torch.nn.Sequential(torch.nn.Conv2d(3, 4, (1, 7), stride=(1, 2))), (3, 8, 8))
     drawn = architecture_figure(rows, (3, 8, 8), "title")
-    assert drawn.axes[0].texts[1].get_text() == "0\n4x8x1\n1x7, step 1x2"
+    assert drawn.axes[0].texts[1].get_text() == "0\n4x8x1\n1x7, stride 1x2"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from alexnet_lab.report.figures import differences_figure
 from alexnet_lab.report.forest import MARGIN, WIDTH, Gap, forest_svg, gaps, span, ticks
 from alexnet_lab.sweeps.summary import Outcome, Summary, summarise
 
@@ -96,3 +97,12 @@ def test_without_a_comparison_there_is_no_plot():
 )
 def test_ticks_are_round_numbers(low, high, wanted):
     assert ticks(low, high) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("metric", "unit"),
+    [("test/top1_error", ", points"), ("to_error/epochs", ", epochs"), ("to_loss/steps", ", steps"), ("test/loss", "")],
+)
+def test_the_axis_of_differences_names_the_unit(metric, unit):
+    (axes,) = differences_figure([Gap("tanh", 1.0, 0.5, 1.5, None, "")], metric).axes
+    assert axes.get_xlabel() == f"{metric}: difference to the base{unit}"

@@ -306,7 +306,7 @@ def test_what_the_intervals_say(tmp_path):
     lines = level_table(from_sweep(folder), "test/top1_error").lines
     assert lines == [
         "worse: supported by these seeds: the interval lies above 0",
-        "same: undecided by these seeds: the interval holds 0",
+        "same: undecided by these seeds: the interval contains 0",
         "better: contradicted by these seeds: the interval lies below 0",
         "equal: undecided: all differences are +1.00, so no interval can be given",
         "one: undecided: too few seeds for an interval",

@@ -101,7 +101,8 @@ def differences_figure(shown: Sequence[Gap], metric: str) -> Figure:
     axes.set_yticks(range(len(shown)), [shorten(gap.label, LONGEST_NAME) for gap in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.grid(axis="x")
-    axes.set_xlabel(f"{metric}: difference to the base{', points' if metric.endswith('_error') else ''}")
+    unit = "points" if metric.endswith("_error") else metric.partition("/")[2] if metric.startswith("to_") else ""
+    axes.set_xlabel(f"{metric}: difference to the base{', ' * bool(unit)}{unit}")
     return figure
 
 

@@ -206,7 +206,7 @@ def _verdicts(summary: Summary) -> str:
         found = (
             f"*supported*: the whole interval says {expected}, as the claim does; *contradicted*: it says the opposite"
         )
-    return f"{found}; *undecided*: it holds 0, or there is none, so these seeds show no difference."
+    return f"{found}; *undecided*: it contains 0, or there is none, so these seeds show no difference."
 
 
 def _selection(study: Study) -> str:

@@ -238,7 +238,7 @@ def _verdict_words(gap: Difference, expected: str | None, units: Units) -> str:
         return f"{word}: all differences are {units.signed(gap.mean)}, so no interval can be given"
     if gap.low is None or gap.high is None:
         return f"{word}: too few seeds for an interval"
-    side = "lies above 0" if gap.low > 0 else "lies below 0" if gap.high < 0 else "holds 0"
+    side = "lies above 0" if gap.low > 0 else "lies below 0" if gap.high < 0 else "contains 0"
     return f"{word} by these seeds: the interval {side}"
 
 
@@ -260,7 +260,7 @@ def correction(summary: Summary) -> str:
     where = "Within each data set, up to " if _groups(summary) > 1 else ""
     return (
         f"{where}{count} comparisons: the intervals hold together (Bonferroni, {100 - 5 / count:.1f} % each), and p is "
-        f"adjusted by Holm's method, which may show a difference whose interval still holds 0."
+        f"adjusted by Holm's method, which may show a difference whose interval still contains 0."
     )
 
 

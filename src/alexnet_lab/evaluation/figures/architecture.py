@@ -76,7 +76,7 @@ def _window(row: Row) -> str:
     if row.window is None or row.window.kernel == 1:
         return ""
     kernel, stride = row.window.kernel, row.window.stride
-    step = "" if stride == 1 else f", step {shown(stride)}"
+    step = "" if stride == 1 else f", stride {shown(stride)}"
     return shown((kernel, kernel) if isinstance(kernel, int) else kernel) + step
 
 
