@@ -23,25 +23,9 @@ from alexnet_lab.base.environment import variables
 from alexnet_lab.base.errors import AlexNetLabError, ConfigError, Interrupted, RunError, one_line
 from alexnet_lab.base.log import start_log
 from alexnet_lab.base.terminal import outlive_terminal, require_posix
+from alexnet_lab.config import default_paths, hydra_adapter, resume_overrides
 from alexnet_lab.config import help as help_page
-from alexnet_lab.config import resume_overrides
 from alexnet_lab.config.command_line import arranged, expand_paths, unset_empty_data_variable
-from alexnet_lab.config.default_paths import (
-    default_run_dir,
-    default_sweep_dir,
-    default_tags,
-    folder_name,
-    for_model,
-    of_hydra,
-    variable,
-)
-from alexnet_lab.config.hydra_adapter import (
-    VERSION_BASE,
-    arguments,
-    composing_fast,
-    first_choices,
-    register_resolver,
-)
 from alexnet_lab.config.messages import MAY_BE_EXPLAINED, explain, omegaconf_error, own_error, refuse_lists
 from alexnet_lab.config.slurm_resources import cpus_per_task, gpus_per_node
 
@@ -86,9 +70,9 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
         cores.sleep_while_waiting()
         if config_name not in SHARED:
             cluster.require_alone(f"{config_name}.py")
-        with composing_fast(config_dir):
+        with hydra_adapter.composing_fast(config_dir):
             sys.argv[1:] = arranged(sys.argv[1:], FLAGS.get(config_name, {}))
-            if arguments().help:
+            if hydra_adapter.arguments().help:
                 _show_help(config_dir, config_name)
                 sys.exit(0)
             _refuse_rerun()
@@ -99,7 +83,7 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
                     resume_overrides.request, words=words, config_dir=config_dir, config_name=config_name
                 )
             _anchor_config_path(config_name)
-            with first_choices(), variables(**ERRORS_PROPAGATED), _failures_reported():
+            with hydra_adapter.first_choices(), variables(**ERRORS_PROPAGATED), _failures_reported():
                 _application(job.run, config_dir, config_name)()
     except KeyboardInterrupt as error:
         if not isinstance(error.__cause__, Interrupted):  # not reported yet
@@ -117,12 +101,12 @@ def main(task: Callable[[dict[str, Any]], None], config_dir: Path, config_name: 
 
 def _application(task: Callable[[DictConfig], None], config_dir: Path, config_name: str) -> Callable[[], None]:
     """Hydra's application: composes the command line's config and calls the task with it, once or several times."""
-    return hydra.main(**VERSION_BASE, config_path=str(config_dir), config_name=config_name)(task)
+    return hydra.main(**hydra_adapter.VERSION_BASE, config_path=str(config_dir), config_name=config_name)(task)
 
 
 def _show_help(config_dir: Path, config_name: str) -> None:
     """Composes the config as for a run and prints the help instead; words without `=` are names of groups."""
-    given = arguments()
+    given = hydra_adapter.arguments()
     groups = tuple(word for word in given.overrides if "=" not in word)
     folders = (config_dir,) if given.config_dir is None else (config_dir, Path(given.config_dir))
     sys.argv[1:] = [word for word in sys.argv[1:] if word not in {*NO_RUN_FLAGS, *groups}]
@@ -135,7 +119,7 @@ def _show_help(config_dir: Path, config_name: str) -> None:
 def register_resolvers() -> None:
     """Makes the functions of `RESOLVERS` available to the yaml files."""
     for name, resolver in RESOLVERS.items():
-        register_resolver(name, _none_for_wrong_types(resolver))
+        hydra_adapter.register_resolver(name, _none_for_wrong_types(resolver))
 
 
 def _none_for_wrong_types(resolver: Callable[..., Any]) -> Callable[..., Any]:
@@ -152,7 +136,7 @@ def _none_for_wrong_types(resolver: Callable[..., Any]) -> Callable[..., Any]:
 
 def _refuse_rerun() -> None:
     """Raises ConfigError for Hydra's `--experimental-rerun`, which unpickles a file of a run directory."""
-    if arguments().experimental_rerun is not None:
+    if hydra_adapter.arguments().experimental_rerun is not None:
         raise ConfigError("--experimental-rerun unpickles a file, which can run code; use --config-path RUN_DIR")
 
 
@@ -162,7 +146,7 @@ def _anchor_config_path(config_name: str) -> None:
     The config of a run does not configure Hydra, whose own defaults would create a folder `outputs`. The config is
     read once before Hydra reads it, so that aliases which expand to millions of values raise RunError.
     """
-    given = arguments()
+    given = hydra_adapter.arguments()
     path = given.config_path
     if path is None:
         return
@@ -280,15 +264,15 @@ RESOLVERS = {
     "cpu_precision": _cpu_precision,
     "count_mini_imagenet": _count_mini_imagenet,
     "crop_padding": _crop_padding,
-    "default_tags": default_tags,
-    "of_hydra": of_hydra,
-    "default_run_dir": default_run_dir,
-    "default_sweep_dir": default_sweep_dir,
-    "folder_name": folder_name,
-    "for_model": for_model,
+    "default_tags": default_paths.default_tags,
+    "of_hydra": default_paths.of_hydra,
+    "default_run_dir": default_paths.default_run_dir,
+    "default_sweep_dir": default_paths.default_sweep_dir,
+    "folder_name": default_paths.folder_name,
+    "for_model": default_paths.for_model,
     "slurm_cpus": cpus_per_task,
     "slurm_gpus": gpus_per_node,
-    "variable": variable,
+    "variable": default_paths.variable,
     "stretched": _stretched,
 }
 """Functions for the yaml files, as `${name:...}`."""
