@@ -44,21 +44,20 @@ def single_factors(run: FinishedRun, count: int) -> dict[str, list[NDArray[np.ui
 
 def _factors(data: ImageDataModule) -> dict[str, tuple[Augment, bool]]:
     """For each step: an augmentation with this step alone, and whether the run uses it."""
-    own = data.augment
-    crop = own is not None and own.crop and data.transform.geometry(training=True).room > 0
+    own = data.augment or Augment(crop=False, mirror=False)
+    crop = own.crop and data.transform.geometry(training=True).room > 0
     centre_room = data.transform.geometry(training=False).room
-    padding = own.padding if own is not None and crop else 0 if centre_room else data.stored_size // 8
-    colour = own is not None and own.pca_colour != "none"
-    brightness = own.brightness if own is not None else 0.0
+    padding = own.padding if crop else 0 if centre_room else data.stored_size // 8
+    colour = own.pca_colour != "none"
     fields: dict[str, tuple[dict[str, Any], bool]] = {
         "cropped": ({"crop": True, "padding": padding}, crop),
-        "mirrored": ({"mirror": True}, own is not None and own.mirror),
+        "mirrored": ({"mirror": True}, own.mirror),
     }
     if data.channels == 3:
-        kind = own.pca_colour if own is not None and colour else "code2012"
-        fields["colour noise"] = ({"pca_colour": kind, "pca_std": own.pca_std if own else 0.1}, colour)
-    if brightness:
-        fields["brightness"] = ({"brightness": brightness}, True)
+        kind = own.pca_colour if colour else "code2012"
+        fields["colour noise"] = ({"pca_colour": kind, "pca_std": own.pca_std}, colour)
+    if own.brightness:
+        fields["brightness"] = ({"brightness": own.brightness}, True)
     off: dict[str, Any] = {"crop": False, "mirror": False}
     return {name: (Augment(**(off | chosen)), used) for name, (chosen, used) in fields.items()}
 

@@ -86,7 +86,8 @@ class FinishedRun(Predictor):
         data = data | {key: str(Path(data[key]).absolute()) for key in ("dir", "root") if data.get(key)}
         self.settings = evaluating(config, self.name).model_copy(update={"data": data})
         checkpoint, self.checkpoint_hash, mismatch = best_checkpoint(self.directory)  # before the data is read
-        self.threads = self._threads(num_threads)
+        asked = self.settings.with_trainer(num_threads=num_threads)  # null: as many as a batch has work for
+        self.threads = chosen_threads(asked, self._result.get("num_macs", 0), 1)
         torch.set_num_threads(self.threads)
         self.classifier = build_classifier(self.settings)
         load_weights(self.classifier, checkpoint, self.directory.best)
@@ -96,11 +97,6 @@ class FinishedRun(Predictor):
         self.other_images = other_images
         self._difference: str | None = None
         self._data: ImageDataModule | None = None
-
-    def _threads(self, asked: int | None) -> int:
-        """The requested number, or as many as a batch has work for in one process."""
-        config = self.settings.with_trainer(num_threads=asked)
-        return chosen_threads(config, self._result.get("num_macs", 0), 1)
 
     @property
     def name(self) -> str:

@@ -81,16 +81,12 @@ class LoadedWeights(Predictor):
         prefix = "" if self.net is self.classifier else "net."
         load_weights(self.classifier, {"state_dict": {f"{prefix}{name}": tensors[name] for name in tensors}}, file)
         self.classifier.eval()
-        self._set_threads()
-        self.data = _recorded(self.settings, facts, file)
-        self.checkpoint_hash = sha256(file)
-
-    def _set_threads(self) -> None:
-        """As many as a batch has work for, as when a run directory is loaded."""
         data = self.settings.data
         macs = num_macs(self.net, (data["channels"], data["image_size"], data["image_size"]))
-        self.threads = chosen_threads(self.settings, macs, 1)
+        self.threads = chosen_threads(self.settings, macs, 1)  # as when a run directory is loaded
         torch.set_num_threads(self.threads)
+        self.data = _recorded(self.settings, facts, file)
+        self.checkpoint_hash = sha256(file)
 
 
 def _checked(config: Mapping[str, Any], file: Path, trusted_packages: list[str]) -> Train:

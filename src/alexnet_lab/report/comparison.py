@@ -141,12 +141,10 @@ class Study:
     def curve_names(self) -> list[str]:
         """The columns of metrics.csv to draw over the epochs: errors, losses, others; last, what most runs lack."""
         counts = Counter(name for run in self.runs for name in run.curves if name not in ("epoch", "step"))
-        return sorted(counts, key=lambda name: (2 * counts[name] < len(self.runs), *_curve_place(name)))
+        return sorted(counts, key=lambda name: (2 * counts[name] < len(self.runs), _place(name, FIRST_CURVES), name))
 
 
-def _curve_place(name: str) -> tuple[int, str]:
-    first = ("val/top1_error", "train/top1_error", "val/loss", "train/loss", "val/top5_error", "train/top5_error")
-    return (_place(name, first), name)
+FIRST_CURVES = ("val/top1_error", "train/top1_error", "val/loss", "train/loss", "val/top5_error", "train/top5_error")
 
 
 def _place(item: str, order: Sequence[str]) -> int:

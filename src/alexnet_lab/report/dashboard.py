@@ -75,7 +75,8 @@ def publish(study: Study, folder: Path, *, entity: str | None, project: str | No
         RunError: W&B cannot be reached, or rejects them.
     """
     login = tracking.has_login()
-    place = find_place(study, entity or _own_entity(study) or (_default_entity() if login else None), project)
+    own = next((known for run in study.runs if (known := _tracker(run).get("entity"))), None)
+    place = find_place(study, entity or own or (_default_entity() if login else None), project)
     forest = folder / f"figures{study.suffix}" / f"{FOREST}.png"
     workspace, report = build_workspace(study, place), build_report(study, place, forest=forest.is_file())
     paths = {name: folder / f"wandb_{name}{study.suffix}.json" for name in ("workspace", "report")}
@@ -126,10 +127,6 @@ def _default_entity() -> str | None:
         return wandb.Api(timeout=20).default_entity
     except Exception as error:
         raise RunError(f"W&B: {type(error).__name__}: {one_line(error)}; name the entity: entity=...") from error
-
-
-def _own_entity(study: Study) -> str | None:
-    return next((entity for run in study.runs if (entity := _tracker(run).get("entity"))), None)
 
 
 def _tracker(run: Run) -> dict[str, Any]:

@@ -109,9 +109,8 @@ def _job(path: Path, job: Job, values: Columns, factor: Sequence[str], ended: Ma
     seed = run.settings.get("seed", "")
     if run.seed is None and seed.isdigit():
         run = replace(run, seed=int(seed))
-    status = None if ended is None else ended.get("status")
-    if ended is not None and status not in (None, "completed") and run.status not in ("completed", RUNNING):
-        run = replace(run, status=status, error=ended.get("error") or run.error)
+    if ended is not None and ended["status"] != "completed" and run.status not in ("completed", RUNNING):
+        run = replace(run, status=ended["status"], error=ended["error"] or run.error)
     return replace(run, level=level_name(run.settings, factor))
 
 

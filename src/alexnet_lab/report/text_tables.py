@@ -114,10 +114,10 @@ def origin(study: Study) -> list[tuple[str, str]]:
     """Commit, versions and hardware of the runs; if they differ, all of them."""
     manifests = [run.manifest for run in study.runs if run.manifest]
     facts = {
-        "commit": _distinct(_commit(manifest.get("git")) for manifest in manifests),
+        "commit": _distinct(_commit(manifest["git"] or {}) for manifest in manifests),
         "versions": _distinct(_versions(manifest) for manifest in manifests),
-        "hardware": _distinct(_hardware(manifest.get("hardware")) for manifest in manifests),
-        "system": _distinct(manifest.get("system", "") for manifest in manifests),
+        "hardware": _distinct(_hardware(manifest["hardware"] or {}) for manifest in manifests),
+        "system": _distinct(manifest["system"] for manifest in manifests),
         "time": _spent(study.runs),
     }
     return [(name, text) for name, text in facts.items() if text]
@@ -127,21 +127,17 @@ def _distinct(texts: Iterable[str]) -> str:
     return "; or ".join(dict.fromkeys(text for text in texts if text))
 
 
-def _commit(git: Any) -> str:
-    if not isinstance(git, dict):
-        return ""
-    return f"{git.get('commit')}{' with changes that are in no commit' if git.get('dirty') else ''}"
+def _commit(git: Mapping[str, Any]) -> str:
+    return f"{git['commit']}{' with changes that are in no commit' if git['dirty'] else ''}" if git else ""
 
 
-def _versions(manifest: Any) -> str:
-    python = manifest.get("python")
-    packages = [f"{name} {version}" for name, version in manifest.get("packages", {}).items()]
+def _versions(manifest: Mapping[str, Any]) -> str:
+    python = manifest["python"]
+    packages = [f"{name} {version}" for name, version in manifest["packages"].items()]
     return ", ".join([f"Python {python}", *packages] if python else packages)
 
 
-def _hardware(found: Any) -> str:
-    if not isinstance(found, dict):
-        return ""
+def _hardware(found: Mapping[str, Any]) -> str:
     cores, memory = found.get("cores"), found.get("memory_gib")
     processor = ", ".join(str(word) for name in ("processor", "instructions") if (word := found.get(name)))
     host = [" of ".join(filter(None, [cores and f"{cores} cores", processor])), memory and f"{memory} GiB"]

@@ -275,7 +275,7 @@ def outcome_of(
     return {
         "metrics": metrics_of_epoch(rows, best_epoch) | tested,
         **getattr(data, "identity", {}),  # the images of these results: see alexnet_lab.data.identity
-        "epochs": processed_epochs(trainer),
+        "epochs": trainer.fit_loop.epoch_progress.current.processed,  # pyright: ignore[reportAttributeAccessIssue] - Lightning's own type hides it
         "steps": trainer.global_step,
         "images_per_second": round(throughput.images / throughput.seconds, 1) if throughput.seconds else None,
         "best_checkpoint": str(checkpoints.best.relative_to(run_dir)) if best_epoch else None,
@@ -293,11 +293,6 @@ def summary_of(outcome: dict[str, Any], classifier: LightningModule, own: OwnCal
         "num_parameters": num_parameters(network_of(classifier)), "wall_seconds": round(own.identity.seconds, 2)
     }  # fmt: skip
     return outcome["metrics"] | size | {name: outcome.get(name) for name in SUMMARIZED}
-
-
-def processed_epochs(trainer: Trainer) -> int:
-    """The number of trained epochs; the last one may be incomplete."""
-    return trainer.fit_loop.epoch_progress.current.processed  # pyright: ignore[reportAttributeAccessIssue] - Lightning's own type hides it
 
 
 def metrics_of_epoch(rows: list[dict[str, Any]], epoch: int | None) -> dict[str, float]:
