@@ -42,12 +42,7 @@ def described_run(config: Train) -> list[str]:
 
 def _sizes(plan: Plan) -> dict[str, int]:
     """The number of parameters of each job's network; networks with the same config are built once."""
-    known: dict[str, int] = {}
-    sizes: dict[str, int] = {}
-    for job in plan.jobs:
-        config = plan.configs[job.name]
-        key = json.dumps([config.model, config.module, config.data])
-        if key not in known:
-            known[key] = network_size(config)["num_parameters"]
-        sizes[job.name] = known[key]
-    return sizes
+    keys = {name: json.dumps([config.model, config.module, config.data]) for name, config in plan.configs.items()}
+    different = {key: plan.configs[name] for name, key in keys.items()}
+    sizes = {key: network_size(config)["num_parameters"] for key, config in different.items()}
+    return {name: sizes[key] for name, key in keys.items()}
