@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -35,6 +36,15 @@ def written(run: Path, compose: Callable[..., Any], *words: str) -> list[int]:
         (("callbacks.checkpoint.keep=2",), [6, 7]),
         (("callbacks.checkpoint.keep=all", "trainer.max_steps=9"), [3, 5]),
         (("callbacks.checkpoint.keep=all", "callbacks.checkpoint.every_epochs=10"), [7]),
+        (
+            (
+                "callbacks.checkpoint.keep=all",
+                "callbacks.checkpoint.every_epochs=10",
+                "callbacks.checkpoint.every_steps=2",
+                "trainer.limit_train_batches=1",
+            ),
+            [2, 4, 6, 7],
+        ),
     ],
 )
 def test_every_third_epoch_and_the_last_are_written(words, epochs, tmp_path, compose):
@@ -55,16 +65,24 @@ def test_the_best_epoch_is_written_whenever_it_comes(tmp_path, compose, monkeypa
     assert load_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt")["epoch"] == 2
 
 
-def test_a_signal_at_the_end_of_an_epoch_that_is_not_written_costs_no_epoch(tmp_path, compose, monkeypatch):
-    original = Checkpoints.on_train_epoch_end
+@pytest.mark.parametrize(("hook", "place"), [("on_train_epoch_end", (2, 3)), ("end_batch", (1, 1))])
+def test_a_signal_in_an_epoch_that_is_not_written_costs_no_epoch(hook, place, tmp_path, compose, monkeypatch):
+    batches, step = place  # per epoch; of the checkpoint
+    original = getattr(Checkpoints, hook)
 
-    def signalled(self: Checkpoints, trainer: Any, pl_module: Any) -> None:
+    def signalled(self: Checkpoints, trainer: Any, *given: Any) -> None:
         if trainer.current_epoch == 0:
             os.kill(os.getpid(), signal.SIGTERM)
-        original(self, trainer, pl_module)
+        original(self, trainer, *given)
 
-    monkeypatch.setattr(Checkpoints, "on_train_epoch_end", signalled)
+    monkeypatch.setattr(Checkpoints, hook, signalled)
     common = (*SHORT, "data.val_fraction=0", "trainer.max_epochs=4", "callbacks.checkpoint.every_epochs=4")
     with pytest.raises(Interrupted):
-        train(compose(f"run_dir={tmp_path / 'run'}", *common))
-    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 3
+        train(compose(f"run_dir={tmp_path / 'run'}", *common, f"trainer.limit_train_batches={batches}"))
+    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == step
+
+
+def test_the_last_epoch_may_take_more_than_max_steps():
+    """A module that optimises by itself can take several steps per batch."""
+    trainer: Any = SimpleNamespace(current_epoch=0, max_epochs=9, global_step=8, max_steps=7, should_stop=False)
+    assert Checkpoints._ends(trainer)

@@ -71,6 +71,11 @@ class EndAfterStep(EndsBatch):
         if self._ends and self._checkpoints.write_within_epoch(trainer, batch_idx + 1):
             terminate(signal.SIGTERM, None)
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Has this epoch written if the run was asked to end: epochs of a single step have no other checkpoint."""
+        if self._is_agreed(trainer):
+            self._checkpoints.every_epochs = 1
+
     def _is_agreed(self, trainer: Trainer) -> bool:
         return (
             self._asked if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(self._asked, all=False)

@@ -38,7 +38,7 @@ class Checkpoints(EndsBatch, Checkpoint):
         folder: The folder of the files.
         monitor: A logged metric; lower is better, unless it is one of the config's `metrics` that says otherwise. The
             last epoch is the best until this metric is measured, or always with None.
-        every_steps: Also write `last.ckpt` within an epoch, every N optimiser steps; None: never.
+        every_steps: Also write `last.ckpt` every N optimiser steps, within an epoch too; None: never.
         every_minutes: The same every N minutes since the last checkpoint; None: never.
         every_epochs: Write `last.ckpt` after every N epochs and after the last; `best.ckpt` too where nothing is
             monitored.
@@ -110,7 +110,8 @@ class Checkpoints(EndsBatch, Checkpoint):
             return
         self._stopped = trainer.should_stop
         score = last_validation(trainer).get(self.monitor) if self.monitor is not None else None
-        due = self._ends(trainer) or (trainer.current_epoch + 1) % self.every_epochs == 0
+        in_turn = (trainer.current_epoch + 1) % self.every_epochs == 0
+        due = in_turn or self._ends(trainer) or self._is_due(trainer)
         if not due and score is None:
             return
         if self._is_best(None if score is None else score * sign(pl_module, self.monitor), trainer.current_epoch):
@@ -136,7 +137,7 @@ class Checkpoints(EndsBatch, Checkpoint):
     @staticmethod
     def _ends(trainer: Trainer) -> bool:
         """Whether this epoch is the last."""
-        at_end = trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
+        at_end = trainer.current_epoch + 1 == trainer.max_epochs or -1 < trainer.max_steps <= trainer.global_step
         return trainer.should_stop or at_end
 
     def _is_best(self, score: float | None, epoch: int) -> bool:
@@ -161,7 +162,7 @@ class Checkpoints(EndsBatch, Checkpoint):
         link_or_copy(self.last, epoch_checkpoint(self.folder, epoch))
         if keep != "all":
             names = (path.stem.removeprefix("epoch_") for path in self.folder.glob("epoch_*.ckpt"))
-            for old in sorted(int(name) for name in names if name.isdigit())[:-keep]:
+            for old in sorted(int(name) for name in names if name.isdecimal())[:-keep]:
                 epoch_checkpoint(self.folder, old).unlink(missing_ok=True)
 
     def _keep_previous(self) -> None:
