@@ -182,7 +182,7 @@ def _broken(config: dict[str, Any]) -> Any:
 
 def test_place_below_a_file(compose, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="cannot be written: Not a directory"):
+    with pytest.raises(ConfigError, match=r"the run cannot go to \S+/file/run: \S+/file is no folder;"):
         train(compose(f"run_dir={tmp_path / 'file' / 'run'}"))
 
 

@@ -120,6 +120,7 @@ def test_sweep_file_and_command_line_join(tmp_path):
         (("seed=0,1", "hydra.sweeper.max_batch_size=0"), "error: `hydra.sweeper.max_batch_size` is 0 (int); allowed: "),
         (("seed=0,1", "hydra.sweeper.trials=1.5"), "error: `hydra.sweeper.trials` is 1.5 (float); allowed: integer"),
         (("seed=0,1", "hydra.sweeper.params=3"), "error: `hydra.sweeper.params` is 3 (int); allowed: a group of keys"),
+        (("seed=0,1", "hydra.sweeper.params=[]"), "error: `hydra.sweeper.params=[]`: give it keys with values: {KEY: "),
         (("+hydra.sweeper.params={seed: null}",), "error: `seed` is None (NoneType); allowed: integer\n"),
         (
             ("hydra.sweeper.params={seed: 0}",),
@@ -163,6 +164,23 @@ def test_one_wrong_job_stops_all_before_the_first(words, message, tmp_path):
     assert message in outcome.err
     assert len(outcome.err.splitlines()) == 1
     assert (started, list(tmp_path.iterdir())) == ([], [])
+
+
+NO_FOLDER = "/dev/null is no folder; choose another folder: hydra.sweep.dir=DIR\n"
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("null", "error: `hydra.sweep.dir=null`: give it a value, or leave it out\n"),
+        ("[a]", "error: `hydra.sweep.dir=[a]`: give it one text; quote its commas and brackets\n"),
+        ("/dev/null", f"error: the sweep cannot go to /dev/null: {NO_FOLDER}"),
+        ("/dev/null/a", f"error: the sweep cannot go to /dev/null/a: {NO_FOLDER}"),
+    ],
+)
+def test_directory_of_a_sweep_that_cannot_be_a_folder(word, message):
+    outcome = call(check_train, "train", "-m", "seed=0,1", f"hydra.sweep.dir={word}")
+    assert (outcome.code, outcome.err) == (2, message)
 
 
 def test_sweep_is_started_once(tmp_path, monkeypatch):

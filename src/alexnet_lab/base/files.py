@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alexnet_lab.base.errors import RunError
+from alexnet_lab.base.errors import ConfigError, RunError
 
 
 @contextlib.contextmanager
@@ -59,6 +59,22 @@ def usable(path: str | Path) -> Path:
         if isinstance(error, OSError) and error.errno in UNUSABLE:
             raise RunError(f"{path} cannot be used: {error.strerror}") from error
     return Path(path)
+
+
+def require_folder(folder: Path, what: str, key: str) -> None:
+    """Checks that neither a folder to write to nor one above it is something other than a folder.
+
+    Args:
+        folder: It may be missing.
+        what: What goes there, for the message.
+        key: Of the command line, for the message.
+
+    Raises:
+        ConfigError: There is no such folder, nor can it be created.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise ConfigError(f"the {what} cannot go to {folder}: {there} is no folder; choose another folder: {key}=DIR")
 
 
 def try_folder(folder: Path) -> None:

@@ -42,6 +42,16 @@ PYTHON_ERRORS = {
 }
 """What an error of Python's means, by a part of its text."""
 
+MERGING = "Error merging override "
+"""The start of Hydra's error about a value that OmegaConf does not take."""
+
+MERGE_ERRORS = {
+    "is not Optional": "give it a value, or leave it out",
+    "to string": "give it one text; quote its commas and brackets",
+    "DictConfig with ListConfig": "give it keys with values: {KEY: VALUE}",
+}
+"""The fix of such an error, by a part of OmegaConf's text."""
+
 BAD_CHOICE = "Config group override must be a string"
 """The start of Hydra's ValueError about `logger=null`."""
 
@@ -113,6 +123,9 @@ def _as_it_is(error: Exception) -> ConfigError:
     cause = f": {error.__cause__}" if error.__cause__ else ""
     if isinstance(error, OmegaConfBaseException):
         return omegaconf_error(error)
+    fix = next((fix for part, fix in MERGE_ERRORS.items() if part in cause), None)
+    if fix and str(error).startswith(MERGING):
+        return ConfigError(f"`{str(error).removeprefix(MERGING)}`: {fix}")
     return ConfigError(one_line(f"{error}{cause}").split(" full_key:")[0])
 
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from alexnet_lab.base.errors import ConfigError, RunError, did_you_mean
-from alexnet_lab.base.files import try_folder, write_text
+from alexnet_lab.base.files import require_folder, try_folder, write_text
 from alexnet_lab.base.formats import counted
 from alexnet_lab.base.log import start_log
 from alexnet_lab.config.schema import Report, listed
@@ -153,11 +153,9 @@ def _free_folder() -> Path:
 
 
 def _check(folder: Path, sweep: Path | None) -> None:
-    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
-    if not there.is_dir():
-        raise ConfigError(f"the report cannot go to {folder}: {there} is no folder; choose {OUT}")
-    own = sweep is not None and sweep.is_dir() and there.samefile(sweep)
-    if there == folder and not own and any(folder.iterdir()) and not is_report(folder):
+    require_folder(folder, "report", "out")
+    own = sweep is not None and sweep.is_dir() and folder.is_dir() and folder.samefile(sweep)
+    if folder.is_dir() and not own and any(folder.iterdir()) and not is_report(folder):
         raise ConfigError(f"the report cannot go to {folder}: the folder contains other files; choose {OUT}")
     try_folder(folder)
 

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from alexnet_lab.base import shell
 from alexnet_lab.base.checked_files import check_record, read_json, read_rows, read_yaml
 from alexnet_lab.base.errors import RunError
-from alexnet_lab.base.files import is_whole, sealed, sha256, usable, write_json, write_text
+from alexnet_lab.base.files import is_whole, require_folder, sealed, sha256, usable, write_json, write_text
 from alexnet_lab.base.locks import claimed_folder
 from alexnet_lab.base.places import is_published, with_variable, without_variable
 from alexnet_lab.run.run_files import RESULT_VERSION, Earlier, Manifest, Result
@@ -166,8 +166,10 @@ class RunDirectory:
             resume: Resume the run in it; False requires an empty directory.
 
         Raises:
+            ConfigError: It cannot be a folder.
             RunError: It contains a run, is in use by another process, or cannot be written.
         """
+        require_folder(self.path, "run", "run_dir")
         taken = f"run_dir {self.path} is in use by another process; choose another run_dir"
         with claimed_folder(self.path, ".lock", taken=taken, what="run_dir"):
             CLAIMED.add(os.path.realpath(self.path))

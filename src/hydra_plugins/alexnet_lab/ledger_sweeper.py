@@ -28,6 +28,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from alexnet_lab.base.errors import ConfigError
+from alexnet_lab.base.files import require_folder
 from alexnet_lab.base.shell import value_override
 from alexnet_lab.config import check_train, hydra_adapter
 from alexnet_lab.config.command_line import expanded
@@ -122,6 +123,7 @@ class LedgerSweeper(Sweeper):
             )
         if not str(hydra.sweep.dir or "").strip():
             raise ConfigError("`hydra.sweep.dir` is empty; allowed: the folder of the sweep, or leave it out")
+        require_folder(Path(hydra.sweep.dir), "sweep", "hydra.sweep.dir")
         parts = {name: OmegaConf.to_container(hydra[name], resolve=True) for name in ("sweeper", "launcher")}
         sweep = OmegaConf.select(self.master, "sweep")
         sweep = OmegaConf.to_container(sweep, resolve=True) if OmegaConf.is_config(sweep) else sweep
