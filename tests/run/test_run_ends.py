@@ -205,7 +205,19 @@ def test_full_disk_from_the_start(compose, tmp_path, monkeypatch, capsys):
     with pytest.raises(RunError, match=r"No space left on device$"):
         train(config)
     assert [path.name for path in run.rglob("*")] == []
-    assert capsys.readouterr().err.splitlines() == ["error: result.json could not be written: No space left on device"]
+    assert "error" not in capsys.readouterr().err  # train.py prints the one that is raised
+
+
+def test_full_disk_at_the_end(compose, tmp_path, monkeypatch):
+    def full(self: RunDirectory, result: dict[str, Any]) -> None:
+        raise FULL
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "write_result", full)
+        with pytest.raises(RunError, match=r"run/result.json cannot be written: No space left on device$"):
+            train(compose(f"run_dir={run}", *SHORT))
+    assert train({"resume": str(run)})["status"] == "completed"
 
 
 def test_log_on_a_full_disk_is_given_up_without_a_traceback(tmp_path, capsys):

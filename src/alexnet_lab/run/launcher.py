@@ -249,13 +249,14 @@ def _explained(error: BaseException, config: Train, directory: RunDirectory) -> 
 
 
 def _record(directory: RunDirectory, result: dict[str, Any]) -> None:
-    """Writes result.json; if that fails too (a full disk), the user sees the error that led here."""
+    """Writes result.json; if that fails after another error (a full disk), the user sees the first one."""
     if not directory.path.is_dir():  # it was removed meanwhile
         return
     try:
         directory.write_result(result)
     except OSError as error:
-        log.error("result.json could not be written: %s", error.strerror or error)
+        if result["status"] == "completed":
+            raise RunError(f"{directory.result} cannot be written: {error.strerror or error}") from error
 
 
 def summary_line(result: dict[str, Any]) -> str:
