@@ -7,7 +7,7 @@ import json
 import multiprocessing
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from alexnet_lab.data.store import Contents, Part, open_store
 from alexnet_lab.data.store_writing import make_store, replace_store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (150, 1, 4, 4), dtype=np.uint8)
@@ -207,9 +208,21 @@ def _other_format(path: Path) -> None:
     (path / "meta.json").write_text(json.dumps(meta | {"format": 99}))
 
 
+def _without_checksum(key: str, value: Any) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        meta = json.loads((path / "meta.json").read_text()) | {key: value}
+        (path / "meta.json").write_text(json.dumps({name: meta[name] for name in meta if name != "checksum"}))
+
+    return damage
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (_without_checksum("files", 3), "meta.json cannot be read: `files` is 3 .*"),
+        (_without_checksum("files", {"train_images.npy": {"bytes": 1}}), "meta.json cannot be read: .*sha256.*"),
+        (_without_checksum("shape", [1]), "meta.json cannot be read: `shape` is .*"),
+        (_without_checksum("class_names", None), "meta.json cannot be read: `class_names` is None .*"),
         (_flip_byte, r"train_images\.npy has changed \(its checksum differs\)"),
         (_cut, r"test_images\.npy has 100 bytes instead of 928"),
         (_remove, r"train_labels\.npy is missing"),

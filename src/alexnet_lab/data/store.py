@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+from annotated_types import Len
 from numpy.typing import NDArray
+from pydantic import Field
 
-from alexnet_lab.base.checked_files import read_json
+from alexnet_lab.base.checked_files import Schema, Total, check_record, read_json
 from alexnet_lab.base.errors import ConfigError, DataError, RunError
 from alexnet_lab.base.files import is_whole, sha256, usable
 from alexnet_lab.data.array_writer import damage_of_shards
@@ -25,8 +27,33 @@ __all__ = ["Contents", "Part"]
 FORMAT = 1
 """The version of the folder's format; raised when the meaning of its content changes."""
 
-META_KEYS = {"source", "class_names", "shape", "files", "skipped"}
-"""Keys of meta.json besides its format, its checksum and, by part, the hash of the source files (`sources`)."""
+
+class Shards(Schema):
+    """How an array is divided for verification; see `array_writer`."""
+
+    count: Total
+    shape: list[Total]
+    bytes: Total
+    crc32: list[Total]
+
+
+class File(Schema):
+    """An array on disk."""
+
+    bytes: Total
+    sha256: str
+    shards: Shards | None = None
+
+
+class Meta(Schema):
+    """The fields of meta.json besides its format and its checksum."""
+
+    source: str
+    sources: dict[str, str] = Field(default_factory=dict)  # by part, the hash of the source files
+    class_names: list[str]
+    shape: Annotated[list[Total], Len(3, 3)]
+    files: dict[str, File]
+    skipped: list[str]
 
 
 class Part(NamedTuple):
@@ -136,8 +163,12 @@ def read_meta(path: Path) -> dict[str, Any]:
         raise _damaged(path, f"{file.name} is not that of a store")
     if meta["format"] != FORMAT:
         raise _damaged(path, f"its format is {meta['format']}, this version reads {FORMAT}")
-    if not is_whole(meta) or not set(meta) >= META_KEYS:
+    if not is_whole(meta):
         raise _damaged(path, f"{file.name} has changed (its checksum differs)")
+    try:
+        check_record(Meta, meta, file.name)
+    except RunError as error:
+        raise _damaged(path, str(error)) from error
     return meta
 
 
@@ -173,7 +204,7 @@ def _check_file(store: Path, file: Path, entry: dict[str, Any], verify: bool) ->
         raise _damaged(store, f"{file.name} has {size:,} bytes instead of {entry['bytes']:,}")
     if not verify:
         return
-    if "shards" in entry:
+    if entry.get("shards"):
         damage = damage_of_shards(file, entry["shards"])
     else:
         damage = None if sha256(file) == entry["sha256"] else "its checksum differs"
