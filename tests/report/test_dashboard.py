@@ -137,3 +137,7 @@ def test_the_forest_plot_is_a_picture_of_one_run(sweep, logged_out, monkeypatch,
     (picture,) = [name for name in first.files if "differences" in name]
     assert (first.folder / picture).read_bytes() == (sweep / "figures" / "differences.png").read_bytes()
     assert [row["_step"] for part in (first, second) for row in part.history] == [0, 1]
+    assert report(f"sweep={sweep}", "wandb=true", "metric=test/loss").code == 0
+    other = wandb_file.read_file(max(sweep.glob("wandb/offline-run-*/*.wandb")))
+    assert any("differences_test_loss" in name for name in other.files)
+    assert "differences_test_loss" in json.dumps(written(sweep, "report_test_loss"))

@@ -101,6 +101,7 @@ def publish(study: Study, folder: Path, *, entity: str | None, project: str | No
 def log_forest(picture: Path, study: Study, place: Place, *, online: bool) -> None:
     """Logs the forest plot as a W&B run of its own; a report that is made again continues the same run.
 
+    Another metric than the sweep's own has a picture of its own there.
     Without a login the run is kept in the report's folder, for `wandb sync`.
     """
     folder = picture.parent.parent
@@ -113,7 +114,7 @@ def log_forest(picture: Path, study: Study, place: Place, *, online: bool) -> No
             mode="online" if online else "offline", name=report_name(study), job_type="report",
         ),
     )  # fmt: skip
-    tracking.show(loggers, lambda: shown([picture]), parts)
+    tracking.show(loggers, lambda: {f"{FOREST}{study.suffix}": shown([picture])[FOREST]}, parts)
     tracking.finish(loggers, 0)
 
 
@@ -273,7 +274,8 @@ def build_report(study: Study, place: Place, *, forest: bool = False) -> wr.Repo
 def forest_panel(study: Study) -> wr.PanelGrid:
     """Shows the forest plot of the run that `publish` logs."""
     filters = expr.And(expr.Metric("Name") == report_name(study), expr.Metric("JobType") == "report")
-    browser = wr.MediaBrowser(title="forest plot", media_keys=[FOREST], num_columns=1, layout=_layout(0, 0, wide=True))
+    keys = [f"{FOREST}{study.suffix}"]
+    browser = wr.MediaBrowser(title="forest plot", media_keys=keys, num_columns=1, layout=_layout(0, 0, wide=True))
     return wr.PanelGrid(runsets=[wr.Runset(name=report_name(study), filters=filters)], panels=[browser])
 
 
