@@ -68,6 +68,19 @@ def test_loss_stops_the_run_at_that_step(compose, tmp_path, monkeypatch):
     assert load_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 7
 
 
+@pytest.mark.parametrize(
+    ("decay", "advice"),
+    [
+        (1000, "lower optimizer.weight_decay or optimizer.learning_rate: their product is 10, and above 3.8 "),
+        (189, "lower optimizer.learning_rate or set trainer.gradient_clip_val"),
+    ],
+)
+def test_weight_decay_is_named_where_it_alone_makes_weights_grow(decay, advice, compose, tmp_path, monkeypatch):
+    spoil(monkeypatch, lambda loss: loss * float("inf"), (0, 0))
+    with pytest.raises(RunError, match=advice):
+        train(compose(f"run_dir={tmp_path}", *SHORT, f"optimizer.weight_decay={decay}"))
+
+
 def test_no_learning_rate_is_advised_where_the_images_are_the_cause(compose, tmp_path, monkeypatch):
     apply = Transform.__call__
 

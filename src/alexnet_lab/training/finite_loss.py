@@ -24,10 +24,9 @@ from alexnet_lab.data.loader import as_batch
 from alexnet_lab.models.hooks import watched
 from alexnet_lab.training.batch_norm import alone
 from alexnet_lab.training.callbacks import main_group, network_of
+from alexnet_lab.training.krizhevsky import KrizhevskySGD
 from alexnet_lab.training.per_rank_state import over_processes
 from alexnet_lab.training.step_seeds import StepSeeds
-
-FIX = "lower optimizer.learning_rate or set trainer.gradient_clip_val"
 
 IMAGES = "the images hold numbers that are not finite"
 
@@ -103,7 +102,7 @@ class FiniteLoss(Callback):
     def _fail(self, trainer: Trainer, pl_module: LightningModule, loss: float, step: Step) -> NoReturn:
         self._seeds.seed_for(trainer, step.batch_index)
         place = first_not_finite(network_of(pl_module), as_batch(step.batch, trainer).images)
-        advice = "" if place == IMAGES else f"; {FIX}{deeper()}"
+        advice = "" if place == IMAGES else f"; {fix(trainer, step)}{deeper()}"
         raise RunError(f"the training loss is {loss} in {step_line(trainer, step)}: {place}{advice}")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -129,8 +128,9 @@ def anomalies_located(trainer: Trainer) -> Iterator[None]:
     except RuntimeError as error:
         if ANOMALY not in str(error):
             raise
-        line = step_line(trainer, Step(None, 0, trainer.global_step, rates_of(trainer)))
-        raise RunError(f"a gradient is nan in {line}: {error}; {FIX}") from error
+        step = Step(None, 0, trainer.global_step, rates_of(trainer))
+        message = f"a gradient is nan in {step_line(trainer, step)}: {error}; {fix(trainer, step)}"
+        raise RunError(message) from error
 
 
 def is_read_late(trainer: Trainer, loss: Tensor) -> bool:
@@ -164,6 +164,21 @@ def step_line(trainer: Trainer, step: Step) -> str:
     """A step and its epoch, counted from 1, and the learning rate: of the group with the most weights."""
     rate = step.rates[main_group(trainer.optimizers[0])]
     return f"step {step.number + 1} (epoch {trainer.current_epoch + 1}), at a learning rate of {rate:g}"
+
+
+def fix(trainer: Trainer, step: Step) -> str:
+    """What to change.
+
+    Weight decay alone diverges if rate x decay exceeds 2 (1 + momentum). Above half of that, the gradient of the loss
+    has the smaller part in a divergence.
+    """
+    optimizer = trainer.optimizers[0]
+    for group, rate in zip(optimizer.param_groups, step.rates, strict=True):
+        product, limit = rate * group.get("weight_decay", 0.0), 2 * (1 + group.get("momentum", 0.0))
+        if product > limit / 2 and isinstance(optimizer, torch.optim.SGD | KrizhevskySGD):
+            grow = f"their product is {product:.3g}, and above {limit:.3g} decay alone makes weights grow"
+            return f"lower optimizer.weight_decay or optimizer.learning_rate: {grow}"
+    return "lower optimizer.learning_rate or set trainer.gradient_clip_val"
 
 
 def deeper() -> str:
