@@ -108,6 +108,16 @@ def test_not_within_an_epoch(compose, tmp_path, monkeypatch):
     assert train({"resume": str(run)})["epochs"] == 2
 
 
+def test_run_that_ended_within_an_epoch_is_trained_to_the_end_of_one_first(compose, tmp_path):
+    run = tmp_path / "run"
+    train(compose(*FIELDS, f"run_dir={run}", "trainer.max_steps=16"))
+    words = r"within one \(epoch 2, step 16\); to train it further: .* trainer.max_epochs=4 trainer.max_steps=-1$"
+    with pytest.raises(RunError, match=words):
+        train({"resume": str(run), "changes": FOLD | {"trainer.max_steps": -1}})
+    train({"resume": str(run), "changes": {"trainer.max_epochs": 4, "trainer.max_steps": -1}})
+    assert train({"resume": str(run), "changes": {"data.val_fraction": 0, "trainer.max_epochs": 5}})["epochs"] == 5
+
+
 def test_more_epochs_have_to_be_asked_for(done):
     with pytest.raises(RunError, match=r"`trainer.max_epochs` is 2, which the run has done; set it to more than 2"):
         train({"resume": str(done), "changes": {"data.val_fraction": 0}})
