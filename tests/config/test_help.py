@@ -137,6 +137,10 @@ def test_keys_of_a_file_for_all_groups_have_their_meaning():
     found = helped("callbacks", "callbacks=early_stopping")  # a part within the group, without its `_target_`
     assert "monitor: val/loss the metric that must improve [val/loss, val/top1_error, val/top5_error, " in found
     assert "patience_epochs: 10 epochs in a row without improvement [>= 1]" in found
+    several = helped("callbacks", "callbacks=[early_stopping,to_error]")
+    assert "min_delta: 0.0 a smaller improvement does not count [>= 0]" in several
+    assert "error: 0.25 " in several
+    assert "error: 0.25 [0 < x < 1]" not in several  # but has its meaning
 
 
 def test_a_choice_is_explained_by_the_first_sentence_of_its_header():

@@ -62,7 +62,11 @@ class Help(NamedTuple):
             ConfigError: A group does not exist.
         """
         keys = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=False))
-        choices = {group: name for group, name in hydra.runtime.choices.items() if "/" not in group}
+        choices: dict[str, Any] = {group: name for group, name in hydra.runtime.choices.items() if "/" not in group}
+        words = (word.partition("=") for word in hydra.overrides.task)
+        choices |= {
+            key: value.strip("[]").split(",") for key, _, value in words if value[:1] == "[" and self._files(key)
+        }
         known = [*choices, *(key for key in keys if key not in choices)]
         for group in self.groups:
             if group not in known:
@@ -96,11 +100,12 @@ class Help(NamedTuple):
             yield _wrapped(f"{group}={name}  ".ljust(COMMENT_COLUMN), _header(path) if path else "")
         yield from [""] if files else []
 
-    def _comments(self, choices: Mapping[str, str]) -> dict[str, str]:
+    def _comments(self, choices: Mapping[str, Any]) -> dict[str, str]:
         """The comment of each key, by dotted name, from the files that the config is composed of."""
         comments = _comments_of(self.folders[0] / f"{self.config_name}.yaml")
-        for group, name in choices.items():
-            for path in self._chain(group, name):
+        for group, chosen in choices.items():
+            names = [chosen] if isinstance(chosen, str | None) else chosen  # callbacks=[a,b]
+            for path in itertools.chain.from_iterable(self._chain(group, name) for name in names):
                 start = "" if GLOBAL in path.read_text(encoding="utf-8") else f"{group}."
                 comments |= {f"{start}{key}": text for key, text in _comments_of(path).items()}
         return comments
