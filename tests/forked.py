@@ -38,7 +38,10 @@ class Forked:
     """A command that runs; it has the methods of `subprocess.Popen` that tests use."""
 
     def __init__(self, call: Call) -> None:
-        self._streams = tuple(Path(tempfile.mkstemp(prefix="forked-")[1]) for _ in ("out", "err"))
+        files = [tempfile.mkstemp(prefix="forked-") for _ in ("out", "err")]
+        for handle, _ in files:
+            os.close(handle)
+        self._streams = tuple(Path(name) for _, name in files)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([PRELOADED])
         self._process = context.Process(target=_run, args=(call, self._streams))
