@@ -48,6 +48,7 @@ def test_metrics_are_the_runs_own_to_the_bit(run, split, capsys):
 def test_loaded_run_keeps_its_name_where_the_current_folder_changes(run, monkeypatch, tmp_path):
     monkeypatch.chdir(run)
     loaded = load(".")
+    assert isinstance(loaded, FinishedRun)
     monkeypatch.chdir(tmp_path)
     assert (loaded.path, loaded.name, loaded.directory.path) == (".", "run", run)
 

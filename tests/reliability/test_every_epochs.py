@@ -86,3 +86,10 @@ def test_the_last_epoch_may_take_more_than_max_steps():
     """A module that optimises by itself can take several steps per batch."""
     trainer: Any = SimpleNamespace(current_epoch=0, max_epochs=9, global_step=8, max_steps=7, should_stop=False)
     assert Checkpoints._ends(trainer)
+
+
+def test_epochs_after_the_one_that_a_run_went_back_to_are_not_the_latest(tmp_path):
+    for name in ("last", "epoch_4", "epoch_9", "epoch_²"):
+        (tmp_path / f"{name}.ckpt").touch()
+    Checkpoints(tmp_path, None)._keep_epoch(5, 1)
+    assert {path.stem for path in tmp_path.iterdir()} == {"last", "epoch_5", "epoch_9", "epoch_²"}

@@ -74,7 +74,7 @@ def test_random_bytes_are_no_checkpoint(tmp_path):
 
 
 def test_missing(tmp_path):
-    with pytest.raises(RunError, match=r"there is no checkpoint .*; has the run finished an epoch?"):
+    with pytest.raises(RunError, match=r"there is no checkpoint .*; has the run written one yet?"):
         load_checkpoint(tmp_path / "none.ckpt")
 
 

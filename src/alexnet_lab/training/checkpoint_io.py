@@ -183,7 +183,7 @@ def load_checkpoint(
             return torch.load(path, map_location=map_location, weights_only=True, mmap=mapped)
     except FileNotFoundError:
         raise RunError(
-            f"there is no checkpoint {path}; has the run finished an epoch? A published run and one with "
+            f"there is no checkpoint {path}; has the run written one yet? A published run and one with "
             "trainer.fast_dev_run have none: train it again, without that key"
         ) from None
     except pickle.UnpicklingError as error:

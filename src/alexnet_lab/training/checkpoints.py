@@ -84,6 +84,10 @@ class Checkpoints(EndsBatch, Checkpoint):
         self._write_last(trainer, MAY_FAIL)
         return True
 
+    def write_after_epoch(self) -> None:
+        """Writes the epoch that ends now, although it may not be its turn."""
+        self.every_epochs = 1
+
     def _is_possible(self, trainer: Trainer, batches: int) -> bool:
         """False between the parts of an accumulated step, before a validation, and at the end of an epoch."""
         at_end = batches >= trainer.num_training_batches or trainer.global_step == trainer.max_steps
@@ -162,7 +166,7 @@ class Checkpoints(EndsBatch, Checkpoint):
         link_or_copy(self.last, epoch_checkpoint(self.folder, epoch))
         if keep != "all":
             names = (path.stem.removeprefix("epoch_") for path in self.folder.glob("epoch_*.ckpt"))
-            for old in sorted(int(name) for name in names if name.isdecimal())[:-keep]:
+            for old in sorted(int(name) for name in names if name.isdecimal() and int(name) <= epoch)[:-keep]:
                 epoch_checkpoint(self.folder, old).unlink(missing_ok=True)
 
     def _keep_previous(self) -> None:
