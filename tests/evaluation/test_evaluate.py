@@ -21,7 +21,6 @@ from alexnet_lab.evaluation import evaluate as evaluation
 from alexnet_lab.evaluation import predict as predict_module
 from alexnet_lab.evaluation import printout
 from alexnet_lab.evaluation.error_rates import class_errors
-from alexnet_lab.evaluation.load import load
 from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.evaluation.predict import Predictions, predict
 from alexnet_lab.run.run_directory import RunDirectory
@@ -43,14 +42,6 @@ def test_metrics_are_the_runs_own_to_the_bit(run, split, capsys):
     assert json.loads((run / "eval" / f"{split}_center.json").read_text()) == found
     words = capsys.readouterr().out.split()
     assert words[words.index(f"{split}/top1_error") + 1] == f"{found['metrics'][f'{split}/top1_error']:.2%}"
-
-
-def test_loaded_run_keeps_its_name_where_the_current_folder_changes(run, monkeypatch, tmp_path):
-    monkeypatch.chdir(run)
-    loaded = load(".")
-    assert isinstance(loaded, FinishedRun)
-    monkeypatch.chdir(tmp_path)
-    assert (loaded.path, loaded.name, loaded.directory.path) == (".", "run", run)
 
 
 def test_confusion_matrix_counts_each_image_once(run):

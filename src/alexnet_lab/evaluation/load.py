@@ -8,7 +8,6 @@ from alexnet_lab.base.errors import ConfigError
 from alexnet_lab.base.files import usable
 from alexnet_lab.evaluation.loaded_run import FinishedRun
 from alexnet_lab.evaluation.loaded_weights import LoadedWeights
-from alexnet_lab.run.run_directory import RunDirectory
 from alexnet_lab.run.threads import settings_restored
 from alexnet_lab.training.weights_file import SUFFIX
 
@@ -50,11 +49,9 @@ def load(
         raise ConfigError(
             f"`run_dir` is the file {run_dir}; allowed: a run directory, or the best{SUFFIX} in its checkpoints"
         )
-    run = FinishedRun(
+    return FinishedRun(
         str(run_dir),
         data_dir=None if data_dir is None else str(data_dir),
         trusted_packages=trusted_packages,
         other_images=other_images,
     )
-    run.directory = RunDirectory(run.directory.path.absolute())  # the current folder may change later
-    return run
