@@ -65,7 +65,9 @@ class Help(NamedTuple):
         choices: dict[str, Any] = {group: name for group, name in hydra.runtime.choices.items() if "/" not in group}
         words = (word.partition("=") for word in hydra.overrides.task)
         choices |= {
-            key: value.strip("[]").split(",") for key, _, value in words if value[:1] == "[" and self._files(key)
+            key: value.replace(" ", "").strip("[]").split(",")
+            for key, _, value in words
+            if value[:1] == "[" and self._files(key)
         }
         known = [*choices, *(key for key in keys if key not in choices)]
         for group in self.groups:
