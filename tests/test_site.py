@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 from commands import REPOSITORY
+from filelock import FileLock
 from test_api import documented
 
 if TYPE_CHECKING:
@@ -29,10 +30,12 @@ SOURCES = ("*.md", "docs/**/*.md", "notebooks/*.ipynb", "results/**/README.md")
 
 @pytest.fixture(scope="session", autouse=True)
 def built() -> str:
-    """What `make docs` prints; it rebuilds the pages that have changed."""
+    """What `make docs` prints; it rebuilds the pages that have changed. Two workers of pytest take turns."""
     lines = subprocess.run(["make", "-n", "docs"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     _, *words = shlex.split(lines.splitlines()[-1])
-    done = subprocess.run([sys.executable, *words], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    SITE.parent.mkdir(exist_ok=True)
+    with FileLock(SITE.with_suffix(".lock")):
+        done = subprocess.run([sys.executable, *words], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
