@@ -149,8 +149,7 @@ def test_settings_of_torch_stay_the_callers(last, trained, digits_dir, tmp_path)
     own = (3, False, True, True, True)
     torch.set_num_threads(3)
     torch.use_deterministic_algorithms(mode=False)
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    cudnn.benchmark = cudnn.allow_tf32 = matmul.allow_tf32 = True
+    torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     if last == "train":
         words = (*QUICK, f"data.dir={digits_dir}", "debug=fast", f"run_dir={tmp_path / 'run'}")
         alexnet_lab.train(alexnet_lab.compose(*words))
