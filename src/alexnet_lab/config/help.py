@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, cast, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from hydra.conf import HydraConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from pydantic import AfterValidator
 
@@ -63,12 +64,9 @@ class Help(NamedTuple):
         """
         keys = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=False))
         choices: dict[str, Any] = {group: name for group, name in hydra.runtime.choices.items() if "/" not in group}
-        words = (word.partition("=") for word in hydra.overrides.task)
-        choices |= {
-            key: value.replace(" ", "").strip("[]").split(",")
-            for key, _, value in words
-            if value[:1] == "[" and self._files(key)
-        }
+        words = OverridesParser.create().parse_overrides(list(hydra.overrides.task))
+        lists = {word.key_or_group: word.value() for word in words if isinstance(word.value(), list)}
+        choices |= {group: names for group, names in lists.items() if self._files(group)}  # callbacks=[a,b]
         known = [*choices, *(key for key in keys if key not in choices)]
         for group in self.groups:
             if group not in known:
@@ -106,7 +104,7 @@ class Help(NamedTuple):
         """The comment of each key, by dotted name, from the files that the config is composed of."""
         comments = _comments_of(self.folders[0] / f"{self.config_name}.yaml")
         for group, chosen in choices.items():
-            names = [chosen] if isinstance(chosen, str | None) else chosen  # callbacks=[a,b]
+            names = chosen if isinstance(chosen, list) else [chosen]
             for path in itertools.chain.from_iterable(self._chain(group, name) for name in names):
                 start = "" if GLOBAL in path.read_text(encoding="utf-8") else f"{group}."
                 comments |= {f"{start}{key}": text for key, text in _comments_of(path).items()}
