@@ -69,8 +69,7 @@ def begin(directory: RunDirectory, config: Train, *, mapped: bool = False) -> Be
         )
     if longer:
         if _folds_in(longer):
-            as_it_was = Train.model_validate(changed(config.model_dump(), {item.key: item.old for item in longer}))
-            _check_epoch_is_over(directory, as_it_was, checkpoint, result)
+            _check_epoch_is_over(directory, config, checkpoint, result, longer)
         _check_longer(directory, config, checkpoint, result)
         log.info("%s", _rule(checkpoint, longer))
         epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
@@ -176,13 +175,18 @@ def _folds_in(found: Iterable[continuing.Difference]) -> bool:
 
 
 def _check_epoch_is_over(
-    directory: RunDirectory, config: Train, checkpoint: Mapping[str, Any], result: Mapping[str, Any]
+    directory: RunDirectory,
+    config: Train,
+    checkpoint: Mapping[str, Any],
+    result: Mapping[str, Any],
+    longer: Iterable[continuing.Difference],
 ) -> None:
     """Refuses to change the number of steps per epoch within an epoch."""
     if not _is_over(checkpoint):
         remedy = f"finish the run first: {resume_command(directory, config)}"
         if result.get("status") == "completed":
-            remedy = _how_to_go_on(directory, config, checkpoint, result)
+            as_it_was = Train.model_validate(changed(config.model_dump(), {item.key: item.old for item in longer}))
+            remedy = _how_to_go_on(directory, as_it_was, checkpoint, result)
         raise RunError(
             f"`{continuing.FOLD_IN}` can only become 0 between epochs, and the last checkpoint of {directory.path} is "
             f"within one ({place_of(checkpoint)}); {remedy}"
