@@ -1,4 +1,4 @@
-"""`callbacks.checkpoint.every_epochs`: which epochs are written, and that no end of a run goes without."""
+"""`callbacks.checkpoint.every_epochs`: which epochs are written, and that each run ends with a checkpoint."""
 
 from __future__ import annotations
 

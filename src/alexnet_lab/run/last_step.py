@@ -74,7 +74,7 @@ class EndAfterStep(EndsBatch):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Has this epoch written if the run was asked to end: epochs of a single step have no other checkpoint."""
         if self._is_agreed(trainer):
-            self._checkpoints.write_after_epoch()
+            self._checkpoints.write_each_epoch()
 
     def _is_agreed(self, trainer: Trainer) -> bool:
         return (

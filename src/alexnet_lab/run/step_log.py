@@ -24,6 +24,7 @@ from alexnet_lab.config.schema import Train
 from alexnet_lab.run import tracking
 from alexnet_lab.run.tolerant_loggers import Steady
 from alexnet_lab.training.callbacks import main_rate, network_of, plain
+from alexnet_lab.training.checkpoints import has_all_steps
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class StepLog(Callback):
             part = (batch_idx + 1) / trainer.num_training_batches
             place = {"step": trainer.global_step, "epoch": round(trainer.current_epoch + part, 4)}
             self._attempt(lambda: append(self.path, place | row))
-            last = trainer.is_last_batch or trainer.global_step == trainer.max_steps
+            last = trainer.is_last_batch or has_all_steps(trainer)
             loggers = [logger for logger in trainer.loggers if isinstance(logger, Steady)]
             tracking.log_step(loggers, row, trainer.global_step, ends_epoch=last, histograms=self._histograms)
 

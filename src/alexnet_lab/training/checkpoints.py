@@ -84,13 +84,13 @@ class Checkpoints(EndsBatch, Checkpoint):
         self._write_last(trainer, MAY_FAIL)
         return True
 
-    def write_after_epoch(self) -> None:
-        """Writes the epoch that ends now, although it may not be its turn."""
+    def write_each_epoch(self) -> None:
+        """Writes the epoch that ends now and all that follow: the run has been asked to end."""
         self.every_epochs = 1
 
     def _is_possible(self, trainer: Trainer, batches: int) -> bool:
         """False between the parts of an accumulated step, before a validation, and at the end of an epoch."""
-        at_end = batches >= trainer.num_training_batches or trainer.global_step == trainer.max_steps
+        at_end = batches >= trainer.num_training_batches or has_all_steps(trainer)
         whole_step = batches % trainer.accumulate_grad_batches == 0
         return whole_step and not at_end and not is_trial(trainer) and not is_validated_next(trainer, batches)
 
@@ -141,8 +141,7 @@ class Checkpoints(EndsBatch, Checkpoint):
     @staticmethod
     def _ends(trainer: Trainer) -> bool:
         """Whether this epoch is the last."""
-        at_end = trainer.current_epoch + 1 == trainer.max_epochs or -1 < trainer.max_steps <= trainer.global_step
-        return trainer.should_stop or at_end
+        return trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs or has_all_steps(trainer)
 
     def _is_best(self, score: float | None, epoch: int) -> bool:
         """Whether an epoch is the best so far; if so, remembers it."""
@@ -188,6 +187,11 @@ class Checkpoints(EndsBatch, Checkpoint):
 def epoch_checkpoint(folder: Path, epoch: int) -> Path:
     """The checkpoint file of an epoch, counted from 1."""
     return folder / f"epoch_{epoch}.ckpt"
+
+
+def has_all_steps(trainer: Trainer) -> bool:
+    """Whether `max_steps` is reached; a module that optimises by itself may have passed it."""
+    return -1 < trainer.max_steps <= trainer.global_step
 
 
 def is_validated_next(trainer: Trainer, batches: int) -> bool:
